@@ -1,0 +1,62 @@
+"""Collectives for losses, with exact gradients. The only file that calls torch.distributed for a loss.
+
+The rule everywhere: each rank returns the loss of the global batch of N = B * W rows, and its gradient with respect to its
+own rows is such that the *mean over ranks*, which DistributedDataParallel takes, is the gradient on the union batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """W; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """0 <= rank < W; 0 outside a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+@torch.no_grad()
+def gather_rows(x: Tensor) -> Tensor:
+    """(B, ...) on each rank -> (W B, ...) in rank order, without a graph. Raises where the ranks' B differ."""
+    if world_size() == 1:
+        return x.detach()
+    check_equal_rows(x)
+    x = x.detach().contiguous()
+    gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
+    dist.all_gather_into_tensor(gathered, x)
+    return gathered
+
+
+@torch.no_grad()
+def check_equal_rows(x: Tensor) -> None:
+    """Raise on every rank alike if the ranks' first dimensions differ (a plain gather would hang or mix up rows)."""
+    bounds = torch.tensor([x.shape[0], -x.shape[0]], device=x.device)
+    dist.all_reduce(bounds, op=dist.ReduceOp.MAX)
+    most, least = bounds[0].item(), -bounds[1].item()
+    if most != least:
+        raise ValueError(
+            f'Local batches differ between ranks: from {least} to {most} rows. Losses over the global batch need equal ones: '
+            'set drop_last=True in train_dataloader.'
+        )
+
+
+@torch.no_grad()
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of ``x`` over ranks, without a graph."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def global_mean(local: Tensor) -> Tensor:
+    """l_r -> the mean of l over ranks, with the gradient of l_r: exact once DDP has averaged the gradients."""
+    if world_size() == 1:
+        return local
+    return local + (sum_over_ranks(local) / world_size() - local.detach())

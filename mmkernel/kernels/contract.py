@@ -1,0 +1,104 @@
+"""What every kernel promises, as a test class to inherit from:
+
+    class TestMyKernel(KernelContract):
+        kernel = MyKernel(c=2.0)
+
+pytest then runs the whole suite on it; nothing here needs pytest itself.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mmkernel.kernels.energy import kernel_energy
+from mmkernel.kernels.kernel import Kernel
+from mmkernel.kernels.legendre import gauss_gegenbauer, legendre_polynomials, quadrature_coefficients
+
+
+class KernelContract:
+    """Identities that hold for K(u, v) = phi(u.v) whatever phi is."""
+
+    kernel: Kernel
+    dimensions: tuple[int, ...] = (2, 3, 16, 8192)  # where values and slopes are compared
+    order: int = 6
+    positive_definite: bool = True
+
+    def test_phi_is_elementwise_and_keeps_the_type(self) -> None:
+        for q in self.dimensions:
+            t = torch.linspace(-1, 1, 12).view(3, 4)
+            value = self.kernel.phi(t, q)
+            assert value.shape == t.shape
+            assert value.dtype == t.dtype
+            torch.testing.assert_close(self.kernel.phi(t.T, q), value.T)
+
+    def test_no_parameters(self) -> None:
+        assert list(self.kernel.parameters()) == []
+
+    def test_slope_against_central_differences(self) -> None:
+        h = 1e-6
+        t = torch.linspace(-0.99, 0.99, 67, dtype=torch.float64)
+        for q in self.dimensions:
+            central = (self.kernel.phi(t + h, q) - self.kernel.phi(t - h, q)) / (2 * h)
+            torch.testing.assert_close(self.kernel.dphi(t, q), central, rtol=1e-5, atol=1e-6)
+
+    def test_coefficients_equal_quadrature(self) -> None:
+        for q in self.dimensions:
+            b = self.kernel.coefficients(q, self.order)
+            assert b.dtype == torch.float64
+            assert b.shape == (self.order + 1,)
+            by_quadrature = quadrature_coefficients(lambda t, q=q: self.kernel.phi(t, q), q, self.order)
+            scale = float(by_quadrature.abs().max())
+            # A corner of phi at t = 1 converges slowly where the density reaches it.
+            torch.testing.assert_close(b, by_quadrature, rtol=1e-6, atol=(1e-3 if q < 8 else 1e-8) * scale)
+
+    def test_coefficients_expand_phi_in_the_mean_square(self) -> None:
+        """E (phi - sum b_l P_l)^2 = E phi^2 - sum b_l^2 / N(q, l): no more is left over than higher degrees carry."""
+        for q in (16, 256):
+            t, w = gauss_gegenbauer(q)
+            phi = self.kernel.phi(t, q)
+            left = phi.clone()
+            for b, p in zip(self.kernel.coefficients(q, self.order), legendre_polynomials(self.order, q, t), strict=True):
+                smaller = left - b * p
+                assert float((w * smaller**2).sum()) <= float((w * left**2).sum()) * (1 + 1e-9) + 1e-20
+                left = smaller
+
+    def test_positive_definiteness(self) -> None:
+        for q in self.dimensions:
+            assert bool(self.kernel.positive_definiteness(q, self.order)) == self.positive_definite
+
+    def test_energy_is_symmetric_and_rotation_invariant(self) -> None:
+        z = torch.randn(12, 5, dtype=torch.float64, generator=_generator(1))
+        rotation = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=_generator(2)))[0]
+        for statistic in ('V', 'U'):
+            energy = kernel_energy(z, self.kernel, statistic)
+            torch.testing.assert_close(kernel_energy(z.flip(0), self.kernel, statistic), energy)
+            torch.testing.assert_close(kernel_energy(z @ rotation, self.kernel, statistic), energy)
+            torch.testing.assert_close(kernel_energy(7.0 * z, self.kernel, statistic), energy)
+
+    def test_energy_of_uniform_points(self) -> None:
+        """U: b_0 with variance 2/(n(n-1)) Var phi (the statistic is degenerate under uniformity); V adds (phi(1)-b_0)/n."""
+        n = 400
+        for q in (3, 32):
+            z = torch.randn(n, q, dtype=torch.float64, generator=_generator(q))
+            t, w = gauss_gegenbauer(q)
+            phi = self.kernel.phi(t, q)
+            b0 = float(self.kernel.coefficients(q, 0)[0])
+            error = (2 / (n * (n - 1)) * float((w * (phi - b0) ** 2).sum())) ** 0.5
+            u = float(kernel_energy(z, self.kernel, 'U'))
+            assert abs(u - b0) < 5 * error
+            v = float(kernel_energy(z, self.kernel, 'V'))
+            assert abs(v - (b0 + (self.kernel.value_at_one(q) - b0) / n)) < 5 * error
+
+    def test_gradient(self) -> None:
+        z = torch.randn(6, 4, dtype=torch.float64, generator=_generator(3)).requires_grad_()
+        for statistic in ('V', 'U'):
+            assert torch.autograd.gradcheck(lambda z, s=statistic: kernel_energy(z, self.kernel, s), (z,))
+
+    def test_half_precision_is_computed_in_float32(self) -> None:
+        z = torch.randn(16, 8, generator=_generator(4)).bfloat16()
+        assert kernel_energy(z, self.kernel).dtype == torch.float32
+        torch.testing.assert_close(kernel_energy(z, self.kernel), kernel_energy(z.float(), self.kernel))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,216 @@
+"""The kernels of the literature. Each class: the formula of phi, its slope, and b_l in closed form where there is one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mmkernel.kernels.kernel import Kernel
+from mmkernel.kernels.legendre import legendre_derivative, legendre_polynomials, monomial_coefficients, num_harmonics
+
+# The distance has an infinite slope at t = 1; closer than this, two points count as one (||u-v||^2 = 2-2t).
+_SMALLEST_SQUARED_DISTANCE = 1e-12
+
+
+class LegendreKernel(Kernel):
+    """phi(t) = sum_{l=1}^{L} b_l P_l(q; t), b = ``weights``.
+
+    Zheng et al., Self-supervised representation learning by rotation invariant kernels, ICLR 2023, eq. 10; L = 1, 2, 3 there.
+    Matches the moments of the embedding to those of the uniform distribution up to order L; b_0 = 0, so the energy is the
+    MMD^2 itself. Weights must be >= 0 and not all zero; ``indefinite=True`` admits negative ones on purpose.
+    """
+
+    def __init__(self, weights: tuple[float, ...], indefinite: bool = False) -> None:
+        super().__init__()
+        self.weights = tuple(float(b) for b in weights)
+        _check_weights(self.weights, indefinite)
+
+    @property
+    def order(self) -> int:
+        return len(self.weights)
+
+    def phi(self, t: Tensor, q: int) -> Tensor:
+        if self.order <= 4:
+            return _horner(self._monomials(q), t)
+        polynomials = legendre_polynomials(self.order, q, t)
+        return sum(b * p for b, p in zip(self.weights, polynomials[1:], strict=True))
+
+    def dphi(self, t: Tensor, q: int) -> Tensor:
+        if self.order <= 4:
+            return _horner([k * a for k, a in enumerate(self._monomials(q))][1:], t)
+        return sum(b * legendre_derivative(l, q, t) for l, b in enumerate(self.weights, start=1))
+
+    def coefficients(self, q: int, order: int) -> Tensor:
+        b = torch.zeros(order + 1, dtype=torch.float64)
+        known = self.weights[:order]
+        b[1 : len(known) + 1] = torch.tensor(known, dtype=torch.float64)
+        return b
+
+    def _monomials(self, q: int) -> list[float]:
+        """phi in powers of t: two operations a degree. Safe up to degree 4; beyond, powers lose what the recurrence keeps."""
+        rows = monomial_coefficients(self.order, q)[1:]
+        return [sum(b * row[k] for b, row in zip(self.weights, rows, strict=True)) for k in range(self.order + 1)]
+
+    def extra_repr(self) -> str:
+        return f'weights={self.weights}'
+
+
+class RBFKernel(Kernel):
+    """phi(t) = exp(-scale ||u-v||^2) = exp(-2 scale (1-t)); every b_l > 0.
+
+    With the logarithm of its U-statistic: the uniformity of Wang & Isola, ICML 2020 (their t is ``scale``).
+    """
+
+    def __init__(self, scale: float = 2.0) -> None:
+        super().__init__()
+        self.scale = _positive('RBFKernel.scale', scale)
+
+    def phi(self, t: Tensor, q: int) -> Tensor:
+        return (2 * self.scale * (t - 1)).exp()
+
+    def dphi(self, t: Tensor, q: int) -> Tensor:
+        return 2 * self.scale * self.phi(t, q)
+
+    def coefficients(self, q: int, order: int) -> Tensor:
+        """b_l = e^-kappa kappa^l/l! prod_{j=1}^{l-1} (2 nu+j)/(2(nu+j)) 0F1(; l+nu+1; kappa^2/4), kappa = 2 scale, nu = q/2-1.
+
+        The textbook form e^-kappa Gamma(nu) (2/kappa)^nu (l+nu) I_{l+nu}(kappa) underflows from q of about 1000 on.
+        """
+        kappa, nu = 2 * self.scale, q / 2 - 1
+        k = torch.arange(1, int(kappa) + 200, dtype=torch.float64)
+        b = []
+        for l in range(order + 1):
+            terms = (math.log(kappa * kappa / 4) - (k * (l + nu + k)).log()).cumsum(0)
+            series = torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), 0)
+            ratio = sum(math.log((2 * nu + j) / (2 * (nu + j))) for j in range(1, l))
+            b.append(float((l * math.log(kappa) - kappa - math.lgamma(l + 1) + ratio + series).exp()))
+        return torch.tensor(b, dtype=torch.float64)
+
+    def extra_repr(self) -> str:
+        return f'scale={self.scale}'
+
+
+class RieszKernel(Kernel):
+    """phi(t) = constant - ||u-v||^exponent = constant - (2-2t)^(exponent/2), 0 < exponent <= 2.
+
+    The generalised distance kernel: minimising its energy spreads points by their mean distance. ``constant`` defaults to
+    2**exponent (phi >= 0) and moves b_0 only. exponent = 2 is linear: it centres the embedding and no more.
+    """
+
+    def __init__(self, exponent: float = 1.0, constant: float | None = None) -> None:
+        super().__init__()
+        if not 0 < exponent <= 2:
+            raise ValueError(f'RieszKernel is positive definite for 0 < exponent <= 2, got exponent = {exponent}.')
+        self.exponent = float(exponent)
+        self.constant = 2.0**self.exponent if constant is None else float(constant)
+
+    def phi(self, t: Tensor, q: int) -> Tensor:
+        return self.constant - (2 - 2 * t).clamp_min(0).pow(self.exponent / 2)
+
+    def dphi(self, t: Tensor, q: int) -> Tensor:
+        return self.exponent * (2 - 2 * t).clamp_min(_SMALLEST_SQUARED_DISTANCE).pow(self.exponent / 2 - 1)
+
+    def coefficients(self, q: int, order: int) -> Tensor:
+        """b_l = -4^beta (-beta)_l N(q, l) Gamma(beta+(q-1)/2) Gamma(q-1) / (Gamma((q-1)/2) Gamma(beta+l+q-1)), beta = exponent/2."""
+        beta = self.exponent / 2
+        mean = math.exp(beta * math.log(4) + _log_gamma_ratio((q - 1) / 2, beta) - _log_gamma_ratio(q - 1, beta))
+        b, rising = [self.constant - mean], 1.0
+        for l in range(1, order + 1):
+            rising *= (l - 1 - beta) / (beta + q - 2 + l)
+            b.append(-mean * rising * num_harmonics(q, l))
+        return torch.tensor(b, dtype=torch.float64)
+
+    def extra_repr(self) -> str:
+        return f'exponent={self.exponent}, constant={self.constant}'
+
+
+class LaplaceKernel(Kernel):
+    """phi(t) = exp(-scale ||u-v||) = exp(-scale sqrt(2-2t)); every b_l > 0, with a heavier tail than the RBF kernel's."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = _positive('LaplaceKernel.scale', scale)
+
+    def phi(self, t: Tensor, q: int) -> Tensor:
+        return (-self.scale * (2 - 2 * t).clamp_min(0).sqrt()).exp()
+
+    def dphi(self, t: Tensor, q: int) -> Tensor:
+        distance = (2 - 2 * t).clamp_min(_SMALLEST_SQUARED_DISTANCE).sqrt()
+        return self.scale * (-self.scale * distance).exp() / distance
+
+    def extra_repr(self) -> str:
+        return f'scale={self.scale}'
+
+
+class PolynomialKernel(Kernel):
+    """phi(t) = (t + constant)^degree, constant >= 0.
+
+    degree = 2, constant = 0: the sample-contrastive reading of covariance regularisers (Garrido et al., ICLR 2023).
+    """
+
+    def __init__(self, degree: int = 2, constant: float = 0.0) -> None:
+        super().__init__()
+        if int(degree) != degree or degree < 1:
+            raise ValueError(f'PolynomialKernel.degree is an integer >= 1, got {degree}.')
+        if not constant >= 0:
+            raise ValueError(f'PolynomialKernel.constant must be >= 0 for a positive definite kernel, got {constant}.')
+        self.degree, self.constant = int(degree), float(constant)
+
+    def phi(self, t: Tensor, q: int) -> Tensor:
+        return (t + self.constant) ** self.degree
+
+    def dphi(self, t: Tensor, q: int) -> Tensor:
+        return self.degree * (t + self.constant) ** (self.degree - 1)
+
+    def coefficients(self, q: int, order: int) -> Tensor:
+        """t^k has b_l = N(q, l) k!/(k-l)! E_{q+2l}[t^{k-l}] / (q (q+2) ... (q+2l-2)); binomially summed over k."""
+        b = torch.zeros(order + 1, dtype=torch.float64)
+        for k in range(self.degree + 1):
+            weight = math.comb(self.degree, k) * self.constant ** (self.degree - k)
+            for l in range(min(k, order) + 1):
+                if weight and (k - l) % 2 == 0:
+                    moment = math.prod((2 * i - 1) / (q + 2 * l + 2 * i - 2) for i in range(1, (k - l) // 2 + 1))
+                    b[l] += weight * math.perm(k, l) * moment * (num_harmonics(q, l) / math.prod(range(q, q + 2 * l, 2)))
+        return b
+
+    def extra_repr(self) -> str:
+        return f'degree={self.degree}, constant={self.constant}'
+
+
+def _horner(coefficients: list[float], t: Tensor) -> Tensor:
+    value = torch.full_like(t, coefficients[-1])
+    for a in reversed(coefficients[:-1]):
+        value = value.mul_(t).add_(a) if not t.requires_grad else value * t + a
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < value < float('inf'):
+        raise ValueError(f'{name} must be a positive finite number, got {value}.')
+    return float(value)
+
+
+def _check_weights(weights: tuple[float, ...], indefinite: bool) -> None:
+    if not weights:
+        raise ValueError('LegendreKernel needs at least one weight b_1, ..., b_L, got none. The paper: (1., 40., 40.).')
+    if not all(math.isfinite(b) for b in weights):
+        raise ValueError(f'LegendreKernel weights must be finite, got {weights}.')
+    if not any(weights):
+        raise ValueError(f'LegendreKernel weights are all zero, got {weights}: such a kernel sees nothing.')
+    negative = [f'b_{l} = {b}' for l, b in enumerate(weights, start=1) if b < 0]
+    if negative and not indefinite:
+        raise ValueError(
+            f'LegendreKernel with {", ".join(negative)} is not positive definite (Schoenberg: all b_l >= 0): its energy has no '
+            'minimum at the uniform distribution. If that is what you want, say indefinite=True.'
+        )
+
+
+def _log_gamma_ratio(x: float, b: float) -> float:
+    """log Gamma(x+b)/Gamma(x), to full precision at large x, where a difference of two lgamma loses digits."""
+    if x < 64:
+        return math.lgamma(x + b) - math.lgamma(x)
+    y = x + b  # Stirling's series of both, subtracted term by term
+    series = sum(c * (y**-p - x**-p) for c, p in ((1 / 12, 1), (-1 / 360, 3), (1 / 1260, 5)))
+    return (x - 0.5) * math.log1p(b / x) + b * math.log(y) - b + series

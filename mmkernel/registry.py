@@ -1,0 +1,104 @@
+"""Names in configs -> classes. Every registry is a child of mmengine's root of the same kind, so mmengine's own parts
+(``DefaultSampler``, ``SGD``, ``LoggerHook``, ...) are found too; ``KERNELS`` has no such root and is one of its own.
+
+Locations load at the first look-up: importing this file imports none of the rooms.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any, Callable
+
+import mmengine.registry as roots
+from mmengine.registry import Registry as _Registry
+
+
+class Registry(_Registry):
+    """A registry whose errors name the nearest right word."""
+
+    def get(self, key: str) -> Any:
+        try:
+            found = super().get(key)
+        except (RuntimeError, ValueError, ImportError):  # mmengine's "Failed to get"
+            found = None
+        if found is None:
+            raise KeyError(unknown_type_message(key, self.name, self.names()))
+        return found
+
+    def names(self) -> list[str]:
+        """All names that a config may use here, the parents' included."""
+        self.import_from_location()
+        names, registry = set(), self
+        while registry is not None:
+            names |= set(registry.module_dict)
+            registry = registry.parent
+        return sorted(names)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.names()
+
+    def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(cfg, dict) and isinstance(cfg.get('type'), str):
+            given = {**cfg, **(kwargs.get('default_args') or {})}
+            check_keywords(self.get(cfg['type']), [k for k in given if k not in ('type', '_scope_')])
+        return super().build(cfg, *args, **kwargs)
+
+
+def unknown_type_message(key: str, registry: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    near = near or [lower[n] for n in difflib.get_close_matches(key.lower(), list(lower), n=3, cutoff=0.5)]
+    hint = f'Did you mean {" or ".join(near)}?' if near else f'Known names: {", ".join(names)}.'
+    return (
+        f"type '{key}' is not registered among the {registry}s. {hint} "
+        "A class of your own must be imported first: custom_imports=dict(imports=['your_module'])."
+    )
+
+
+def accepted_keywords(factory: Callable) -> tuple[list[str], bool]:
+    """Keyword names that ``factory`` takes, and whether it takes any other as well."""
+    parameters = inspect.signature(factory).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def check_keywords(factory: Callable, given: list[str], where: str = '') -> None:
+    """Raise TypeError for a keyword that ``factory`` does not take; name the nearest one that it does."""
+    try:
+        accepted, anything = accepted_keywords(factory)
+    except ValueError:  # builtins without a signature
+        return
+    unknown = [] if anything else [name for name in given if name not in accepted]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], accepted, n=1, cutoff=0.6)
+        name = getattr(factory, '__name__', str(factory))
+        raise TypeError(
+            f"{where + ': ' if where else ''}{name} got an unknown keyword '{unknown[0]}'. "
+            + (f"Did you mean '{near[0]}'? " if near else '')
+            + f'It takes: {", ".join(accepted) or "no keywords"}.'
+        )
+
+
+def _child(root: str, *locations: str) -> Registry:
+    parent = getattr(roots, root)
+    return Registry(parent.name, parent=parent, scope='mmkernel', locations=list(locations))
+
+
+KERNELS = Registry('kernel', scope='mmkernel', locations=['mmkernel.kernels.registered'])
+MODELS = _child('MODELS', 'mmkernel.models')
+DATASETS = _child('DATASETS', 'mmkernel.datasets')
+TRANSFORMS = _child('TRANSFORMS', 'mmkernel.datasets')
+DATA_SAMPLERS = _child('DATA_SAMPLERS', 'mmkernel.datasets')
+HOOKS = _child('HOOKS', 'mmkernel.engine')
+LOOPS = _child('LOOPS', 'mmkernel.engine')
+OPTIMIZERS = _child('OPTIMIZERS', 'mmkernel.engine')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmkernel.engine')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmkernel.engine')
+VISUALIZERS = _child('VISUALIZERS')
+FUNCTIONS = _child('FUNCTIONS')
+
+ALL = (
+    MODELS, KERNELS, DATASETS, TRANSFORMS, DATA_SAMPLERS, HOOKS, LOOPS,
+    OPTIMIZERS, OPTIM_WRAPPERS, PARAM_SCHEDULERS, VISUALIZERS, FUNCTIONS,
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""Every registered kernel inherits the contract; a kernel without an example here fails the first test."""
+
+import pytest
+
+from mmkernel.kernels.contract import KernelContract
+from mmkernel.registry import KERNELS
+
+RBF = dict(type='RBFKernel', scale=0.7)
+CUBIC = dict(type='LegendreKernel', weights=(1.0, 40.0, 40.0))
+EXAMPLES = [
+    CUBIC,
+    dict(type='LegendreKernel', weights=(1.0,)),
+    dict(type='LegendreKernel', weights=(0.0, 0.0, 1.0)),
+    dict(type='LegendreKernel', weights=(1.0, 2.0, 0.5, 0.1, 0.0, 3.0)),
+    dict(type='RBFKernel', scale=2.5),
+    dict(type='RieszKernel'),
+    dict(type='RieszKernel', exponent=0.5, constant=0.0),
+    dict(type='RieszKernel', exponent=2.0),
+    dict(type='LaplaceKernel', scale=1.5),
+    dict(type='PolynomialKernel', degree=2),
+    dict(type='PolynomialKernel', degree=5, constant=0.3),
+    dict(type='SumKernel', kernels=[RBF, CUBIC]),
+    dict(type='ScaledKernel', kernel=CUBIC, scale=0.25),
+    dict(type='ProductKernel', kernels=[RBF, dict(type='PolynomialKernel', degree=2)]),
+]
+
+
+def test_every_registered_kernel_has_an_example():
+    own = {name for name in KERNELS.names() if KERNELS.get(name).__module__.startswith('mmkernel.')}
+    assert own == {example['type'] for example in EXAMPLES}
+
+
+class TestRegisteredKernels(KernelContract):
+    @pytest.fixture(autouse=True, params=EXAMPLES, ids=str)
+    def _kernel(self, request):
+        self.kernel = KERNELS.build(dict(request.param))
