@@ -57,7 +57,9 @@ class KernelContract:
             t, w = gauss_gegenbauer(q)
             phi = self.kernel.phi(t, q)
             left = phi.clone()
-            for b, p in zip(self.kernel.coefficients(q, self.order), legendre_polynomials(self.order, q, t), strict=True):
+            for b, p in zip(
+                self.kernel.coefficients(q, self.order), legendre_polynomials(self.order, q, t), strict=True
+            ):
                 smaller = left - b * p
                 assert float((w * smaller**2).sum()) <= float((w * left**2).sum()) * (1 + 1e-9) + 1e-20
                 left = smaller

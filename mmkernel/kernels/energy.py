@@ -67,8 +67,12 @@ class _Energy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True: the gradient was made without a graph and would pass for a constant
-            raise RuntimeError('kernel_energy has no second derivative: call backward or autograd.grad without create_graph=True.')
+        if (
+            torch.is_grad_enabled()
+        ):  # create_graph=True: the gradient was made without a graph and would pass for a constant
+            raise RuntimeError(
+                'kernel_energy has no second derivative: call backward or autograd.grad without create_graph=True.'
+            )
         (gradient,) = ctx.saved_tensors
         return upstream * gradient, None, None
 

@@ -8,8 +8,8 @@ E[P_l P_k] = delta_lk / N(q, l) with N(q, l) the number of spherical harmonics o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Callable
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ Profile = Callable[[Tensor], Tensor]
 def check_dimension(q: int) -> int:
     """q >= 2, as an int: on the line (q = 1) the sphere is two points and has no rotation to be invariant to."""
     if int(q) != q or q < 2:
-        raise ValueError(f'The sphere S^(q-1) needs an embedding width q >= 2, got q = {q}. Check the last width of the neck.')
+        raise ValueError(
+            f'The sphere S^(q-1) needs an embedding width q >= 2, got q = {q}. Check the last width of the neck.'
+        )
     return int(q)
 
 
@@ -116,7 +118,9 @@ def _rodrigues(phi: Profile, q: int, l: int) -> float:
         for _ in range(l):
             if not values.requires_grad:  # a polynomial of lower degree
                 return 0.0
-            (values,) = torch.autograd.grad(values.sum(), t, create_graph=True, allow_unused=True, materialize_grads=True)
+            (values,) = torch.autograd.grad(
+                values.sum(), t, create_graph=True, allow_unused=True, materialize_grads=True
+            )
     falling = math.prod((num / den for num, den in _harmonics_over_moments(q, l)), start=1.0)
     return falling * float((w * values.detach()).sum())
 

@@ -113,7 +113,7 @@ class RieszKernel(Kernel):
         return self.exponent * (2 - 2 * t).clamp_min(_SMALLEST_SQUARED_DISTANCE).pow(self.exponent / 2 - 1)
 
     def coefficients(self, q: int, order: int) -> Tensor:
-        """b_l = -4^beta (-beta)_l N(q, l) Gamma(beta+(q-1)/2) Gamma(q-1) / (Gamma((q-1)/2) Gamma(beta+l+q-1)), beta = exponent/2."""
+        """b_l = -4^b (-b)_l N(q, l) Gamma(b+(q-1)/2) Gamma(q-1) / (Gamma((q-1)/2) Gamma(b+l+q-1)), b = exponent/2."""
         beta = self.exponent / 2
         mean = math.exp(beta * math.log(4) + _log_gamma_ratio((q - 1) / 2, beta) - _log_gamma_ratio(q - 1, beta))
         b, rising = [self.constant - mean], 1.0
@@ -172,7 +172,9 @@ class PolynomialKernel(Kernel):
             for l in range(min(k, order) + 1):
                 if weight and (k - l) % 2 == 0:
                     moment = math.prod((2 * i - 1) / (q + 2 * l + 2 * i - 2) for i in range(1, (k - l) // 2 + 1))
-                    b[l] += weight * math.perm(k, l) * moment * (num_harmonics(q, l) / math.prod(range(q, q + 2 * l, 2)))
+                    b[l] += (
+                        weight * math.perm(k, l) * moment * (num_harmonics(q, l) / math.prod(range(q, q + 2 * l, 2)))
+                    )
         return b
 
     def extra_repr(self) -> str:

@@ -93,7 +93,8 @@ def test_second_derivatives_are_refused():
 
 
 @pytest.mark.parametrize(
-    'shape, message', [((1, 8), 'batch of 1 image'), ((4, 1), 'q >= 2'), ((4, 2, 8), r'shape \(B, q\)'), ((0, 8), 'batch of 0')]
+    'shape, message',
+    [((1, 8), 'batch of 1 image'), ((4, 1), 'q >= 2'), ((4, 2, 8), r'shape \(B, q\)'), ((0, 8), 'batch of 0')],
 )
 def test_wrong_shapes(shape, message):
     with pytest.raises(ValueError, match=message):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from mmkernel.kernels import Kernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, kernel_energy, num_harmonics
+from mmkernel.kernels import (
+    Kernel,
+    LegendreKernel,
+    PolynomialKernel,
+    RBFKernel,
+    RieszKernel,
+    kernel_energy,
+    num_harmonics,
+)
 from mmkernel.registry import KERNELS
 
 T = torch.linspace(-0.9, 0.9, 19, dtype=torch.float64)
@@ -43,7 +51,9 @@ def test_rbf_coefficients_at_extreme_scales_stay_finite():
     assert (b > 0).all()
 
 
-@pytest.mark.parametrize('q, expected', [(8, [-1.38933, 0.74097, 0.19069, 0.09635]), (2048, [-1.41413, 0.70724, 0.17685, 0.08845])])
+@pytest.mark.parametrize(
+    'q, expected', [(8, [-1.38933, 0.74097, 0.19069, 0.09635]), (2048, [-1.41413, 0.70724, 0.17685, 0.08845])]
+)
 def test_riesz_coefficients(q, expected):
     np.testing.assert_allclose(RieszKernel(constant=0.0).coefficients(q, 3), expected, atol=6e-6)
 

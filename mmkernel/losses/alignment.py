@@ -1,0 +1,40 @@
+"""How far two views of an image lie apart, and Wang & Isola's two words for it (ICML 2020)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REDUCTIONS = ('sample', 'element')
+
+
+def squared_distance(x: Tensor, y: Tensor, reduction: str = 'sample') -> Tensor:
+    """'sample': mean_i ||x_i - y_i||^2;  'element': that divided by q, as most published code has it.
+
+    ``x``, ``y``: (..., q), any points of R^q. Returns a scalar over this rank's rows.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is 'sample' (mean of ||x-y||^2) or 'element' (that over q), got {reduction!r}.")
+    mean = F.mse_loss(x, y)
+    return mean if reduction == 'element' else mean * x.shape[-1]
+
+
+def alignment(x: Tensor, y: Tensor, exponent: float = 2.0, normalize: bool = False) -> Tensor:
+    """mean_i ||x_i - y_i||^exponent of (B, q) points on the sphere (``normalize``: of raw rows)."""
+    if normalize:
+        x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+    return (x - y).norm(dim=-1).pow(exponent).mean()
+
+
+def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor:
+    """log mean_{i<j} exp(-scale ||z_i - z_j||^2) of (B, q) points on the sphere (``normalize``: of raw rows).
+
+    The logarithm of the U-statistic of ``RBFKernel(scale)``; on normalised rows ``kernel_energy`` gives the same value
+    over all ranks and with its own backward.
+    """
+    if normalize:
+        z = F.normalize(z, dim=-1)
+    if z.shape[0] < 2:
+        raise ValueError(f'Uniformity is a statistic of pairs: expected at least 2 rows, got {z.shape[0]}.')
+    return torch.pdist(z).pow(2).mul(-scale).exp().mean().log()

@@ -1,0 +1,62 @@
+"""Backbones by their timm name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from torch import nn
+
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+def TIMMBackbone(
+    model_name: str,
+    small_images: bool = False,
+    in_channels: int = 3,
+    zero_init_residual: bool = False,
+    pretrained: bool = False,
+    **timm_kwargs: Any,
+) -> nn.Module:
+    """h = pool(f(x)): any timm model without its classifier, (B, in_channels, H, W) -> (B, out_dim).
+
+    It is timm's own module: the state dict has timm's key names, which for ResNets are torchvision's.
+
+    Args:
+        model_name: a name of ``timm.list_models()``.
+        small_images: for images up to about 64 pixels, a 3x3 stem of stride 1 without pooling (He et al. 2016, CIFAR form).
+        in_channels: channels of the images.
+        zero_init_residual: each residual branch starts at zero (Goyal et al. 2017); ResNets only.
+        pretrained: timm's weights, downloaded.
+        timm_kwargs: passed on, e.g. ``img_size``, ``patch_size``, ``drop_path_rate``, ``channels``.
+    """
+    if model_name not in timm.list_models():
+        near = difflib.get_close_matches(model_name, timm.list_models(), n=3)
+        raise ValueError(f"timm has no model '{model_name}'." + (f' Did you mean {" or ".join(near)}?' if near else ''))
+    is_resnet = model_name in timm.list_models(module='resnet')
+    if is_resnet:
+        timm_kwargs['zero_init_last'] = zero_init_residual
+    elif zero_init_residual:
+        raise ValueError(f'zero_init_residual is for ResNets, got model_name = {model_name!r}.')
+    try:
+        model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **timm_kwargs)
+    except TypeError as error:
+        raise TypeError(f'timm.create_model({model_name!r}) refused one of {sorted(timm_kwargs)}: {error}') from error
+    if small_images:
+        _use_small_stem(model, model_name)
+    model.out_dim = getattr(model, 'head_hidden_size', None) or model.num_features
+    return model
+
+
+def _use_small_stem(model: nn.Module, model_name: str) -> None:
+    conv = getattr(model, 'conv1', None)
+    if not isinstance(conv, nn.Conv2d) or not hasattr(model, 'maxpool'):
+        raise ValueError(
+            f'small_images=True replaces the 7x7 stem and the pooling of a ResNet; {model_name} has no such stem. '
+            'Pass what that model offers instead, e.g. patch_size=4, img_size=32 for a vision transformer.'
+        )
+    model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode='fan_out', nonlinearity='relu')
+    model.maxpool = nn.Identity()

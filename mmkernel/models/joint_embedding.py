@@ -1,0 +1,163 @@
+"""The one pretraining model: views -> Embeddings -> head."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkernel.models.embeddings import Embeddings, pairs_of_views
+from mmkernel.models.encoder import BATCHINGS, encode, predict
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class JointEmbedding(BaseModel):
+    """z = neck(backbone(view)), p = predictor(z), t = target(views, z); the head scores how they agree and spread.
+
+    A method is a choice of these parts. Inputs: ``dict(inputs=[V tensors (B, C, H_v, W_v)], sample_index=(B,), label=(B,))``.
+
+    Args:
+        backbone, neck, head, predictor, target: modules or their configs. Widths left None are filled in, downstream.
+        online_views: indices into ``inputs`` that are encoded and trained; None: all.
+        target_views: indices that serve as targets; None: all.
+        batching: which views share a pass of the backbone: 'view', 'size' or 'all'.
+        neck_batching: the same for neck and predictor; None: as the backbone.
+        data_preprocessor: uint8 -> float; see ``ViewPreprocessor``.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | dict,
+        neck: nn.Module | dict,
+        head: nn.Module | dict,
+        predictor: nn.Module | dict | None = None,
+        target: nn.Module | dict | None = None,
+        online_views: Sequence[int] | None = None,
+        target_views: Sequence[int] | None = None,
+        batching: str = 'view',
+        neck_batching: str | None = None,
+        data_preprocessor: nn.Module | dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=_build(data_preprocessor or dict(type='ViewPreprocessor')))
+        for word in (batching, neck_batching or batching):
+            if word not in BATCHINGS:
+                raise ValueError(f'batching is one of {", ".join(map(repr, BATCHINGS))}, got {word!r}.')
+        self.batching, self.neck_batching = batching, neck_batching or batching
+        self.online_views = None if online_views is None else tuple(online_views)
+        self.target_views = None if target_views is None else tuple(target_views)
+        self.backbone = _build(backbone)
+        self.neck = _build(neck, in_dim=self.backbone.out_dim)
+        self.predictor = None if predictor is None else _build(predictor, in_dim=self.neck.out_dim)
+        self.target = _build(target or dict(type='OnlineTarget'))
+        self.head = _build(head, in_dim=self.neck.out_dim)
+
+    def forward(
+        self, inputs: list[Tensor], sample_index: Tensor | None = None, label: Tensor | None = None, mode: str = 'loss'
+    ) -> Any:
+        """'loss': the head's dict, ``loss_*`` weighted and summed by the caller; 'tensor': the Embeddings."""
+        if mode == 'loss':
+            return self.loss(inputs, sample_index)
+        if mode == 'tensor':
+            return self.embeddings(inputs, sample_index)
+        raise ValueError(f"mode is 'loss' or 'tensor', got {mode!r}; for features call model.extract(images).")
+
+    def loss(self, inputs: list[Tensor], sample_index: Tensor | None = None) -> dict[str, Tensor]:
+        """Pure: what the head wants to remember it stages until ``commit``."""
+        embeddings = self.embeddings(inputs, sample_index)
+        # Heads run in full precision whatever the encoder used.
+        with torch.autocast(embeddings.online.device.type, enabled=False):
+            return self.head.loss(embeddings.promoted())
+
+    def embeddings(self, inputs: list[Tensor], sample_index: Tensor | None = None) -> Embeddings:
+        """V normalised images (B, C, H_v, W_v) -> Embeddings."""
+        online_views = self._views('online_views', self.online_views, len(inputs))
+        target_views = self._views('target_views', self.target_views, len(inputs))
+        views = [inputs[v] for v in online_views]
+        online = encode(self.backbone, self.neck, views, self.batching, self.neck_batching)  # (V, B, q)
+        predicted = predict(self.predictor, online, views, self.neck_batching)  # (V, B, q)
+        target = self.target([inputs[g] for g in target_views], _rows(online, online_views, target_views))  # (G, B, q)
+        if sample_index is None:
+            sample_index = torch.arange(online.shape[1], device=online.device)
+        pairs = pairs_of_views(online_views, target_views)
+        return Embeddings(online, predicted, target, pairs, sample_index, online_views, target_views)
+
+    def commit(self) -> None:
+        """After a real optimizer step: let the head remember what it staged."""
+        self.head.commit()
+
+    @torch.no_grad()
+    def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
+        """Features of the online encoder in eval mode: (B, C, H, W) -> (B, d). The one door for monitors and benchmarks.
+
+        ``images``: uint8 (normalised here as in training) or floating (taken as normalised), on any device.
+        ``stage``: 'backbone' for h, 'neck' for z.
+        """
+        if stage not in ('backbone', 'neck'):
+            raise ValueError(f"stage is 'backbone' or 'neck', got {stage!r}.")
+        with _eval_mode(self.backbone, self.neck):
+            features = self.backbone(self.data_preprocessor.normalize(images))
+            return self.neck(features) if stage == 'neck' else features
+
+    def init_weights(self) -> None:
+        """Parts initialise themselves when they are built; only a target that mirrors the encoder has something to do."""
+        start = getattr(self.target, 'start', None)
+        if start is not None:
+            start(self.backbone, self.neck)
+        self._is_init = True
+
+    @staticmethod
+    def _views(name: str, chosen: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
+        if chosen is None:
+            return tuple(range(count))
+        if any(not 0 <= v < count for v in chosen):
+            raise ValueError(
+                f'{name} = {chosen} but a batch has {count} views, numbered 0 to {count - 1}: check the data config.'
+            )
+        return chosen
+
+
+def build_model(cfg: Any) -> nn.Module:
+    """The model of a whole config, with the config's ``data_preprocessor`` as its own, as a Runner would build it."""
+    model = dict(cfg['model'])
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg['data_preprocessor'])
+    return MODELS.build(model)
+
+
+def _build(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
+    """A part from its config, told the width of its input if it takes one and was not given any."""
+    if isinstance(part, nn.Module):
+        return part
+    part = dict(part)
+    if in_dim is not None and part.get('in_dim') is None:
+        factory = MODELS.get(part['type']) if isinstance(part['type'], str) else part['type']
+        if 'in_dim' in inspect.signature(factory).parameters:
+            part['in_dim'] = in_dim
+    return MODELS.build(part)
+
+
+def _rows(online: Tensor, online_views: tuple[int, ...], target_views: tuple[int, ...]) -> Tensor | None:
+    """The online embeddings of the target views; the tensor itself if they are the same views."""
+    if online_views == target_views:
+        return online
+    if not set(target_views) <= set(online_views):
+        return None
+    return online[[online_views.index(g) for g in target_views]]
+
+
+@contextmanager
+def _eval_mode(*modules: nn.Module) -> Iterator[None]:
+    before = [(m, m.training) for module in modules for m in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for m, training in before:
+            m.training = training

@@ -1,0 +1,48 @@
+"""uint8 views -> normalised floats, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class ViewPreprocessor(BaseDataPreprocessor):
+    """x -> (x / 255 - mean) / std for uint8 images; floating images are taken as normalised already.
+
+    ``mean``, ``std``: per channel, on the 0..1 scale. Images travel as uint8 and become float here: a quarter of the bytes.
+    """
+
+    def __init__(
+        self, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,), channels_last: bool = False
+    ) -> None:
+        super().__init__(non_blocking=True)
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f'mean and std need one positive std per channel, got mean = {mean}, std = {std}.')
+        self.channels_last = channels_last
+        self.register_buffer('mean', 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        inputs = data['inputs']
+        images = (
+            [self.normalize(view) for view in inputs] if isinstance(inputs, (list, tuple)) else self.normalize(inputs)
+        )
+        return {**data, 'inputs': images}
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 or floating, on any device -> floating, on the model's device."""
+        images = images.to(self.mean.device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            if self.mean.shape[0] not in (1, images.shape[1]):
+                raise ValueError(
+                    f'Images have {images.shape[1]} channels, but data_preprocessor.mean has {self.mean.shape[0]} entries.'
+                )
+            images = (images.to(self.mean.dtype) - self.mean) / self.std
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
