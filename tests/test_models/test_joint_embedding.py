@@ -1,0 +1,199 @@
+"""The contract views -> Embeddings -> head, the batching policy, and the one door to features."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmkernel.models import Embeddings, Head, JointEmbedding, OnlineTarget, build_model
+from mmkernel.models.embeddings import pairs_of_views
+from mmkernel.models.encoder import group_views
+from mmkernel.registry import MODELS
+
+BACKBONE = dict(
+    type='TIMMBackbone', model_name='resnet18', small_images=True, in_channels=1, layers=(1, 1, 1, 1), channels=(4, 4, 8, 8)
+)
+NECK = dict(type='MLPNeck', dims=(16, 12))
+HEAD = dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 40.0)))
+PREPROCESSOR = dict(type='ViewPreprocessor', mean=[0.5], std=[0.25])
+
+
+def model(**options):
+    torch.manual_seed(0)
+    parts = dict(backbone=dict(BACKBONE), neck=dict(NECK), head=dict(HEAD), data_preprocessor=dict(PREPROCESSOR))
+    return MODELS.build(dict(type='JointEmbedding', **{**parts, **options}))
+
+
+def images(*sizes, batch=6):
+    return [torch.randn(batch, 1, s, s, generator=torch.Generator().manual_seed(i)) for i, s in enumerate(sizes)]
+
+
+def uint8_batch(views=2, batch=6, size=16):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8, generator=generator) for _ in range(views)]
+    return dict(inputs=inputs, sample_index=torch.arange(batch), label=torch.zeros(batch, dtype=torch.long))
+
+
+def test_from_uint8_to_gradients_of_every_parameter():
+    m = model(predictor=dict(type='MLPNeck', dims=(8, 12)))
+    parts = m(**m.data_preprocessor(uint8_batch(), True), mode='loss')
+    assert {'loss_alignment', 'loss_kernel', 'alignment', 'kernel'} <= parts.keys()
+    sum(v for k, v in parts.items() if k.startswith('loss_')).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in m.parameters())
+
+
+def test_widths_are_filled_in_downstream():
+    m = model(predictor=dict(type='MLPNeck', dims=(5, 12)))
+    assert m.backbone.out_dim == 8
+    assert (m.neck[0].in_features, m.neck.out_dim) == (8, 12)
+    assert m.predictor[0].in_features == 12
+
+
+@pytest.mark.parametrize(
+    'online, target, expected',
+    [
+        (range(2), range(2), [(1, 0), (0, 1)]),
+        (range(4), (0, 1), [(1, 0), (2, 0), (3, 0), (0, 1), (2, 1), (3, 1)]),
+        (range(4), (0,), [(1, 0), (2, 0), (3, 0)]),
+        ((0,), (1,), [(0, 0)]),
+    ],
+)
+def test_pairs_are_all_whose_source_views_differ(online, target, expected):
+    assert pairs_of_views(tuple(online), tuple(target)) == expected
+
+
+def test_multi_crop_embeddings():
+    m = model(target_views=(0, 1), batching='size', neck_batching='all')
+    embeddings = m.embeddings(images(16, 16, 8, 8, 8))
+    assert embeddings.online.shape == (5, 6, 12)
+    assert torch.equal(embeddings.target, embeddings.online[:2])
+    assert len(embeddings.pairs) == 8
+    assert embeddings.symmetric_pairs() == embeddings.pairs
+
+
+def test_two_views_are_aligned_once():
+    embeddings = model().embeddings(images(16, 16))
+    assert embeddings.target is embeddings.online
+    assert embeddings.symmetric_pairs() == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    'batching, groups', [('view', [[0], [1], [2]]), ('size', [[0, 2], [1]]), ('all', [[0, 1, 2]])]
+)
+def test_groups(batching, groups):
+    assert group_views(images(16, 8, 16), batching) == groups
+
+
+def test_batching_decides_which_views_share_batch_statistics():
+    x, y = images(16, 16)
+    y = 3 * y + 1
+    apart = model().embeddings([x, y])
+    together = model(batching='all').embeddings([x, y])
+    alone = model().embeddings([x, x])
+    torch.testing.assert_close(apart.online[0], alone.online[0])
+    assert not torch.allclose(apart.online[0], together.online[0], atol=1e-3)
+
+
+def test_all_sizes_in_one_pass_is_refused():
+    with pytest.raises(ValueError, match='views of one size'):
+        model(batching='all').embeddings(images(16, 8))
+
+
+@pytest.mark.parametrize('word', ['batching', 'neck_batching'])
+def test_unknown_batching(word):
+    with pytest.raises(ValueError, match="'view', 'size', 'all'"):
+        model(**{word: 'crop'})
+
+
+def test_target_view_outside_the_online_views():
+    with pytest.raises(ValueError, match='Add it to online_views'):
+        model(online_views=(0,), target_views=(1,)).embeddings(images(16, 16))
+
+
+def test_view_index_beyond_the_batch():
+    with pytest.raises(ValueError, match='a batch has 2 views'):
+        model(target_views=(2,)).embeddings(images(16, 16))
+
+
+def test_extract_is_eval_mode_without_traces():
+    m = model().train()
+    m.backbone.bn1.eval()  # a part frozen on purpose stays so
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    batch = uint8_batch()['inputs'][0]
+    h, z = m.extract(batch), m.extract(batch, stage='neck')
+    assert h.shape == (6, 8)
+    assert z.shape == (6, 12)
+    assert not h.requires_grad
+    assert m.training
+    assert m.backbone.layer1.training
+    assert not m.backbone.bn1.training
+    assert all(torch.equal(before[k], v) for k, v in m.state_dict().items())
+    torch.testing.assert_close(h[:2], m.extract(batch[:2]))
+    torch.testing.assert_close(h, m.extract((batch.float() / 255 - 0.5) / 0.25), rtol=1e-4, atol=1e-5)
+
+
+def test_extract_of_an_unknown_stage():
+    with pytest.raises(ValueError, match="'backbone' or 'neck'"):
+        model().extract(images(16)[0], stage='head')
+
+
+def test_heads_run_in_float32_under_autocast():
+    seen = {}
+
+    class Spy(Head):
+        def loss(self, embeddings: Embeddings):
+            seen['dtype'] = embeddings.online.dtype
+            seen['autocast'] = torch.is_autocast_enabled('cpu')
+            return {'loss_spy': embeddings.online.sum()}
+
+    m = model(head=Spy())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        m.loss(images(16, 16))
+    assert seen == {'dtype': torch.float32, 'autocast': False}
+
+
+def test_commit_reaches_the_head():
+    class Counter(Head):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+        def loss(self, embeddings):
+            return {'loss_none': embeddings.online.sum() * 0}
+
+        def commit(self):
+            self.steps += 1
+
+    m = model(head=Counter())
+    m.loss(images(16, 16))
+    assert m.head.steps == 0
+    m.commit()
+    assert m.head.steps == 1
+
+
+def test_build_model_takes_the_preprocessor_of_the_config():
+    cfg = dict(
+        model=dict(type='JointEmbedding', backbone=dict(BACKBONE), neck=dict(NECK), head=dict(HEAD)),
+        data_preprocessor=dict(PREPROCESSOR),
+    )
+    assert build_model(cfg).data_preprocessor.std.item() == pytest.approx(0.25 * 255)
+    assert 'data_preprocessor' not in cfg['model']
+
+
+def test_parts_may_be_modules():
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    backbone.out_dim = 8
+    m = JointEmbedding(backbone, neck=dict(NECK), head=dict(HEAD), target=OnlineTarget())
+    assert m.embeddings(images(8, 8)).width == 12
+
+
+def test_init_weights_leaves_the_parts_as_built():
+    m = model()
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    m.init_weights()
+    assert all(torch.equal(before[k], v) for k, v in m.state_dict().items())
+
+
+@pytest.mark.parametrize('shapes', [((4, 3), (4, 5)), ((4, 3, 2),), ()])
+def test_views_of_different_shape(shapes):
+    with pytest.raises(ValueError, match='of one shape'):
+        Embeddings.from_views(*(torch.zeros(s) for s in shapes))

@@ -1,0 +1,172 @@
+"""KernelMMDHead against the authors' own code: values, components and gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmkernel.models import Embeddings
+from mmkernel.models.embeddings import pairs_of_views
+from mmkernel.registry import MODELS
+
+DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}
+two_views = pytest.mark.parametrize(
+    'case',
+    [
+        'sfrik_2view_n16_q32_L1_sim4000',
+        'sfrik_2view_n16_q32_L2_sim4000',
+        'sfrik_2view_n16_q32_L3_sim40000',
+        'sfrik_2view_n48_q8_L3_sim4000',
+    ],
+)
+every_dtype = pytest.mark.parametrize('dtype', DTYPES, ids=str)
+
+
+def rows(array, dtype):
+    return torch.from_numpy(array).to(dtype).requires_grad_()
+
+
+def legendre_head(g, **options):
+    return MODELS.build(
+        dict(
+            type='KernelMMDHead',
+            kernel=dict(type='LegendreKernel', weights=tuple(g['hp_weights'].tolist())),
+            alignment_weight=float(g['hp_sim_coeff']),
+            kernel_weight=float(g['hp_mmd_coeff']),
+            reduction='element',
+            **options,
+        )
+    )
+
+
+def check(head, embeddings, g, dtype, inputs, components):
+    parts = head.loss(embeddings)
+    total = parts['loss_alignment'] + parts['loss_kernel']
+    total.backward()
+    tolerance = DTYPES[dtype]
+    assert total.item() == pytest.approx(float(g['out_loss']), rel=tolerance)
+    for ours, theirs in components.items():
+        assert parts[ours].item() == pytest.approx(float(g[theirs]), rel=tolerance)
+    for name, z in inputs.items():
+        expected = g[f'grad_{name}']
+        assert np.abs(z.grad.numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max(), name
+
+
+@two_views
+@every_dtype
+def test_two_views(golden, case, dtype):
+    g = golden(case)
+    x, y = rows(g['in_x'], dtype), rows(g['in_y'], dtype)
+    check(
+        legendre_head(g),
+        Embeddings.from_views(x, y),
+        g,
+        dtype,
+        dict(x=x, y=y),
+        dict(alignment='out_inv', kernel='out_mmd'),
+    )
+
+
+def multi_crop(stacks, batch, target_views):
+    """View-major stacks of rows -> Embeddings with the given target views."""
+    online = torch.cat([stack.view(-1, batch, stack.shape[-1]) for stack in stacks])
+    views = tuple(range(len(online)))
+    pairs = pairs_of_views(views, target_views)
+    return Embeddings(online, online, online[list(target_views)], pairs, torch.arange(batch), views, target_views)
+
+
+@every_dtype
+def test_original_and_patches(golden, dtype):
+    g = golden('sfrik_obow_1p2p5_regsmallFalse')
+    inputs = {name: rows(g[f'in_{name}'], dtype) for name in ('orig', 'crops', 'patches')}
+    embeddings = multi_crop(list(inputs.values()), int(g['hp_bs']), (0,))
+    regularize = 'online' if bool(g['hp_reg_small']) else 'target'
+    head = legendre_head(g, regularize=regularize)
+    check(head, embeddings, g, dtype, inputs, dict(alignment='out_inv', kernel='out_mmd'))
+
+
+@every_dtype
+def test_global_and_small_crops(golden, dtype):
+    g = golden('sfrik_swavcrop_2p6_regsmallTrue')
+    inputs = {'global': rows(g['in_global'], dtype), 'small': rows(g['in_small'], dtype)}
+    embeddings = multi_crop(list(inputs.values()), int(g['hp_bs']), tuple(g['hp_general_indices'].tolist()))
+    regularize = 'online' if bool(g['hp_reg_small']) else 'target'
+    head = legendre_head(g, regularize=regularize)
+    check(head, embeddings, g, dtype, inputs, dict(alignment='out_inv', kernel='out_mmd'))
+
+
+@every_dtype
+def test_alignment_and_uniformity(golden, dtype):
+    g = golden('sfrikrepo_auh_n16_q32')
+    x, y = rows(g['in_x'], dtype), rows(g['in_y'], dtype)
+    head = MODELS.build(
+        dict(
+            type='KernelMMDHead',
+            kernel=dict(type='RBFKernel', scale=float(g['hp_auh_scale'])),
+            alignment_weight=float(g['hp_auh_sim_coeff']),
+            kernel_weight=float(g['hp_auh_unif_coeff']),
+            statistic='U',
+            log=True,
+            reduction='element',
+        )
+    )
+    components = dict(alignment='out_inv', kernel='out_unif')
+    check(head, Embeddings.from_views(x, y), g, dtype, dict(x=x, y=y), components)
+
+
+def head(**options):
+    return MODELS.build(dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 40.0)), **options))
+
+
+def cloud(views=2, batch=10, q=6):
+    return [torch.randn(batch, q, dtype=torch.float64, generator=torch.Generator().manual_seed(v)) for v in range(views)]
+
+
+def test_reductions_differ_by_the_width():
+    embeddings = Embeddings.from_views(*cloud())
+    element = head(reduction='element', alignment_weight=6.0).loss(embeddings)
+    sample = head(reduction='sample', alignment_weight=1.0).loss(embeddings)
+    torch.testing.assert_close(element['loss_alignment'], sample['loss_alignment'])
+
+
+def test_unbiased_mmd_is_the_same_from_either_statistic():
+    embeddings = Embeddings.from_views(*cloud())
+    torch.testing.assert_close(
+        head(statistic='V').loss(embeddings)['mmd2'], head(statistic='U').loss(embeddings)['mmd2'], rtol=1e-10, atol=0
+    )
+
+
+def test_loss_is_pure():
+    module = head()
+    embeddings = Embeddings.from_views(*cloud())
+    first, state = module.loss(embeddings), module.state_dict()
+    second = module.loss(embeddings)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert module.state_dict().keys() == state.keys()
+
+
+def test_log_of_a_kernel_that_can_be_negative():
+    with pytest.raises(ValueError, match='log=True needs a kernel with phi > 0'):
+        head(statistic='U', log=True).loss(Embeddings.from_views(*cloud()))
+
+
+@pytest.mark.parametrize('option', [dict(statistic='W'), dict(reduction='mean'), dict(regularize='all')])
+def test_unknown_words(option):
+    with pytest.raises(ValueError, match=f'KernelMMDHead.{next(iter(option))} is'):
+        head(**option)
+
+
+def test_one_view_has_nothing_to_align():
+    with pytest.raises(ValueError, match='No pair of views'):
+        head().loss(Embeddings.from_views(*cloud(views=1)))
+
+
+def test_one_image():
+    with pytest.raises(ValueError, match='batch of 1 image'):
+        head().loss(Embeddings.from_views(*cloud(batch=1)))
+
+
+def test_nan_embeddings():
+    x, y = cloud()
+    x[3, 2] = float('nan')
+    with pytest.raises(ValueError, match='first in row 3'):
+        head().loss(Embeddings.from_views(x, y))

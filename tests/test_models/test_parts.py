@@ -1,0 +1,115 @@
+"""Backbones, necks, norms, preprocessing."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from mmkernel.models import MLPNeck, TIMMBackbone, ViewPreprocessor
+from mmkernel.registry import MODELS
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
+def test_resnet_keys_and_features_equal_torchvision(name):
+    with torch.device('meta'):
+        ours = TIMMBackbone(name)
+        theirs = getattr(torchvision.models, name)()
+    keys = {k for k in theirs.state_dict() if not k.startswith('fc.')}
+    assert set(ours.state_dict()) == keys
+    assert ours.out_dim == theirs.fc.in_features
+
+
+def test_torchvision_weights_give_torchvision_features():
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18()
+    ours = TIMMBackbone('resnet18')
+    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith('fc.')})
+    theirs.fc = nn.Identity()
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_zero_init_residual():
+    zeroed, plain = TIMMBackbone('resnet18', zero_init_residual=True), TIMMBackbone('resnet18')
+    assert zeroed.layer1[0].bn2.weight.abs().sum() == 0
+    assert plain.layer1[0].bn2.weight.min() == 1
+
+
+def test_small_images_keep_their_resolution():
+    backbone = TIMMBackbone('resnet18', small_images=True, in_channels=5)
+    assert backbone.conv1.weight.shape == (64, 5, 3, 3)
+    assert backbone.forward_features(torch.randn(1, 5, 32, 32)).shape[-2:] == (4, 4)
+
+
+def test_a_vision_transformer():
+    backbone = TIMMBackbone('vit_tiny_patch16_224', img_size=32, patch_size=8, depth=1)
+    assert backbone(torch.randn(2, 3, 32, 32)).shape == (2, backbone.out_dim)
+
+
+@pytest.mark.parametrize(
+    'options, error, message',
+    [
+        (dict(model_name='resnet51'), ValueError, 'Did you mean resnet'),
+        (dict(model_name='vit_tiny_patch16_224', small_images=True), ValueError, 'patch_size'),
+        (dict(model_name='vit_tiny_patch16_224', zero_init_residual=True), ValueError, 'ResNets'),
+        (dict(model_name='resnet18', depth_of_field=3), TypeError, 'depth_of_field'),
+    ],
+)
+def test_wrong_backbones(options, error, message):
+    with pytest.raises(error, match=message):
+        MODELS.build(dict(type='TIMMBackbone', **options))
+
+
+def test_projector_of_the_paper():
+    neck = MLPNeck((6, 6, 10), in_dim=4)
+    kinds = [type(layer).__name__ for layer in neck]
+    assert kinds == ['Linear', 'BatchNorm1d', 'ReLU', 'Linear', 'BatchNorm1d', 'ReLU', 'Linear']
+    assert neck[0].bias is not None
+    assert neck[-1].bias is None
+    assert neck(torch.randn(3, 4)).shape == (3, 10)
+
+
+def test_norms_of_a_neck():
+    neck = MLPNeck((6, 10), in_dim=4, norm='LN', last_norm=dict(type='BN', affine=False), bias=False, last_bias=True)
+    assert isinstance(neck[1], nn.LayerNorm)
+    assert neck[-1].weight is None
+    assert neck[0].bias is None
+    assert neck[3].bias is not None
+    assert not any(isinstance(layer, nn.BatchNorm1d) for layer in MLPNeck((6, 10), in_dim=4, norm=None))
+
+
+@pytest.mark.parametrize('options, message', [(dict(dims=()), 'widths'), (dict(dims=(4, 0)), 'widths'), (dict(dims=(4,)), 'in_dim')])
+def test_wrong_necks(options, message):
+    with pytest.raises(ValueError, match=message):
+        MLPNeck(**options)
+
+
+def test_unknown_norm_names_the_nearest():
+    with pytest.raises(KeyError, match='is not registered'):
+        MLPNeck((4, 4), in_dim=4, norm='BNN')
+
+
+def test_preprocessor_normalises_uint8_and_leaves_floats():
+    preprocessor = ViewPreprocessor(mean=[0.2, 0.4], std=[0.5, 0.25])
+    x = torch.randint(0, 256, (3, 2, 4, 4), dtype=torch.uint8)
+    expected = (x / 255 - torch.tensor([0.2, 0.4]).view(2, 1, 1)) / torch.tensor([0.5, 0.25]).view(2, 1, 1)
+    data = preprocessor(dict(inputs=[x, x], sample_index=torch.arange(3)), True)
+    torch.testing.assert_close(data['inputs'][1], expected)
+    assert torch.equal(preprocessor.normalize(expected), expected)
+    assert list(preprocessor.state_dict()) == []
+
+
+def test_preprocessor_channels_last():
+    x = ViewPreprocessor(channels_last=True).normalize(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('options', [dict(mean=[0.5], std=[0.0]), dict(mean=[0.5, 0.5], std=[1.0])])
+def test_wrong_statistics(options):
+    with pytest.raises(ValueError, match='one positive std per channel'):
+        ViewPreprocessor(**options)
+
+
+def test_wrong_number_of_channels():
+    with pytest.raises(ValueError, match='Images have 1 channels'):
+        ViewPreprocessor(mean=[0.5] * 3, std=[1.0] * 3).normalize(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
