@@ -1,0 +1,83 @@
+"""How far a few labels go: kNN and linear accuracy with 1, 4, ... labelled images per class, and with all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkernel.evaluation.inputs import as_split
+from mmkernel.evaluation.knn import weighted_knn
+from mmkernel.evaluation.linear import logistic_regression, scale_features
+
+ALL = 'all'
+
+
+def draw_labelled(labels: Tensor | np.ndarray, per_class: int, draw: int, seed: int = 0) -> Tensor:
+    """Indices of ``per_class`` images of every class, class by class: draw number ``draw`` of the series ``seed``.
+
+    A function of the labels and the three numbers alone, so that two encoders are compared on the same images.
+    """
+    labels = np.asarray(labels)
+    generator = np.random.default_rng((seed, per_class, draw))
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < per_class:
+            raise ValueError(f'class {label} has {len(members)} images; {per_class} labels per class were asked for.')
+        chosen.append(generator.choice(members, per_class, replace=False))
+    return torch.from_numpy(np.concatenate(chosen))
+
+
+def few_label_scores(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    shots: Sequence[int] = (1, 4),
+    draws: int = 20,
+    seed: int = 0,
+    k: int = 20,
+    temperature: float = 0.07,
+    strength: float = 100.0,
+    scaling: str = 'l2',
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, dict]]:
+    """``{'knn' | 'linear': {'1', '4', 'all': dict(mean=, sd=, values=[percent of each draw])}}`` on the test set.
+
+    kNN is the weighted vote of as many nearest as there are labels per class, at most ``k``: with more, images of other
+    classes must vote, which punishes encoders whose cosines are all alike. (With one label per class the nearest image
+    decides whatever k.) Linear is L-BFGS logistic regression on features scaled by statistics of the whole training
+    set, which need no label. ``sd`` is the sample deviation over draws (divisor draws - 1).
+    """
+    train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
+    scaled, scaled_test = scale_features(train_x, test_x, scaling)
+
+    def both(rows: Tensor | slice) -> tuple[float, float]:
+        count = max(1, min(k, len(train_y[rows]) // classes))
+        vote = weighted_knn(train_x[rows], train_y[rows], test_x, test_y, count, temperature, classes)
+        line = logistic_regression(scaled[rows], train_y[rows], scaled_test, test_y, strength, 'none')
+        return vote[count]['top1'], line['top1']
+
+    values, done, total = {}, 0, len(shots) * draws + 1
+    for shot in shots:
+        values[str(shot)] = []
+        for draw in range(draws):
+            values[str(shot)].append(both(draw_labelled(train_y.cpu(), shot, draw, seed)))
+            done += 1
+            if progress:
+                progress(done, total)
+    values[ALL] = [both(slice(None))]
+    if progress:
+        progress(total, total)
+    return {
+        name: {shot: _summary([pair[column] for pair in pairs]) for shot, pairs in values.items()}
+        for column, name in enumerate(('knn', 'linear'))
+    }
+
+
+def _summary(values: list[float]) -> dict:
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return dict(mean=float(np.mean(values)), sd=spread, values=values)

@@ -1,0 +1,93 @@
+"""Results as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
+
+
+def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
+    """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1 / top-5 for every k."""
+    counts = list(rows[0]['scores'])
+    table = _table(title, [f'k = {count}' for count in counts])
+    for row in rows:
+        cells = [f'{row["scores"][count]["top1"]:.1f} / {row["scores"][count]["top5"]:.1f}' for count in counts]
+        table.add_row(row['name'], str(row['width']), *cells)
+    return table
+
+
+def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
+    """Rows whose scores are ``{protocol: dict(top1=, top5=)}``: top-1 / top-5 for every protocol."""
+    protocols = list(rows[0]['scores'])
+    table = _table(title, protocols)
+    for row in rows:
+        cells = [f'{row["scores"][name]["top1"]:.1f} / {row["scores"][name]["top5"]:.1f}' for name in protocols]
+        table.add_row(row['name'], str(row['width']), *cells)
+    return table
+
+
+def score_table(rows: list[dict], title: str = 'accuracy in percent') -> Table:
+    """Rows of :func:`evaluate` with :func:`few_label_scores`: mean and sd over draws."""
+    shots = list(rows[0]['scores']['knn'])
+    table = _table(title, [f'{kind}, {_shot(shot)}' for kind in ('kNN', 'linear') for shot in shots])
+    for row in rows:
+        cells = [_cell(row['scores'][kind][shot]) for kind in ('knn', 'linear') for shot in shots]
+        table.add_row(row['name'], str(row['width']), *cells)
+    return table
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    table = Table(title=title, title_justify='left')
+    table.add_column('encoder', no_wrap=True)
+    table.add_column('width', justify='right')
+    for column in columns:
+        table.add_column(column, justify='right')
+    return table
+
+
+def _shot(shot: str) -> str:
+    return 'all labels' if shot == 'all' else f'{shot} per class'
+
+
+def _cell(score: dict) -> str:
+    return f'{score["mean"]:.1f} ± {score["sd"]:.1f}' if len(score['values']) > 1 else f'{score["mean"]:.1f}'
+
+
+def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed: int, **settings: Any) -> dict:
+    """What a reader needs to believe a number and to make it again: paths of configs and checkpoints as given."""
+    return dict(
+        benchmark=benchmark,
+        status='run here',
+        config=config,
+        checkpoint=checkpoint,
+        seed=seed,
+        settings=settings,
+        rows=rows,
+        versions={'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        hardware=f'{platform.machine()}, {os.cpu_count()} cores',
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def save_report(path: str | Path, content: dict) -> Path:
+    """Write JSON, making the folder; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(json.dumps(content, indent=1) + '\n')
+    os.replace(partial, path)
+    return path

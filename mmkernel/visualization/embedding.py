@@ -1,0 +1,84 @@
+"""Pictures of an embedding cloud: its covariance spectrum and a map in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mmkernel.evaluation import covariance_spectrum, effective_rank
+from mmkernel.visualization.style import GREY, colour, finish, new_figure, plain
+
+
+def spectrum_plot(embeddings: Mapping[str, Tensor], path: str | Path | None = None) -> Figure:
+    """log10 eigenvalues of the covariance of z / ||z||, largest first, one line per encoder; dotted: uniform, 1/q."""
+    figure = new_figure(4.8, 3.4)
+    draw_spectra(figure.subplots(), embeddings)
+    return finish(figure, path)
+
+
+def draw_spectra(
+    axes: Axes, embeddings: Mapping[str, Tensor], colours: Mapping[str, str] | None = None, floor: float = 1e-10
+) -> None:
+    """``floor``: smaller eigenvalues are drawn at it, since float32 embeddings cannot tell them from 0."""
+    for position, (name, z) in enumerate(embeddings.items()):
+        values = covariance_spectrum(z)
+        label = f'{name} (effective rank {effective_rank(values):.0f} of {len(values)})'
+        ranks = np.arange(1, len(values) + 1)
+        shade = (colours or {}).get(name, colour(position))
+        axes.plot(ranks, values.clamp_min(floor).log10(), color=shade, label=label, linewidth=1.5)
+    widths = {z.shape[1] for z in embeddings.values()}
+    if len(widths) == 1:
+        axes.axhline(-np.log10(widths.pop()), color=GREY, linestyle=':', linewidth=1, label='uniform on the sphere')
+    plain(axes, 'covariance spectrum of the embeddings', 'rank of eigenvalue', 'log10 eigenvalue')
+    axes.legend(frameon=False, fontsize=8)
+
+
+def planar_map(features: Tensor, seed: int = 0) -> np.ndarray:
+    """(N, 2): t-SNE (van der Maaten & Hinton, 2008) of l2-normalised features, started from their two main axes."""
+    from sklearn.manifold import TSNE  # a second to import
+
+    unit = F.normalize(torch.as_tensor(features).float(), dim=1).numpy()
+    if len(unit) < 3:
+        raise ValueError(f'a map of {len(unit)} images; expected at least 3.')
+    return TSNE(perplexity=min(30, (len(unit) - 1) / 3), init='pca', random_state=seed).fit_transform(unit)
+
+
+def embedding_map(
+    features: Tensor,
+    labels: Tensor,
+    classes: Sequence[str] = (),
+    points: np.ndarray | None = None,
+    title: str = 'map of the features (t-SNE)',
+    seed: int = 0,
+    path: str | Path | None = None,
+) -> Figure:
+    """Each image a point of :func:`planar_map` (or of ``points``, (N, 2), if already made), coloured by its label."""
+    figure = new_figure(4.6, 4.2)
+    points = planar_map(features, seed) if points is None else points
+    draw_map(figure.subplots(), points, labels, classes, title)
+    return finish(figure, path)
+
+
+def draw_map(
+    axes: Axes, points: np.ndarray, labels: Tensor, classes: Sequence[str] = (), title: str = 'map (t-SNE)'
+) -> None:
+    """Points coloured by label; up to 12 classes are named in the middle of their points."""
+    labels = np.asarray(labels)
+    found = np.unique(labels)
+    axes.scatter(*points.T, c=np.searchsorted(found, labels), cmap='tab10' if len(found) <= 10 else 'turbo', s=6)
+    for label in found if len(found) <= 12 else ():
+        middle = np.median(points[labels == label], axis=0)
+        name = classes[label] if 0 <= label < len(classes) else str(label)
+        box = dict(boxstyle='round,pad=0.15', facecolor='white', edgecolor='none', alpha=0.75)
+        axes.text(*middle, name, ha='center', va='center', fontsize=9, bbox=box)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    plain(axes, title)
+    axes.spines[['left', 'bottom']].set_visible(False)

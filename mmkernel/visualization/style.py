@@ -1,0 +1,37 @@
+"""The look that all plots share: thin axes, few colours that colour-blind readers tell apart, no global state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette (2008), without its yellow, which vanishes on white.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+GREY = '#777777'
+
+
+def colour(position: int) -> str:
+    return COLOURS[position % len(COLOURS)]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A Figure outside pyplot: it needs no display, and nothing has to be closed."""
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def plain(axes: Axes, title: str = '', x: str = '', y: str = '') -> Axes:
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.set_title(title, loc='left', fontsize=10)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return axes
+
+
+def finish(figure: Figure, path: str | Path | None, dpi: int = 150) -> Figure:
+    """Save where a path is given (the folder is made; the format follows from the suffix)."""
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=dpi)
+    return figure

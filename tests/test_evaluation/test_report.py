@@ -1,0 +1,41 @@
+import io
+import json
+
+from rich.console import Console
+
+from mmkernel.evaluation import knn_table, probe_table, report, save_report, score_table
+
+FEW = {'1': dict(mean=78.25, sd=3.14, values=[1, 2]), 'all': dict(mean=97.0, sd=0.0, values=[97.0])}
+
+
+def text(table):
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+def test_few_label_table():
+    shown = text(score_table([dict(name='L = 3', width=64, scores=dict(knn=FEW, linear=FEW))]))
+    for word in ('L = 3', '64', 'kNN, 1 per class', 'linear, all labels', '78.2 ± 3.1', '97.0'):
+        assert word in shown
+    assert '97.0 ±' not in shown
+
+
+def test_knn_and_probe_tables():
+    score = dict(top1=61.5, top5=90.0)
+    assert '61.5 / 90.0' in text(knn_table([dict(name='raw pixels', width=256, scores={20: score})]))
+    shown = text(probe_table([dict(name='raw pixels', width=256, scores={'SGD, 100 epochs': score})]))
+    assert 'SGD, 100 epochs' in shown
+    assert '61.5 / 90.0' in shown
+
+
+def test_report_is_json_and_says_how(tmp_path):
+    rows = [dict(name='raw pixels', width=256, scores={20: dict(top1=61.5, top5=90.0)})]
+    path = save_report(tmp_path / 'new' / 'knn.json', report('knn', rows, 'configs/a.py', None, 3, k=[20]))
+    read = json.loads(path.read_text())
+    assert read['status'] == 'run here'
+    assert (read['config'], read['checkpoint'], read['seed']) == ('configs/a.py', None, 3)
+    assert read['settings'] == dict(k=[20])
+    assert read['rows'][0]['scores']['20']['top1'] == 61.5
+    assert read['versions']['torch']
+    assert [p.name for p in path.parent.iterdir()] == ['knn.json']

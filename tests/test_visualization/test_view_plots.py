@@ -1,0 +1,53 @@
+import numpy as np
+import torch
+
+from mmkernel.visualization import overview, view_grid
+
+
+class Views:
+    """Images of one grey level; view v of epoch e is v + 10 e levels brighter."""
+
+    view_names = ('first', 'second')
+
+    def __init__(self, channels):
+        self.source, self.channels = self, channels
+
+    def image(self, i):
+        return np.full((6, 6, self.channels), 100 + i, np.uint8)
+
+    def __getitem__(self, key):
+        epoch, i = key
+        views = [torch.full((self.channels, 6, 6), 100 + i + v + 10 * epoch, dtype=torch.uint8) for v in (1, 2)]
+        return dict(inputs=views, sample_index=i, label=-1)
+
+
+def level(axes):
+    return np.asarray(axes.images[0].get_array()).flat[0]
+
+
+def test_one_row_per_image():
+    figure = view_grid(Views(3), indices=(0, 5))
+    assert [level(axes) for axes in figure.axes] == [100, 101, 102, 105, 106, 107]
+    assert [axes.get_title() for axes in figure.axes] == ['image', 'first', 'second', '', '', '']
+
+
+def test_epochs_side_by_side_and_grey_images(tmp_path):
+    figure = view_grid(Views(1), indices=(0,), epochs=(0, 1), path=tmp_path / 'views.png')
+    assert [level(axes) for axes in figure.axes] == [100, 101, 102, 111, 112]
+    assert figure.axes[-1].get_title() == 'second, epoch 1'
+    assert figure.axes[0].images[0].get_clim() == (0, 255)
+    assert (tmp_path / 'views.png').is_file()
+
+
+def test_overview_holds_every_part():
+    few = {'1': dict(mean=60.0, sd=5.0, values=[55, 65]), 'all': dict(mean=97.0, sd=0.0, values=[97])}
+    rows = [dict(name=name, width=8, scores=dict(knn=few, linear=few)) for name in ('raw pixels', 'untrained', 'L = 3')]
+    cloud, labels = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
+    figure = overview(Views(1), {'L = 3': cloud}, np.random.default_rng(0).normal(size=(40, 2)), labels, rows)
+    views, (spectrum, plane, knn, linear) = figure.axes[:12], figure.axes[12:]
+    assert all(len(axes.images) == 1 for axes in views)
+    assert len(spectrum.get_lines()) == 2
+    assert len(plane.collections[0].get_offsets()) == 40
+    for axes in (knn, linear):
+        assert [bar.get_height() for bar in axes.patches] == [60.0, 97.0] * 3
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ['1 label per class', 'all labels']
