@@ -1,0 +1,23 @@
+"""How every run behaves around its method: logs, checkpoints, seeds, processes."""
+
+default_scope = 'mmkernel'
+randomness = dict(seed=0, deterministic=False)
+env_cfg = dict(
+    cudnn_benchmark=True,
+    matmul_precision='highest',  # 'high' lets float32 matrix products use TF32
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(timeout=1800))  # seconds that a collective may wait before the run fails
+
+sync_bn = True  # where several GPUs are; on CPU batch-norm statistics are those of each process
+channels_last = False
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    seed=dict(type='SeedHook'),
+    guard=dict(type='NonFiniteGuardHook'),
+    commit=dict(type='CommitHook'),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2))
+log_level = 'INFO'

@@ -1,0 +1,142 @@
+"""Check every component that a config names against the registries, before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mmengine.registry as roots
+from mmengine.registry import Registry
+from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import Runner as _Runner
+from torch.utils.data import DataLoader
+
+from mmkernel import registry as ours
+from mmkernel.datasets import PatchView, View
+from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
+from mmkernel.registry import accepted_keywords, check_keywords, unknown_type_message
+
+# Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
+TAKEN_BY_BUILDERS = {
+    'hook': {'priority'},
+    'optim_wrapper': {'constructor', 'paramwise_cfg', 'optimizer'},
+    'parameter scheduler': {'convert_to_iter_based', 'by_epoch', 'begin', 'end'},
+}
+# Dicts without ``type`` whose consumer is known, and what may stand there beside its keywords.
+UNTYPED = {
+    'train_dataloader': (DataLoader, {'num_batch_per_epoch'}),
+    'train_cfg': (EpochBasedTrainLoop, {'by_epoch'}),
+    'optim_wrapper': (PretrainOptimWrapper, {'constructor', 'paramwise_cfg'}),
+    'randomness': (_Runner.set_randomness, set()),
+}
+# Which registry a component is looked for in first, by the key that holds it.
+KINDS = {
+    'model': ours.MODELS, 'data_preprocessor': ours.MODELS, 'kernel': ours.KERNELS, 'dataset': ours.DATASETS,
+    'source': ours.DATASETS, 'evaluation': ours.DATASETS, 'views': ours.TRANSFORMS, 'transform': ours.TRANSFORMS,
+    'ops': ours.TRANSFORMS, 'sampler': ours.DATA_SAMPLERS, 'batch_sampler': ours.DATA_SAMPLERS,
+    'collate_fn': ours.FUNCTIONS, 'worker_init_fn': ours.FUNCTIONS, 'default_hooks': ours.HOOKS,
+    'custom_hooks': ours.HOOKS, 'optim_wrapper': ours.OPTIM_WRAPPERS, 'optimizer': ours.OPTIMIZERS,
+    'param_scheduler': ours.PARAM_SCHEDULERS, 'train_cfg': ours.LOOPS, 'visualizer': ours.VISUALIZERS,
+}  # fmt: skip
+# Found by mmengine itself; no place of ours adds to them.
+OTHERS = (
+    roots.VISBACKENDS, roots.LOG_PROCESSORS, roots.MODEL_WRAPPERS, roots.OPTIM_WRAPPER_CONSTRUCTORS, roots.EVALUATOR,
+    roots.METRICS,
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A config that cannot mean what it says."""
+
+
+def check_component_tree(cfg: Mapping) -> None:
+    """Raise ConfigError, with the path in the config, for an unknown ``type`` or keyword anywhere below ``cfg``."""
+    for where, node in walk(cfg):
+        if 'type' in node and isinstance(node['type'], str):
+            _check_component(where, node)
+        elif consumer := untyped_consumer(node, where):
+            _check_keywords(consumer[0], node, where, consumer[1])
+
+
+def walk(node: Any, where: str = '') -> Iterator[tuple[str, Mapping]]:
+    """(path, dict) of every dict in nested dicts, lists and tuples."""
+    if isinstance(node, Mapping):
+        yield where, node
+        for key, value in node.items():
+            yield from walk(value, f'{where}.{key}'.lstrip('.'))
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from walk(value, f'{where}.{i}')
+
+
+def untyped_consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
+    """(class, other keys) for a dict without ``type`` whose class follows from its place; None elsewhere."""
+    if where.split('.')[-2:-1] == ['views']:
+        return (PatchView if 'parent' in node else View), set()
+    return UNTYPED.get(where)
+
+
+def find_component(name: str, where: str) -> tuple[Any, Registry]:
+    """The class or function that ``name`` stands for at the path ``where``, and its registry; ConfigError if unknown."""
+    bare = name.split('.', 1)[1] if name.startswith(('mmengine.', 'mmkernel.')) else name
+    expected = expected_registry(where)
+    for registry in (expected, *ours.ALL, *OTHERS):
+        found = _module(registry, bare)
+        if found is not None:
+            return found, registry
+    asked = ours.ALL if expected is None else [expected]  # a registry without own entries is falsy
+    known = sorted({known for registry in asked for known in _names(registry)})
+    kind = 'component' if expected is None else expected.name
+    raise ConfigError(f'{where}: {unknown_type_message(name, kind, known)}')
+
+
+def expected_registry(where: str) -> Registry | None:
+    """The registry of the innermost key of ``where`` that says what it holds."""
+    return next((KINDS[key] for key in reversed(where.split('.')) if key in KINDS), None)
+
+
+def _names(registry: Registry) -> list[str]:
+    return registry.names() if hasattr(registry, 'names') else list(registry.module_dict)
+
+
+def _module(registry: Registry | None, name: str) -> Any:
+    """The entry of a registry or of its parents; unlike Registry.get, never an import of a dotted name."""
+    if registry is None:
+        return None
+    registry.import_from_location()
+    return registry.module_dict.get(name) or _module(registry.parent, name)
+
+
+def accepted_by(node: Mapping, where: str) -> tuple[list[str], bool]:
+    """Keywords that the consumer of the dict at ``where`` takes, and whether it takes any other as well."""
+    if isinstance(node.get('type'), str):
+        factory, registry = find_component(node['type'], where)
+        extra = TAKEN_BY_BUILDERS.get(registry.name, set())
+    elif consumer := untyped_consumer(node, where):
+        factory, extra = consumer
+    else:
+        return [], False
+    names, anything = accepted_keywords(_factory(factory))
+    return [*(n for n in names if n != 'self'), *extra], anything
+
+
+def _factory(found: Any) -> Any:
+    """What the keywords of a config go to: the class, or the scheduler's constructor from epochs."""
+    return found.build_iter_from_epoch if getattr(found, 'per_step', False) else found
+
+
+def _check_component(where: str, node: Mapping) -> None:
+    found, registry = find_component(node['type'], where)
+    extra = TAKEN_BY_BUILDERS.get(registry.name, set())
+    _check_keywords(_factory(found), node, where, extra)
+
+
+def _check_keywords(factory: Any, node: Mapping, where: str, extra: set[str]) -> None:
+    if inspect.isbuiltin(factory):
+        return
+    given = [key for key in node if key not in {'type', '_scope_', *extra}]
+    try:
+        check_keywords(factory, given, where)
+    except TypeError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,136 @@
+"""Read a config, refuse what it cannot mean, and override single keys."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.utils import import_modules_from_strings
+
+from mmkernel.engine.check import ConfigError, accepted_by, check_component_tree
+
+TOP_LEVEL = (
+    'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
+    'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
+    'work_dir', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer', 'sync_bn',
+    'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
+    'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
+)  # fmt: skip
+
+
+def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Config:
+    """The config in ``path`` with ``cfg_options`` ({'a.b.0.c': value}) put in, checked by ``check_config``.
+
+    The file's own folder (and each folder of a key ``import_folders``) joins the import path first, so that
+    ``custom_imports=dict(imports=['my_kernel'])`` finds ``my_kernel.py`` beside the config. Errors: FileNotFoundError;
+    ConfigError for an unknown key, type or keyword, naming the nearest right one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*.py')], n=3, cutoff=0.5)
+        hint = f' Did you mean {" or ".join(near)}?' if near else ''
+        raise FileNotFoundError(f"There is no config '{path}'.{hint}")
+    try:
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
+    except RecursionError:
+        raise ConfigError(f"'{path}' is part of a circle of _base_ files.") from None
+    _import_custom_modules(cfg, path)
+    for key in sorted(cfg_options or {}, key=lambda key: key.count('.')):  # whole lists before items of them
+        set_option(cfg, key, cfg_options[key])
+    check_config(cfg)
+    return cfg
+
+
+def _import_custom_modules(cfg: Config, path: Path) -> None:
+    if not cfg.get('custom_imports'):
+        return
+    # kept in the config, so that the copy in the work folder finds the modules too
+    cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
+    sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
+    import_modules_from_strings(**cfg.custom_imports)
+
+
+def check_config(cfg: Config) -> None:
+    """Raise ConfigError for a mistyped top-level key, an unknown ``type``, or a keyword that its class does not take.
+
+    Other unknown top-level keys are legal: they are helper variables of the config.
+    """
+    for key in cfg:
+        near = [known for known in TOP_LEVEL if key not in TOP_LEVEL and edit_distance(key, known) <= 2]
+        if near:
+            raise ConfigError(
+                f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"
+            )
+    check_component_tree(cfg._cfg_dict)
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance: insertions, deletions and substitutions from ``a`` to ``b``."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        previous, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
+    return row[-1]
+
+
+def set_option(cfg: Config, key: str, value: Any) -> None:
+    """``cfg.a.b[0].c = value`` for the key 'a.b.0.c'; ConfigError if the config has no such key.
+
+    A key that is absent is right only if the component at that place takes it as a keyword (or Runner does, at the top).
+    A dict value is merged key by key; an item of a tuple is replaced.
+    """
+    _assign(cfg._cfg_dict, key.split('.'), value, key, '')
+
+
+def _assign(node: Any, parts: list[str], value: Any, key: str, where: str) -> Any:
+    """Put ``value`` at ``parts`` below ``node`` and return the new node (tuples are replaced, the rest is changed)."""
+    if not parts:
+        if isinstance(value, Mapping) and isinstance(node, Mapping) and not value.get('_delete_'):
+            for name, item in value.items():
+                _assign(node, [name], item, f'{key}.{name}', where)
+            return node
+        return value
+    name, here = parts[0], f'{where}.{parts[0]}'.lstrip('.')
+    if isinstance(node, Mapping):
+        if name not in node:
+            _refuse_unknown(node, name, key, where, nested=len(parts) > 1)
+        node[name] = _assign(node.get(name), parts[1:], _plain(value), key, here)
+        return node
+    if isinstance(node, (list, tuple)):
+        if not re.fullmatch(r'\d+', name) or int(name) >= len(node):
+            raise ConfigError(
+                f"--cfg-options {key}: '{where}' is a list of {len(node)} items, '{name}' is no index of it."
+            )
+        items = list(node)
+        items[int(name)] = _assign(items[int(name)], parts[1:], value, key, here)
+        if isinstance(node, list):
+            node[:] = items
+            return node
+        return tuple(items)
+    raise ConfigError(f"--cfg-options {key}: '{where}' is {node!r} and has no key '{name}'.")
+
+
+def _plain(value: Any) -> Any:
+    """ConfigDict for a dict, so that dotted access works below it."""
+    if isinstance(value, Mapping):
+        return ConfigDict({k: v for k, v in value.items() if k != '_delete_'})
+    return value
+
+
+def _refuse_unknown(node: Mapping, name: str, key: str, where: str, nested: bool) -> None:
+    known, anything = (list(TOP_LEVEL), False) if not where else accepted_by(node, where)
+    near = difflib.get_close_matches(name, [*node, *known], n=1, cutoff=0.6)
+    mistyped = bool(near) and edit_distance(name, near[0]) <= 2
+    if not nested and (name in known or (anything and not mistyped)):
+        return
+    hint = f"Did you mean '{'.'.join(filter(None, [where, near[0]]))}'? " if near else ''
+    raise ConfigError(
+        f"--cfg-options {key}: the config has no key '{'.'.join(filter(None, [where, name]))}'. {hint}"
+        f'Keys there: {", ".join(node)}.'
+    )

@@ -1,0 +1,196 @@
+"""What a config would do, without data, GPU or memory: the model is built on the meta device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from torch import nn
+
+from mmkernel.engine.check import find_component
+from mmkernel.engine.scaling import describe_scaling, effective_batch
+from mmkernel.registry import DATASETS, MODELS
+
+# Tensors of a parameter's size that the optimizer keeps.
+OPTIMIZER_STATES = {'Adam': 2, 'AdamW': 2, 'NAdam': 2, 'RAdam': 2, 'Adamax': 2, 'LAMB': 2}
+
+
+@dataclass
+class Plan:
+    """The numbers of a run. ``images`` is None if neither the config nor the disk says it."""
+
+    parameters: dict[str, int]
+    width: int  # q
+    views: int  # V
+    batch: int  # B, per process
+    world_size: int  # W
+    accumulation: int
+    images: int | None
+    epochs: int | None
+    bytes_per_weight: int = 4
+    optimizer_states: int = 1
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+    @property
+    def rows(self) -> int:
+        """N: rows of one gathered view."""
+        return self.batch * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Batches of one process in an epoch; the sampler repeats images so that all ranks have equally many."""
+        return None if self.images is None else -(-self.images // self.world_size) // self.batch
+
+    def memory(self) -> dict[str, int]:
+        """Estimated bytes on one device; activations of the backbone are not in it."""
+        size, weights = self.bytes_per_weight, self.total * self.bytes_per_weight
+        return {
+            'weights': weights,
+            'gradients': weights,
+            'optimizer': weights * self.optimizer_states,
+            f'embeddings, V x B x q = {self.views} x {self.batch} x {self.width}': (
+                self.views * self.batch * self.width * size
+            ),
+            f'gathered embeddings of one view, N x q = {self.rows} x {self.width}': self.rows * self.width * size,
+            f'Gram matrix of one view, N x N = {self.rows} x {self.rows}': self.rows**2 * size,
+        }
+
+
+def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str:
+    """Print and return the resolved config, parameters, batch, learning rate, steps and estimated memory of a run.
+
+    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1).
+    """
+    plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
+    console = Console(record=True, width=110, file=file)
+    console.print(Syntax(cfg.pretty_text, 'python', background_color='default', word_wrap=True))
+    console.print(_parameter_table(plan))
+    console.print(_run_table(cfg, plan))
+    console.print(_memory_table(plan))
+    return console.export_text()
+
+
+def make_plan(cfg: Config, world_size: int) -> Plan:
+    model = build_on_meta(cfg)
+    loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
+    return Plan(
+        parameters=count_parameters(model),
+        width=int(getattr(getattr(model, 'neck', None), 'out_dim', 0) or getattr(model.backbone, 'out_dim', 0)),
+        views=_number_of_views(model, loader.dataset),
+        batch=loader.batch_size,
+        world_size=world_size,
+        accumulation=wrapper.get('accumulative_counts', 1),
+        images=number_of_images(cfg),
+        epochs=cfg.train_cfg.get('max_epochs'),
+        optimizer_states=OPTIMIZER_STATES.get(wrapper.optimizer.type, 1),
+    )
+
+
+def build_on_meta(cfg: Config) -> nn.Module:
+    """The model of a config with shapes but no memory, no weights read, nothing downloaded."""
+    model = Config(dict(model=cfg.model)).model  # a copy
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if model.get('backbone', {}).get('pretrained'):
+        model.backbone.pretrained = False
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmkernel'):
+        return MODELS.build(model)
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Trainable and frozen parameters of each part that has any; shared ones count where they come first."""
+    seen: set[int] = set()
+    counts = {}
+    for name, part in [*model.named_children(), ('other', model)]:
+        own = {id(p): p.numel() for p in part.parameters() if id(p) not in seen}
+        seen |= set(own)
+        if own:
+            counts[name] = sum(own.values())
+    return counts
+
+
+def _number_of_views(model: nn.Module, dataset: Mapping) -> int:
+    online = getattr(model, 'online_views', None)
+    if online is not None:
+        return len(online)
+    views = [view for view in dataset.get('views', {}).values() if view is not None]
+    return sum(view.get('count', 1) for view in views) or 1
+
+
+def number_of_images(cfg: Config) -> int | None:
+    """``num_samples`` of the config, else what the source has when complete, else what is on disk, else None."""
+    if cfg.get('num_samples'):
+        return int(cfg.num_samples)
+    source = cfg.train_dataloader.dataset.get('source', cfg.train_dataloader.dataset)
+    kind, _ = find_component(source.type, 'train_dataloader.dataset.source')
+    expected = getattr(kind, 'expected_length', None)
+    length = expected(**{k: v for k, v in source.items() if k != 'type'}) if expected else None
+    if length is not None:
+        return length
+    try:
+        return len(DATASETS.build(source))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def readable(size: float) -> str:
+    """Bytes with a binary unit."""
+    for unit in ('B', 'KiB', 'MiB', 'GiB'):
+        if size < 1024:
+            return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'
+        size /= 1024
+    return f'{size:.1f} TiB'
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify='left', show_header=bool(columns), expand=False)
+    for i, column in enumerate(columns or ('', '')):
+        table.add_column(column, justify='right' if i and columns else 'left', overflow='fold')
+    return table
+
+
+def _parameter_table(plan: Plan) -> Table:
+    table = _table('Model', 'part', 'parameters')
+    for name, count in plan.parameters.items():
+        table.add_row(name, f'{count:,}')
+    table.add_row('total', f'{plan.total:,}', style='bold')
+    return table
+
+
+def _run_table(cfg: Config, plan: Plan) -> Table:
+    images = effective_batch(plan.batch, plan.world_size, plan.accumulation)
+    table = _table('Run')
+    table.add_row(
+        'effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {plan.accumulation} accumulated'
+    )
+    table.add_row('learning rate', describe_scaling(cfg.get('lr_scaling'), cfg.optim_wrapper.optimizer.lr, images))
+    steps = plan.steps_per_epoch
+    if steps is None:
+        table.add_row('steps per epoch', 'unknown: the data was not found and the config has no num_samples')
+    else:
+        table.add_row('images', f'{plan.images:,}')
+        table.add_row('steps per epoch', f'{steps:,}')
+        if plan.epochs:
+            table.add_row('steps in all', f'{steps * plan.epochs:,} in {plan.epochs} epochs')
+        if steps == 0:
+            table.add_row('problem', f'{plan.images} images are less than one batch per process')
+    return table
+
+
+def _memory_table(plan: Plan) -> Table:
+    table = _table('Estimated memory per device, float32, without activations', 'what', 'size')
+    for name, size in plan.memory().items():
+        table.add_row(name, readable(size))
+    table.add_row('sum', readable(sum(plan.memory().values())), style='bold')
+    return table

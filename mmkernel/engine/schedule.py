@@ -1,0 +1,92 @@
+"""Learning rate as a closed form of the step, so that a resumed or extended run is on the right curve by construction."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from mmengine.optim import _ParamScheduler
+
+from mmkernel.registry import PARAM_SCHEDULERS
+
+
+def warmup_cosine(step: int, total: int, warmup: int, end_factor: float, start_factor: float = 0.0) -> float:
+    """s + (1-s) k/w for k < w, then e + (1-e) (1 + cos(pi (k-w)/(K-w)))/2, as a fraction of the peak.
+
+    k: step from 0, K: ``total``, w: ``warmup``, s: ``start_factor``, e: ``end_factor``. Step 0 has exactly s (0);
+    the last step, K-1, is one step short of e.
+    """
+    if step < warmup:
+        return start_factor + (1 - start_factor) * step / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return cosine + end_factor * (1 - cosine)
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosineLR(_ParamScheduler):
+    """lr_k = peak * warmup_cosine(k): linear warm-up from 0 and cosine decay to ``end_factor`` * peak, once per iteration.
+
+    Schedule of the official code of Barlow Twins, VICReg and SFRIK; mmengine's LinearLR cannot start at 0.
+    In a config: ``param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=10, end_factor=0.001)``; the peak is the
+    optimizer's (scaled) learning rate and the length comes from the train loop. Only the position is saved: peak and
+    length are the config's, so a run resumed with more epochs follows the longer curve from where it stands.
+    """
+
+    per_step = True  # the Runner builds it with build_iter_from_epoch
+
+    def __init__(
+        self,
+        optimizer: Any,
+        total_steps: int,
+        warmup_steps: int = 0,
+        end_factor: float = 0.0,
+        start_factor: float = 0.0,
+        last_step: int = -1,
+    ) -> None:
+        if total_steps < 1 or warmup_steps < 0:
+            raise ValueError(f'WarmupCosineLR got total_steps={total_steps}, warmup_steps={warmup_steps}.')
+        if warmup_steps >= total_steps:
+            warnings.warn(
+                f'The warm-up ({warmup_steps} steps) is not shorter than the run ({total_steps} steps): the learning '
+                'rate never reaches its peak. Set param_scheduler.warmup_epochs.',
+                stacklevel=2,
+            )
+        self.total_steps, self.warmup_steps = total_steps, warmup_steps
+        self.end_factor, self.start_factor = end_factor, start_factor
+        super().__init__(optimizer, 'lr', last_step=last_step, by_epoch=False)
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        optimizer: Any,
+        end: int,
+        epoch_length: int,
+        warmup_epochs: float = 10,
+        end_factor: float = 0.001,
+        start_factor: float = 0.0,
+    ) -> WarmupCosineLR:
+        """``end`` epochs of ``epoch_length`` iterations, the first ``warmup_epochs`` of them rising."""
+        warmup = round(warmup_epochs * epoch_length)
+        return cls(optimizer, int(end) * epoch_length, warmup, end_factor, start_factor)
+
+    def step(self) -> None:
+        self.go_to(self.last_step + 1)
+
+    def go_to(self, step: int) -> None:
+        """Set the learning rate of ``step`` (the next optimizer step uses it)."""
+        self.last_step = self._global_step = step
+        for group, value in zip(self.optimizer.param_groups, self._get_value(), strict=True):
+            group['lr'] = value
+        self._last_value = [group['lr'] for group in self.optimizer.param_groups]
+
+    def _get_value(self) -> list[float]:
+        factor = warmup_cosine(self.last_step, self.total_steps, self.warmup_steps, self.end_factor, self.start_factor)
+        return [base * factor for base in self.base_values]
+
+    def state_dict(self) -> dict:
+        return {'last_step': self.last_step}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.go_to(state_dict['last_step'])

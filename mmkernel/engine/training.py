@@ -1,0 +1,82 @@
+"""From a checked config to a trained model, and the command line of ``tools/train.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.distributed as dist
+from mmengine.config import Config, DictAction
+
+from mmkernel.engine.config import load_config
+from mmkernel.engine.dry_run import dry_run
+from mmkernel.engine.launch import LAUNCHERS
+from mmkernel.engine.runner import Runner
+
+AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
+
+
+def default_work_dir(cfg: Config) -> str:
+    """``work_dirs/<config stem>``."""
+    return str(Path('work_dirs') / Path(cfg.filename or 'run').stem)
+
+
+def train(cfg: Config, resume: bool | str = False) -> Runner:
+    """Train ``cfg`` to the end and return its Runner (``runner.model`` is the model).
+
+    ``resume=True`` continues from the newest checkpoint of the work folder that opens (from the beginning if there is
+    none); a path continues from that file.
+    """
+    if not cfg.get('work_dir'):
+        cfg.work_dir = default_work_dir(cfg)
+    if resume:
+        cfg.resume = True
+        cfg.load_from = resume if isinstance(resume, str) else None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='train', description='Pretrain an encoder from a config.')
+    parser.add_argument('config', help='config file, e.g. configs/sfrik/digits_L3.py')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the newest file'
+    )
+    parser.add_argument('--amp', choices=sorted(AMP), help='half precision: bf16 (CPU or GPU) or fp16 (GPU)')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
+    parser.add_argument('--seed', type=int, help='overrides randomness.seed')
+    parser.add_argument('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
+    parser.add_argument('--gpus', type=int, help='with --dry-run: number of processes to reckon with')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2'
+    )
+    parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
+    return parser
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """The checked config with the command line's values put in."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    if args.amp:
+        cfg.optim_wrapper.precision = AMP[args.amp]
+    if args.seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry of ``tools/train.py``."""
+    args = _parser().parse_args(argv)
+    cfg = config_from_arguments(args)
+    if args.dry_run:
+        dry_run(cfg, world_size=args.gpus)
+        return
+    train(cfg, args.resume)
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,93 @@
+"""LARS against trajectories of the official code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmkernel.engine import LARS
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+NAMES = ('weight', 'bias', 'bnweight')
+
+
+def trajectory(golden, parameters, optimizer):
+    """Parameters after each step under the golden gradients."""
+    for step in range(len(golden['in_grad_weight'])):
+        for name, p in parameters.items():
+            p.grad = torch.from_numpy(golden[f'in_grad_{name}'][step]).to(p).clone()
+        optimizer.step()
+        yield step, {name: p.detach().clone() for name, p in parameters.items()}
+
+
+@pytest.fixture
+def golden():
+    with np.load(GOLDEN / 'lars_vicreg_wd1e-06.npz') as file:
+        return dict(file)
+
+
+def make(golden, dtype=torch.float64):
+    parameters = {name: torch.nn.Parameter(torch.from_numpy(golden[f'in_{name}']).to(dtype)) for name in NAMES}
+    settings = dict(lr=float(golden['hp_lr']), momentum=float(golden['hp_momentum']))
+    decay, eta = float(golden['hp_weight_decay']), float(golden['hp_eta'])
+    return parameters, LARS(list(parameters.values()), **settings, weight_decay=decay, trust_coefficient=eta)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_equals_golden_trajectory(golden, dtype, tolerance):
+    parameters, optimizer = make(golden, dtype)
+    for step, now in trajectory(golden, parameters, optimizer):
+        for name in NAMES:
+            np.testing.assert_allclose(now[name].numpy(), golden[f'out_{name}'][step], rtol=tolerance, atol=tolerance)
+            buffer = optimizer.state[parameters[name]]['momentum_buffer'].numpy()
+            np.testing.assert_allclose(buffer, golden[f'out_mu_{name}'][step], rtol=tolerance, atol=tolerance)
+
+
+def test_zero_weight_and_zero_gradient_get_ratio_one():
+    zero, still = torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.ones(3, 2))
+    zero.grad, still.grad = torch.full((3, 2), 2.0), torch.zeros(3, 2)
+    LARS([zero, still], lr=0.1, weight_decay=0.0).step()
+    torch.testing.assert_close(zero.detach(), torch.full((3, 2), -0.2))
+    torch.testing.assert_close(still.detach(), torch.ones(3, 2))
+
+
+def test_biases_get_neither_decay_nor_scaling():
+    bias = torch.nn.Parameter(torch.full((4,), 3.0))
+    bias.grad = torch.full((4,), 0.5)
+    LARS([bias], lr=1.0, weight_decay=10.0).step()
+    torch.testing.assert_close(bias.detach(), torch.full((4,), 2.5))
+
+
+def test_channels_last_weights_keep_their_layout_and_value():
+    torch.manual_seed(0)
+    plain = torch.nn.Parameter(torch.randn(4, 3, 3, 3))
+    last = torch.nn.Parameter(plain.detach().clone(memory_format=torch.channels_last))
+    a, b = LARS([plain], lr=0.3, weight_decay=1e-2), LARS([last], lr=0.3, weight_decay=1e-2)
+    for _ in range(3):
+        plain.grad = torch.randn(4, 3, 3, 3)
+        last.grad = plain.grad.clone(memory_format=torch.channels_last)
+        a.step()
+        b.step()
+    torch.testing.assert_close(plain, last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert b.state[last]['momentum_buffer'].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_frozen_parameters_stay_and_state_round_trips(golden):
+    parameters, optimizer = make(golden)
+    frozen = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer.add_param_group(dict(params=[frozen]))
+    list(trajectory(golden, parameters, optimizer))
+    again, other = make(golden)
+    other.add_param_group(dict(params=[torch.nn.Parameter(torch.ones(2, 2))]))
+    other.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(frozen.detach(), torch.ones(2, 2))
+    torch.testing.assert_close(
+        other.state[again['weight']]['momentum_buffer'], optimizer.state[parameters['weight']]['momentum_buffer']
+    )
+
+
+def test_negative_settings_are_refused():
+    with pytest.raises(ValueError, match='lr=-1'):
+        LARS([torch.nn.Parameter(torch.ones(1))], lr=-1)

@@ -1,0 +1,128 @@
+"""The Runner: exact resume, what a checkpoint holds, the guards, and the learning rate."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmkernel.engine import NonFiniteLossError, load_config, read_checkpoint, train
+
+CONFIG = Path(__file__).parent / 'tiny_config.py'
+
+
+def config(folder, **options):
+    cfg = load_config(CONFIG, {'log_level': 'ERROR', **options})
+    cfg.work_dir = str(folder)
+    return cfg
+
+
+def digest(model):
+    md5 = hashlib.md5()
+    for key, value in sorted(model.state_dict().items()):
+        md5.update(key.encode() + value.contiguous().numpy().tobytes())
+    return md5.hexdigest()
+
+
+@pytest.mark.parametrize('workers, accumulation, layout', [(0, 1, False), (0, 3, True), (2, 1, False)])
+def test_two_epochs_and_two_resumed_equal_four(tmp_path, workers, accumulation, layout):
+    options = {
+        'optim_wrapper.accumulative_counts': accumulation,  # 8 is no multiple of 3: windows end with the epoch
+        'train_dataloader.num_workers': workers,
+        'train_dataloader.persistent_workers': True,
+        'channels_last': layout,
+    }
+    straight = train(config(tmp_path / 'a', **options))
+    stop = config(tmp_path / 'b', **options)
+    first = train(stop)
+    assert digest(first.model) == digest(straight.model)
+    for epoch in (3, 4):
+        (tmp_path / 'b' / f'epoch_{epoch}.pth').unlink()
+    resumed = train(config(tmp_path / 'b', **options), resume=True)
+    assert digest(resumed.model) == digest(straight.model)
+    assert (resumed.epoch, resumed.iter) == (4, 32)
+    histories = [run.message_hub.get_scalar('train/loss').data[0] for run in (straight, resumed)]
+    assert len(histories[0]) == len(histories[1]) == 32
+    assert (histories[0] == histories[1]).all()
+
+
+def test_the_checkpoint_is_plain_and_whole(tmp_path):
+    runner = train(config(tmp_path, **{'train_cfg.max_epochs': 2}))
+    checkpoint = read_checkpoint(tmp_path / 'epoch_2.pth')
+    script = f'import torch; torch.load({str(tmp_path / "epoch_2.pth")!r}, weights_only=True)'  # without our package
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=120)
+    assert set(checkpoint) == {
+        'meta', 'state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'random_states'
+    }  # fmt: skip
+    assert checkpoint['param_schedulers'] == [{'last_step': 16}]
+    meta = checkpoint['meta']
+    assert (meta['epoch'], meta['iter'], meta['seed'], meta['steps_per_epoch']) == (2, 16, 0, 8)
+    assert 'TinyModel' in meta['config']
+    assert checkpoint['state_dict']['commits'] == 16
+    assert len(checkpoint['random_states']) == runner.world_size == 1
+    assert (tmp_path / 'config.py').is_file()
+    assert load_config(tmp_path / 'config.py').optim_wrapper.optimizer.lr == 0.3  # as written, so it can run again
+
+
+def test_old_checkpoints_go_and_the_last_epoch_is_always_saved(tmp_path):
+    hook = {'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep': 1}
+    train(config(tmp_path, **hook, **{'train_cfg.max_epochs': 3}))
+    assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_3.pth']
+    assert not list(tmp_path.glob('.*tmp'))
+
+
+def test_a_resumed_run_can_be_longer_and_follows_the_longer_curve(tmp_path):
+    train(config(tmp_path, **{'train_cfg.max_epochs': 2}))
+    resumed = train(config(tmp_path, **{'train_cfg.max_epochs': 3}), resume=True)
+    rates = resumed.message_hub.get_scalar('train/lr').data[0]
+    whole = train(config(tmp_path / 'whole', **{'train_cfg.max_epochs': 3}))
+    assert rates[16:].tolist() == whole.message_hub.get_scalar('train/lr').data[0][16:].tolist()
+
+
+def test_a_non_finite_loss_stops_the_run_before_the_weights_move(tmp_path):
+    train(config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    cfg = config(tmp_path, **{'model.bad_iteration': 3})
+    with pytest.raises(NonFiniteLossError, match=r'iteration 10 is nan.*epoch_1\.pth'):
+        train(cfg, resume=True)
+    record = json.loads(next(tmp_path.glob('*/non_finite_rank0.json')).read_text())
+    assert (record['epoch'], record['iteration'], len(record['sample_index'])) == (1, 10, 8)
+    assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_non_finite_weights_never_reach_a_checkpoint(tmp_path):
+    cfg = config(tmp_path, **{'train_cfg.max_epochs': 1})
+    cfg.custom_hooks = [dict(type='SpoilWeights')]
+    with pytest.raises(NonFiniteLossError, match='weights hold NaN'):
+        train(cfg)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('rule, expected', [('linear', 0.3 * 32 / 256), ('sqrt', 0.3 * 32**0.5), (None, 0.3)])
+def test_learning_rate_is_scaled_by_the_effective_batch(tmp_path, rule, expected):
+    options = {'lr_scaling': rule, 'optim_wrapper.accumulative_counts': 4, 'train_cfg.max_epochs': 1}
+    runner = train(config(tmp_path, **options, **{'param_scheduler.warmup_epochs': 0}))
+    assert runner.param_schedulers[0].base_values == pytest.approx([expected])
+
+
+def test_bfloat16_trains_on_the_cpu_and_float16_is_refused(tmp_path):
+    runner = train(config(tmp_path, **{'optim_wrapper.precision': 'bfloat16', 'train_cfg.max_epochs': 1}))
+    assert runner.iter == 8
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match='needs a GPU'):
+            train(config(tmp_path / 'half', **{'optim_wrapper.precision': 'float16'}))
+
+
+def test_the_seed_reaches_the_data_set_and_runs_in_one_second_stay_apart(tmp_path):
+    runs = [train(config(tmp_path / name, **{'randomness.seed': 7, 'train_cfg.max_epochs': 1})) for name in 'ab']
+    assert runs[0].train_dataloader.dataset.seed == 7
+    assert digest(runs[0].model) == digest(runs[1].model)
+    assert runs[0].experiment_name != runs[1].experiment_name
+    assert len(runs[1].message_hub.get_scalar('train/loss').data[0]) == 8
+
+
+def test_too_few_images_for_one_batch_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='no batch of 8'):
+        train(config(tmp_path, **{'train_dataloader.dataset.length': 5}))

@@ -1,0 +1,61 @@
+"""A data set and a model that train in milliseconds, with everything random that a real run has."""
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from torch import nn
+
+from mmkernel.registry import DATASETS, HOOKS, MODELS
+
+
+@DATASETS.register_module()
+class TinyViews(torch.utils.data.Dataset):
+    """Two noisy views of fixed patterns; the noise depends on (seed, epoch, index)."""
+
+    def __init__(self, length=64, seed=0):
+        self.length, self.seed = length, seed
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, key):
+        epoch, index = key
+        pattern = np.random.default_rng(index).normal(size=(1, 8, 8))
+        noise = np.random.default_rng((self.seed, epoch, index)).normal(size=(2, 1, 8, 8))
+        views = [torch.from_numpy(pattern + 0.1 * n).float() for n in noise]
+        return dict(inputs=views, sample_index=index, label=-1)
+
+
+@MODELS.register_module()
+class TinyModel(BaseModel):
+    """Convolution, batch norm, dropout; ``bad_iteration`` makes the loss NaN there; counts its commits."""
+
+    def __init__(self, width=8, bad_iteration=-1, norm=True, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4) if norm else nn.Identity(), nn.ReLU(), nn.Flatten()]
+        self.backbone = nn.Sequential(*layers, nn.Dropout(0.1 if norm else 0.0))
+        self.neck = nn.Linear(144, width)
+        self.neck.out_dim = width
+        self.register_buffer('commits', torch.zeros((), dtype=torch.long))
+        self.calls, self.bad_iteration = 0, bad_iteration
+
+    def forward(self, inputs, sample_index, label=None, mode='loss'):
+        a, b = (self.neck(self.backbone(view)) for view in inputs)
+        loss = (a - b).square().mean() + torch.relu(1 - a.square().mean(0)).mean()
+        self.calls += 1
+        if self.calls == self.bad_iteration:
+            loss = loss * float('nan')
+        return dict(loss_total=loss, spread=a.detach().std())
+
+    def commit(self):
+        self.commits += 1
+
+
+@HOOKS.register_module()
+class SpoilWeights(Hook):
+    """Make a weight NaN after the last iteration, as an overflowing step does."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if batch_idx == 7:
+            runner.model.neck.bias.data[0] = float('nan')

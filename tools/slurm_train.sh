@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [arguments of tools/train.py]
+# Environment: GPUS (8), GPUS_PER_NODE (8 or GPUS), CPUS_PER_TASK (5), SRUN_ARGS. GPUS_PER_NODE=0 asks for no GPU: then
+# GPUS is the number of CPU processes.
+set -euo pipefail
+if [ $# -lt 3 ]; then sed -n 2,4p "$0" >&2; exit 2; fi
+partition=$1 job=$2 config=$3
+shift 3
+root=$(cd "$(dirname "$0")/.." && pwd)
+gpus=${GPUS:-8}
+per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+if [ "$per_node" -gt 0 ]; then
+  resources=(--gres="gpu:$per_node" --ntasks-per-node="$per_node")
+else
+  resources=()
+fi
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# shellcheck disable=SC2086  # SRUN_ARGS is a list of words
+exec srun -p "$partition" --job-name="$job" "${resources[@]}" --ntasks="$gpus" \
+  --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+  "${PYTHON:-python}" -u "$root/tools/train.py" "$config" --launcher slurm "$@"

@@ -1,0 +1,10 @@
+"""Pretrain an encoder.
+
+python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--amp {bf16,fp16}] [--seed N] [--dry-run]
+                             [--cfg-options KEY=VALUE ...] [--launcher {none,pytorch,slurm}]
+"""
+
+from mmkernel.engine import main
+
+if __name__ == '__main__':
+    main()
