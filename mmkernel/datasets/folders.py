@@ -1,0 +1,153 @@
+"""Images in folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mmkernel.registry import DATASETS
+
+from .images import decode
+from .sources import Source, existing_folder, one_of
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
+
+
+class Paths:
+    """Many strings in one buffer. A list of a million Python strings is copied page by page into every forked worker,
+    because reading one changes its reference count."""
+
+    def __init__(self, paths: list[str]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self.buffer = np.frombuffer(b''.join(encoded), np.uint8)
+        self.offsets = np.cumsum([0] + [len(path) for path in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> str:
+        return os.fsdecode(self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes())
+
+
+class FileSource(Source):
+    """Image files below ``root``; ``paths`` are relative to it."""
+
+    def __init__(self, root: Path, paths: list[str], labels: np.ndarray, mode: str, on_corrupt: str) -> None:
+        super().__init__(on_corrupt)
+        self.root, self.mode = str(root), one_of(mode, 'mode', ('RGB', 'L'))
+        self.paths, self.labels = Paths(paths), np.asarray(labels, np.int64)
+
+    def name(self, i: int) -> str:
+        return os.path.join(self.root, self.paths[i])
+
+    def read(self, i: int) -> np.ndarray:
+        return decode(self.name(i), self.name(i), self.mode)
+
+
+def walk(root: Path) -> Iterator[str]:
+    """Files below ``root``, relative, in sorted order, links followed, hidden names (.x, ._x) left out."""
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        inside = os.path.relpath(folder, root)
+        for name in sorted(files):
+            if not name.startswith('.'):
+                yield name if inside == '.' else os.path.join(inside, name)
+
+
+@DATASETS.register_module()
+class ImageFolder(FileSource):
+    """Every image file below ``root``, in any depth. No labels are needed: each label is -1.
+
+    labels=True: the first folder below ``root`` names the class (as torchvision's ImageFolder).
+    mode: 'RGB', or 'L' for one grey channel.
+    FileNotFoundError if the folder is missing or holds no image.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        labels: bool = False,
+        extensions: tuple[str, ...] = EXTENSIONS,
+        mode: str = 'RGB',
+        on_corrupt: str = 'raise',
+    ) -> None:
+        folder = existing_folder(root, 'ImageFolder', 'a folder with image files, in subfolders or not')
+        wanted = tuple(e.lower() for e in ((extensions,) if isinstance(extensions, str) else extensions))
+        found = list(walk(folder))
+        paths = [path for path in found if path.lower().endswith(wanted)]
+        if not paths:
+            example = f", for example '{found[0]}'" if found else ''
+            raise FileNotFoundError(
+                f"ImageFolder: no images in '{folder}' or below. Looked for {' '.join(wanted)} (any case); found "
+                f'{len(found)} other file(s){example}. Check `root`, or give `extensions`.'
+            )
+        self.classes, numbers = _classes_of(paths, folder) if labels else ([], [-1] * len(paths))
+        super().__init__(folder, paths, numbers, mode, on_corrupt)
+
+
+def _classes_of(paths: list[str], root: Path) -> tuple[list[str], list[int]]:
+    loose = [path for path in paths if os.sep not in path]
+    if loose:
+        raise ValueError(
+            f"ImageFolder(labels=True): '{loose[0]}' and {len(loose) - 1} more lie directly in '{root}', "
+            'so they have no class. Expected root/<class>/<image>; or set labels=False.'
+        )
+    names = [path.split(os.sep, 1)[0] for path in paths]
+    classes = sorted(set(names))
+    number = {name: k for k, name in enumerate(classes)}
+    return classes, [number[name] for name in names]
+
+
+@DATASETS.register_module()
+class ImageNet(FileSource):
+    """root/<split>/<wnid>/*.JPEG; labels are the positions of the wnids in sorted order.
+
+    images_per_class=260 keeps the first 260 of each class in sorted file order (the 20 % subset of Zheng et al., 2023);
+    held_out=True takes the next 260 instead, meant for tuning. (The published code starts one image later.)
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: str = 'train',
+        images_per_class: int | None = None,
+        held_out: bool = False,
+        on_corrupt: str = 'raise',
+    ) -> None:
+        one_of(split, 'split', ('train', 'val'))
+        if held_out and images_per_class is None:
+            raise ValueError('held_out=True takes the images after the first images_per_class: give images_per_class')
+        if images_per_class is not None and images_per_class < 1:
+            raise ValueError(f'images_per_class must be at least 1 (or None for all), got {images_per_class}')
+        layout = f'<root>/{split}/<wnid>/*.JPEG, one folder per class'
+        folder = existing_folder(Path(root) / split, 'ImageNet', layout)
+        self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.')
+        if not self.classes:
+            raise FileNotFoundError(
+                f"ImageNet: '{folder}' has no class folders (it holds {len(os.listdir(folder))} entries). "
+                f'Expected {layout}; the validation images must be sorted into class folders too.'
+            )
+        first = images_per_class if held_out else 0
+        paths, labels = [], []
+        for number, wnid in enumerate(self.classes):
+            files = self._class_files(folder / wnid, first, images_per_class)
+            paths += [os.path.join(wnid, name) for name in files]
+            labels += [number] * len(files)
+        super().__init__(folder, paths, labels, 'RGB', on_corrupt)
+
+    @staticmethod
+    def _class_files(folder: Path, first: int, count: int | None) -> list[str]:
+        names = (entry.name for entry in os.scandir(folder))
+        files = sorted(name for name in names if name.lower().endswith(('.jpeg', '.jpg')) and name[0] != '.')
+        taken = files[first : None if count is None else first + count]
+        if not taken or (count is not None and len(taken) < count):
+            wanted = f'images {first} to {first + count - 1}' if count else 'at least one image'
+            raise FileNotFoundError(f"ImageNet: {wanted} wanted in '{folder}', which has {len(files)} .JPEG files")
+        return taken
+
+    @classmethod
+    def expected_length(cls, split: str = 'train', images_per_class: int | None = None, **_: object) -> int:
+        return 1000 * images_per_class if images_per_class else {'train': 1281167, 'val': 50000}[split]

@@ -1,0 +1,156 @@
+"""What a view does to an image: each operation draws its parameters first and applies them later.
+
+Images are uint8 arrays (H, W, C) throughout. With the same parameters the result equals the published Pillow and
+torchvision pipelines exactly. Operations in ``geometry.py`` have no such reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torchvision.transforms.functional as F
+from numpy.random import Generator
+from PIL import Image, ImageFilter
+
+from mmkernel.registry import TRANSFORMS
+
+from .pixels import with_pillow
+
+
+class Operation:
+    """With ``probability`` the parameters of ``sample``, otherwise None, which means: leave the image alone."""
+
+    def __init__(self, probability: float = 1.0) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f'{type(self).__name__}: probability must lie in [0, 1], got {probability}')
+        self.probability = probability
+
+    def draw(self, rng: Generator, height: int, width: int) -> Any:
+        """Parameters for an image of this height and width, or None."""
+        return self.sample(rng, height, width) if rng.random() < self.probability else None
+
+    def sample(self, rng: Generator, height: int, width: int) -> Any:
+        return True
+
+    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
+        """uint8 (H, W, C) -> uint8 (H', W', C)."""
+        raise NotImplementedError
+
+    def size_after(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the result; operations keep them, crops do not."""
+        return height, width
+
+
+def interval(name: str, value: float | tuple[float, float], around: float, lowest: float) -> tuple[float, float]:
+    """v -> (around - v, around + v), cut off at ``lowest``; a pair stays as it is. ValueError if empty or too low."""
+    low, high = (max(around - value, lowest), around + value) if np.isscalar(value) else value
+    if not lowest <= low <= high:
+        raise ValueError(f'{name}={value!r} is no interval at or above {lowest}; give a strength >= 0 or (low, high)')
+    return float(low), float(high)
+
+
+@TRANSFORMS.register_module()
+class RandomFlip(Operation):
+    """Left and right exchanged (direction='horizontal'), or top and bottom ('vertical'). Any number of channels."""
+
+    def __init__(self, probability: float = 0.5, direction: str = 'horizontal') -> None:
+        super().__init__(probability)
+        if direction not in ('horizontal', 'vertical'):
+            raise ValueError(f"direction must be 'horizontal' or 'vertical', got {direction!r}")
+        self.axis = 1 if direction == 'horizontal' else 0
+
+    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
+        return np.flip(image, self.axis)
+
+
+@TRANSFORMS.register_module()
+class ColorJitter(Operation):
+    """Brightness, contrast, saturation, hue in random order, each step rounded to uint8 as torchvision does.
+
+    A strength v means a factor from U(max(0, 1 - v), 1 + v), for hue a shift from U(-v, v) of the colour circle
+    (v <= .5); a pair (low, high) is taken as it is. Saturation and hue need three channels and do nothing to any other
+    number, so that a recipe for colour images runs on grey ones; contrast then turns about the mean of all channels.
+    """
+
+    ADJUST = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+
+    def __init__(
+        self,
+        brightness: float | tuple[float, float] = 0.0,
+        contrast: float | tuple[float, float] = 0.0,
+        saturation: float | tuple[float, float] = 0.0,
+        hue: float | tuple[float, float] = 0.0,
+        probability: float = 1.0,
+    ) -> None:
+        super().__init__(probability)
+        self.ranges = [
+            interval('brightness', brightness, 1.0, 0.0),
+            interval('contrast', contrast, 1.0, 0.0),
+            interval('saturation', saturation, 1.0, 0.0),
+            interval('hue', hue, 0.0, -0.5),
+        ]
+        if self.ranges[3][1] > 0.5:
+            raise ValueError(f'hue={hue!r} leaves [-0.5, 0.5], half the colour circle')
+        self.idle = [low == high == neutral for (low, high), neutral in zip(self.ranges, (1, 1, 1, 0), strict=True)]
+
+    def sample(self, rng: Generator, height: int, width: int) -> list[tuple[int, float]]:
+        order, where = rng.permutation(4).tolist(), rng.random(4).tolist()
+        factors = [low + (high - low) * u for (low, high), u in zip(self.ranges, where, strict=True)]
+        return [(k, factors[k]) for k in order if not self.idle[k]]
+
+    def apply(self, image: np.ndarray, params: list[tuple[int, float]]) -> np.ndarray:
+        if image.shape[2] in (1, 3):
+            return with_pillow(image, lambda plane: self._chain(plane, params))
+        for k, factor in params:
+            if k < 2:
+                pivot = 0 if k == 0 else int(image.mean() + 0.5)
+                image = with_pillow(image, lambda p, v=pivot, f=factor: Image.blend(Image.new('L', p.size, v), p, f))
+        return image
+
+    def _chain(self, image: Image.Image, params: list[tuple[int, float]]) -> Image.Image:
+        for k, factor in params:
+            image = self.ADJUST[k](image, factor)
+        return image
+
+
+@TRANSFORMS.register_module()
+class RandomGrayscale(Operation):
+    """Luminance (ITU-R 601) in all three channels. Does nothing unless there are three channels."""
+
+    def __init__(self, probability: float = 0.2) -> None:
+        super().__init__(probability)
+
+    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
+        if image.shape[2] != 3:
+            return image
+        return with_pillow(image, lambda rgb: Image.merge('RGB', (rgb.convert('L'),) * 3))
+
+
+@TRANSFORMS.register_module()
+class GaussianBlur(Operation):
+    """Pillow's Gaussian blur (three box blurs), standard deviation in pixels from U(sigma). Any number of channels."""
+
+    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> None:
+        super().__init__(probability)
+        if not 0 <= sigma[0] <= sigma[1]:
+            raise ValueError(f'GaussianBlur: sigma must be (low, high) with 0 <= low <= high, got {sigma}')
+        self.sigma = tuple(sigma)
+
+    def sample(self, rng: Generator, height: int, width: int) -> float:
+        return float(rng.uniform(*self.sigma))
+
+    def apply(self, image: np.ndarray, params: float) -> np.ndarray:
+        return with_pillow(image, lambda plane: plane.filter(ImageFilter.GaussianBlur(params)))
+
+
+@TRANSFORMS.register_module()
+class Solarize(Operation):
+    """x -> 255 - x where x >= threshold, Pillow's ``ImageOps.solarize``. Any number of channels."""
+
+    def __init__(self, threshold: int = 128, probability: float = 0.2) -> None:
+        super().__init__(probability)
+        self.threshold = threshold
+
+    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
+        return np.where(image < self.threshold, image, 255 - image)

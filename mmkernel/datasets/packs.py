@@ -1,0 +1,62 @@
+"""JPEG images end to end in one npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from mmkernel.registry import DATASETS
+
+from .images import decode
+from .sources import Source, one_of
+
+
+@DATASETS.register_module()
+class NpzPack(Source):
+    """Encoded images in one .npz, decoded one by one when asked for.
+
+    Keys of split S: ``S_jpeg`` uint8 (all bytes), ``S_off`` int64 (N + 1 offsets); if present ``S_label`` int64 (N),
+    ``S_file`` (N names), ``classes``. Any format that Pillow reads may stand in place of JPEG. Nothing pickled.
+    FileNotFoundError, or ValueError naming the key, if the file is not such a pack.
+    """
+
+    def __init__(self, path: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
+        super().__init__(on_corrupt)
+        self.path, self.split, self.mode = str(Path(path).expanduser()), split, one_of(mode, 'mode', ('RGB', 'L'))
+        _, self.offsets, small = self.arrays  # opened here once: an error shows early, and forked workers share it
+        count = len(self.offsets) - 1
+        self.labels = small.get('label', np.full(count, -1)).astype(np.int64)
+        self.classes = small['classes'].tolist() if 'classes' in small else []
+        self.files = small.get('file')
+        for key, values in (('label', self.labels), ('file', self.files)):
+            if values is not None and len(values) != count:
+                raise ValueError(f"'{self.path}': {split}_{key} has {len(values)} entries for {count} images")
+
+    def _open(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"NpzPack: '{self.path}' does not exist (working directory '{Path.cwd()}')")
+        try:
+            with np.load(self.path, allow_pickle=False) as pack:
+                return self._pick(pack)
+        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            raise ValueError(f"'{self.path}' is damaged or not an .npz file ({error}). Copy it again.") from error
+
+    def _pick(self, pack: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        missing = [key for key in (f'{self.split}_jpeg', f'{self.split}_off') if key not in pack]
+        if missing:
+            splits = sorted(key[: -len('_jpeg')] for key in pack if key.endswith('_jpeg'))
+            raise ValueError(f"'{self.path}' has no key {missing[0]}; its splits: {', '.join(splits) or 'none'}")
+        data, offsets = pack[f'{self.split}_jpeg'], pack[f'{self.split}_off']
+        if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+            raise ValueError(f"'{self.path}': {self.split}_off must rise from 0 to {len(data)}, the number of bytes")
+        small = {key: pack[f'{self.split}_{key}'] for key in ('label', 'file') if f'{self.split}_{key}' in pack}
+        return data, offsets, small | ({'classes': pack['classes']} if 'classes' in pack else {})
+
+    def name(self, i: int) -> str:
+        return f'record {i} of {self.path}[{self.split}]' + (f' ({self.files[i]})' if self.files is not None else '')
+
+    def read(self, i: int) -> np.ndarray:
+        data = self.arrays[0]
+        return decode(data[self.offsets[i] : self.offsets[i + 1]].tobytes(), self.name(i), self.mode)

@@ -1,0 +1,149 @@
+"""Views: how one image becomes the pictures that a network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from mmkernel.registry import TRANSFORMS
+
+from .pixels import height_width
+
+Streams = Callable[[int], Generator]  # position in the group (-1: what its members share) -> its own generator
+
+
+class Chain:
+    """Crop and operations, one after the other. ``draw`` needs the size of the image, ``apply`` its pixels."""
+
+    def __init__(
+        self, size: int | tuple[int, int] | None, crop: dict | None, ops: dict[str, dict | None] | None
+    ) -> None:
+        if crop is not None and size is None:
+            raise ValueError('a view with a crop needs a size, e.g. size=224')
+        if crop is None and size is not None:
+            raise ValueError(
+                f'size={size} is given but no crop that makes it; e.g. crop=dict(type="RandomResizedCrop")'
+            )
+        steps = [] if crop is None else [TRANSFORMS.build(crop, default_args=dict(size=size))]
+        # a child config removes an inherited operation by setting it to None
+        self.steps = steps + [TRANSFORMS.build(op) for op in (ops or {}).values() if op is not None]
+
+    def draw(self, rng: Generator, height: int, width: int) -> list[Any]:
+        """Parameters of each step, None where it is left out."""
+        params = []
+        for step in self.steps:
+            params.append(step.draw(rng, height, width))
+            height, width = step.size_after(height, width)
+        return params
+
+    def apply(self, image: np.ndarray, params: list[Any]) -> np.ndarray:
+        for step, drawn in zip(self.steps, params, strict=True):
+            if drawn is not None:
+                image = step.apply(image, drawn)
+        return image
+
+    def size_after(self, height: int, width: int) -> tuple[int, int]:
+        for step in self.steps:
+            height, width = step.size_after(height, width)
+        return height, width
+
+
+@TRANSFORMS.register_module()
+class View:
+    """``count`` views of the whole image, each drawn alone: ``crop`` to ``size``, then ``ops`` in dict order."""
+
+    def __init__(
+        self,
+        count: int = 1,
+        size: int | tuple[int, int] | None = None,
+        crop: dict | None = None,
+        ops: dict[str, dict | None] | None = None,
+    ) -> None:
+        if count < 1:
+            raise ValueError(f'count must be at least 1, got {count}; remove a view by setting it to None')
+        self.count, self.chain = count, Chain(size, crop, ops)
+
+    def draw(self, streams: Streams, height: int, width: int) -> list[list[Any]]:
+        """The parameters of all its views."""
+        return [self.chain.draw(streams(k), height, width) for k in range(self.count)]
+
+    def apply(self, image: np.ndarray, drawn: list[list[Any]]) -> list[np.ndarray]:
+        """uint8 (H, W, C) -> ``count`` arrays uint8 (H', W', C)."""
+        return [self.chain.apply(image, params) for params in drawn]
+
+
+@TRANSFORMS.register_module()
+class PatchView:
+    """``count`` patches of one shared parent crop.
+
+    The parent (``parent=dict(size, crop, ops)``) is cut into grid = (rows, columns) patches of ``size``, spread evenly
+    and overlapping where they must, each shifted down and right by 0 .. ``jitter`` pixels. All come in row-major order;
+    fewer are picked at random, in random order. Then each patch has its own ``ops``.
+    Gidaris et al., OBoW, CVPR 2021 (3x3 patches of 96 out of 256, jitter 24); CPC's grid is jitter=0 and every patch.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        size: int | tuple[int, int],
+        parent: dict[str, Any],
+        grid: tuple[int, int] = (3, 3),
+        jitter: int = 0,
+        ops: dict[str, dict | None] | None = None,
+    ) -> None:
+        self.rows, self.columns = height_width(grid)
+        if not 1 <= count <= self.rows * self.columns:
+            raise ValueError(
+                f'count={count} patches asked for, a {self.rows}x{self.columns} grid has {self.rows * self.columns}'
+            )
+        self.parent = Chain(parent.get('size'), parent.get('crop'), parent.get('ops'))
+        if unknown := sorted(set(parent) - {'size', 'crop', 'ops'}):
+            raise TypeError(f'parent takes size, crop and ops, got {", ".join(unknown)}')
+        self.count, self.size, self.jitter, self.chain = count, height_width(size), jitter, Chain(None, None, ops)
+
+    def draw(
+        self, streams: Streams, height: int, width: int
+    ) -> tuple[list[Any], list[tuple[int, int]], list[list[Any]]]:
+        """Parameters of the parent, corners (top, left) of the patches, parameters of their operations."""
+        shared = streams(-1)
+        parent = self.parent.draw(shared, height, width)
+        corners = self._corners(shared, *self.parent.size_after(height, width))
+        return parent, corners, [self.chain.draw(streams(k), *self.size) for k in range(self.count)]
+
+    def _corners(self, rng: Generator, height: int, width: int) -> list[tuple[int, int]]:
+        free = height - self.size[0] - self.jitter, width - self.size[1] - self.jitter
+        if min(free) < 0:
+            raise ValueError(
+                f'patches of {self.size} with jitter {self.jitter} do not fit into a parent of {(height, width)}; '
+                'make size or jitter smaller, or parent.size larger'
+            )
+        step_down, step_right = free[0] // max(self.rows - 1, 1), free[1] // max(self.columns - 1, 1)
+        shifts = rng.integers(self.jitter + 1, size=(self.rows * self.columns, 2)).tolist()
+        corners = [
+            (step_down * (k // self.columns) + shifts[k][0], step_right * (k % self.columns) + shifts[k][1])
+            for k in range(self.rows * self.columns)
+        ]
+        if self.count == len(corners):
+            return corners
+        return [corners[k] for k in rng.permutation(len(corners))[: self.count].tolist()]
+
+    def apply(self, image: np.ndarray, drawn: tuple) -> list[np.ndarray]:
+        """uint8 (H, W, C) -> ``count`` arrays uint8 (size, size, C)."""
+        parent_params, corners, drawn_ops = drawn
+        parent = self.parent.apply(image, parent_params)
+        (height, width) = self.size
+        patches = [parent[top : top + height, left : left + width] for top, left in corners]
+        return [self.chain.apply(patch, params) for patch, params in zip(patches, drawn_ops, strict=True)]
+
+
+def build_view(name: str, cfg: dict[str, Any]) -> View | PatchView:
+    """A view from its entry in the config; the type follows from the keys unless it is given."""
+    cfg = dict(cfg)
+    cfg.setdefault('type', 'PatchView' if 'parent' in cfg else 'View')
+    try:
+        return TRANSFORMS.build(cfg)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"view '{name}': {error}") from error

@@ -1,0 +1,71 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmkernel.datasets import CorruptImageError, decode
+
+
+def encoded(image, kind='PNG', **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def rgb():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8))
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L', '1', 'P', 'RGBA', 'LA'])
+def test_pixel_modes_equal_pillows_convert(rgb, mode):
+    image = rgb.convert(mode)
+    array = decode(encoded(image), 'x')
+    assert array.dtype == np.uint8
+    assert array.shape == (9, 13, 3)
+    assert np.array_equal(array, np.asarray(image.convert('RGB')))
+
+
+def test_cmyk_jpeg(rgb):
+    data = encoded(rgb.convert('CMYK'), 'JPEG')
+    assert np.array_equal(decode(data, 'x'), np.asarray(Image.open(io.BytesIO(data)).convert('RGB')))
+
+
+def test_palette_with_transparency_does_not_warn(rgb, recwarn):
+    data = encoded(rgb.convert('P'), transparency=bytes(range(256)))
+    assert np.array_equal(decode(data, 'x'), np.asarray(rgb.convert('P').convert('RGB')))
+    assert not recwarn.list
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped():
+    grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    array = decode(encoded(Image.fromarray(grey)), 'x')
+    assert np.abs(array[..., 0] - grey / 257).max() <= 0.5
+    assert (array[..., 0] == array[..., 2]).all()
+
+
+def test_one_channel_on_request(rgb):
+    array = decode(encoded(rgb), 'x', mode='L')
+    assert array.shape == (9, 13, 1)
+    assert np.array_equal(array[..., 0], np.asarray(rgb.convert('L')))
+
+
+def test_orientation_is_not_applied(rgb):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    assert decode(encoded(rgb, 'JPEG', exif=exif), 'x').shape == (9, 13, 3)
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'empty', 'text', 'missing', 'broken png', 'float'])
+def test_unreadable_images_are_named(tmp_path, rgb, damage):
+    file = tmp_path / 'bad.jpg'
+    jpeg = encoded(rgb.resize((200, 200)), 'JPEG')
+    png = encoded(rgb)
+    contents = {'truncated': jpeg[: len(jpeg) // 2], 'empty': b'', 'text': b'hello', 'broken png': png[:40] + png[60:]}
+    if damage == 'float':
+        Image.fromarray(np.ones((4, 4), np.float32)).save(file, 'TIFF')
+    elif damage != 'missing':
+        file.write_bytes(contents[damage])
+    with pytest.raises(CorruptImageError, match=r"bad\.jpg cannot be decoded.*on_corrupt='skip'"):
+        decode(str(file), str(file))
