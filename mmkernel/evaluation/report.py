@@ -9,56 +9,60 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
 
 
 def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
-    """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1 / top-5 for every k."""
+    """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1/top-5 for every k."""
     counts = list(rows[0]['scores'])
     table = _table(title, [f'k = {count}' for count in counts])
     for row in rows:
-        cells = [f'{row["scores"][count]["top1"]:.1f} / {row["scores"][count]["top5"]:.1f}' for count in counts]
+        cells = [_pair(row['scores'][count]) for count in counts]
         table.add_row(row['name'], str(row['width']), *cells)
     return table
 
 
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
-    """Rows whose scores are ``{protocol: dict(top1=, top5=)}``: top-1 / top-5 for every protocol."""
+    """Rows whose scores are ``{protocol: dict(top1=, top5=)}``: top-1/top-5 for every protocol."""
     protocols = list(rows[0]['scores'])
     table = _table(title, protocols)
     for row in rows:
-        cells = [f'{row["scores"][name]["top1"]:.1f} / {row["scores"][name]["top5"]:.1f}' for name in protocols]
+        cells = [_pair(row['scores'][name]) for name in protocols]
         table.add_row(row['name'], str(row['width']), *cells)
     return table
 
 
-def score_table(rows: list[dict], title: str = 'accuracy in percent') -> Table:
-    """Rows of :func:`evaluate` with :func:`few_label_scores`: mean and sd over draws."""
+def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per class') -> Table:
+    """Rows of :func:`evaluate` with :func:`few_label_scores`: mean and sd over draws; fits a screen of 80 columns."""
     shots = list(rows[0]['scores']['knn'])
-    table = _table(title, [f'{kind}, {_shot(shot)}' for kind in ('kNN', 'linear') for shot in shots])
+    columns = [f'{kind}\n{_shot(shot)}' for kind in ('kNN', 'linear') for shot in shots]
+    table = _table(title, columns, width=False)
     for row in rows:
-        cells = [_cell(row['scores'][kind][shot]) for kind in ('knn', 'linear') for shot in shots]
-        table.add_row(row['name'], str(row['width']), *cells)
+        table.add_row(row['name'], *[_cell(row['scores'][kind][shot]) for kind in ('knn', 'linear') for shot in shots])
     return table
 
 
-def _table(title: str, columns: list[str]) -> Table:
-    table = Table(title=title, title_justify='left')
+def _table(title: str, columns: list[str], width: bool = True) -> Table:
+    table = Table(title=title, title_justify='left', box=SIMPLE_HEAD)
     table.add_column('encoder', no_wrap=True)
-    table.add_column('width', justify='right')
-    for column in columns:
+    for column in ['width', *columns] if width else columns:
         table.add_column(column, justify='right')
     return table
 
 
+def _pair(score: dict) -> str:
+    return f'{score["top1"]:.1f}/{score["top5"]:.1f}'
+
+
 def _shot(shot: str) -> str:
-    return 'all labels' if shot == 'all' else f'{shot} per class'
+    return 'all' if shot == 'all' else f'{shot} label{"s" * (shot != "1")}'
 
 
 def _cell(score: dict) -> str:
-    return f'{score["mean"]:.1f} ± {score["sd"]:.1f}' if len(score['values']) > 1 else f'{score["mean"]:.1f}'
+    return f'{score["mean"]:.1f}±{score["sd"]:.1f}' if len(score['values']) > 1 else f'{score["mean"]:.1f}'
 
 
 def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed: int, **settings: Any) -> dict:

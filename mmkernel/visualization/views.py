@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ def view_grid(
 
 def draw_views(grid: np.ndarray, dataset: Any, indices: Sequence[int], epochs: Sequence[int] = (0,)) -> None:
     """Fill a grid of axes (images, 1 + epochs x views)."""
-    names = [name if len(epochs) == 1 else f'{name}, epoch {epoch}' for epoch in epochs for name in dataset.view_names]
+    count = Counter(dataset.view_names)
+    names = [
+        f'{name} {dataset.view_names[:position].count(name) + 1}' if count[name] > 1 else name
+        for position, name in enumerate(dataset.view_names)
+    ]
+    names = [name if len(epochs) == 1 else f'{name}, epoch {epoch}' for epoch in epochs for name in names]
     for row, index in zip(grid, indices, strict=True):
         show(row[0], dataset.source.image(int(index)))
         views = [view for epoch in epochs for view in dataset[(epoch, int(index))]['inputs']]

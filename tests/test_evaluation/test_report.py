@@ -5,28 +5,32 @@ from rich.console import Console
 
 from mmkernel.evaluation import knn_table, probe_table, report, save_report, score_table
 
-FEW = {'1': dict(mean=78.25, sd=3.14, values=[1, 2]), 'all': dict(mean=97.0, sd=0.0, values=[97.0])}
+FEW = {
+    '1': dict(mean=78.24, sd=3.14, values=[1, 2]),
+    '4': dict(mean=88.0, sd=2.0, values=[1, 2]),
+    'all': dict(mean=97.0, sd=0.0, values=[97.0]),
+}
 
 
 def text(table):
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
 
 
 def test_few_label_table():
-    shown = text(score_table([dict(name='L = 3', width=64, scores=dict(knn=FEW, linear=FEW))]))
-    for word in ('L = 3', '64', 'kNN, 1 per class', 'linear, all labels', '78.2 ± 3.1', '97.0'):
+    shown = text(score_table([dict(name='untrained encoder', width=64, scores=dict(knn=FEW, linear=FEW))]))
+    for word in ('untrained encoder', 'kNN', 'linear', '1 label', '4 labels', 'all', '78.2±3.1', '97.0'):
         assert word in shown
-    assert '97.0 ±' not in shown
+    assert '97.0±' not in shown
 
 
 def test_knn_and_probe_tables():
     score = dict(top1=61.5, top5=90.0)
-    assert '61.5 / 90.0' in text(knn_table([dict(name='raw pixels', width=256, scores={20: score})]))
+    assert '61.5/90.0' in text(knn_table([dict(name='raw pixels', width=256, scores={20: score})]))
     shown = text(probe_table([dict(name='raw pixels', width=256, scores={'SGD, 100 epochs': score})]))
     assert 'SGD, 100 epochs' in shown
-    assert '61.5 / 90.0' in shown
+    assert '61.5/90.0' in shown
 
 
 def test_report_is_json_and_says_how(tmp_path):

@@ -39,6 +39,13 @@ def test_epochs_side_by_side_and_grey_images(tmp_path):
     assert (tmp_path / 'views.png').is_file()
 
 
+def test_views_of_one_name_are_numbered():
+    class Twins(Views):
+        view_names = ('both', 'both')
+
+    assert [axes.get_title() for axes in view_grid(Twins(3), indices=(0,)).axes] == ['image', 'both 1', 'both 2']
+
+
 def test_overview_holds_every_part():
     few = {'1': dict(mean=60.0, sd=5.0, values=[55, 65]), 'all': dict(mean=97.0, sd=0.0, values=[97])}
     rows = [dict(name=name, width=8, scores=dict(knn=few, linear=few)) for name in ('raw pixels', 'untrained', 'L = 3')]

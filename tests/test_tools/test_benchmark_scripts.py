@@ -1,0 +1,87 @@
+"""The doors in tools/ run as a person would run them, in this process."""
+
+import importlib.util
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+CONFIG = """
+model = dict(
+    type='JointEmbedding',
+    backbone=dict(type='TIMMBackbone', model_name='resnet10t', in_channels=1),
+    neck=dict(type='MLPNeck', dims=(16, 8)),
+    head=dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 1.0))))
+data_preprocessor = dict(type='ViewPreprocessor', mean=[0.3], std=[0.4])
+evaluation = dict(
+    train=dict(type='Digits', split='test', size=16), test=dict(type='Digits', split='test', size=16),
+    transform=None, batch_size=360, num_workers=0)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'tiny.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def run(script, *words, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', [script, *map(str, words)])
+    monkeypatch.syspath_prepend(str(TOOLS / 'benchmarks'))
+    runpy.run_path(str(TOOLS / 'benchmarks' / script), run_name='__main__')
+
+
+def test_knn_of_a_checkpoint(config, tmp_path, monkeypatch, capsys):
+    from mmkernel.engine import load_config
+    from mmkernel.evaluation import untrained_encoder
+
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=untrained_encoder(load_config(config), seed=5).state_dict()), weights)
+    words = (config, weights, '--k', 1, 20, '--json', tmp_path / 'out' / 'knn.json', '--device', 'cpu')
+    run('knn.py', *words, monkeypatch=monkeypatch)
+    written = json.loads((tmp_path / 'out' / 'knn.json').read_text())
+    assert [row['name'] for row in written['rows']] == ['raw pixels', 'untrained encoder', 'trained encoder']
+    assert written['rows'][2]['scores']['1']['top1'] == 100  # train and test are the same images here
+    assert written['checkpoint'] == str(weights)
+    assert 'trained encoder' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('checkpoint', [(), ('none',)])
+def test_linear_without_a_checkpoint(config, tmp_path, monkeypatch, checkpoint):
+    words = (config, *checkpoint, '--epochs', 2, '--json', tmp_path / 'linear.json', '--device', 'cpu')
+    run('linear.py', *words, '--cfg-options', 'evaluation.batch_size=90', monkeypatch=monkeypatch)
+    written = json.loads((tmp_path / 'linear.json').read_text())
+    assert [row['name'] for row in written['rows']] == ['raw pixels', 'untrained encoder']
+    assert set(written['rows'][0]['scores']) == {'SGD, 2 epochs', 'L-BFGS, l2, C = 100'}
+    assert (written['checkpoint'], written['status']) == (None, 'run here')
+
+
+@pytest.mark.parametrize(
+    'scores, holds',
+    [
+        ((65, 45, 55, 78, 79), True),
+        ((65, 45, 55, 78, 75), True),
+        ((65, 45, 55, 78, 74.9), False),
+        ((65, 45, 65, 78, 79), False),
+        ((65, 45, 55, 50, 79), False),
+    ],
+)
+def test_verdict_of_the_quickstart(scores, holds):
+    spec = importlib.util.spec_from_file_location('quickstart', TOOLS / 'quickstart.py')
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    names = ('raw pixels', 'untrained encoder', 'L = 1', 'L = 2', 'L = 3')
+    rows = [dict(name=n, scores=dict(knn={'1': dict(mean=s)})) for n, s in zip(names, scores, strict=True)]
+    assert quickstart.verdict(rows) is holds
+    assert quickstart.verdict(rows[:3]) is None
+
+
+@pytest.mark.parametrize('script', sorted(path.name for path in TOOLS.glob('*.sh')))
+def test_shell_scripts_parse(script):
+    assert subprocess.run(['bash', '-n', str(TOOLS / script)], capture_output=True).returncode == 0

@@ -1,0 +1,66 @@
+"""What the benchmarks share: their arguments, the encoders that they compare, and where the answer goes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from mmkernel.engine import load_checkpoint, load_config
+from mmkernel.evaluation import evaluate, report, save_report, untrained_encoder
+
+console = Console()
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file with an evaluation part, e.g. configs/sfrik/digits_L3.py')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='weights; without (or none): raw pixels and untrained encoder only'
+    )
+    parser.add_argument('--stage', choices=('backbone', 'neck'), default='backbone', help='where features are taken')
+    parser.add_argument('--seed', type=int, default=0, help='of the untrained encoder and of the probe')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--json', metavar='OUT', help='result file (default: work_dirs/<config name>/<benchmark>.json)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys')
+    return parser
+
+
+def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Config, list[dict]]:
+    """The config and one row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
+    cfg = load_config(args.config, args.cfg_options)
+    encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
+    if args.checkpoint and args.checkpoint.lower() != 'none':
+        trained = untrained_encoder(cfg, args.seed)
+        console.print(f'{args.checkpoint}: {load_checkpoint(trained, args.checkpoint)}', highlight=False)
+        encoders['trained encoder'] = trained
+    for model in encoders.values():
+        model.to(args.device)
+    with Progress(console=console, transient=True) as bar:
+        tasks = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(f'features: {name}', total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        return cfg, evaluate(cfg, encoders, score, stage=args.stage, progress=progress)
+
+
+def publish(
+    benchmark: str, args: argparse.Namespace, cfg: Config, rows: list[dict], table: Table, **settings: Any
+) -> None:
+    """Print the table, write the JSON, say where."""
+    console.print(table)
+    out = args.json or Path(cfg.get('work_dir') or Path('work_dirs') / Path(args.config).stem) / f'{benchmark}.json'
+    settings |= dict(stage=args.stage, device=args.device, cfg_options=args.cfg_options)
+    checkpoint = args.checkpoint if 'trained encoder' in [row['name'] for row in rows] else None
+    path = save_report(out, report(benchmark, rows, args.config, checkpoint, args.seed, **settings))
+    console.print(f'written: {path}', highlight=False)

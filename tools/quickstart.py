@@ -1,0 +1,214 @@
+"""Pretrain with kernels of order 1, 2 and 3 on hand-written digits, and compare the encoders with raw pixels.
+
+bash tools/quickstart.sh        (or, where mmkernel is installed: python tools/quickstart.py)
+
+Writes plots, checkpoints and results.json to work_dirs/quickstart. Exits 1 if the paper's finding does not show:
+L = 3 beats raw pixels by 10 points (kNN, one label per class), and L = 1 is worse than raw pixels, L = 2 and L = 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from mmkernel.engine import latest_checkpoint, load_checkpoint, load_config
+from mmkernel.evaluation import (
+    evaluate,
+    extract_features,
+    few_label_scores,
+    report,
+    save_report,
+    score_table,
+    untrained_encoder,
+)
+from mmkernel.registry import DATASETS
+from mmkernel.visualization import (
+    embedding_map,
+    loss_curves,
+    overview,
+    planar_map,
+    read_scalars,
+    spectrum_plot,
+    view_grid,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT = tuple(ROOT / f'configs/sfrik/digits_L{order}.py' for order in (1, 2, 3))
+RAW, UNTRAINED = 'raw pixels', 'untrained encoder'
+MARGIN = 10.0  # points that L = 3 must be ahead of raw pixels
+
+console = Console()
+
+
+class Run:
+    """One pretraining in a process of its own: its name in the tables, its folder, how far it is."""
+
+    def __init__(self, config: Path, out: Path) -> None:
+        order = re.search(r'_L(\d+)$', config.stem)
+        self.name = f'L = {order[1]}' if order else config.stem
+        self.config, self.folder, self.cfg = config, out / config.stem, load_config(config)
+        self.log = self.folder / 'train.log'
+        self.views = DATASETS.build(self.cfg.train_dataloader.dataset)
+        self.steps = self.cfg.train_cfg.max_epochs * (len(self.views) // self.cfg.train_dataloader.batch_size)
+        self.process: subprocess.Popen | None = None
+
+    def start(self, seed: int) -> None:
+        """One thread: on two cores two runs side by side beat one run on both, and sums are added in one order."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in (*self.folder.glob('epoch_*.pth'), *self.folder.glob('*/vis_data/scalars.json')):
+            old.unlink()  # of an earlier quickstart: neither its curve nor its weights may be taken for this one's
+        command = [sys.executable, ROOT / 'tools/train.py', self.config, '--work-dir', self.folder, '--seed', str(seed)]
+        threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        with self.log.open('w') as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
+
+    def fraction(self) -> float:
+        try:
+            records = read_scalars(self.folder)
+        except FileNotFoundError:
+            return 0.0
+        return min(1.0, max((record.get('step', 0) for record in records), default=0) / self.steps)
+
+    def check(self) -> bool:
+        """Whether the run has ended; RuntimeError with the end of its log if it failed."""
+        code = self.process.poll()
+        if code:
+            tail = '\n'.join(self.log.read_text(errors='replace').splitlines()[-15:])
+            raise RuntimeError(f'pretraining {self.name} ended with code {code}; the end of {shown(self.log)}:\n{tail}')
+        return code == 0
+
+    def encoder(self) -> nn.Module:
+        model = untrained_encoder(self.cfg)
+        load_checkpoint(model, latest_checkpoint(self.folder))
+        return model
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be from where the user is."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative
+
+
+def pretrain(runs: list[Run], seed: int) -> None:
+    """As many runs at a time as there are cores; a bar each, and what is left in all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    waiting, going = list(runs), []
+    columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    said = time.monotonic()
+    with Progress(*columns, TextColumn('left'), TimeRemainingColumn(), console=console) as bar:
+        tasks = {run: bar.add_task(f'pretraining {run.name}', total=1.0, start=False) for run in runs}
+        whole = bar.add_task('[bold]all pretraining', total=float(len(runs)))
+        try:
+            while waiting or going:
+                while waiting and len(going) < cores:
+                    going.append(waiting.pop(0))
+                    going[-1].start(seed)
+                    bar.start_task(tasks[going[-1]])
+                time.sleep(0.5)
+                for run in list(going):
+                    done = run.check()
+                    bar.update(tasks[run], completed=1.0 if done else run.fraction())
+                    if done:
+                        going.remove(run)
+                bar.update(whole, completed=sum(bar.tasks[tasks[run]].completed for run in runs))
+                if not console.is_terminal and time.monotonic() - said > 15:  # a log file shows no bars
+                    said = time.monotonic()
+                    console.print(', '.join(f'{run.name}: {bar.tasks[tasks[run]].percentage:.0f} %' for run in runs))
+        finally:
+            for run in going:
+                run.process.terminate()
+
+
+def draw(runs: list[Run], encoders: dict[str, nn.Module], rows: list[dict], out: Path) -> list[Path]:
+    """The plots; the first and the last run are set against each other."""
+    first, last = runs[0], runs[-1]
+    part = last.cfg.evaluation
+    settings = {key: part[key] for key in ('transform', 'batch_size') if key in part} | dict(num_workers=0)
+    clouds = {
+        run.name: extract_features(encoders[run.name], part.train, stage='neck', **settings)[0]
+        for run in dict.fromkeys((first, last))
+    }
+    features, labels = extract_features(encoders[last.name], part.test, **settings)
+    classes = DATASETS.build(part.test).classes
+    points = planar_map(features)
+    title = f'test images, features of {last.name} (t-SNE)'
+    files = {name: out / f'{name}.png' for name in ('views', 'losses', 'spectrum', 'map', 'overview')}
+    view_grid(last.views, range(6), path=files['views'])
+    loss_curves({run.name: run.folder for run in runs}, ('loss', 'alignment', 'kernel'), path=files['losses'])
+    spectrum_plot(clouds, path=files['spectrum'])
+    embedding_map(features, labels, classes, points=points, title=title, path=files['map'])
+    overview(last.views, clouds, points, labels, rows, classes, title, path=files['overview'])
+    return list(files.values())
+
+
+def verdict(rows: list[dict]) -> bool | None:
+    """Print the finding, claim by claim; False if one does not hold, None if the rows to compare are not there."""
+    score = {row['name']: row['scores']['knn']['1']['mean'] for row in rows}
+    if not {RAW, 'L = 1', 'L = 2', 'L = 3'} <= set(score):
+        console.print('Other configs than L = 1, 2, 3: the check of the finding is left out.')
+        return None
+    claims = {f'L = 3 beats raw pixels by {MARGIN:.0f} points': (score['L = 3'] - score[RAW], MARGIN)}
+    claims |= {
+        f'L = 1 is worse than {other}': (score[other] - score['L = 1'], 0.1) for other in (RAW, 'L = 2', 'L = 3')
+    }
+    for claim, (gap, least) in claims.items():
+        word = '[green]yes[/]' if gap >= least else '[red]no[/]'
+        console.print(f'  {word}: {claim} (by {gap:.1f}; kNN, 1 label per class)', highlight=False)
+    return all(gap >= least for gap, least in claims.values())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--configs', type=Path, nargs='+', default=list(DEFAULT), help='configs to pretrain and compare'
+    )
+    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/quickstart', help='folder of everything written')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args, start = arguments(), time.monotonic()
+    torch.set_num_threads(1)
+    runs = [Run(config.resolve(), args.out.resolve()) for config in args.configs]
+    pretrain(runs, args.seed)
+
+    cfg: Config = runs[-1].cfg
+    cfg.evaluation.num_workers = 0
+    encoders = {UNTRAINED: untrained_encoder(cfg, args.seed), **{run.name: run.encoder() for run in runs}}
+    with console.status('evaluating on held-out images'):
+        rows = evaluate(cfg, encoders, few_label_scores)
+    console.print(
+        score_table(rows, 'accuracy on held-out images in percent; labels per class (mean±sd over 20 draws) or all')
+    )
+    with console.status('drawing'):
+        plots = draw(runs, encoders, rows, args.out.resolve())
+    checkpoints = {run.name: shown(latest_checkpoint(run.folder)) for run in runs}
+    content = report('quickstart', rows, [shown(run.config) for run in runs], checkpoints, args.seed)
+    content['seconds'] = round(time.monotonic() - start, 1)
+    results = save_report(args.out.resolve() / 'results.json', content)
+    console.print(f'plots: {", ".join(shown(plot) for plot in plots)}', highlight=False, soft_wrap=True)
+    console.print(f'results: {shown(results)}   ({content["seconds"]:.0f} s)', highlight=False)
+    if verdict(rows) is False:
+        console.print('[red]The expected finding did not show.[/] Look at losses.png and the logs beside it.')
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except (RuntimeError, FileNotFoundError) as error:
+        console.print(f'[red]quickstart failed:[/] {error}', highlight=False, soft_wrap=True)
+        sys.exit(1)
