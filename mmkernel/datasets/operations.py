@@ -50,6 +50,12 @@ def interval(name: str, value: float | tuple[float, float], around: float, lowes
     return float(low), float(high)
 
 
+def blend_table(pivot: int, factor: float) -> np.ndarray:
+    """x -> pivot + factor (x - pivot) for x = 0 .. 255, cut off and clipped as Pillow's ``blend``, in its float32."""
+    table = np.arange(-pivot, 256 - pivot, dtype=np.float32) * np.float32(factor) + np.float32(pivot)
+    return np.clip(table, 0, 255).astype(np.uint8)
+
+
 @TRANSFORMS.register_module()
 class RandomFlip(Operation):
     """Left and right exchanged (direction='horizontal'), or top and bottom ('vertical'). Any number of channels."""
@@ -100,12 +106,11 @@ class ColorJitter(Operation):
         return [(k, factors[k]) for k in order if not self.idle[k]]
 
     def apply(self, image: np.ndarray, params: list[tuple[int, float]]) -> np.ndarray:
-        if image.shape[2] in (1, 3):
-            return with_pillow(image, lambda plane: self._chain(plane, params))
-        for k, factor in params:
+        if image.shape[2] == 3:
+            return with_pillow(image, lambda rgb: self._chain(rgb, params))
+        for k, factor in params:  # one look-up instead of a way to Pillow and back: it counts on small grey images
             if k < 2:
-                pivot = 0 if k == 0 else int(image.mean() + 0.5)
-                image = with_pillow(image, lambda p, v=pivot, f=factor: Image.blend(Image.new('L', p.size, v), p, f))
+                image = blend_table(0 if k == 0 else int(image.mean() + 0.5), factor)[image]
         return image
 
     def _chain(self, image: Image.Image, params: list[tuple[int, float]]) -> Image.Image:
