@@ -39,10 +39,13 @@ KINDS = {
     'custom_hooks': ours.HOOKS, 'optim_wrapper': ours.OPTIM_WRAPPERS, 'optimizer': ours.OPTIMIZERS,
     'param_scheduler': ours.PARAM_SCHEDULERS, 'train_cfg': ours.LOOPS, 'visualizer': ours.VISUALIZERS,
 }  # fmt: skip
-# Found by mmengine itself; no place of ours adds to them.
-OTHERS = (
-    roots.VISBACKENDS, roots.LOG_PROCESSORS, roots.MODEL_WRAPPERS, roots.OPTIM_WRAPPER_CONSTRUCTORS, roots.EVALUATOR,
-    roots.METRICS,
+# Kinds to which we add nothing. The children exist because mmengine warns about a scope that lacks one.
+OTHERS = tuple(
+    Registry(root.name, parent=root, scope='mmkernel')
+    for root in (
+        roots.VISBACKENDS, roots.LOG_PROCESSORS, roots.MODEL_WRAPPERS, roots.OPTIM_WRAPPER_CONSTRUCTORS,
+        roots.EVALUATOR, roots.METRICS,
+    )
 )  # fmt: skip
 
 

@@ -35,15 +35,23 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*.py')], n=3, cutoff=0.5)
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
         raise FileNotFoundError(f"There is no config '{path}'.{hint}")
-    try:
-        cfg = Config.fromfile(str(path), import_custom_modules=False)
-    except RecursionError:
-        raise ConfigError(f"'{path}' is part of a circle of _base_ files.") from None
+    _refuse_circle(path)
+    cfg = Config.fromfile(str(path), import_custom_modules=False)
     _import_custom_modules(cfg, path)
     for key in sorted(cfg_options or {}, key=lambda key: key.count('.')):  # whole lists before items of them
         set_option(cfg, key, cfg_options[key])
     check_config(cfg)
     return cfg
+
+
+def _refuse_circle(path: Path, below: tuple[Path, ...] = ()) -> None:
+    """ConfigError if a config inherits from itself (mmengine would end in a RecursionError after a long while)."""
+    path = path.resolve()
+    if path in below:
+        raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
+    for base in Config._get_base_files(str(path)) if path.is_file() else ():
+        if '::' not in base:  # a config of an installed package
+            _refuse_circle(path.parent / base, (*below, path))
 
 
 def _import_custom_modules(cfg: Config, path: Path) -> None:
@@ -95,12 +103,12 @@ def _assign(node: Any, parts: list[str], value: Any, key: str, where: str) -> An
             for name, item in value.items():
                 _assign(node, [name], item, f'{key}.{name}', where)
             return node
-        return value
+        return _plain(value)
     name, here = parts[0], f'{where}.{parts[0]}'.lstrip('.')
     if isinstance(node, Mapping):
         if name not in node:
             _refuse_unknown(node, name, key, where, nested=len(parts) > 1)
-        node[name] = _assign(node.get(name), parts[1:], _plain(value), key, here)
+        node[name] = _assign(node.get(name), parts[1:], value, key, here)
         return node
     if isinstance(node, (list, tuple)):
         if not re.fullmatch(r'\d+', name) or int(name) >= len(node):

@@ -15,7 +15,7 @@ from mmengine.dist import broadcast, broadcast_object_list, is_main_process
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -139,6 +139,14 @@ class Runner(_Runner):
     @staticmethod
     def _scheduler_class(item: dict) -> Any:
         return PARAM_SCHEDULERS.get(item['type']) if isinstance(item['type'], str) else item['type']
+
+    def train(self) -> nn.Module:
+        try:
+            return super().train()
+        finally:
+            if isinstance(self._train_loop, BaseLoop):
+                # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
+                self.train_dataloader._iterator = None
 
     # Checkpoints
 

@@ -42,7 +42,7 @@ class TinyModel(BaseModel):
 
     def forward(self, inputs, sample_index, label=None, mode='loss'):
         a, b = (self.neck(self.backbone(view)) for view in inputs)
-        loss = (a - b).square().mean() + torch.relu(1 - a.square().mean(0)).mean()
+        loss = (a - b).square().mean() + (a.square() - 1).square().mean()  # a mean over rows: no coupling of ranks
         self.calls += 1
         if self.calls == self.bad_iteration:
             loss = loss * float('nan')

@@ -1,0 +1,138 @@
+"""Configs: what is refused, with which words, and how single keys are overridden."""
+
+from pathlib import Path
+
+import pytest
+
+from mmkernel.engine import ConfigError, load_config
+from mmkernel.engine.config import edit_distance
+
+CONFIG = Path(__file__).parent / 'tiny_config.py'
+
+MODULE = """
+from mmkernel.registry import HOOKS
+from mmengine.hooks import Hook
+
+
+@HOOKS.register_module(force=True)
+class HookBesideTheConfig(Hook):
+    def __init__(self, level=1):
+        self.level = level
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(text) -> path of a config that inherits the tiny one."""
+
+    def write_config(text, name='child.py'):
+        path = tmp_path / name
+        path.write_text(f'_base_ = [{str(CONFIG)!r}]\n{text}\n')
+        return path
+
+    return write_config
+
+
+def options_error(options):
+    with pytest.raises(ConfigError) as error:
+        load_config(CONFIG, options)
+    return str(error.value)
+
+
+def test_the_tiny_config_is_right():
+    cfg = load_config(CONFIG)
+    assert cfg.optim_wrapper.optimizer.type == 'LARS'
+    assert cfg.param_scheduler.end_factor == 0.001
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ("model = dict(type='TinyModl')", ["model: type 'TinyModl'", 'TinyModel']),
+        ('model = dict(witdh=3)', ["model: TinyModel got an unknown keyword 'witdh'", "'width'"]),
+        ("optim_wrapper = dict(optimizer=dict(type='LARSS'))", ['optim_wrapper.optimizer', 'LARS']),
+        ('optim_wrapper = dict(optimizer=dict(momentun=.9))', ['optim_wrapper.optimizer', "'momentum'"]),
+        ('optim_wrapper = dict(precission="float32")', ['optim_wrapper', "'precision'"]),
+        ('param_scheduler = dict(warmup_epoch=1)', ['param_scheduler', "'warmup_epochs'"]),
+        ('train_dataloader = dict(batchsize=4)', ['train_dataloader', "'batch_size'"]),
+        ("custom_hooks = [dict(type='ComitHook')]", ['custom_hooks.0', 'CommitHook']),
+        ('default_hooks = dict(checkpoint=dict(max_kep=3))', ['default_hooks.checkpoint', "'max_keep'"]),
+        ('modle = dict(width=3)', ["'modle'", "'model'"]),
+        ('data_procesor = dict()\ndata_preprocesor = dict()', ["'data_preprocesor'", "'data_preprocessor'"]),
+        ('randomness = dict(sed=1)', ['randomness', "'seed'"]),
+    ],
+)
+def test_mistakes_in_a_config_name_their_place_and_the_nearest_word(write, text, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(text))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_free_helper_variables_stay_legal(write):
+    assert load_config(write('width = 5\nmodel = dict(width=width)')).model.width == 5
+
+
+@pytest.mark.parametrize(
+    'key, words',
+    [
+        ('modle.width', ["no key 'modle'", "'model'"]),
+        ('model.witdh', ["no key 'model.witdh'", "'model.width'"]),
+        ('model.width.more', ["'model.width'", 'no key']),
+        ('optim_wrapper.optimizer.lrr', ["'optim_wrapper.optimizer.lr'"]),
+        ('nothing_like_it', ["no key 'nothing_like_it'", 'Keys there']),
+        ('custom_imports.imports.3', ['list of 1 items', "'3'"]),
+        ('train_cfg.max_epoch', ["'train_cfg.max_epochs'"]),
+    ],
+)
+def test_options_that_the_config_does_not_have_are_errors(key, words):
+    options = {key: 1, 'model.width': 4} if key.startswith('model.width.') else {key: 1}
+    message = options_error(options)
+    for word in words:
+        assert word in message
+
+
+def test_a_keyword_that_the_component_takes_may_be_new(write):
+    cfg = load_config(CONFIG, {'model.width': 16, 'train_cfg.val_interval': 2, 'work_dir': 'here', 'model.norm': False})
+    assert (cfg.model.width, cfg.train_cfg.val_interval, cfg.work_dir) == (16, 2, 'here')
+
+
+def test_a_list_and_an_item_of_it_in_one_call(write):
+    path = write("custom_hooks = [dict(type='CommitHook')]\nmodel = dict(data_preprocessor=None)\nsizes = (1, 2, 3)")
+    new = [dict(type='SeedHook'), dict(type='CheckpointHook', interval=1)]
+    cfg = load_config(path, {'custom_hooks.1.interval': 5, 'custom_hooks': new, 'sizes.2': 9})
+    assert [hook['type'] for hook in cfg.custom_hooks] == ['SeedHook', 'CheckpointHook']
+    assert cfg.custom_hooks[1]['interval'] == 5
+    assert cfg.sizes == (1, 2, 9)
+
+
+def test_a_dict_is_merged_unless_it_says_delete():
+    cfg = load_config(CONFIG, {'optim_wrapper.optimizer': dict(lr=1.0)})
+    assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('LARS', 1.0)
+    cfg = load_config(CONFIG, {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=1.0)})
+    assert dict(cfg.optim_wrapper.optimizer) == dict(type='SGD', lr=1.0)
+
+
+def test_a_module_beside_the_config_is_found_from_the_copy_too(write, tmp_path):
+    (tmp_path / 'hook_beside_the_config.py').write_text(MODULE)
+    text = "custom_imports = dict(imports=['tiny_training', 'hook_beside_the_config'])\n"
+    cfg = load_config(write(text + "custom_hooks = [dict(type='HookBesideTheConfig', level=2)]"))
+    (tmp_path / 'elsewhere').mkdir()
+    cfg.dump(tmp_path / 'elsewhere' / 'config.py')
+    assert str(tmp_path) in load_config(tmp_path / 'elsewhere' / 'config.py').import_folders
+
+
+def test_missing_and_circular_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='tiny_config.py'):
+        load_config(CONFIG.with_name('tiny_confg.py'))
+    (tmp_path / 'one.py').write_text("_base_ = ['two.py']")
+    (tmp_path / 'two.py').write_text("_base_ = ['one.py']")
+    with pytest.raises(ConfigError, match='circle'):
+        load_config(tmp_path / 'one.py')
+
+
+@pytest.mark.parametrize(
+    'a, b, distance', [('modle', 'model', 2), ('', 'ab', 2), ('same', 'same', 0), ('kitten', 'sitting', 3)]
+)
+def test_edit_distance(a, b, distance):
+    assert edit_distance(a, b) == edit_distance(b, a) == distance

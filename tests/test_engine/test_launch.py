@@ -1,0 +1,89 @@
+"""Launchers: the environment of SLURM, and two processes through the script."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmkernel.engine import init_processes, load_config, read_checkpoint, train
+from mmkernel.engine.launch import first_host, slurm_environment
+
+ROOT = Path(__file__).parents[2]
+CONFIG = Path(__file__).parent / 'tiny_config.py'
+
+
+@pytest.mark.parametrize(
+    'nodes, first',
+    [('node7', 'node7'), ('a,b', 'a'), ('gpu[03-05,9],x1', 'gpu03'), ('r[1,3]n2', 'r1n2'), ('c-1-[7]', 'c-1-7')],
+)
+def test_first_host(nodes, first):
+    assert first_host(nodes) == first
+
+
+def test_slurm_environment():
+    given = dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_NODELIST='n[2-3]', SLURM_LOCALID='1', SLURM_JOB_ID='123456')
+    assert slurm_environment(given) == dict(
+        RANK='5', WORLD_SIZE='8', LOCAL_RANK='1', MASTER_ADDR='n2', MASTER_PORT=str(20000 + 123456 % 20000)
+    )
+    assert slurm_environment({**given, 'MASTER_ADDR': 'h', 'MASTER_PORT': '7'})['MASTER_ADDR'] == 'h'
+    with pytest.raises(ValueError, match='SLURM_PROCID.*srun'):
+        slurm_environment({})
+
+
+def test_a_wrong_launcher_is_explained(monkeypatch):
+    with pytest.raises(ValueError, match='none, pytorch, slurm'):
+        init_processes('mpirun')
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match='RANK, LOCAL_RANK.*dist_train.sh'):
+        init_processes('pytorch')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='--launcher pytorch'):
+        init_processes('none')
+
+
+def launch(script, *arguments, **environment):
+    own = {k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'PORT')}
+    # PYTHON: the interpreter of the tests; no GPU: the test is about gloo
+    own = {**own, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **environment}
+    command = ['bash', str(ROOT / 'tools' / script), *map(str, arguments)]
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def srun(tmp_path):
+    """A stand-in for srun that starts two tasks with the environment that a cluster would give them."""
+    path = tmp_path / 'bin' / 'srun'
+    path.parent.mkdir()
+    path.write_text(
+        '#!/usr/bin/env bash\nwhile [[ $1 == -* ]]; do [[ $1 == -p ]] && shift; shift; done\n'
+        'export SLURM_NTASKS=2 SLURM_NODELIST=localhost SLURM_JOB_ID=$$\n'
+        'SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & SLURM_PROCID=0 SLURM_LOCALID=0 "$@"; first=$?; wait $! && exit $first\n'
+    )
+    path.chmod(0o755)
+    return dict(PATH=f'{path.parent}:{os.environ["PATH"]}', GPUS='2', GPUS_PER_NODE='0')
+
+
+def test_two_processes_equal_one(tmp_path, srun):
+    """One epoch under SLURM, resumed for another with the local script: the weights of one process on the union batches.
+
+    (Without batch norm and dropout, which no two processes share on a CPU.)
+    """
+    options = ['model.norm=False', 'train_dataloader.batch_size=4', 'default_hooks.checkpoint.max_keep=4']
+    arguments = [CONFIG, '--work-dir', tmp_path / 'two', '--cfg-options', *options]
+    first = launch('slurm_train.sh', 'debug', 'job', *arguments, **srun)
+    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+    for epoch in (2, 3, 4):
+        (tmp_path / 'two' / f'epoch_{epoch}.pth').unlink()
+    second = launch('dist_train.sh', CONFIG, 2, *arguments[1:], '--resume')
+    assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
+    for text in ('Effective batch 8', 'Resumed from', 'epoch_1.pth'):
+        assert text in second.stdout + second.stderr
+    checkpoint = read_checkpoint(tmp_path / 'two' / 'epoch_4.pth')
+    assert checkpoint['meta']['world_size'] == len(checkpoint['random_states']) == 2
+    cfg = load_config(CONFIG, {'model.norm': False, 'log_level': 'ERROR'})
+    cfg.work_dir = str(tmp_path / 'one')
+    torch.testing.assert_close(checkpoint['state_dict'], dict(train(cfg).model.state_dict()), rtol=1e-4, atol=1e-6)

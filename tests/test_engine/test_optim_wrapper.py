@@ -1,0 +1,106 @@
+"""The owner of the step: accumulation, precision, clipping, the finite check, and ``stepped``."""
+
+import pytest
+import torch
+
+from mmkernel.engine import NonFiniteLossError, PretrainOptimWrapper
+
+
+def problem(**settings):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), **settings)
+    return model, wrapper
+
+
+def step(model, wrapper, batch):
+    with wrapper.optim_context(model):
+        loss = model(batch).square().mean()
+    wrapper.update_params(loss)
+    return wrapper.stepped
+
+
+def test_windows_of_an_epoch_equal_big_batches():
+    """Windows of 2, 2 and 1 in each epoch of 5 batches equal batches of 8, 8 and 4 images."""
+    torch.manual_seed(1)
+    data = torch.randn(2, 5, 4, 3)
+    small, accumulated = problem(accumulative_counts=2)
+    accumulated.epoch_length = 5
+    accumulated.initialize_count_status(small, 0, 10)
+    stepped = [step(small, accumulated, batch) for epoch in data for batch in epoch]
+    big, plain = problem()
+    for epoch in data:
+        for window in (epoch[:2], epoch[2:4], epoch[4:]):
+            step(big, plain, window.flatten(0, 1))
+    assert stepped == [False, True, False, True, True] * 2
+    torch.testing.assert_close(small.weight, big.weight)
+
+
+def test_gradients_are_exchanged_only_where_a_window_closes():
+    model, wrapper = problem(accumulative_counts=2)
+    wrapper.epoch_length = 3
+    wrapper.initialize_count_status(model, 3, 6)
+    exchanged = []
+    for _ in range(3):
+        exchanged.append(wrapper.should_sync())
+        step(model, wrapper, torch.ones(1, 3))
+    assert exchanged == [False, True, True]
+
+
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_non_finite_loss_raises_before_anything_moves(value):
+    model, wrapper = problem()
+    before = model.weight.detach().clone()
+    wrapper.on_non_finite.append(lambda bad: f'seen {bad}')
+    with pytest.raises(NonFiniteLossError, match=f'iteration 0 is {value}.*learning rate.*seen {value}'):
+        wrapper.update_params(model(torch.ones(1, 3)).square().sum() * float(value))
+    assert torch.equal(model.weight, before)
+    assert model.weight.grad is None
+    assert not wrapper.stepped
+
+
+def test_bfloat16_is_used_in_the_forward_pass_and_weights_stay_float32():
+    model, wrapper = problem(precision='bfloat16')
+    with wrapper.optim_context(model):
+        assert model(torch.ones(1, 3)).dtype == torch.bfloat16
+    assert step(model, wrapper, torch.ones(2, 3))
+    assert model.weight.dtype == torch.float32
+
+
+def test_clipping_bounds_the_gradient_and_leaves_the_config_alone():
+    clip = dict(type='norm', max_norm=1e-3)
+    model, wrapper = problem(clip_grad=clip)
+    before = model.weight.detach().clone()
+    step(model, wrapper, torch.full((1, 3), 100.0))
+    assert (model.weight - before).norm() <= 0.1 * 1e-3 * 1.001
+    assert clip == dict(type='norm', max_norm=1e-3)
+
+
+def test_bad_precision_names_the_choices():
+    with pytest.raises(ValueError, match='float32, bfloat16, float16'):
+        problem(precision='half')
+    with pytest.raises(ValueError, match='needs a GPU.*bf16'):
+        problem(precision='float16')
+
+
+def test_state_round_trips():
+    model, wrapper = problem()
+    step(model, wrapper, torch.ones(1, 3))
+    other, again = problem()
+    again.load_state_dict(wrapper.state_dict())
+    buffers = [w.optimizer.state[m.weight]['momentum_buffer'] for m, w in ((model, wrapper), (other, again))]
+    torch.testing.assert_close(*buffers)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='float16 with loss scaling needs a GPU')
+def test_float16_says_when_the_scaler_skipped_the_step():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2, device='cuda')
+    wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), precision='float16')
+    assert step(model, wrapper, torch.ones(2, 3, device='cuda'))
+    before = model.weight.detach().clone()
+    loss = model(torch.ones(2, 3, device='cuda')).square().mean() * 1e36  # finite, but its scaled gradient is not
+    wrapper.update_params(loss)
+    assert not wrapper.stepped
+    assert torch.equal(model.weight, before)
+    assert 'loss_scaler' in wrapper.state_dict()
