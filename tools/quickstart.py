@@ -145,7 +145,12 @@ def draw(runs: list[Run], encoders: dict[str, nn.Module], rows: list[dict], out:
     title = f'test images, features of {last.name} (t-SNE)'
     files = {name: out / f'{name}.png' for name in ('views', 'losses', 'spectrum', 'map', 'overview')}
     view_grid(last.views, range(6), path=files['views'])
-    loss_curves({run.name: run.folder for run in runs}, ('loss', 'alignment', 'kernel'), path=files['losses'])
+    scalars = {run.name: read_scalars(run.folder) for run in runs}
+    logged = [{key for record in records for key in record} for records in scalars.values()]
+    loss_curves(
+        scalars, [key for key in ('loss', 'alignment', 'kernel') if all(key in keys for keys in logged)],
+        path=files['losses'],
+    )  # fmt: skip
     spectrum_plot(clouds, path=files['spectrum'])
     embedding_map(features, labels, classes, points=points, title=title, path=files['map'])
     overview(last.views, clouds, points, labels, rows, classes, title, path=files['overview'])
@@ -189,9 +194,7 @@ def main() -> int:
     encoders = {UNTRAINED: untrained_encoder(cfg, args.seed), **{run.name: run.encoder() for run in runs}}
     with console.status('evaluating on held-out images'):
         rows = evaluate(cfg, encoders, few_label_scores)
-    console.print(
-        score_table(rows, 'accuracy on held-out images in percent; labels per class (mean±sd over 20 draws) or all')
-    )
+    console.print(score_table(rows, 'percent right on held-out images; labels per class (mean±sd, 20 draws) or all'))
     with console.status('drawing'):
         plots = draw(runs, encoders, rows, args.out.resolve())
     checkpoints = {run.name: shown(latest_checkpoint(run.folder)) for run in runs}
@@ -212,3 +215,5 @@ if __name__ == '__main__':
     except (RuntimeError, FileNotFoundError) as error:
         console.print(f'[red]quickstart failed:[/] {error}', highlight=False, soft_wrap=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

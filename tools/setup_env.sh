@@ -38,7 +38,7 @@ repair_cv2() {
     fi
     echo "OpenCV lacks system libraries here: $(python -c 'import cv2' 2>&1 | tail -n 1)"
     echo "Swapping in opencv-python-headless"
-    python -m pip uninstall -q -y opencv-python opencv-python-headless
+    python -m pip uninstall -q -y opencv-python
     python -m pip install -q --no-deps --force-reinstall opencv-python-headless
     python -c 'import cv2'
 }

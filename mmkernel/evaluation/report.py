@@ -46,7 +46,7 @@ def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per 
 
 
 def _table(title: str, columns: list[str], width: bool = True) -> Table:
-    table = Table(title=title, title_justify='left', box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify='left', box=SIMPLE_HEAD, pad_edge=False)
     table.add_column('encoder', no_wrap=True)
     for column in ['width', *columns] if width else columns:
         table.add_column(column, justify='right')

@@ -57,7 +57,8 @@ def test_logistic_regression_is_scikit_learns():
     train_x, train_y, test_x, test_y = clusters(noise=2.0)
     for scaling in ('none', 'l2', 'standard'):
         a, b = scale_features(train_x, test_x, scaling)
-        expected = LogisticRegression(C=3.0, max_iter=1000).fit(a.numpy(), train_y.numpy()).score(b.numpy(), test_y)
+        expected = LogisticRegression(C=3.0, max_iter=3000, tol=1e-8)
+        expected = expected.fit(a.double().numpy(), train_y.numpy()).score(b.double().numpy(), test_y)
         assert logistic_regression(train_x, train_y, test_x, test_y, 3.0, scaling)['top1'] == pytest.approx(
             100 * expected
         )
