@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
 from mmkernel.engine.check import ConfigError, accepted_by, check_component_tree
+from mmkernel.engine.config_text import ordered
 
 TOP_LEVEL = (
     'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
@@ -36,7 +37,7 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
         raise FileNotFoundError(f"There is no config '{path}'.{hint}")
     _refuse_circle(path)
-    cfg = Config.fromfile(str(path), import_custom_modules=False)
+    cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
     _import_custom_modules(cfg, path)
     for key in sorted(cfg_options or {}, key=lambda key: key.count('.')):  # whole lists before items of them
         set_option(cfg, key, cfg_options[key])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from mmkernel.engine.check import find_component
+from mmkernel.engine.config_text import ordered
 from mmkernel.engine.scaling import describe_scaling, effective_batch
 from mmkernel.registry import DATASETS, MODELS
 
@@ -73,8 +75,8 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
     ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1).
     """
     plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
-    console = Console(record=True, width=110, file=file)
-    console.print(Syntax(cfg.pretty_text, 'python', background_color='default', word_wrap=True))
+    console = Console(record=True, width=120, file=file)
+    console.print(Syntax(ordered(cfg).pretty_text, 'python', background_color='default', word_wrap=True))
     console.print(_parameter_table(plan))
     console.print(_run_table(cfg, plan))
     console.print(_memory_table(plan))
@@ -99,7 +101,7 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
 
 def build_on_meta(cfg: Config) -> nn.Module:
     """The model of a config with shapes but no memory, no weights read, nothing downloaded."""
-    model = Config(dict(model=cfg.model)).model  # a copy
+    model = copy.deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if model.get('backbone', {}).get('pretrained'):

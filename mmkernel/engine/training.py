@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from mmengine.config import Config, DictAction
 
 from mmkernel.engine.config import load_config
+from mmkernel.engine.config_text import ordered
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS
 from mmkernel.engine.runner import Runner
@@ -28,6 +30,7 @@ def train(cfg: Config, resume: bool | str = False) -> Runner:
     ``resume=True`` continues from the newest checkpoint of the work folder that opens (from the beginning if there is
     none); a path continues from that file.
     """
+    cfg = copy.deepcopy(ordered(cfg))  # the Runner writes into it
     if not cfg.get('work_dir'):
         cfg.work_dir = default_work_dir(cfg)
     if resume:
