@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,13 +101,17 @@ def shown(path: Path) -> str:
     return str(path) if relative.startswith('..') else relative
 
 
+def bars() -> Progress:
+    columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    return Progress(*columns, TextColumn('left'), TimeRemainingColumn(), console=console)
+
+
 def pretrain(runs: list[Run], seed: int) -> None:
     """As many runs at a time as there are cores; a bar each, and what is left in all."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     waiting, going = list(runs), []
-    columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     said = time.monotonic()
-    with Progress(*columns, TextColumn('left'), TimeRemainingColumn(), console=console) as bar:
+    with bars() as bar:
         tasks = {run: bar.add_task(f'pretraining {run.name}', total=1.0, start=False) for run in runs}
         whole = bar.add_task('[bold]all pretraining', total=float(len(runs)))
         try:
@@ -192,8 +197,10 @@ def main() -> int:
     cfg: Config = runs[-1].cfg
     cfg.evaluation.num_workers = 0
     encoders = {UNTRAINED: untrained_encoder(cfg, args.seed), **{run.name: run.encoder() for run in runs}}
-    with console.status('evaluating on held-out images'):
-        rows = evaluate(cfg, encoders, few_label_scores)
+    with bars() as bar:
+        task = bar.add_task('evaluating on held-out images', total=1 + len(encoders))
+        tick = lambda _, total: bar.advance(task, 1 / total)  # noqa: E731
+        rows = evaluate(cfg, encoders, partial(few_label_scores, progress=tick))
     console.print(score_table(rows, 'percent right on held-out images; labels per class (mean±sd, 20 draws) or all'))
     with console.status('drawing'):
         plots = draw(runs, encoders, rows, args.out.resolve())
