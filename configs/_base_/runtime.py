@@ -6,7 +6,8 @@ env_cfg = dict(
     cudnn_benchmark=True,
     matmul_precision='highest',  # 'high' lets float32 matrix products use TF32
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(timeout=1800))  # seconds that a collective may wait before the run fails
+    dist_cfg=dict(timeout=1800),
+)  # seconds that a collective may wait before the run fails
 
 sync_bn = True  # where several GPUs are; on CPU batch-norm statistics are those of each process
 channels_last = False
@@ -19,5 +20,6 @@ default_hooks = dict(
     seed=dict(type='SeedHook'),
     guard=dict(type='NonFiniteGuardHook'),
     commit=dict(type='CommitHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2))
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),
+)
 log_level = 'INFO'

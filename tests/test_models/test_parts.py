@@ -78,7 +78,9 @@ def test_norms_of_a_neck():
     assert not any(isinstance(layer, nn.BatchNorm1d) for layer in MLPNeck((6, 10), in_dim=4, norm=None))
 
 
-@pytest.mark.parametrize('options, message', [(dict(dims=()), 'widths'), (dict(dims=(4, 0)), 'widths'), (dict(dims=(4,)), 'in_dim')])
+@pytest.mark.parametrize(
+    'options, message', [(dict(dims=()), 'widths'), (dict(dims=(4, 0)), 'widths'), (dict(dims=(4,)), 'in_dim')]
+)
 def test_wrong_necks(options, message):
     with pytest.raises(ValueError, match=message):
         MLPNeck(**options)

@@ -1,0 +1,17 @@
+"""phi(t) = t^2 on digits: the sample-contrastive form of covariance regularisation (Garrido et al., ICLR 2023).
+
+python tools/train.py configs/kernels/digits_quadratic.py
+No published result. Not run here.
+b_1 = 0: the kernel does not see the mean of the embedding.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    head=dict(
+        type='KernelMMDHead',
+        kernel=dict(type='ScaledKernel', scale=40.0, kernel=dict(type='PolynomialKernel', degree=2)),
+        alignment_weight=20.0,
+        reduction='sample',
+    )
+)

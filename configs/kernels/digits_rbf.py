@@ -1,0 +1,18 @@
+"""phi(t) = exp(-2 ||u - v||^2), logarithm of the U statistic: alignment and uniformity (Wang & Isola, ICML 2020) on digits.
+
+python tools/train.py configs/kernels/digits_rbf.py
+No published result. Not run here.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    head=dict(
+        type='KernelMMDHead',
+        kernel=dict(type='RBFKernel', scale=2.0),
+        statistic='U',
+        log=True,
+        alignment_weight=2.0,
+        reduction='sample',
+    )
+)

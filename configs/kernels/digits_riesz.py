@@ -1,0 +1,17 @@
+"""phi(t) = 2 - ||u - v|| on digits: spread by mean distance, the generalised distance kernel of the unification table.
+
+python tools/train.py configs/kernels/digits_riesz.py
+No published result. Not run here.
+At large q the kernel is nearly linear around t = 0, so its scale is raised to that of the others.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    head=dict(
+        type='KernelMMDHead',
+        kernel=dict(type='ScaledKernel', scale=40.0, kernel=dict(type='RieszKernel', exponent=1.0)),
+        alignment_weight=20.0,
+        reduction='sample',
+    )
+)

@@ -1,0 +1,17 @@
+"""Digits with the kernel and the head of my_kernel.py.
+
+python tools/train.py examples/custom_kernel/config.py
+No published result. Not run here.
+"""
+
+_base_ = '../../configs/_base_/digits_recipe.py'
+custom_imports = dict(imports=['my_kernel'])
+
+model = dict(
+    head=dict(
+        type='WorstViewHead',
+        kernel=dict(type='InverseMultiquadric', c=0.5),
+        alignment_weight=0.5,
+        reduction='sample',
+    )
+)
