@@ -149,7 +149,7 @@ def draw(runs: list[Run], encoders: dict[str, nn.Module], rows: list[dict], out:
     points = planar_map(features)
     title = f'test images, features of {last.name} (t-SNE)'
     files = {name: out / f'{name}.png' for name in ('views', 'losses', 'spectrum', 'map', 'overview')}
-    view_grid(last.views, range(6), path=files['views'])
+    view_grid(last.views, range(6), epochs=(0, 1, 2), path=files['views'])
     scalars = {run.name: read_scalars(run.folder) for run in runs}
     logged = [{key for record in records for key in record} for records in scalars.values()]
     loss_curves(
