@@ -15,6 +15,9 @@ else
   rendezvous=(--standalone) # a free port, so that two runs on one machine do not meet
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# beside a GPU one thread per process; on a CPU the cores are shared out
+threads=$(($(nproc 2>/dev/null || echo 1) / gpus))
+if [ -e /dev/nvidia0 ] || [ "$threads" -lt 1 ]; then threads=1; fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads} MKL_NUM_THREADS=${MKL_NUM_THREADS:-$threads}
 exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
   "$root/tools/train.py" "$config" --launcher pytorch "$@"

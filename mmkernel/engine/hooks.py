@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmkernel.engine.checkpoint import latest_checkpoint, list_checkpoints
 from mmkernel.engine.optim_wrapper import NonFiniteLossError
@@ -104,6 +105,12 @@ class CheckpointHook(Hook):
                 '(max_keep=None keeps all).'
             )
         self.interval, self.max_keep = interval, max_keep
+
+    def before_train(self, runner: Any) -> None:
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                'CheckpointHook saves at the ends of epochs; set train_cfg=dict(by_epoch=True, max_epochs=...).'
+            )
 
     def after_train_epoch(self, runner: Any) -> None:
         last = runner.epoch + 1 == runner.max_epochs

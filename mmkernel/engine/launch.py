@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Mapping
@@ -48,6 +49,18 @@ def _set_device() -> None:
     if local_rank >= gpus:
         raise ValueError(f'Process {local_rank} of this machine has no GPU: there are {gpus}. Start at most {gpus}.')
     torch.cuda.set_device(local_rank)
+
+
+def leave_processes() -> None:
+    """End what ``init_processes`` began; every process must call it, after its last collective.
+
+    Models wrapped for several processes hold the group: they must be gone first, because a group that is freed while the
+    interpreter shuts down aborts the process (torch 2.15, gloo).
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -52,10 +52,14 @@ class ResumableRunner(_Runner):
             time=time.time(),
             seed=self.seed,
             world_size=self.world_size,
+            optimizer=self._optimizer_name(),
             steps_per_epoch=len(self.train_dataloader),
             config=self.message_hub.get_info('cfg', ''),  # the resolved text; the hook of mmengine puts it there
             versions=dict(mmkernel=mmkernel.__version__, torch=torch.__version__, mmengine=mmengine.__version__),
         )
+
+    def _optimizer_name(self) -> str:
+        return type(getattr(self.optim_wrapper, 'optimizer', self.optim_wrapper)).__name__
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = True, **_: Any) -> dict:
         checkpoint = read_checkpoint(filename)
@@ -84,6 +88,11 @@ class ResumableRunner(_Runner):
         if 'meta' not in checkpoint or 'optimizer' not in checkpoint:
             raise CheckpointError(f"'{filename}' holds weights only; set load_from to start a new run from them.")
         meta, length = checkpoint['meta'], len(self.train_dataloader)
+        if meta['optimizer'] != self._optimizer_name():
+            raise CheckpointError(
+                f"'{filename}' was trained with {meta['optimizer']}, this config has {self._optimizer_name()}: their "
+                'states do not fit. Resume with the first, or set load_from to start a new run from its weights.'
+            )
         self._adopt_seed(meta['seed'])
         self.train_loop._epoch, self.train_loop._iter = meta['epoch'], meta['epoch'] * length
         if meta['steps_per_epoch'] != length:
@@ -111,10 +120,10 @@ class ResumableRunner(_Runner):
             self.logger.warning(f'The checkpoint was trained with seed {seed}; the seed {given} given now is ignored.')
         self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
         self.set_randomness(**self._randomness_cfg)
-        if hasattr(self.train_dataloader.dataset, 'seed'):
-            self.train_dataloader.dataset.seed = seed
-        if hasattr(self.train_dataloader.sampler, 'seed'):
-            self.train_dataloader.sampler.seed = seed
+        dataset = getattr(self.train_dataloader.dataset, '_dataset', self.train_dataloader.dataset)
+        for part in (dataset, self.train_dataloader.sampler):
+            if hasattr(part, 'seed'):
+                part.seed = seed
 
     def _load_optimizer(self, state: dict, filename: str) -> None:
         """Buffers from the checkpoint, hyper-parameters from the config (a changed weight decay takes effect)."""
@@ -125,10 +134,7 @@ class ResumableRunner(_Runner):
         try:
             self.optim_wrapper.load_state_dict(state)
         except (ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"The optimizer state of '{filename}' does not fit {type(self.optim_wrapper.optimizer).__name__}: {error}"
-                '. Resume with the optimizer of the first run, or set load_from to start a new one from its weights.'
-            ) from error
+            raise CheckpointError(f"The optimizer state of '{filename}' does not fit this model: {error}.") from error
         for group, settings in zip(self.optim_wrapper.param_groups, groups, strict=True):
             changed = {k: (group.get(k), v) for k, v in settings.items() if group.get(k) != v}
             if changed:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
@@ -85,6 +86,8 @@ class Runner(ResumableRunner):
         if not dataloader.get('num_workers'):  # torch refuses these two without workers
             dataloader.pop('prefetch_factor', None)
             dataloader.pop('persistent_workers', None)
+        if not torch.cuda.is_available():
+            dataloader.pop('pin_memory', None)  # torch warns: there is nothing to pin for
         own_worker_seed = 'worker_init_fn' in dataloader
         loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if not own_worker_seed:
@@ -92,10 +95,11 @@ class Runner(ResumableRunner):
         # workers are seeded from a stream of their own (SeedHook sets it): starting them, which happens at other times in
         # a resumed run, must not shift the draws of dropout
         loader.generator = torch.Generator()
-        if seed is not None and hasattr(loader.dataset, 'seed'):
-            loader.dataset.seed = seed
-        if not hasattr(loader.dataset, 'metainfo'):
-            loader.dataset.metainfo = {}  # mmengine warns without one
+        dataset = getattr(loader.dataset, '_dataset', loader.dataset)  # num_batch_per_epoch wraps it
+        if seed is not None and hasattr(dataset, 'seed'):
+            dataset.seed = seed
+        if not hasattr(dataset, 'metainfo'):
+            dataset.metainfo = {}  # mmengine warns without one
         check_dataloader(loader)
         return loader
 
@@ -138,6 +142,12 @@ class Runner(ResumableRunner):
                 self.train_dataloader._iterator = None
 
     # Logs
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:  # mmengine repeats the name of the run after each epoch
+            handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
+        return logger
 
     def dump_config(self) -> None:
         if is_main_process():

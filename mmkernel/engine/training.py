@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch.distributed as dist
 from mmengine.config import Config, DictAction
+from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmkernel.engine.check import ConfigError
 from mmkernel.engine.config import load_config
 from mmkernel.engine.config_text import ordered
 from mmkernel.engine.dry_run import dry_run
-from mmkernel.engine.launch import LAUNCHERS
+from mmkernel.engine.launch import LAUNCHERS, leave_processes
 from mmkernel.engine.runner import Runner
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
@@ -73,13 +75,16 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     return cfg
 
 
+@record  # so that the launcher's summary shows the error of the process that failed first
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry of ``tools/train.py``."""
+    """Entry of ``tools/train.py``. A mistake in config or options ends it with one line instead of a traceback."""
     args = _parser().parse_args(argv)
-    cfg = config_from_arguments(args)
+    try:
+        cfg = config_from_arguments(args)
+    except (ConfigError, FileNotFoundError) as error:
+        sys.exit(f'{type(error).__name__}: {error}')
     if args.dry_run:
         dry_run(cfg, world_size=args.gpus)
         return
     train(cfg, args.resume)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    leave_processes()

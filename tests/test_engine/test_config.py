@@ -60,6 +60,11 @@ def test_the_tiny_config_is_right():
         ('modle = dict(width=3)', ["'modle'", "'model'"]),
         ('data_procesor = dict()\ndata_preprocesor = dict()', ["'data_preprocesor'", "'data_preprocessor'"]),
         ('randomness = dict(sed=1)', ['randomness', "'seed'"]),
+        (
+            "train_dataloader = dict(dataset=dict(_delete_=True, type='ViewDataset', source=dict(type='Digits'), "
+            'views=dict(one=dict(cout=2))))',
+            ['train_dataloader.dataset.views.one', "'count'"],
+        ),
     ],
 )
 def test_mistakes_in_a_config_name_their_place_and_the_nearest_word(write, text, words):

@@ -45,7 +45,14 @@ def test_command_line(capsys):
         assert part in text
 
 
-def test_accumulating_a_real_model_at_full_width():
+def test_a_mistake_on_the_command_line_is_one_line():
+    with pytest.raises(SystemExit, match="ConfigError: .*no key 'model.witdh'.*'model.width'"):
+        main([str(CONFIG), '--cfg-options', 'model.witdh=4'])
+    with pytest.raises(SystemExit, match='FileNotFoundError: .*tiny_config.py'):
+        main([str(CONFIG.with_name('tiny_confg.py'))])
+
+
+def test_a_real_model_at_full_width():
     """A ResNet-50 with q = 32768 has 405 M parameters; none of them may be allocated."""
     cfg = load_config(CONFIG)
     cfg.data_preprocessor = dict(type='ViewPreprocessor', mean=[0.5] * 3, std=[0.2] * 3)

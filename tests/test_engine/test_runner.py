@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmkernel.engine import NonFiniteLossError, load_config, read_checkpoint, train
+from mmkernel.engine import CheckpointError, NonFiniteLossError, load_config, read_checkpoint, train, write_checkpoint
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
 
@@ -47,6 +47,48 @@ def test_two_epochs_and_two_resumed_equal_four(tmp_path, workers, accumulation, 
     histories = [run.message_hub.get_scalar('train/loss').data[0] for run in (straight, resumed)]
     assert len(histories[0]) == len(histories[1]) == 32
     assert (histories[0] == histories[1]).all()
+
+
+def other_optimizer(folder, epochs=4):
+    cfg = config(folder, **{'train_cfg.max_epochs': epochs})
+    decay = dict(bias_decay_mult=0.0)  # several parameter groups
+    optimizer = dict(type='AdamW', lr=0.3, weight_decay=0.01)
+    cfg.optim_wrapper = dict(type='PretrainOptimWrapper', optimizer=optimizer, paramwise_cfg=decay)
+    cfg.param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=1), dict(type='CosineAnnealingLR', T_max=4)]
+    return cfg
+
+
+def test_other_optimizers_and_schedules_resume_exactly(tmp_path):
+    straight = train(other_optimizer(tmp_path))
+    for epoch in (3, 4):
+        (tmp_path / f'epoch_{epoch}.pth').unlink()
+    resumed = train(other_optimizer(tmp_path), resume=True)
+    assert digest(resumed.model) == digest(straight.model)
+
+
+def test_resuming_with_another_optimizer_is_refused(tmp_path):
+    train(config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    with pytest.raises(CheckpointError, match='trained with LARS, this config has AdamW'):
+        train(other_optimizer(tmp_path), resume=str(tmp_path / 'epoch_1.pth'))
+
+
+def test_changed_optimizer_settings_take_effect_and_weights_alone_do_not_resume(tmp_path):
+    train(config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    changed = {'optim_wrapper.optimizer.weight_decay': 0.5, 'train_cfg.max_epochs': 2}
+    resumed = train(config(tmp_path, **changed), resume=True)
+    assert resumed.optim_wrapper.param_groups[0]['weight_decay'] == 0.5
+    write_checkpoint(dict(state_dict=resumed.model.state_dict()), tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match='weights only'):
+        train(config(tmp_path), resume=str(tmp_path / 'weights.pth'))
+    cfg = config(tmp_path / 'new', **{'load_from': str(tmp_path / 'weights.pth'), 'train_cfg.max_epochs': 1})
+    assert train(cfg).model.commits == 24  # 16 came with the weights
+
+
+def test_a_run_by_iterations_is_refused_with_a_reason(tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=4)
+    with pytest.raises(ValueError, match='ends of epochs'):
+        train(cfg)
 
 
 def test_the_checkpoint_is_plain_and_whole(tmp_path):
