@@ -58,7 +58,7 @@ def draw_scores(axes: Axes, rows: Sequence[dict], kind: str) -> None:
         spread = [score['sd'] for score in scores]
         axes.bar(x, means, width * 0.92, yerr=spread, color=shade, label=row['name'], error_kw=dict(linewidth=0.8))
         for place, mean, sd in zip(x, means, spread, strict=True):
-            axes.text(place, mean + sd + 1, f'{mean:.0f}', ha='center', fontsize=7)
+            axes.text(place, mean + sd + 1, f'{mean:.1f}', ha='center', fontsize=6.5)
     words = ['all labels' if shot == 'all' else f'{shot} label{"s" * (shot != "1")} per class' for shot in shots]
     axes.set_xticks(np.arange(len(shots)), words)
     axes.set_ylim(0, 112)
