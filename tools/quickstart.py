@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
@@ -220,7 +221,7 @@ if __name__ == '__main__':
     try:
         sys.exit(main())
     except (RuntimeError, FileNotFoundError) as error:
-        console.print(f'[red]quickstart failed:[/] {error}', highlight=False, soft_wrap=True)
+        console.print(f'[red]quickstart failed:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
