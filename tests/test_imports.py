@@ -34,11 +34,7 @@ def imported(path, package):
 
 def files(repository):
     package = repository / 'mmkernel'
-    return [
-        path
-        for path in (repository / 'mmkernel').rglob('*.py')
-        if path.name != '__init__.py' or path.parent.name != 'mmkernel'
-    ]
+    return [path for path in package.rglob('*.py') if path != package / '__init__.py']
 
 
 def test_every_room_is_listed(repository):
