@@ -67,7 +67,7 @@ class Runner(ResumableRunner):
             self.logger.info('SyncBN does not exist on CPU: batch-norm statistics are those of each process.')
         for tensor in model.state_dict().values():
             broadcast(tensor)
-        # torch renamed the flag in 2.13 and warns about the old name
+        # newer versions of torch renamed the flag and warn about the old name
         renamed = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel.__init__).parameters
         return MMDistributedDataParallel(
             module=model,

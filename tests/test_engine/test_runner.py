@@ -36,6 +36,7 @@ def test_two_epochs_and_two_resumed_equal_four(tmp_path, workers, accumulation, 
         'channels_last': layout,
     }
     straight = train(config(tmp_path / 'a', **options))
+    assert straight.model.commits == 4 * -(-8 // accumulation)  # one per real step
     stop = config(tmp_path / 'b', **options)
     first = train(stop)
     assert digest(first.model) == digest(straight.model)
