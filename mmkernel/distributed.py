@@ -6,6 +6,8 @@ own rows is such that the *mean over ranks*, which DistributedDataParallel takes
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -53,6 +55,39 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x)
     return x
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return gather_rows(x)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return sum_over_ranks(upstream.contiguous()).chunk(world_size())[rank()]
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return sum_over_ranks(x)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return sum_over_ranks(upstream.contiguous())
+
+
+def gather_rows_with_gradient(x: Tensor) -> Tensor:
+    """``gather_rows`` whose backward sums the ranks' gradients of this rank's rows.
+
+    Exact after DDP's mean both where every rank forms the same full loss and where each forms the mean over its own rows.
+    """
+    return x if world_size() == 1 else _GatherRows.apply(x)
+
+
+def sum_over_ranks_with_gradient(x: Tensor) -> Tensor:
+    """``sum_over_ranks`` that autograd sees: backward sums over ranks too. Exact where every rank forms the same loss."""
+    return x if world_size() == 1 else _SumOverRanks.apply(x)
 
 
 def global_mean(local: Tensor) -> Tensor:
