@@ -22,6 +22,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from mmkernel.engine import latest_checkpoint, load_checkpoint, load_config
@@ -201,7 +202,8 @@ def main() -> int:
     with bars() as bar:
         task = bar.add_task('evaluating on held-out images', total=1 + len(encoders))
         tick = lambda _, total: bar.advance(task, 1 / total)  # noqa: E731
-        rows = evaluate(cfg, encoders, partial(few_label_scores, progress=tick))
+        with threadpool_limits(1):  # hundreds of fits of a few rows each: more threads only get in each other's way
+            rows = evaluate(cfg, encoders, partial(few_label_scores, progress=tick))
     console.print(score_table(rows, 'percent right on held-out images; labels per class (mean±sd, 20 draws) or all'))
     with console.status('drawing'):
         plots = draw(runs, encoders, rows, args.out.resolve())
