@@ -16,6 +16,7 @@ from .dry_run import dry_run
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
 from .lars import LARS
 from .launch import init_processes
+from .options import OptionsAction
 from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
 from .random_state import seed_everything
 from .runner import Runner
@@ -25,7 +26,7 @@ from .training import default_work_dir, main, train
 
 __all__ = [
     'LARS', 'CheckpointError', 'CheckpointHook', 'CommitHook', 'ConfigError', 'LoadReport', 'NonFiniteGuardHook',
-    'NonFiniteLossError', 'PretrainOptimWrapper', 'Runner', 'SeedHook', 'WarmupCosineLR', 'check_config',
+    'NonFiniteLossError', 'OptionsAction', 'PretrainOptimWrapper', 'Runner', 'SeedHook', 'WarmupCosineLR', 'check_config',
     'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
     'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
     'weights_of', 'write_checkpoint',

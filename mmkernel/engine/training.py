@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmkernel.engine.check import ConfigError
@@ -16,6 +16,7 @@ from mmkernel.engine.config import load_config
 from mmkernel.engine.config_text import ordered
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
+from mmkernel.engine.options import OptionsAction
 from mmkernel.engine.runner import Runner
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
     parser.add_argument('--gpus', type=int, help='with --dry-run: number of processes to reckon with')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2'
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2'
     )
     parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
     return parser

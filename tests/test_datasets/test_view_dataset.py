@@ -135,6 +135,8 @@ def test_built_from_a_config_and_a_removed_view():
 def test_errors():
     with pytest.raises(ValueError, match='has no views'):
         dataset(views={})
+    with pytest.raises(TypeError, match="a source of images or its config.*got 'Digits'"):
+        dataset(source='Digits')
     with pytest.raises(TypeError, match=r'indexed by \(epoch, index\), got 3.*EpochSampler'):
         dataset()[3]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmkernel.engine import load_checkpoint, load_config
+from mmkernel.engine import OptionsAction, load_checkpoint, load_config
 from mmkernel.evaluation import evaluate, report, save_report, untrained_encoder
 
 console = Console()
@@ -29,7 +29,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--seed', type=int, default=0, help='of the untrained encoder and of the probe')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', metavar='OUT', help='result file (default: work_dirs/<config name>/<benchmark>.json)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
     return parser
 
 

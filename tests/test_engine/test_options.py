@@ -1,0 +1,51 @@
+"""--cfg-options: what the shell hands over -> Python values."""
+
+import argparse
+
+import pytest
+
+from mmkernel.engine.options import OptionsAction, option_value
+
+
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ('1', 1),
+        ('1e-3', 1e-3),
+        ('None', None),
+        ('true', True),
+        ('False', False),
+        ('(1.,40.)', (1.0, 40.0)),
+        ('1,2', (1, 2)),
+        ('[a,b]', ['a', 'b']),
+        ("{'type': 'X', 'n': [1]}", {'type': 'X', 'n': [1]}),
+        ('/my photos/of, cats', '/my photos/of, cats'),
+        ('a=b', 'a=b'),
+        ('', ''),
+    ],
+)
+def test_values(text, value):
+    assert option_value(text) == value
+    assert type(option_value(text)) is type(value)
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)
+    return parser.parse_args(['--cfg-options', *arguments]).cfg_options
+
+
+def test_pairs():
+    assert parse('a.b=1', 'c=x=y') == {'a.b': 1, 'c': 'x=y'}
+
+
+@pytest.mark.parametrize('argument', ['a.b', '=3'])
+def test_not_a_pair(argument, capsys):
+    with pytest.raises(SystemExit):
+        parse(argument)
+    assert 'KEY=VALUE' in capsys.readouterr().err
+
+
+def test_a_broken_dict_is_not_taken_for_a_string():
+    with pytest.raises(argparse.ArgumentTypeError, match='not a dict'):
+        option_value("{'type': ImageFolder}")
