@@ -16,8 +16,8 @@ from .dry_run import dry_run
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
 from .lars import LARS
 from .launch import init_processes
-from .options import OptionsAction
 from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
+from .options import OptionsAction
 from .random_state import seed_everything
 from .runner import Runner
 from .scaling import effective_batch, lr_factor
