@@ -12,9 +12,9 @@ ALLOWED = {
     'losses': {'distributed', 'registry', 'kernels'},
     'models': {'kernels', 'losses', 'distributed', 'registry'},
     'datasets': {'registry'},
-    'evaluation': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'engine'},
+    'evaluation': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets'},
     'visualization': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation'},
-    'engine': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets'},
+    'engine': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation', 'visualization'},
 }
 
 

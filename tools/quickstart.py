@@ -9,9 +9,7 @@ L = 3 beats raw pixels by 10 points (kNN, one label per class), and L = 1 is wor
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
 import sys
 import time
 from functools import partial
@@ -21,11 +19,11 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mmkernel.engine import latest_checkpoint, load_checkpoint, load_config
+from mmkernel.engine import load_checkpoint
+from mmkernel.engine.side_by_side import Run, pretrain, progress_bars, shown
 from mmkernel.evaluation import (
     evaluate,
     extract_features,
@@ -54,87 +52,16 @@ MARGIN = 10.0  # points that L = 3 must be ahead of raw pixels
 console = Console()
 
 
-class Run:
-    """One pretraining in a process of its own: its name in the tables, its folder, how far it is."""
-
-    def __init__(self, config: Path, out: Path) -> None:
-        order = re.search(r'_L(\d+)$', config.stem)
-        self.name = f'L = {order[1]}' if order else config.stem
-        self.config, self.folder, self.cfg = config, out / config.stem, load_config(config)
-        self.log = self.folder / 'train.log'
-        self.views = DATASETS.build(self.cfg.train_dataloader.dataset)
-        self.steps = self.cfg.train_cfg.max_epochs * (len(self.views) // self.cfg.train_dataloader.batch_size)
-        self.process: subprocess.Popen | None = None
-
-    def start(self, seed: int) -> None:
-        """One thread: on two cores two runs side by side beat one run on both, and sums are added in one order."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in (*self.folder.glob('epoch_*.pth'), *self.folder.glob('*/vis_data/scalars.json')):
-            old.unlink()  # of an earlier quickstart: neither its curve nor its weights may be taken for this one's
-        command = [sys.executable, ROOT / 'tools/train.py', self.config, '--work-dir', self.folder, '--seed', str(seed)]
-        threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
-        with self.log.open('w') as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
-
-    def fraction(self) -> float:
-        try:
-            records = read_scalars(self.folder)
-        except FileNotFoundError:
-            return 0.0
-        return min(1.0, max((record.get('step', 0) for record in records), default=0) / self.steps)
-
-    def check(self) -> bool:
-        """Whether the run has ended; RuntimeError with the end of its log if it failed."""
-        code = self.process.poll()
-        if code:
-            tail = '\n'.join(self.log.read_text(errors='replace').splitlines()[-15:])
-            raise RuntimeError(f'pretraining {self.name} ended with code {code}; the end of {shown(self.log)}:\n{tail}')
-        return code == 0
-
-    def encoder(self) -> nn.Module:
-        model = untrained_encoder(self.cfg)
-        load_checkpoint(model, latest_checkpoint(self.folder))
-        return model
+def named_run(config: Path, out: Path, seed: int) -> Run:
+    """digits_L3.py -> 'L = 3'."""
+    order = re.search(r'_L(\d+)$', config.stem)
+    return Run(f'L = {order[1]}' if order else config.stem, config, out / config.stem, seed)
 
 
-def shown(path: Path) -> str:
-    """A path as short as it can be from where the user is."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith('..') else relative
-
-
-def bars() -> Progress:
-    columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    return Progress(*columns, TextColumn('left'), TimeRemainingColumn(), console=console)
-
-
-def pretrain(runs: list[Run], seed: int) -> None:
-    """As many runs at a time as there are cores; a bar each, and what is left in all."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    waiting, going = list(runs), []
-    said = time.monotonic()
-    with bars() as bar:
-        tasks = {run: bar.add_task(f'pretraining {run.name}', total=1.0, start=False) for run in runs}
-        whole = bar.add_task('[bold]all pretraining', total=float(len(runs)))
-        try:
-            while waiting or going:
-                while waiting and len(going) < cores:
-                    going.append(waiting.pop(0))
-                    going[-1].start(seed)
-                    bar.start_task(tasks[going[-1]])
-                time.sleep(0.5)
-                for run in list(going):
-                    done = run.check()
-                    bar.update(tasks[run], completed=1.0 if done else run.fraction())
-                    if done:
-                        going.remove(run)
-                bar.update(whole, completed=sum(bar.tasks[tasks[run]].completed for run in runs))
-                if not console.is_terminal and time.monotonic() - said > 15:  # a log file shows no bars
-                    said = time.monotonic()
-                    console.print(', '.join(f'{run.name}: {bar.tasks[tasks[run]].percentage:.0f} %' for run in runs))
-        finally:
-            for run in going:
-                run.process.terminate()
+def encoder(run: Run) -> nn.Module:
+    model = untrained_encoder(run.cfg)
+    load_checkpoint(model, run.checkpoint())
+    return model
 
 
 def draw(runs: list[Run], encoders: dict[str, nn.Module], rows: list[dict], out: Path) -> list[Path]:
@@ -193,13 +120,13 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args, start = arguments(), time.monotonic()
     torch.set_num_threads(1)
-    runs = [Run(config.resolve(), args.out.resolve()) for config in args.configs]
-    pretrain(runs, args.seed)
+    runs = [named_run(config.resolve(), args.out.resolve(), args.seed) for config in args.configs]
+    pretrain(runs, console)
 
     cfg: Config = runs[-1].cfg
     cfg.evaluation.num_workers = 0
-    encoders = {UNTRAINED: untrained_encoder(cfg, args.seed), **{run.name: run.encoder() for run in runs}}
-    with bars() as bar:
+    encoders = {UNTRAINED: untrained_encoder(cfg, args.seed), **{run.name: encoder(run) for run in runs}}
+    with progress_bars(console) as bar:
         task = bar.add_task('evaluating on held-out images', total=1 + len(encoders))
         tick = lambda _, total: bar.advance(task, 1 / total)  # noqa: E731
         with threadpool_limits(1):  # hundreds of fits of a few rows each: more threads only get in each other's way
@@ -207,7 +134,7 @@ def main() -> int:
     console.print(score_table(rows, 'percent right on held-out images; labels per class (mean±sd, 20 draws) or all'))
     with console.status('drawing'):
         plots = draw(runs, encoders, rows, args.out.resolve())
-    checkpoints = {run.name: shown(latest_checkpoint(run.folder)) for run in runs}
+    checkpoints = {run.name: shown(run.checkpoint()) for run in runs}
     content = report('quickstart', rows, [shown(run.config) for run in runs], checkpoints, args.seed)
     content['seconds'] = round(time.monotonic() - start, 1)
     results = save_report(args.out.resolve() / 'results.json', content)

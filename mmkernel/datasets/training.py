@@ -21,7 +21,7 @@ _SHARED = 2**32  # streams of what the views of a group share lie above those of
 def as_source(source: Source | dict) -> Source:
     """A source from its config; TypeError for anything else (a string, say, that was meant to be a config)."""
     built = DATASETS.build(source) if isinstance(source, dict) else source
-    if not isinstance(built, Source):
+    if not hasattr(built, 'sample'):  # any object with a source's methods will do
         raise TypeError(
             f"Expected a source of images or its config, e.g. dict(type='ImageFolder', root=...); got {built!r}."
         )

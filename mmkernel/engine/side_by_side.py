@@ -1,0 +1,116 @@
+"""Several small runs at once, each in a process of its own with one thread, as many at a time as there are cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mmkernel.datasets import ViewDataset
+from mmkernel.engine.checkpoint import latest_checkpoint
+from mmkernel.engine.config import load_config
+from mmkernel.registry import DATASETS
+from mmkernel.visualization import read_scalars
+
+
+class Run:
+    """One pretraining: what it is called, its config, its folder, and how far it is."""
+
+    def __init__(self, name: str, config: Path, folder: Path, seed: int = 0) -> None:
+        self.name, self.config, self.folder, self.seed = name, config, folder, seed
+        self.cfg = load_config(config)
+        self.views: ViewDataset = DATASETS.build(self.cfg.train_dataloader.dataset)
+        self.steps = self.cfg.train_cfg.max_epochs * (len(self.views) // self.cfg.train_dataloader.batch_size)
+        self.log = folder / 'train.log'
+        self.process: subprocess.Popen | None = None
+        self.started = self.seconds = 0.0
+
+    def start(self) -> None:
+        """One thread: on two cores two runs side by side beat one run on both, and sums are added in one order."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in (*self.folder.glob('epoch_*.pth'), *self.folder.glob('*/vis_data/scalars.json')):
+            old.unlink()  # of an earlier run: neither its curve nor its weights may be taken for this one's
+        program = 'from mmkernel.engine import main; main()'
+        arguments = [str(self.config), '--work-dir', str(self.folder), '--seed', str(self.seed)]
+        threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        self.started = time.monotonic()
+        with self.log.open('w') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, '-c', program, *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | threads,
+            )
+
+    def fraction(self) -> float:
+        """How much of the run is logged, between 0 and 1."""
+        try:
+            records = read_scalars(self.folder)
+        except FileNotFoundError:
+            return 0.0
+        return min(1.0, max((record.get('step', 0) for record in records), default=0) / self.steps)
+
+    def ended(self) -> bool:
+        """Whether the run is over; RuntimeError with the end of its log if it failed."""
+        code = self.process.poll()
+        if code is None:
+            return False
+        if code:
+            tail = '\n'.join(self.log.read_text(errors='replace').splitlines()[-15:])
+            raise RuntimeError(f'pretraining {self.name} ended with code {code}; the end of {shown(self.log)}:\n{tail}')
+        self.seconds = time.monotonic() - self.started
+        return True
+
+    def checkpoint(self) -> Path:
+        return latest_checkpoint(self.folder)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be from where the user is."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative
+
+
+def progress_bars(console: Console) -> Progress:
+    """Bars with the time spent and the time left."""
+    columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    return Progress(*columns, TextColumn('left'), TimeRemainingColumn(), console=console)
+
+
+def pretrain(runs: Iterable[Run], console: Console, when_done: Callable[[Run], None] | None = None) -> None:
+    """Train all ``runs``; a bar for each that is under way and one for all. ``when_done`` gets each run as it ends."""
+    runs, going = list(runs), []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    waiting, said = list(runs), time.monotonic()
+    with progress_bars(console) as bar:
+        tasks = {run: bar.add_task(f'pretraining {run.name}', total=1.0, start=False, visible=False) for run in runs}
+        whole = bar.add_task('[bold]all pretraining', total=float(len(runs)))
+        try:
+            while waiting or going:
+                while waiting and len(going) < cores:
+                    going.append(waiting.pop(0))
+                    going[-1].start()
+                    bar.start_task(tasks[going[-1]])
+                    bar.update(tasks[going[-1]], visible=True)
+                time.sleep(0.5)
+                for run in list(going):
+                    done = run.ended()
+                    bar.update(tasks[run], completed=1.0 if done else run.fraction())
+                    if done:
+                        going.remove(run)
+                        bar.update(tasks[run], visible=len(runs) <= 8)
+                        if when_done:
+                            when_done(run)
+                bar.update(whole, completed=sum(bar.tasks[tasks[run]].completed for run in runs))
+                if not console.is_terminal and time.monotonic() - said > 15:  # a log file shows no bars
+                    said = time.monotonic()
+                    console.print(', '.join(f'{run.name}: {bar.tasks[tasks[run]].percentage:.0f} %' for run in going))
+        finally:
+            for run in going:
+                run.process.terminate()
