@@ -57,6 +57,15 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
+@torch.no_grad()
+def max_over_ranks(x: Tensor) -> Tensor:
+    """The elementwise maximum of ``x`` over ranks, without a graph."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -44,18 +44,21 @@ class JointEmbedding(BaseModel):
         neck_batching: str | None = None,
         data_preprocessor: nn.Module | dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=_build(data_preprocessor or dict(type='ViewPreprocessor')))
+        super().__init__(data_preprocessor=build_part(data_preprocessor or dict(type='ViewPreprocessor')))
         for word in (batching, neck_batching or batching):
             if word not in BATCHINGS:
                 raise ValueError(f'batching is one of {", ".join(map(repr, BATCHINGS))}, got {word!r}.')
         self.batching, self.neck_batching = batching, neck_batching or batching
         self.online_views = None if online_views is None else tuple(online_views)
         self.target_views = None if target_views is None else tuple(target_views)
-        self.backbone = _build(backbone)
-        self.neck = _build(neck, in_dim=self.backbone.out_dim)
-        self.predictor = None if predictor is None else _build(predictor, in_dim=self.neck.out_dim)
-        self.target = _build(target or dict(type='OnlineTarget'))
-        self.head = _build(head, in_dim=self.neck.out_dim)
+        self.backbone = build_part(backbone)
+        self.neck = build_part(neck, in_dim=self.backbone.out_dim)
+        self.predictor = None if predictor is None else build_part(predictor, in_dim=self.neck.out_dim)
+        self.target = build_part(target or dict(type='OnlineTarget'))
+        if hasattr(self.target, 'attach'):
+            self.target.attach(self.backbone, self.neck, self.batching, self.neck_batching)
+            self.register_load_state_dict_post_hook(_allow_missing_target)
+        self.head = build_part(head, in_dim=self.neck.out_dim)
 
     def forward(
         self, inputs: list[Tensor], sample_index: Tensor | None = None, label: Tensor | None = None, mode: str = 'loss'
@@ -106,9 +109,8 @@ class JointEmbedding(BaseModel):
 
     def init_weights(self) -> None:
         """Parts initialise themselves when they are built; only a target that mirrors the encoder has something to do."""
-        start = getattr(self.target, 'start', None)
-        if start is not None:
-            start(self.backbone, self.neck)
+        if hasattr(self.target, 'start'):
+            self.target.start()
         self._is_init = True
 
     @staticmethod
@@ -122,6 +124,13 @@ class JointEmbedding(BaseModel):
         return chosen
 
 
+def _allow_missing_target(model: nn.Module, keys: Any) -> None:
+    """Weights without a target's are complete: loading the online encoder started the target from it."""
+    own = {f'target.{key}' for key in model.target.state_dict()}
+    if own <= set(keys.missing_keys):
+        keys.missing_keys[:] = [key for key in keys.missing_keys if key not in own]
+
+
 def build_model(cfg: Any) -> nn.Module:
     """The model of a whole config, with the config's ``data_preprocessor`` as its own, as a Runner would build it."""
     model = dict(cfg['model'])
@@ -130,7 +139,7 @@ def build_model(cfg: Any) -> nn.Module:
     return MODELS.build(model)
 
 
-def _build(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
+def build_part(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
     """A part from its config, told the width of its input if it takes one and was not given any."""
     if isinstance(part, nn.Module):
         return part

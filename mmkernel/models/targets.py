@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from torch import Tensor, nn
 
+from mmkernel.distributed import gather_rows, rank, world_size
+from mmkernel.models.encoder import encode
 from mmkernel.registry import MODELS
 
 
@@ -15,7 +20,95 @@ class OnlineTarget(nn.Module):
         """``online``: (G, B, q), or None where a target view is not among the online views."""
         if online is None:
             raise ValueError(
-                'OnlineTarget takes its rows from the online views, but target_views names a view that online_views leaves '
-                'out. Add it to online_views.'
+                f'{type(self).__name__} takes its rows from the online views, but target_views names a view that '
+                'online_views leaves out. Add it to online_views.'
             )
         return online
+
+
+@MODELS.register_module()
+class StopGradientTarget(OnlineTarget):
+    """t = sg(z): the online embeddings as constants. Chen & He, CVPR 2021."""
+
+    def forward(self, views: list[Tensor], online: Tensor | None) -> Tensor:
+        return super().forward(views, online).detach()
+
+
+@MODELS.register_module()
+class MomentumTarget(nn.Module):
+    """t = neck_m(backbone_m(view)) with parameters t <- m t + (1 - m) online. He et al., CVPR 2020; Grill et al., NeurIPS 2020.
+
+    Only parameters are averaged: the copy runs in train mode on its own batches and keeps its own batch-norm buffers.
+    ``start`` makes it equal to the online encoder again (after initialisation and after weights were loaded into that);
+    ``update`` is called by ``MomentumUpdateHook`` once per real optimizer step.
+
+    Args:
+        shuffle_bn: encode the rows of the global batch in another order than they came, so that a row and its positive
+            are not in one batch-norm batch. Needs several processes, or ``sub_batches``, and no SyncBN.
+        sub_batches: number of parts, each with its own batch-norm statistics, of this process's rows; with
+            ``shuffle_bn`` it stands in for as many processes.
+    """
+
+    def __init__(self, shuffle_bn: bool = False, sub_batches: int | None = None) -> None:
+        super().__init__()
+        if sub_batches is not None and sub_batches < 1:
+            raise ValueError(f'MomentumTarget.sub_batches is a number of parts >= 1 or None, got {sub_batches}.')
+        self.shuffle_bn, self.sub_batches = shuffle_bn, sub_batches or 1
+        self._online: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered here a second time
+        if shuffle_bn:  # passes so far: the seed of the next order, alike on every rank and after a resume
+            self.register_buffer('passes', torch.zeros((), dtype=torch.int64))
+
+    def attach(self, backbone: nn.Module, neck: nn.Module, batching: str, neck_batching: str) -> None:
+        """Copy the online encoder; called once, by the model that owns both."""
+        self.backbone, self.neck = copy.deepcopy(backbone), copy.deepcopy(neck)
+        self.requires_grad_(False)
+        self._online, self.batching, self.neck_batching = (backbone, neck), batching, neck_batching
+        for module in self._online:
+            module.register_load_state_dict_post_hook(self._start_after_loading)
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """t <- online, parameters only."""
+        for own, online in zip(*self._parameters_of_both(), strict=True):
+            own.copy_(online)
+
+    def _start_after_loading(self, module: nn.Module, keys: object) -> None:
+        self.start()
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """t <- momentum t + (1 - momentum) online."""
+        own, online = self._parameters_of_both()
+        torch._foreach_mul_(own, momentum)
+        torch._foreach_add_(own, online, alpha=1 - momentum)
+
+    def _parameters_of_both(self) -> tuple[list[Tensor], list[Tensor]]:
+        own = [*self.backbone.parameters(), *self.neck.parameters()]
+        return own, [p for module in self._online for p in module.parameters()]
+
+    @torch.no_grad()
+    def forward(self, views: list[Tensor], online: Tensor | None = None) -> Tensor:
+        """G images (B, C, H_g, W_g) -> (G, B, q)."""
+        B = views[0].shape[0]
+        if not self.shuffle_bn:
+            return self._encode_parts(views)
+        order = self._next_order(B * world_size()).to(views[0].device)
+        own = order.view(world_size(), B)[rank()]
+        z = self._encode_parts([gather_rows(view)[own] for view in views])  # (G, B, q), rows in the new order
+        shuffled = gather_rows(z.transpose(0, 1))  # (N, G, q)
+        back = order.argsort().view(world_size(), B)[rank()]
+        return shuffled[back].transpose(0, 1)
+
+    def _encode_parts(self, views: list[Tensor]) -> Tensor:
+        if views[0].shape[0] % self.sub_batches:
+            raise ValueError(
+                f'MomentumTarget.sub_batches = {self.sub_batches} does not divide the local batch of {views[0].shape[0]}.'
+            )
+        parts = zip(*(view.chunk(self.sub_batches) for view in views), strict=True)
+        encoded = [encode(self.backbone, self.neck, list(part), self.batching, self.neck_batching) for part in parts]
+        return torch.cat(encoded, dim=1)
+
+    def _next_order(self, rows: int) -> Tensor:
+        if self.training:
+            self.passes += 1
+        return torch.randperm(rows, generator=torch.Generator().manual_seed(int(self.passes)))

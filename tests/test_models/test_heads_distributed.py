@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.models import Embeddings, Head
+from mmkernel.models.joint_embedding import build_part
 from mmkernel.registry import MODELS
 
 LEGENDRE = dict(type='LegendreKernel', weights=(1.0, 40.0, 40.0))
@@ -17,6 +18,12 @@ HEADS = [
     dict(type='KernelMMDHead', kernel=RBF, statistic='U', log=True),
     dict(type='KernelMMDHead', kernel=dict(type='RieszKernel'), regularize='target'),
     dict(type='KernelMMDHead', kernel=dict(type='LaplaceKernel'), statistic='U'),
+    dict(type='CosinePredictionHead'),
+    dict(type='InfoNCEHead', temperature=0.2),
+    dict(type='InfoNCEHead', temperature=0.2, negatives='targets'),
+    dict(type='InfoNCEHead', temperature=0.2, negatives='queue', queue=dict(type='FeatureQueue', length=32, views=3)),
+    dict(type='SinkhornCodesHead', num_prototypes=6),
+    dict(type='SinkhornCodesHead', num_prototypes=20, epsilon=0.02, queue_length=32, queue_views=3),
 ]
 VIEWS, BATCH, WIDTH = 3, 16, 12  # BATCH is global
 
@@ -38,34 +45,45 @@ class Toy(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.encoder = nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, WIDTH)).double()
-        self.head = MODELS.build(dict(head)).double()
+        self.head = build_part(head, in_dim=WIDTH).double()
+        if getattr(self.head, 'queue', None) is not None:
+            self.head.queue.enable()
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # (V, B, 10)
         return self.head.loss(Embeddings.from_views(*self.encoder(x)))
 
 
-def data() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
+def data(seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
     x = torch.randn(VIEWS, BATCH, 10, dtype=torch.float64, generator=generator)
     # Each sample another scale and centre, so that no rank's rows look like another's.
     return x * torch.linspace(0.1, 3, BATCH, dtype=torch.float64)[:, None] + torch.linspace(-2, 2, BATCH)[:, None]
 
 
-def outcome(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    parts = model(x)
+def outcome(toy: Toy, model: nn.Module, rank: int = 0, world_size: int = 1) -> dict[str, torch.Tensor]:
+    """Loss parts, gradients, and what the head remembers, after two earlier batches that it has remembered."""
+    earlier, before, local = (data(seed).chunk(world_size, dim=1)[rank].contiguous() for seed in (3, 2, 1))
+    for x in (earlier, before):
+        with torch.no_grad():
+            toy(x)
+        toy.head.commit()
+    parts = model(local)
     sum(value for name, value in parts.items() if name.startswith('loss_')).backward()
-    gradients = {name.removeprefix('module.'): p.grad for name, p in model.named_parameters()}
-    return {**{name: value.detach() for name, value in parts.items()}, **gradients}
+    gradients = {f'gradient {name}': p.grad for name, p in toy.named_parameters()}
+    toy.head.commit()
+    buffers = {f'buffer {name}': buffer.clone().double() for name, buffer in toy.named_buffers()}
+    return {**{name: value.detach() for name, value in parts.items()}, **gradients, **buffers}
 
 
 def on_rank(rank: int, world_size: int) -> list[dict[str, torch.Tensor]]:
-    local = data().chunk(world_size, dim=1)[rank].contiguous()
-    return [outcome(DistributedDataParallel(Toy(head)), local) for head in HEADS]
+    toys = [Toy(head) for head in HEADS]
+    return [outcome(toy, DistributedDataParallel(toy), rank, world_size) for toy in toys]
 
 
 @pytest.mark.parametrize('world_size', [2, 4])
 def test_union_batch(world_size):
-    expected = [outcome(Toy(head), data()) for head in HEADS]
+    toys = [Toy(head) for head in HEADS]
+    expected = [outcome(toy, toy) for toy in toys]
     for rank_outcome in run_processes(on_rank, world_size):
         for head, ours, union in zip(HEADS, rank_outcome, expected, strict=True):
             assert ours.keys() == union.keys()

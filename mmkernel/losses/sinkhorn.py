@@ -1,0 +1,54 @@
+"""Balanced soft assignments of rows to prototypes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkernel.distributed import max_over_ranks, sum_over_ranks
+from mmkernel.losses.pairs import mean_over_pairs
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: int | None = None) -> Tensor:
+    """codes = diag(u) exp(scores / epsilon) diag(v), u and v from ``iterations`` rounds: prototype sums 1/K, then row sums 1.
+
+    Cuturi, NeurIPS 2013; Caron et al., NeurIPS 2020. No gradient. Two matrix-vector products a round and one matrix in
+    memory; prototype sums run over the rows of all ranks.
+
+    exp is taken of ``scores - a_b - c_k`` with the largest score a_b of each row and then c_k of each prototype, so that each
+    row and prototype keeps an entry 1 at any epsilon. A few rounds do not converge, so the result depends on where they
+    start: the shift of the rows goes into the first u (only its common factor, the global maximum, cancels).
+
+    Args:
+        scores: (B, K), this rank's rows.
+        epsilon: weight of the entropy.
+        last: codes of the last so many rows only (a queue may stand before them); None: all.
+
+    Returns:
+        (B or ``last``, K), each row summing to 1.
+    """
+    if iterations < 1 or epsilon <= 0:
+        raise ValueError(f'sinkhorn needs epsilon > 0 and iterations >= 1, got {epsilon} and {iterations}.')
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    least = torch.finfo(scores.dtype).tiny ** 0.8
+    row = scores.amax(1)  # (B,) a_b
+    M = (scores - row[:, None]).div_(epsilon)
+    M -= max_over_ranks(M.amax(0))
+    M.exp_()  # (B, K)
+    u = ((row - max_over_ranks(row.amax())) / epsilon).exp_()  # (B,)
+    v = M.new_ones(M.shape[1])  # (K,)
+    for _ in range(iterations):
+        v = sum_over_ranks(u @ M).clamp_min_(least).reciprocal_()
+        u = (M @ v).clamp_min_(least).reciprocal_()
+    kept = slice(None) if last is None else slice(M.shape[0] - last, None)
+    return M[kept] * v * u[kept, None]
+
+
+def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs: list[tuple[int, int]]) -> Tensor:
+    """mean_(i,j) mean_n -sum_k codes_jnk log softmax_k(scores_in / T) over this rank's rows. Caron et al., NeurIPS 2020.
+
+    ``scores``: (V, B, K), ``codes``: (G, B, K).
+    """
+    log_probability = (scores / temperature).log_softmax(-1)
+    return mean_over_pairs([-(codes[j] * log_probability[i]).sum(-1).mean() for i, j in pairs])

@@ -1,0 +1,37 @@
+"""Predict the target's direction."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkernel.distributed import global_mean
+from mmkernel.losses.alignment import squared_distance
+from mmkernel.losses.pairs import mean_over_pairs
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class CosinePredictionHead(Head):
+    """weight * mean_pairs mean_n ||p^_n - t^_n||^2 = weight * (2 - 2 mean cos(p, t)).
+
+    Grill et al., NeurIPS 2020: the sum of two directions, weight 2. Chen & He, CVPR 2021: minus the mean cosine, which is
+    weight 0.5 less 1. Whether gradient flows into t is the target's business.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        predicted = F.normalize(embeddings.predicted, dim=-1)  # (V, B, q)
+        target = F.normalize(embeddings.target, dim=-1)  # (G, B, q)
+        pairs = embeddings.symmetric_pairs()
+        distance = global_mean(mean_over_pairs([squared_distance(predicted[i], target[j]) for i, j in pairs]))
+        return {
+            'loss_prediction': self.weight * distance,
+            'distance': distance.detach(),
+            'cosine': 1 - distance.detach() / 2,
+        }

@@ -1,0 +1,88 @@
+"""Find the positive among negatives."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkernel.distributed import gather_rows
+from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.registry import MODELS
+
+NEGATIVES = ('views', 'targets', 'queue')
+
+
+@MODELS.register_module()
+class InfoNCEHead(Head):
+    """weight * mean over anchors of -log softmax(similarities / temperature) at the positive; rows are normalised here.
+
+    Args:
+        temperature: T.
+        weight: of the whole; 4 T for the sum over two directions times 2 T of Chen, Xie & He, ICCV 2021.
+        negatives: 'views': all other online rows of the global batch (Chen et al., ICML 2020); the anchors are online rows.
+            'targets': the other rows of the same target view (Chen, Xie & He, ICCV 2021); 'queue': rows of earlier target
+            views (He et al., CVPR 2020). In these two the anchors are predictions.
+        queue: a FeatureQueue or its config; its width is filled in. After a step it takes the target rows of the step's
+            last batch.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        weight: float = 1.0,
+        negatives: str = 'views',
+        queue: nn.Module | dict | None = None,
+        in_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if negatives not in NEGATIVES:
+            raise ValueError(f'InfoNCEHead.negatives is one of {", ".join(map(repr, NEGATIVES))}, got {negatives!r}.')
+        if temperature <= 0:
+            raise ValueError(f'InfoNCEHead.temperature must be positive, got {temperature}.')
+        if (queue is not None) != (negatives == 'queue'):
+            raise ValueError(
+                f"negatives='queue' goes with a queue and no other does; got negatives={negatives!r}, queue={queue}. "
+                "Write negatives='queue', queue=dict(type='FeatureQueue', length=...)."
+            )
+        self.temperature, self.weight, self.negatives = temperature, weight, negatives
+        if isinstance(queue, dict):
+            queue = MODELS.build(queue if queue.get('dim') else {**queue, 'dim': in_dim})
+        self.queue, self._staged = queue, None
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        value = self._value(embeddings)
+        return {'loss_contrastive': self.weight * value, 'contrastive': value.detach()}
+
+    def _value(self, embeddings: Embeddings) -> Tensor:
+        predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.pairs
+        if self.negatives == 'views':
+            return nt_xent(embeddings.online, self.temperature, self._online_pairs(embeddings))
+        if self.negatives == 'targets':
+            return in_batch_info_nce(predicted, target, self.temperature, pairs)
+        keys = gather_rows(F.normalize(target, dim=-1).transpose(0, 1)).transpose(0, 1)  # (G, N, q)
+        self.queue.check(*keys.shape)
+        self._staged = keys
+        negatives = self.queue.rows.to(
+            target.dtype, copy=True
+        )  # backward reads it, perhaps after commit has changed it
+        return queue_info_nce(predicted, target, negatives, self.temperature, pairs)
+
+    @staticmethod
+    def _online_pairs(embeddings: Embeddings) -> list[tuple[int, int]]:
+        """The pairs with the target's position among the online views."""
+        missing = set(embeddings.target_views) - set(embeddings.online_views)
+        if missing:
+            raise ValueError(
+                f"negatives='views' compares online rows, but the target views {sorted(missing)} are not among the online "
+                f"views {embeddings.online_views}. Add them to online_views, or use negatives='targets'."
+            )
+        return [(i, embeddings.online_views.index(embeddings.target_views[j])) for i, j in embeddings.pairs]
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        if self._staged is not None:
+            self.queue.enqueue(self._staged)
+            self._staged = None

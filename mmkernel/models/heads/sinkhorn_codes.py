@@ -1,0 +1,96 @@
+"""Predict one view's soft prototype assignment from another view."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkernel.distributed import gather_rows, global_mean
+from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.models.queue import FeatureQueue
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class SinkhornCodesHead(Head):
+    """mean_pairs mean_n -codes(t_jn) . log softmax(c . p^_in / temperature), codes = sinkhorn over the global batch.
+
+    Caron et al., NeurIPS 2020. Target views assign; every other view predicts. Prototypes c_k are unit vectors: they are
+    normalised in place, without a graph, when built and after each real optimizer step.
+
+    Args:
+        num_prototypes: K.
+        temperature: of the predictions.
+        epsilon, iterations: of the assignment; see ``sinkhorn``.
+        queue_length: rows of earlier batches per target view that join the assignment once ``QueueHook`` has enabled the
+            queue and it is full; of all ranks, a multiple of the global batch. 0: no queue.
+        queue_views: number of target views.
+        in_dim: q; filled in.
+    """
+
+    def __init__(
+        self,
+        num_prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        queue_length: int = 0,
+        queue_views: int = 2,
+        in_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_prototypes < 2 or temperature <= 0 or in_dim is None:
+            raise ValueError(
+                'SinkhornCodesHead needs num_prototypes >= 2, temperature > 0 and in_dim (a JointEmbedding fills it in), got '
+                f'{num_prototypes}, {temperature} and {in_dim}.'
+            )
+        self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
+        self.prototypes = nn.Linear(in_dim, num_prototypes, bias=False)  # weight: (K, q)
+        self.queue = FeatureQueue(queue_length, in_dim, queue_views, enabled=False) if queue_length else None
+        self._staged: Tensor | None = None
+        self.normalize_prototypes()
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        weight = self.prototypes.weight
+        weight = weight / weight.detach().norm(dim=1, keepdim=True)  # of length 1 already, unless weights were loaded
+        scores = F.normalize(embeddings.predicted, dim=-1) @ weight.T  # (V, B, K)
+        codes = self.codes(F.normalize(embeddings.target.detach(), dim=-1), weight.detach())  # (G, B, K)
+        value = global_mean(swapped_prediction(scores, codes, self.temperature, embeddings.pairs))
+        return {'loss_codes': value, 'codes': value.detach()}
+
+    @torch.no_grad()
+    def codes(self, target: Tensor, weight: Tensor) -> Tensor:
+        """Unit target rows (G, B, q), prototypes (K, q) -> codes (G, B, K) of this rank's rows; stages rows for the queue."""
+        rows = target
+        if self.queue is not None and self.queue.enabled:
+            self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
+            self.queue.check(*self._staged.shape)
+            if self.queue.full:
+                rows = torch.cat([self.queue.stripe().to(target.dtype), target], dim=1)  # (G, length / W + B, q)
+        B = target.shape[1]
+        return torch.stack([sinkhorn(view @ weight.T, self.epsilon, self.iterations, last=B) for view in rows])
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        self.normalize_prototypes()
+        if self._staged is not None:
+            self.queue.enqueue(self._staged)
+            self._staged = None
+
+    @torch.no_grad()
+    def normalize_prototypes(self) -> None:
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+    def check_batch(self, rows: int) -> None:
+        """Before training: ValueError if the global batch of ``rows`` and the queue cannot fill the prototypes."""
+        K, length = self.prototypes.out_features, self.queue.length if self.queue else 0
+        if K > rows + length:
+            raise ValueError(
+                f'{K} prototypes for {rows} rows of a batch and {length} of the queue: most would stay empty. Use at most '
+                f'{rows + length} (model.head.num_prototypes), a larger batch or a longer queue_length.'
+            )
+        if self.queue:
+            self.queue.check(self.queue.rows.shape[0], rows, self.queue.rows.shape[2])

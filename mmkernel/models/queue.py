@@ -1,0 +1,83 @@
+"""Rows of earlier steps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkernel.distributed import rank, world_size
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class FeatureQueue(nn.Module):
+    """The last ``length`` unit rows of the global batch for each of ``views`` target views: first in, first out.
+
+    He et al., CVPR 2020. One and the same buffer on every rank, rows in rank order; it starts with normalised Gaussian rows
+    of a fixed seed. ``length`` is a multiple of the global batch N.
+
+    Args:
+        length: rows per view.
+        dim: their width q; a head fills in its own.
+        views: number G of target views.
+        enabled: False: nothing is stored or read until ``enable()`` (``QueueHook`` calls it).
+    """
+
+    def __init__(self, length: int, dim: int | None = None, views: int = 1, enabled: bool = True) -> None:
+        super().__init__()
+        if length < 1 or dim is None or dim < 1 or views < 1:
+            raise ValueError(
+                f'FeatureQueue needs length >= 1, dim >= 1 and views >= 1, got length={length}, dim={dim}, views={views}. '
+                'A head inside a JointEmbedding fills in dim; elsewhere, give it.'
+            )
+        rows = torch.randn(views, length, dim, generator=torch.Generator().manual_seed(0), device='cpu')
+        self.register_buffer('rows', F.normalize(rows, dim=-1))  # (G, length, q)
+        self.register_buffer('pointer', torch.zeros((), dtype=torch.int64))  # where the next rows go
+        self.register_buffer('stored', torch.zeros((), dtype=torch.int64))  # rows stored so far, up to length
+        self.register_buffer('enabled', torch.tensor(enabled))
+
+    @property
+    def length(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def full(self) -> bool:
+        """Whether every row is one that was stored, none a start value."""
+        return int(self.stored) >= self.length
+
+    def enable(self) -> None:
+        self.enabled.fill_(True)
+
+    def check(self, views: int, batch: int, width: int) -> None:
+        """ValueError unless the queue fits ``views`` target views of ``batch`` rows (of all ranks) of ``width``."""
+        G, length, q = self.rows.shape
+        if length % batch:
+            near = max(round(length / batch), 1) * batch
+            raise ValueError(
+                f'A queue of length {length} is no multiple of the global batch of {batch} rows. Use length = {near}, '
+                'or another batch size.'
+            )
+        if width != q:
+            raise ValueError(
+                f'The queue holds rows of width {q}, the neck gives {width}. Leave the dim of the queue out: it is filled in.'
+            )
+        if views != G:
+            raise ValueError(
+                f'The queue keeps rows of {G} target view(s), the batch has {views}. Set the views of the queue to {views}.'
+            )
+
+    @torch.no_grad()
+    def enqueue(self, rows: Tensor) -> None:
+        """Replace the oldest rows by ``rows`` (G, N, q), those of all ranks in rank order."""
+        G, N, q = rows.shape
+        self.check(G, N, q)
+        at = int(self.pointer)
+        self.rows[:, at : at + N] = rows
+        self.pointer.fill_((at + N) % self.length)
+        self.stored.fill_(min(int(self.stored) + N, self.length))
+
+    def stripe(self, of_rank: int | None = None, ranks: int | None = None) -> Tensor:
+        """(G, length / W, q): every W-th row, from this rank's number on, so that the ranks' stripes are the whole queue."""
+        of_rank, ranks = rank() if of_rank is None else of_rank, world_size() if ranks is None else ranks
+        return self.rows[:, of_rank::ranks]
