@@ -1,8 +1,22 @@
 """Encoders, targets, heads, and the model that composes them."""
 
 from mmkernel.models.backbones import TIMMBackbone
+from mmkernel.models.critics import ConcatenatedCritic, SeparableCritic
+from mmkernel.models.decorrelation import DBN, ShuffledDBN
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads import ClusterHead, CosinePredictionHead, Head, InfoNCEHead, KernelMMDHead, SinkhornCodesHead
+from mmkernel.models.heads import (
+    ClusterHead,
+    CosinePredictionHead,
+    CrossCorrelationHead,
+    Head,
+    InfoNCEHead,
+    KernelMMDHead,
+    MutualInformationHead,
+    SinkhornCodesHead,
+    SumHead,
+    VarianceCovarianceHead,
+    WhiteningHead,
+)
 from mmkernel.models.joint_embedding import JointEmbedding, build_model
 from mmkernel.models.necks import IdentityNeck, MLPNeck
 from mmkernel.models.preprocessor import ViewPreprocessor
@@ -10,7 +24,9 @@ from mmkernel.models.queue import FeatureQueue
 from mmkernel.models.targets import MomentumTarget, OnlineTarget, StopGradientTarget
 
 __all__ = [
-    'ClusterHead', 'CosinePredictionHead', 'Embeddings', 'FeatureQueue', 'Head', 'IdentityNeck', 'InfoNCEHead', 'JointEmbedding',
-    'KernelMMDHead', 'MLPNeck', 'MomentumTarget', 'OnlineTarget', 'SinkhornCodesHead', 'StopGradientTarget',
-    'TIMMBackbone', 'ViewPreprocessor', 'build_model',
+    'DBN', 'ClusterHead', 'ConcatenatedCritic', 'CosinePredictionHead', 'CrossCorrelationHead', 'Embeddings',
+    'FeatureQueue', 'Head', 'IdentityNeck', 'InfoNCEHead', 'JointEmbedding', 'KernelMMDHead', 'MLPNeck',
+    'MomentumTarget', 'MutualInformationHead', 'OnlineTarget', 'SeparableCritic', 'ShuffledDBN',
+    'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone', 'VarianceCovarianceHead',
+    'ViewPreprocessor', 'WhiteningHead', 'build_model',
 ]  # fmt: skip

@@ -1,0 +1,86 @@
+"""Functions of symmetric matrices whose gradients survive close eigenvalues.
+
+The textbook backward of an eigendecomposition divides by l_i - l_j. For S^-1/2 those quotients combine into divided
+differences that are smooth everywhere (Daleckii and Krein); they are written out here, so nothing is ever divided by a gap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def inverse_square_root(S: Tensor) -> Tensor:
+    """S^-1/2 = U diag(l^-1/2) U' of positive definite matrices (..., q, q). The gradient is exact for repeated l too."""
+    return _InverseSquareRoot.apply(S)
+
+
+def eigenvectors(S: Tensor) -> Tensor:
+    """U of S = U diag(l) U', (..., q, q): columns by descending l, signs such that the diagonal of U is positive.
+
+    The derivative does not exist where two eigenvalues meet. 1/(l_i - l_j) is replaced by d/(d^2 + e^2) with
+    e = 1e-6 (float64: 1e-12) of the largest eigenvalue, so the gradient is exact for gaps well above e and bounded below.
+    """
+    return _Eigenvectors.apply(S)
+
+
+def inverse_square_root_newton(S: Tensor, iterations: int = 5) -> Tensor:
+    """S^-1/2 by the coupled-free Newton-Schulz iteration P <- (3 P - P^3 S/tr S) / 2, then divided by sqrt(tr S).
+
+    Huang et al., Iterative normalization, CVPR 2019. Products only; approximate: directions of little variance are
+    whitened less. (..., q, q) -> (..., q, q).
+    """
+    if iterations < 1:
+        raise ValueError(f'Newton-Schulz needs iterations >= 1, got {iterations}.')
+    trace = S.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    A = S / trace
+    P = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device).expand_as(S)
+    for _ in range(iterations):
+        P = (3 * P - P @ P @ P @ A) / 2
+    return P * trace.rsqrt()
+
+
+class _InverseSquareRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, S: Tensor) -> Tensor:
+        values, U = torch.linalg.eigh(S)
+        roots = values.sqrt()
+        ctx.save_for_backward(U, roots)
+        return (U / roots[..., None, :]) @ U.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        U, roots = ctx.saved_tensors
+        a, b = roots[..., :, None], roots[..., None, :]
+        # (x^-1/2 - y^-1/2) / (x - y) with a = sqrt(x), b = sqrt(y)
+        divided_difference = -1 / (a * b * (a + b))
+        gradient = U @ (divided_difference * (U.mT @ _symmetric(upstream) @ U)) @ U.mT
+        return _symmetric(gradient)
+
+
+class _Eigenvectors(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, S: Tensor) -> Tensor:
+        values, U = torch.linalg.eigh(S)  # ascending
+        values, U = values.flip(-1), U.flip(-1)
+        diagonal = U.diagonal(dim1=-2, dim2=-1)
+        U = U * torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype)[..., None, :]
+        ctx.save_for_backward(values, U)
+        return U
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        values, U = ctx.saved_tensors
+        gap = values[..., None, :] - values[..., :, None]  # l_j - l_i
+        resolution = (1e-12 if values.dtype == torch.float64 else 1e-6) * values.abs().amax(-1)[..., None, None]
+        quotient = gap / (gap.square() + resolution.square()).clamp_min(torch.finfo(values.dtype).tiny)
+        return _symmetric(U @ (quotient * (U.mT @ upstream)) @ U.mT)
+
+
+def _symmetric(A: Tensor) -> Tensor:
+    return (A + A.mT) / 2

@@ -1,0 +1,75 @@
+"""Critics F(y, x): how well two embeddings go together. (K, q), (N, q) -> (K, N), rows y, columns x."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmkernel.registry import MODELS
+
+_ENTRIES = 2**22  # of pairs x width at a time
+
+
+def _mlp(widths: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width, following in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(width, following), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
+
+
+def _check_width(name: str, in_dim: int | None) -> None:
+    if in_dim is None:
+        raise ValueError(f'{name}.in_dim is None: inside a JointEmbedding it is filled in; elsewhere, give it.')
+
+
+@MODELS.register_module()
+class SeparableCritic(nn.Module):
+    """F(y, x) = h(y).g(x) / temperature, with h and g two MLPs of widths ``dims``, the identity where ``dims`` is empty.
+
+    van den Oord et al., 2018; costs K + N passes. ``normalize``: h and g are put on the sphere first. ``shared``: g = h.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, ...] = (256, 64),
+        in_dim: int | None = None,
+        shared: bool = False,
+        normalize: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check_width('SeparableCritic', in_dim)
+        if temperature <= 0:
+            raise ValueError(f'SeparableCritic.temperature must be positive, got {temperature}.')
+        self.h = _mlp([in_dim, *dims])
+        self.g = self.h if shared else _mlp([in_dim, *dims])
+        self.normalize, self.temperature = normalize, temperature
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        y, x = self.h(y), self.g(x)
+        if self.normalize:
+            y, x = nn.functional.normalize(y, dim=-1), nn.functional.normalize(x, dim=-1)
+        return y @ x.T / self.temperature
+
+
+@MODELS.register_module()
+class ConcatenatedCritic(nn.Module):
+    """F(y, x) = MLP([y; x]) -> R, hidden widths ``dims``. Costs K N passes, made a block of rows at a time.
+
+    The first layer is linear in y and x apart, so it runs on K + N rows and the pairs begin behind it.
+    """
+
+    def __init__(self, dims: tuple[int, ...] = (256, 256), in_dim: int | None = None) -> None:
+        super().__init__()
+        _check_width('ConcatenatedCritic', in_dim)
+        if not dims:
+            raise ValueError('ConcatenatedCritic.dims needs at least one hidden width, got none.')
+        self.first_y = nn.Linear(in_dim, dims[0])
+        self.first_x = nn.Linear(in_dim, dims[0], bias=False)
+        self.rest = nn.Sequential(nn.ReLU(), _mlp([*dims, 1]))
+        self.rows = max(1, _ENTRIES // max(dims))
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        y, x = self.first_y(y), self.first_x(x)
+        blocks = y.split(max(1, self.rows // x.shape[0]))
+        return torch.cat([self.rest(block[:, None] + x[None]).squeeze(-1) for block in blocks])

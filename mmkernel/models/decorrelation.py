@@ -1,0 +1,96 @@
+"""Batch normalisation that decorrelates: ZCA whitening within groups of channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmkernel.losses.spectral import inverse_square_root, inverse_square_root_newton
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class DBN(nn.Module):
+    """y = S^-1/2 (x - mean) within each group of channels, S the covariance of the batch (divisor N): (N, q) -> (N, q).
+
+    Huang et al., Decorrelated batch normalization, CVPR 2018; Hua et al., On feature decorrelation in self-supervised
+    learning, ICCV 2021. No affine parameters. As in the authors' code there are no running statistics: eval mode too
+    whitens by the batch at hand, so a row's output depends on its companions. Statistics are those of **one process**
+    (SyncBN conversion does not touch this layer) and of one pass: with ``neck_batching='view'`` of one view.
+
+    Args:
+        num_features: q.
+        groups: number of groups, a divisor of q; None takes the fewest whose width is at most half the rows.
+        iterations: None for the exact root, or that many Newton-Schulz steps (Huang et al., CVPR 2019; 5 is usual).
+        eps: added to the diagonal of S.
+    """
+
+    def __init__(
+        self, num_features: int, groups: int | None = 16, iterations: int | None = None, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        if groups is not None and (groups < 1 or num_features % groups):
+            raise ValueError(
+                f'{type(self).__name__} cuts {num_features} channels into groups of one width, got groups = {groups}: choose '
+                'a divisor.'
+            )
+        if iterations is not None and iterations < 1:
+            raise ValueError(f'{type(self).__name__}.iterations is None (exact) or >= 1, got {iterations}.')
+        self.num_features, self.groups, self.iterations, self.eps = num_features, groups, iterations, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.whiten(x if x.dtype == torch.float64 else x.float()).to(x.dtype)
+
+    def whiten(self, x: Tensor) -> Tensor:
+        rows = x.shape[0]
+        groups = self.groups or self.fewest_groups(rows)
+        self.check(rows, self.num_features // groups)
+        centred = (x - x.mean(dim=0)).view(rows, groups, -1).transpose(0, 1)  # (G, N, q / G)
+        identity = torch.eye(centred.shape[-1], dtype=x.dtype, device=x.device)
+        S = centred.mT @ centred / rows + self.eps * identity
+        root = inverse_square_root(S) if self.iterations is None else inverse_square_root_newton(S, self.iterations)
+        return (centred @ root).transpose(0, 1).reshape(rows, -1)
+
+    def fewest_groups(self, rows: int) -> int:
+        q = self.num_features
+        return next((g for g in range(1, q + 1) if q % g == 0 and 2 * (q // g) <= rows), q)
+
+    def check(self, rows: int, width: int) -> None:
+        if rows < 2 or (rows <= width and self.eps <= 0):
+            raise ValueError(
+                f'{type(self).__name__} whitens groups of {width} channels, got a batch of {rows} rows: it needs more rows '
+                'than that. Raise the batch size or groups.'
+            )
+
+    def extra_repr(self) -> str:
+        return f'{self.num_features}, groups={self.groups}, iterations={self.iterations}, eps={self.eps:g}'
+
+
+@MODELS.register_module()
+class ShuffledDBN(DBN):
+    """``DBN`` whose groups are drawn anew in each training pass, so that in time every pair of channels is decorrelated.
+
+    Hua et al., ICCV 2021. Channels return to their places afterwards. The permutation follows from (seed, number of
+    training passes), which is a buffer: every rank draws the same one, and a resumed run continues the series. Eval mode
+    keeps the permutation that comes next.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        groups: int | None = 16,
+        iterations: int | None = None,
+        eps: float = 1e-5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(num_features, groups, iterations, eps)
+        self.seed = seed
+        self.register_buffer('passes', torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 2**32 + int(self.passes))
+        shuffled = torch.randperm(self.num_features, generator=generator).to(x.device)
+        if self.training:
+            self.passes += 1
+        return super().forward(x[:, shuffled])[:, shuffled.argsort()]

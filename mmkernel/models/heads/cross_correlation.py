@@ -1,0 +1,48 @@
+"""The correlation matrix between two views, driven to the identity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkernel.distributed import gather_rows_with_gradient
+from mmkernel.losses.redundancy import cross_correlation_terms
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class CrossCorrelationHead(Head):
+    """scale * mean_pairs [ sum_i (C_ii - 1)^2 + off_diagonal_weight * sum_{i != j} C_ij^2 ],  C = x'y / N.
+
+    Zbontar et al., Barlow Twins, ICML 2021. x and y are the two views, each standardised over the rows of all ranks
+    (variance with divisor N, ``eps`` inside the square root: batch normalisation without affine parameters).
+
+    The gradient is that of the union batch. The official code sums C over its W processes by an in-place reduction that
+    autograd does not see, so its gradient is 1/W of this one: it matters for parameters that LARS does not adapt.
+    """
+
+    def __init__(self, off_diagonal_weight: float = 0.0051, scale: float = 1.0, eps: float = 1e-5) -> None:
+        super().__init__()
+        if eps < 0:
+            raise ValueError(f'CrossCorrelationHead.eps is added to a variance and must be >= 0, got {eps}.')
+        self.off_diagonal_weight, self.scale, self.eps = off_diagonal_weight, scale, eps
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        pairs = embeddings.symmetric_pairs()
+        if not pairs:
+            raise ValueError(
+                'No pair of views to correlate: a batch needs at least two views. Check the views of the data config.'
+            )
+        predicted = [gather_rows_with_gradient(p) for p in embeddings.predicted]  # V x (N, q)
+        same = embeddings.target is embeddings.predicted
+        target = predicted if same else [gather_rows_with_gradient(t) for t in embeddings.target]  # G x (N, q)
+        terms = [cross_correlation_terms(predicted[i], target[j], self.eps) for i, j in pairs]
+        on_diagonal, off_diagonal = (torch.stack(term).mean() for term in zip(*terms, strict=True))
+        return {
+            'loss_on_diagonal': self.scale * on_diagonal,
+            'loss_off_diagonal': self.scale * self.off_diagonal_weight * off_diagonal,
+            'on_diagonal': on_diagonal.detach(),
+            'off_diagonal': off_diagonal.detach(),
+        }

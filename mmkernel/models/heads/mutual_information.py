@@ -1,0 +1,76 @@
+"""Mutual information between two views, bounded from below and raised."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from mmkernel.distributed import gather_rows_with_gradient
+from mmkernel.losses import mutual_information as bounds
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.models.joint_embedding import build_part
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class MutualInformationHead(Head):
+    """- I_bound(Y; X) of y = view 0 (rows) and x = view 1 (columns), from the scores F(y_i, x_j) of a critic.
+
+    Poole et al., On variational bounds of mutual information, ICML 2019. Pairs are those of the rows of all ranks, so the
+    logarithms are taken of global means; every rank scores all N^2 pairs. More views: the mean over pairs.
+
+    Args:
+        bound: 'infonce' (at most log N), 'nwj', 'dv', 'tuba', 'js' (trains with the Jensen-Shannon term, reports the NWJ
+            value) or 'interpolated'. Embeddings are not normalised; a critic may do it.
+        critic: SeparableCritic, ConcatenatedCritic or a module (y, x) -> (K, N) of your own.
+        alpha: of 'interpolated': 0 is 'tuba', 1 is InfoNCE over N - 1.
+        log_baseline: log a(y) of 'tuba' and 'interpolated': a number, or 'learned' for a small MLP of y.
+        in_dim: q; filled in by JointEmbedding.
+    """
+
+    def __init__(
+        self,
+        bound: str = 'infonce',
+        critic: nn.Module | dict | None = None,
+        alpha: float = 0.5,
+        log_baseline: float | str = 0.0,
+        in_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if bound not in bounds.BOUNDS:
+            raise ValueError(f'MutualInformationHead.bound is one of {", ".join(bounds.BOUNDS)}; got {bound!r}.')
+        if isinstance(log_baseline, str) and log_baseline != 'learned':
+            raise ValueError(f"MutualInformationHead.log_baseline is a number or 'learned', got {log_baseline!r}.")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f'MutualInformationHead.alpha lies between 0 and 1, got {alpha}.')
+        self.bound, self.alpha, self.log_baseline = bound, alpha, log_baseline
+        self.critic = build_part(critic or dict(type='SeparableCritic'), in_dim)
+        self.baseline: nn.Module | None = None
+        if log_baseline == 'learned' and bound in ('tuba', 'interpolated'):
+            self.baseline = nn.Sequential(nn.Linear(in_dim, 256), nn.ReLU(), nn.Linear(256, 1), nn.Flatten(0))
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        pairs = embeddings.symmetric_pairs()
+        if not pairs:
+            raise ValueError('No pair of views to score: a batch needs two. Check the views of the data config.')
+        predicted = [gather_rows_with_gradient(p) for p in embeddings.predicted]  # V x (N, q)
+        same = embeddings.target is embeddings.predicted
+        target = predicted if same else [gather_rows_with_gradient(t) for t in embeddings.target]  # G x (N, q)
+        value = torch.stack([self.estimate(predicted[i], target[j]) for i, j in pairs]).mean()
+        return {'loss_mutual_information': -value, 'mutual_information': value.detach()}
+
+    def estimate(self, y: Tensor, x: Tensor) -> Tensor:
+        """The bound in nats from rows y and x, (N, q) each."""
+        log_baseline = self.log_baseline if self.baseline is None else self.baseline(y)
+        estimators = dict(
+            infonce=bounds.infonce_bound,
+            nwj=bounds.nwj_bound,
+            dv=bounds.dv_bound,
+            tuba=partial(bounds.tuba_bound, log_baseline=log_baseline),
+            js=bounds.js_bound,
+            interpolated=partial(bounds.interpolated_bound, alpha=self.alpha, log_baseline=log_baseline),
+        )
+        return estimators[self.bound](self.critic(y, x))  # (N, N)

@@ -1,0 +1,43 @@
+"""Several objectives on the same embeddings."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.models.joint_embedding import build_part
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class SumHead(Head):
+    """sum_h loss_h(embeddings): every part keeps its own weights, keys become ``loss_<name>_<word>`` and ``<name>_<word>``.
+
+    For instance the variance and covariance terms beside a cosine prediction (Bardes et al., ICLR 2022, table 4):
+    ``heads=dict(prediction=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead', ...))``.
+    """
+
+    def __init__(self, heads: dict[str, Head | dict], in_dim: int | None = None) -> None:
+        super().__init__()
+        if not heads:
+            raise ValueError('SumHead.heads names the heads to add, e.g. dict(spread=dict(type=...)); got none.')
+        for name in heads:
+            if 'loss' in name or not name.isidentifier():
+                raise ValueError(
+                    f"SumHead: {name!r} cannot name a head: names become parts of log keys, and keys with 'loss' are summed. "
+                    "Use a plain word, e.g. 'spread'."
+                )
+        self.heads = nn.ModuleDict({name: build_part(head, in_dim) for name, head in heads.items()})
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        parts = {}
+        for name, head in self.heads.items():
+            for key, value in head.loss(embeddings).items():
+                is_loss = key.startswith('loss_')
+                parts[f'loss_{name}_{key.removeprefix("loss_")}' if is_loss else f'{name}_{key}'] = value
+        return parts
+
+    def commit(self) -> None:
+        for head in self.heads.values():
+            head.commit()
