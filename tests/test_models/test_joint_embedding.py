@@ -10,7 +10,12 @@ from mmkernel.models.encoder import group_views
 from mmkernel.registry import MODELS
 
 BACKBONE = dict(
-    type='TIMMBackbone', model_name='resnet18', small_images=True, in_channels=1, layers=(1, 1, 1, 1), channels=(4, 4, 8, 8)
+    type='TIMMBackbone',
+    model_name='resnet18',
+    small_images=True,
+    in_channels=1,
+    layers=(1, 1, 1, 1),
+    channels=(4, 4, 8, 8),
 )
 NECK = dict(type='MLPNeck', dims=(16, 12))
 HEAD = dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 40.0)))
@@ -29,7 +34,9 @@ def images(*sizes, batch=6):
 
 def uint8_batch(views=2, batch=6, size=16):
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8, generator=generator) for _ in range(views)]
+    inputs = [
+        torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8, generator=generator) for _ in range(views)
+    ]
     return dict(inputs=inputs, sample_index=torch.arange(batch), label=torch.zeros(batch, dtype=torch.long))
 
 
@@ -76,9 +83,7 @@ def test_two_views_are_aligned_once():
     assert embeddings.symmetric_pairs() == [(0, 1)]
 
 
-@pytest.mark.parametrize(
-    'batching, groups', [('view', [[0], [1], [2]]), ('size', [[0, 2], [1]]), ('all', [[0, 1, 2]])]
-)
+@pytest.mark.parametrize('batching, groups', [('view', [[0], [1], [2]]), ('size', [[0, 2], [1]]), ('all', [[0, 1, 2]])])
 def test_groups(batching, groups):
     assert group_views(images(16, 8, 16), batching) == groups
 

@@ -118,7 +118,9 @@ def head(**options):
 
 
 def cloud(views=2, batch=10, q=6):
-    return [torch.randn(batch, q, dtype=torch.float64, generator=torch.Generator().manual_seed(v)) for v in range(views)]
+    return [
+        torch.randn(batch, q, dtype=torch.float64, generator=torch.Generator().manual_seed(v)) for v in range(views)
+    ]
 
 
 def test_reductions_differ_by_the_width():

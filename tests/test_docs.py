@@ -1,0 +1,53 @@
+"""Pages of docs/ whose files are run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+BLOCK = re.compile(r'<!-- (file|append): (\S+) -->\n```python\n(.*?)```', re.S)
+
+
+@pytest.fixture(scope='module')
+def project(repository, tmp_path_factory):
+    """The page's files, in a folder that sees the repository's configs as a neighbour."""
+    root = tmp_path_factory.mktemp('docs')
+    (root / 'configs').symlink_to(repository / 'configs')
+    folder = root / 'my_paper'
+    folder.mkdir()
+    for how, name, text in BLOCK.findall((repository / 'docs/add_your_own_method.md').read_text()):
+        with (folder / name).open('w' if how == 'file' else 'a') as file:
+            file.write(text if how == 'file' else f'\n\n{text}')
+    return folder
+
+
+def run(command, cwd):
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('config', ['config.py', 'config_kernel.py'])
+def test_own_parts_train(repository, project, tmp_path, config):
+    options = ['train_cfg.max_epochs=1', 'param_scheduler.warmup_epochs=0', 'model.backbone.channels=(4,4,4,4)']
+    command = [sys.executable, repository / 'tools/train.py', project / config, '--work-dir', tmp_path]
+    run([*command, '--cfg-options', *options], project)
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_own_kernel_keeps_the_contract(project):
+    printed = run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'test_my_parts.py'], project)
+    assert re.search(r'1\d passed', printed) or '..........' in printed
+
+
+def test_readme_snippet_runs(repository):
+    snippet = re.search(
+        r'```python\n(import torch\nfrom mmkernel.kernels.*?)```', (repository / 'README.md').read_text(), re.S
+    )
+    printed = run([sys.executable, '-c', snippet[1]], repository)
+    assert 'positive definite' in printed
