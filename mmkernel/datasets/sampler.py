@@ -51,3 +51,38 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         left = self.images if self.round_up else self.images - self.rank
         return math.ceil(left / self.world_size)
+
+
+@DATA_SAMPLERS.register_module()
+class BalancedSampler(EpochSampler):
+    """As ``EpochSampler``, but each label equally often, so that large clusters do not dominate.
+
+    Caron et al., Deep clustering for unsupervised learning of visual features, ECCV 2018. Each label that occurs gets the
+    same number of images, drawn without repetition where it has enough of them; the whole is shuffled and cut to the
+    length of the data set. Negative labels are left out. Before ``set_labels`` every image comes once.
+    """
+
+    labels: np.ndarray | None = None
+
+    def set_labels(self, labels: np.ndarray) -> None:
+        """(n,) integers, one per image; between epochs, on all ranks alike."""
+        if len(labels) != self.images or not (np.asarray(labels) >= 0).any():
+            raise ValueError(f'Expected {self.images} labels, not all of them negative; got {len(labels)}.')
+        self.labels = np.asarray(labels)
+
+    def order(self) -> np.ndarray:
+        if self.labels is None:
+            return super().order()
+        rng = generator(self.seed, self.epoch, purpose=ORDER)
+        groups = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels[self.labels >= 0])]
+        share = self.images // len(groups) + 1
+        order = np.concatenate([_pick(rng, group, share) for group in groups])
+        order = order[rng.random(len(order)).argsort(kind='stable')][: self.images]
+        return np.resize(order, len(self) * self.world_size) if self.round_up else order
+
+
+def _pick(rng: np.random.Generator, group: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of the group, without repetition if it is large enough."""
+    if len(group) >= count:
+        return group[rng.random(len(group)).argsort(kind='stable')[:count]]
+    return group[(rng.random(count) * len(group)).astype(np.int64)]

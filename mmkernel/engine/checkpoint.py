@@ -123,6 +123,7 @@ def load_weights(
 
     ``strict=False`` loads what fits and warns about the rest, but still refuses a file of which nothing fits.
     """
+    fit_buffers(model, state)
     own, report = model.state_dict(), LoadReport()
     for key, value in own.items():
         if key not in state:
@@ -142,6 +143,14 @@ def load_weights(
         warnings.warn(f"'{source}' fits only in part: {report}.", stacklevel=2)
     model.load_state_dict({key: state[key] for key in report.matched}, strict=False)
     return report
+
+
+def fit_buffers(model: nn.Module, state: dict[str, Any]) -> None:
+    """Let modules with buffers as large as the data set (labels of images) take their size from the file."""
+    for name, module in model.named_modules():
+        if hasattr(module, 'fit_buffers'):
+            prefix = f'{name}.' if name else ''
+            module.fit_buffers({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:

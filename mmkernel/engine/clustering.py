@@ -1,0 +1,58 @@
+"""Features of a whole data set, and their clusters: PCA with whitening, then k-means, both of faiss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from mmkernel.distributed import gather_rows, rank, sum_over_ranks, world_size
+from mmkernel.losses.clustering import check_enough_samples
+
+
+def features_of(model: nn.Module, dataset: Dataset, stage: str, batch_size: int, num_workers: int) -> Tensor:
+    """``model.extract`` (eval mode, no gradient) of every image of an EvaluationDataset: (n, d) on every rank, on the CPU."""
+    n, ranks = len(dataset), world_size()
+    own = np.resize(np.arange(n), -(-n // ranks) * ranks)[
+        rank() :: ranks
+    ]  # equally many per rank; the last ones repeat
+    loader = DataLoader(Subset(dataset, own.tolist()), batch_size, num_workers=num_workers)
+    rows = torch.cat([model.extract(batch['inputs'], stage=stage).float() for batch in loader])
+    gathered = gather_rows(rows)  # rank by rank
+    return gathered.view(ranks, -1, rows.shape[1]).transpose(0, 1).flatten(0, 1)[:n].cpu()
+
+
+def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterations: int, seed: int) -> np.ndarray:
+    """PCA to ``dim`` with whitening (None: without PCA), rows to the sphere, k-means without subsampling: (n, d) -> (n,) labels.
+
+    Caron et al., Deep clustering for unsupervised learning of visual features, ECCV 2018. faiss splits a large cluster
+    where one runs empty. ValueError for more clusters than rows or more components than dimensions or rows.
+    """
+    import faiss
+
+    n, width = features.shape
+    check_enough_samples(n, clusters)
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    if dim is not None:
+        if dim > min(n, width):
+            raise ValueError(
+                f'pca_dim = {dim} components of {n} features of width {width}: at most {min(n, width)}. '
+                'Set pca_dim of ClusterHook to less, or None for no PCA.'
+            )
+        pca = faiss.PCAMatrix(width, dim, -0.5)
+        pca.train(rows)
+        rows = pca.apply(rows)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    kmeans = faiss.Kmeans(rows.shape[1], clusters, niter=iterations, seed=seed, max_points_per_centroid=n)
+    kmeans.cp.min_points_per_centroid = 1  # only silences a warning
+    kmeans.train(rows)
+    return kmeans.index.search(rows, 1)[1][:, 0]
+
+
+def shared_labels(make: Any, n: int) -> Tensor:
+    """(n,) labels that ``make()`` returns on rank 0, on every rank alike."""
+    labels = torch.from_numpy(np.asarray(make())).long() if rank() == 0 else torch.zeros(n, dtype=torch.long)
+    return sum_over_ranks(labels)

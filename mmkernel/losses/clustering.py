@@ -1,0 +1,70 @@
+"""Cluster labels as targets: spherical k-means over all ranks, and the cross-entropy against its labels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkernel.distributed import global_mean, rank, sum_over_ranks, world_size
+
+UNSEEN = -100  # label of an image that was not clustered; ignored by the loss
+BLOCK = 65536  # rows whose scores are held at a time
+
+
+def cluster_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """mean over labelled rows of -log softmax(scores)[label], the mean being that of the rows of all ranks.
+
+    ``scores``: (V, B, K); ``labels``: (B,), the same for every view, -100 for images without one. 0 where no row has one.
+    """
+    repeated = labels.expand(scores.shape[:2]).flatten()
+    total = F.cross_entropy(scores.flatten(0, 1), repeated, ignore_index=UNSEEN, reduction='sum')
+    labelled = sum_over_ranks((repeated != UNSEEN).sum()).clamp(min=1)
+    return global_mean(total * world_size() / labelled)
+
+
+@torch.no_grad()
+def cluster_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Fraction of labelled rows, of all ranks, whose highest score is that of their label; shapes as above."""
+    labelled = (labels != UNSEEN).expand(scores.shape[:2])
+    right = (scores.argmax(-1) == labels) & labelled
+    count = sum_over_ranks(torch.stack([right.sum(), labelled.sum()]).to(scores.dtype))
+    return count[0] / count[1].clamp(min=1)
+
+
+@torch.no_grad()
+def spherical_kmeans(rows: Tensor, centroids: Tensor, iterations: int = 10) -> tuple[Tensor, Tensor]:
+    """``iterations`` times: label = argmax_k z.c_k, c_k = normalised mean of its rows; then the labels once more.
+
+    Caron et al., Unsupervised learning of visual features by contrasting cluster assignments, NeurIPS 2020 (its
+    DeepCluster-v2). An empty cluster keeps its centroid.
+
+    ``rows``: (n, q) on the sphere, the same on all ranks, which share the work; ``centroids``: (K, q), initial ones.
+    Returns (centroids (K, q), labels (n,)), the same on all ranks. ValueError if K > n.
+    """
+    n, K = rows.shape[0], centroids.shape[0]
+    check_enough_samples(n, K)
+    first, last = n * rank() // world_size(), n * (rank() + 1) // world_size()
+    own = rows[first:last]
+    for _ in range(iterations):
+        sums, counts = torch.zeros_like(centroids), rows.new_zeros(K)
+        for block in own.split(BLOCK):
+            member = F.one_hot((block @ centroids.T).argmax(1), K).to(rows.dtype)
+            sums += member.T @ block  # a product instead of index_add: the same order of summation on any device
+            counts += member.sum(0)
+        sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
+        means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centroids)
+        centroids = F.normalize(means, dim=1)
+    labels = torch.zeros(n, dtype=torch.long, device=rows.device)
+    if len(own):
+        labels[first:last] = torch.cat([(block @ centroids.T).argmax(1) for block in own.split(BLOCK)])
+    return centroids, sum_over_ranks(labels)
+
+
+def check_enough_samples(samples: int, clusters: int) -> None:
+    """ValueError if there are more clusters than samples."""
+    if clusters > samples:
+        raise ValueError(
+            f'{clusters} clusters of {samples} samples: each needs at least one. Make head.num_clusters smaller, or check '
+            'that the data are complete (images that drop_last leaves out of an epoch are not clustered).'
+        )

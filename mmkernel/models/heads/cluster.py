@@ -1,0 +1,113 @@
+"""Predict the cluster of an image from each of its views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from mmkernel.distributed import rank, sum_over_ranks
+from mmkernel.losses.clustering import check_enough_samples, cluster_accuracy, cluster_cross_entropy, spherical_kmeans
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.models.memory import EpochMemory, SampleLabels
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class ClusterHead(Head):
+    """mean over heads and views of the cross-entropy of scores / temperature against the label of the image.
+
+    classifier='centroids': scores z^.c_k, the centroids without gradient, from spherical k-means on the embeddings of the
+    last epoch (Caron et al., NeurIPS 2020). 'linear': scores W z + b, learned for labels made outside (Caron et al., ECCV
+    2018). ``ClusterHook`` says when. Labels and centroids are in every checkpoint; -100 marks images without a label.
+
+    Args:
+        num_clusters: K of each head.
+        temperature: of the scores.
+        in_dim: width of the embeddings.
+        normalize: embeddings to the sphere first; 'centroids' needs it.
+        classifier: 'centroids' or 'linear'.
+        memory_views: online positions that 'centroids' remembers; head h clusters entry h modulo their number.
+    """
+
+    def __init__(
+        self,
+        num_clusters: Sequence[int] = (3000, 3000, 3000),
+        temperature: float = 0.1,
+        in_dim: int | None = None,
+        normalize: bool = True,
+        classifier: str = 'centroids',
+        memory_views: Sequence[int] = (0, 1),
+    ) -> None:
+        super().__init__()
+        if in_dim is None or not num_clusters or min(num_clusters) < 2:
+            raise ValueError(
+                'ClusterHead needs in_dim (filled in inside a JointEmbedding) and one num_clusters >= 2 per head, got '
+                f'in_dim={in_dim}, num_clusters={tuple(num_clusters)}.'
+            )
+        if classifier not in ('centroids', 'linear') or (classifier == 'centroids' and not normalize):
+            raise ValueError(
+                "ClusterHead.classifier is 'centroids' (with normalize=True: they live on the sphere) or 'linear', got "
+                f'{classifier!r} with normalize={normalize}.'
+            )
+        self.num_clusters, self.temperature = tuple(num_clusters), temperature
+        self.normalize, self.learned = normalize, classifier == 'linear'
+        self.classifiers = nn.ModuleList(nn.Linear(in_dim, K, bias=self.learned) for K in self.num_clusters)
+        self.classifiers.requires_grad_(self.learned)
+        self.reset_classifiers()
+        self.pseudo, self.memory = SampleLabels(len(self.num_clusters)), EpochMemory(memory_views)
+        self._staged: list[tuple[Tensor, Tensor]] = []
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        labels = self.pseudo.of(embeddings.sample_index)  # (heads, B)
+        z = self._points(embeddings.online)  # (V, B, q)
+        scores = [classifier(z) / self.temperature for classifier in self.classifiers]  # heads x (V, B, K)
+        entropy = torch.stack([cluster_cross_entropy(s, y) for s, y in zip(scores, labels, strict=True)]).mean()
+        accuracy = torch.stack([cluster_accuracy(s, y) for s, y in zip(scores, labels, strict=True)]).mean()
+        if not self.learned and torch.is_grad_enabled():
+            self._staged.append((embeddings.sample_index, z.detach()))
+        return {'loss_cluster': entropy, 'cross_entropy': entropy.detach(), 'accuracy': accuracy}
+
+    def commit(self) -> None:
+        """The embeddings of this step into the memory."""
+        for sample_index, z in self._staged:
+            self.memory.write(sample_index, z)
+        self._staged.clear()
+
+    def prepare(self, num_samples: int) -> None:
+        """Before the run: labels (none yet) and memory as large as the data set."""
+        check_enough_samples(num_samples, max(self.num_clusters))
+        self.pseudo.prepare(num_samples)
+        if not self.learned:
+            self.memory.prepare(num_samples, like=self.classifiers[0].weight)
+
+    def remember(self, embeddings: Embeddings) -> None:
+        """Into the memory without a step: the pass before the first epoch."""
+        self.memory.write(embeddings.sample_index, self._points(embeddings.online))
+
+    def cluster(self, generator: Generator, iterations: int = 10) -> None:
+        """Spherical k-means of the memory from random rows; its centroids become the classifiers. Clears the memory."""
+        index = self.memory.index()
+        for h, classifier in enumerate(self.classifiers):
+            check_enough_samples(len(index), self.num_clusters[h])
+            rows = self.memory.rows(h)
+            start = rows[torch.randperm(len(rows), generator=generator)[: self.num_clusters[h]].to(rows.device)]
+            start = sum_over_ranks(start if rank() == 0 else torch.zeros_like(start))
+            centroids, labels = spherical_kmeans(rows, start, iterations)
+            classifier.weight.data.copy_(centroids)
+            self.pseudo.set(h, index, labels)
+        self.memory.clear()
+
+    def reset_classifiers(self, generator: Generator | None = None) -> None:
+        """W ~ N(0, .01^2), b = 0. Drawn on the CPU, so that all devices get the same."""
+        for parameter in self.classifiers.parameters():
+            if parameter.ndim == 1:
+                parameter.data.zero_()
+            elif not parameter.is_meta:
+                parameter.data.copy_(torch.empty(parameter.shape, device='cpu').normal_(0, 0.01, generator=generator))
+
+    def _points(self, z: Tensor) -> Tensor:
+        return F.normalize(z, dim=-1) if self.normalize else z

@@ -1,0 +1,91 @@
+"""What looks at the data set as one: a label per image, and the embeddings of a whole epoch. Both by dataset index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmkernel.distributed import gather_rows
+from mmkernel.losses.clustering import UNSEEN
+
+
+class SampleLabels(nn.Module):
+    """``sets`` labels of each image, -100 where it has none; a buffer, the same on all ranks and in every checkpoint."""
+
+    def __init__(self, sets: int) -> None:
+        super().__init__()
+        self.register_buffer('labels', torch.zeros(sets, 0, dtype=torch.long))
+
+    def prepare(self, num_samples: int) -> None:
+        """No labels yet, for that many images."""
+        self.labels = self.labels.new_full((self.labels.shape[0], num_samples), UNSEEN)
+
+    def fit_buffers(self, state: dict[str, Tensor]) -> None:
+        """Before loading: take the number of images from the file, as an evaluation need not know it."""
+        if 'labels' in state:
+            self.prepare(state['labels'].shape[-1])
+
+    @property
+    def made(self) -> bool:
+        """Whether any image has a label."""
+        return bool((self.labels != UNSEEN).any())
+
+    def set(self, i: int, index: Tensor, labels: Tensor) -> None:
+        """Set i: ``labels`` at the dataset indices ``index``, -100 elsewhere."""
+        self.labels[i].fill_(UNSEEN)
+        self.labels[i, index.to(self.labels.device)] = labels.to(self.labels.device)
+
+    def of(self, sample_index: Tensor) -> Tensor:
+        """(sets, B). ValueError for an image beyond those prepared for."""
+        n = self.labels.shape[1]
+        if n == 0:
+            raise ValueError(
+                'No image has a label: nobody makes clusters. Add default_hooks=dict(cluster=dict(type="ClusterHook")) to '
+                'the config, or call head.prepare(num_samples) and head.cluster(generator).'
+            )
+        if int(sample_index.max()) >= n:
+            raise ValueError(f'Sample {int(sample_index.max())} of a data set for which {n} labels were prepared.')
+        return self.labels[:, sample_index]
+
+
+class EpochMemory(nn.Module):
+    """The embeddings of ``views`` (online positions) of each image since ``clear``; every rank holds those of all ranks.
+
+    Filled anew in each epoch, so no checkpoint holds it. ``prepare`` makes it as large as the data set.
+    """
+
+    def __init__(self, views: Sequence[int]) -> None:
+        super().__init__()
+        self.views = list(views)
+
+    def prepare(self, num_samples: int, like: Tensor) -> None:
+        """No rows yet; width, dtype and device as ``like`` (..., q)."""
+        data, seen = like.new_zeros(len(self.views), num_samples, like.shape[-1]), torch.zeros(num_samples)
+        self.register_buffer('data', data, persistent=False)
+        self.register_buffer('seen', seen.bool().to(like.device), persistent=False)
+
+    @torch.no_grad()
+    def write(self, sample_index: Tensor, z: Tensor) -> None:
+        """``z``: (V, B, q), all online views of this rank's images; called by all ranks alike."""
+        if max(self.views) >= len(z):
+            raise ValueError(
+                f'The views {tuple(self.views)} are to be remembered, but there are {len(z)} online views, numbered from 0: '
+                'check memory_views of the head and the views of the data config.'
+            )
+        index = gather_rows(sample_index.to(self.seen.device))
+        rows = gather_rows(z[self.views].transpose(0, 1))  # (N, views, q)
+        self.data[:, index] = rows.transpose(0, 1).to(self.data.dtype)
+        self.seen[index] = True
+
+    def index(self) -> Tensor:
+        """(n,) dataset indices of the images seen, ascending."""
+        return self.seen.nonzero()[:, 0]
+
+    def rows(self, i: int) -> Tensor:
+        """(n, q) of the i-th remembered view (modulo their number), in the order of ``index``."""
+        return self.data[i % len(self.views), self.seen]
+
+    def clear(self) -> None:
+        self.seen.fill_(False)
