@@ -5,48 +5,30 @@ CIFAR-100: source=dict(type='CIFAR100', root='data/cifar100') here and in evalua
 its own statistics are mean .5071 .4865 .4409, std .2673 .2564 .2762.
 """
 
-train_dataloader = dict(
-    batch_size=256,
-    num_workers=4,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='ViewDataset',
-        source=dict(type='CIFAR10', root='data/cifar10', split='train'),
-        views=dict(
-            first=dict(
-                count=1,
-                size=32,
-                crop=dict(type='RandomResizedCrop', scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='bicubic'),
-                ops=dict(
-                    jitter=dict(
-                        type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8
-                    ),
-                    gray=dict(type='RandomGrayscale', probability=0.2),
-                    solarize=dict(type='Solarize', threshold=128, probability=0.0),
-                    flip=dict(type='RandomFlip', probability=0.5),
-                ),
-            ),
-            second=dict(
-                count=1,
-                size=32,
-                crop=dict(type='RandomResizedCrop', scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='bicubic'),
-                ops=dict(
-                    jitter=dict(
-                        type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8
-                    ),
-                    gray=dict(type='RandomGrayscale', probability=0.2),
-                    solarize=dict(type='Solarize', threshold=128, probability=0.2),
-                    flip=dict(type='RandomFlip', probability=0.5),
-                ),
-            ),
+_base_ = 'loader.py'
+
+
+def view(solarize):
+    return dict(
+        count=1,
+        size=32,
+        crop=dict(type='RandomResizedCrop', scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='bicubic'),
+        ops=dict(
+            jitter=dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8),
+            gray=dict(type='RandomGrayscale', probability=0.2),
+            solarize=dict(type='Solarize', threshold=128, probability=solarize),
+            flip=dict(type='RandomFlip', probability=0.5),
         ),
+    )
+
+
+train_dataloader = dict(
+    num_workers=4,
+    dataset=dict(
+        source=dict(type='CIFAR10', root='data/cifar10', split='train'),
+        views=dict(first=view(0.0), second=view(0.2)),
     ),
 )
-
 data_preprocessor = dict(
     type='ViewPreprocessor', mean=[0.4914, 0.4822, 0.4465], std=[0.247, 0.2435, 0.2616], channels_last=False
 )

@@ -4,16 +4,13 @@ No flips: a mirrored digit is another sign. Any strength can be overridden by it
 out. Nothing to download.
 """
 
+_base_ = 'loader.py'
+
 train_dataloader = dict(
     batch_size=256,
     num_workers=2,
-    persistent_workers=True,
     pin_memory=False,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ViewDataset',
         source=dict(type='Digits', split='train', size=16),
         views=dict(
             both=dict(

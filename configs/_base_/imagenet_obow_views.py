@@ -5,17 +5,24 @@ change), 1-2 crops, 3-7 patches of one shared parent. Flips come last, as publis
 For the 20 % subset: train_dataloader.dataset.source.images_per_class=260, evaluation.train.images_per_class=260.
 """
 
+_base_ = 'imagenet.py'
+
+
+def crop(low, high):
+    return dict(type='RandomResizedCrop', scale=(low, high), ratio=(3 / 4, 4 / 3), interpolation='bilinear')
+
+
+def ops(**blur):
+    return dict(
+        jitter=dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, probability=0.8),
+        gray=dict(type='RandomGrayscale', probability=0.2),
+        **blur,
+        flip=dict(type='RandomFlip', probability=0.5),
+    )
+
+
 train_dataloader = dict(
-    batch_size=256,
-    num_workers=10,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ViewDataset',
-        source=dict(type='ImageNet', root='data/imagenet', split='train'),
         views=dict(
             original=dict(
                 count=1,
@@ -26,47 +33,12 @@ train_dataloader = dict(
             crops=dict(
                 count=2,
                 size=160,
-                crop=dict(type='RandomResizedCrop', scale=(0.08, 0.6), ratio=(3 / 4, 4 / 3), interpolation='bilinear'),
-                ops=dict(
-                    jitter=dict(
-                        type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, probability=0.8
-                    ),
-                    gray=dict(type='RandomGrayscale', probability=0.2),
-                    blur=dict(type='GaussianBlur', sigma=(0.1, 2.0), probability=0.5),
-                    flip=dict(type='RandomFlip', probability=0.5),
-                ),
+                crop=crop(0.08, 0.6),
+                ops=ops(blur=dict(type='GaussianBlur', sigma=(0.1, 2.0), probability=0.5)),
             ),
             patches=dict(
-                count=5,
-                size=96,
-                grid=(3, 3),
-                jitter=24,
-                parent=dict(
-                    size=256,
-                    crop=dict(
-                        type='RandomResizedCrop', scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), interpolation='bilinear'
-                    ),
-                    ops=dict(
-                        jitter=dict(
-                            type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, probability=0.8
-                        ),
-                        gray=dict(type='RandomGrayscale', probability=0.2),
-                        flip=dict(type='RandomFlip', probability=0.5),
-                    ),
-                ),
+                count=5, size=96, grid=(3, 3), jitter=24, parent=dict(size=256, crop=crop(0.6, 1.0), ops=ops())
             ),
         ),
     ),
-)
-
-data_preprocessor = dict(
-    type='ViewPreprocessor', mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channels_last=False
-)
-
-evaluation = dict(
-    train=dict(type='ImageNet', root='data/imagenet', split='train'),
-    test=dict(type='ImageNet', root='data/imagenet', split='val'),
-    transform=dict(type='CenterView', resize=256, crop=224, interpolation='bicubic'),
-    batch_size=256,
-    num_workers=10,
 )

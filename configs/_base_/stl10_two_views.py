@@ -4,16 +4,12 @@ Wang and Isola, ICML 2020; STL10AUHTrainTransform of Zheng et al., ICLR 2023. Ba
 the native 96 px. Data: data/stl10/stl10_binary/*.bin
 """
 
+_base_ = 'loader.py'
+
 train_dataloader = dict(
     batch_size=2048,
     num_workers=10,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ViewDataset',
         source=dict(type='STL10', root='data/stl10', split='unlabeled'),
         views=dict(
             both=dict(

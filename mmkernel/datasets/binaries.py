@@ -125,7 +125,8 @@ class _CIFAR(Source):
 
 @DATASETS.register_module()
 class CIFAR10(_CIFAR):
-    __doc__ = _CIFAR.__doc__
+    """10 classes, 32x32 RGB; split 'train' (50 000) or 'test' (10 000). Krizhevsky, 2009. ``root``: Python or binary version."""
+
     python_version = published.CIFAR10
     binary_folder = 'cifar-10-batches-bin'
     binary_files = dict(train=[f'data_batch_{k}.bin' for k in range(1, 6)], test=['test_batch.bin'])
@@ -134,7 +135,8 @@ class CIFAR10(_CIFAR):
 
 @DATASETS.register_module()
 class CIFAR100(_CIFAR):
-    __doc__ = _CIFAR.__doc__
+    """100 classes, otherwise as CIFAR-10; the fine labels."""
+
     python_version = published.CIFAR100
     binary_folder = 'cifar-100-binary'
     binary_files = dict(train=['train.bin'], test=['test.bin'])

@@ -46,7 +46,7 @@ def train(cfg: Config, resume: bool | str = False) -> Runner:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='train', description='Pretrain an encoder from a config.')
-    parser.add_argument('config', help='config file, e.g. configs/sfrik/digits_L3.py')
+    parser.add_argument('config', help='config file, e.g. configs/kernels/digits_rbf.py')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
     parser.add_argument(
         '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the newest file'
