@@ -37,7 +37,9 @@ HEADS = [
     dict(type='MutualInformationHead', bound='dv'),
     dict(type='MutualInformationHead', bound='js'),
     dict(type='MutualInformationHead', bound='interpolated', log_baseline='learned'),
-    dict(type='SumHead', heads=dict(pull=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead'))),
+    dict(
+        type='SumHead', heads=dict(pull=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead'))
+    ),
 ]
 VIEWS, BATCH, WIDTH = 3, 16, 12  # BATCH is global
 
@@ -106,8 +108,10 @@ def test_union_batch(world_size):
     for rank_outcome in run_processes(on_rank, world_size):
         for head, ours, union in zip(HEADS, rank_outcome, expected, strict=True):
             assert ours.keys() == union.keys()
+            # gradients on one scale: that of a bias vanishes, up to rounding, for a loss of differences
+            gradient = max(float(value.abs().max()) for name, value in union.items() if name.startswith('gradient'))
             for name in union:
-                scale = float(union[name].abs().max())
+                scale = gradient if name.startswith('gradient') else float(union[name].abs().max())
                 assert float((ours[name] - union[name]).abs().max()) <= 1e-12 * max(scale, 1e-3), (head, name)
 
 

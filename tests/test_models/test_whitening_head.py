@@ -1,0 +1,129 @@
+"""WhiteningHead against the authors' own code, its blocks across processes, and its state."""
+
+import numpy as np
+import pytest
+import torch
+from multiprocess import run_processes
+
+from mmkernel.losses.whitening import METHODS, sub_batches, whiten_views
+from mmkernel.models import Embeddings, WhiteningHead
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-9), (torch.float32, 2e-5)], ids=str)
+@pytest.mark.parametrize('case', ['wmse_full_eps0', 'wmse_sub32_eps0'])
+def test_golden(golden, case, dtype, tolerance, monkeypatch):
+    g = golden(case)
+    x = [torch.from_numpy(g[f'in_x{v}']).to(dtype).requires_grad_() for v in range(2)]
+    head = WhiteningHead(sub_batch_size=int(g['hp_w_size']), shrinkage=float(g['hp_eps']))
+    monkeypatch.setattr(head, 'permutation', lambda rows: torch.from_numpy(g['in_perm']))
+    loss = head.loss(Embeddings.from_views(*x))['loss_invariance']
+    loss.backward()
+    assert loss.item() == pytest.approx(float(g['out_loss']), rel=tolerance)
+    for v in range(2):
+        expected = g[f'grad_x{v}']
+        assert np.abs(x[v].grad.numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max()
+
+
+def test_one_block_of_all_rows_is_the_global_form(golden):
+    g = golden('wmse_full_eps0')
+    embeddings = Embeddings.from_views(*(torch.from_numpy(g[f'in_x{v}']) for v in range(2)))
+    assert WhiteningHead().loss(embeddings)['invariance'].item() == pytest.approx(float(g['out_loss']), rel=1e-9)
+
+
+def cloud(views=3, batch=24, q=4):
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randn(batch, q, dtype=torch.float64, generator=generator) for _ in range(views)]
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_has_finite_gradients(method):
+    z = [v.requires_grad_() for v in cloud()]
+    parts = WhiteningHead(method=method, sub_batch_size=12, iterations=2).loss(Embeddings.from_views(*z))
+    parts['loss_invariance'].backward()
+    assert all(torch.isfinite(v.grad).all() for v in z)
+    assert parts['jitter'] == 0
+    assert parts['condition'] > 1
+
+
+def test_distances():
+    """Whitened rows have mean square 1 - 1/n, so both distances are known from the cross-covariance."""
+    embeddings = Embeddings.from_views(*cloud(views=2))
+    element = WhiteningHead(distance='squared', reduction='element').loss(embeddings)['invariance']
+    sample = WhiteningHead(distance='squared', reduction='sample').loss(embeddings)['invariance']
+    torch.testing.assert_close(4 * element, sample)
+    x, y = whiten_views(embeddings.online[None, :, None]).rows[0, :, 0]
+    torch.testing.assert_close(element, 2 * 23 / 24 - 2 * (x * y).mean())
+
+
+def test_zca_does_not_care_how_the_space_is_rotated_but_cholesky_does():
+    z = cloud(views=2)
+    R = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    for method, invariant in (('zca', True), ('cholesky', False)):
+        plain, rotated = (
+            WhiteningHead(method=method).loss(Embeddings.from_views(*views))['invariance']
+            for views in (z, [v @ R for v in z])
+        )
+        assert torch.allclose(plain, rotated, rtol=1e-9) == invariant
+
+
+def test_permutations_follow_the_committed_steps():
+    head, embeddings = WhiteningHead(sub_batch_size=8, iterations=2), Embeddings.from_views(*cloud())
+    state = torch.random.get_rng_state()
+    first = head.loss(embeddings)
+    torch.testing.assert_close(head.loss(embeddings), first, rtol=0, atol=0)
+    assert head.steps == 0
+    assert torch.equal(torch.random.get_rng_state(), state)
+    head.commit()
+    assert head.loss(embeddings)['invariance'] != first['invariance']
+    resumed = WhiteningHead(sub_batch_size=8, iterations=2)
+    resumed.load_state_dict(head.state_dict())
+    torch.testing.assert_close(resumed.loss(embeddings), head.loss(embeddings), rtol=0, atol=0)
+
+
+def on_rank(rank: int, world_size: int) -> dict[str, torch.Tensor]:
+    """Value, own permutation and own gradient of a head with sub-batches on this rank's rows."""
+    z = [v.chunk(world_size)[rank].clone().requires_grad_() for v in cloud(batch=48)]
+    head = WhiteningHead(sub_batch_size=8)
+    loss = head.loss(Embeddings.from_views(*z))['loss_invariance']
+    loss.backward()
+    return dict(
+        loss=loss.detach(), permutation=head.permutation(z[0].shape[0]), gradient=torch.stack([v.grad for v in z])
+    )
+
+
+def test_sub_batches_are_per_process():
+    """Value: the mean over ranks of losses of their own blocks, on every rank; gradient: that of the rank's own loss."""
+    world_size = 2
+    outcomes = run_processes(on_rank, world_size)
+    own = []
+    for rank, outcome in enumerate(outcomes):
+        z = torch.stack([v.chunk(world_size)[rank] for v in cloud(batch=48)]).requires_grad_()
+        rows = whiten_views(sub_batches(z, outcome['permutation'])).rows
+        pairs = ((0, 1), (0, 2), (1, 2))
+        cosines = [torch.cosine_similarity(rows[:, i], rows[:, j], dim=-1).mean() for i, j in pairs]
+        loss = 2 - 2 * torch.stack(cosines).mean()
+        loss.backward()
+        torch.testing.assert_close(outcome['gradient'], z.grad)
+        own.append(loss.detach())
+    for outcome in outcomes:
+        torch.testing.assert_close(outcome['loss'], torch.stack(own).mean())
+    assert not torch.equal(outcomes[0]['permutation'], outcomes[1]['permutation'])
+
+
+def test_too_few_rows():
+    head = WhiteningHead(sub_batch_size=4)
+    with pytest.raises(ValueError, match='Whitening 4 dimensions needs more samples than that, got 4'):
+        head.loss(Embeddings.from_views(*cloud()))
+    with pytest.raises(ValueError, match='24 images per process cannot be cut'):
+        WhiteningHead(sub_batch_size=9).loss(Embeddings.from_views(*cloud()))
+    with pytest.raises(ValueError, match='No pair of views'):
+        WhiteningHead().loss(Embeddings.from_views(*cloud(views=1)))
+
+
+@pytest.mark.parametrize(
+    'option',
+    [dict(method='qr'), dict(distance='l2'), dict(reduction='mean'), dict(statistics='all'), dict(iterations=2)],
+)
+def test_bad_options(option):
+    with pytest.raises(ValueError, match=f'WhiteningHead.{next(iter(option))}'):
+        WhiteningHead(**option)
