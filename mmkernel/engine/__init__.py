@@ -11,6 +11,8 @@ from .checkpoint import (
     weights_of,
     write_checkpoint,
 )
+from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
+from .cluster_hook import ClusterHook
 from .config import check_config, load_config, set_option
 from .dry_run import dry_run
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
@@ -25,9 +27,9 @@ from .schedule import WarmupCosineLR
 from .training import default_work_dir, main, train
 
 __all__ = [
-    'LARS', 'CheckpointError', 'CheckpointHook', 'CommitHook', 'ConfigError', 'LoadReport', 'NonFiniteGuardHook',
-    'NonFiniteLossError', 'OptionsAction', 'PretrainOptimWrapper', 'Runner', 'SeedHook', 'WarmupCosineLR', 'check_config',
-    'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
-    'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
-    'weights_of', 'write_checkpoint',
+    'LARS', 'CheckpointError', 'CheckpointHook', 'ClusterHook', 'CommitHook', 'ConfigError', 'FreezeHook', 'LoadReport',
+    'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError', 'OptionsAction', 'PretrainOptimWrapper',
+    'QueueHook', 'Runner', 'SeedHook', 'WarmupCosineLR', 'check_config', 'default_work_dir', 'dry_run',
+    'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint', 'load_config', 'load_weights',
+    'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train', 'weights_of', 'write_checkpoint',
 ]  # fmt: skip

@@ -17,6 +17,16 @@ class LARS(torch.optim.Optimizer):
 
     You, Gitman and Ginsburg, 2017 (arXiv 1708.03888), as Zbontar et al. (ICML 2021) and Bardes et al. (ICLR 2022) use it.
     Biases and norm parameters (at most one axis) get neither decay nor scaling: u <- momentum u + g.
+
+    Args:
+        trust_coefficient: of the ratio r.
+        norms: 'joint': the ratio above. 'separate': r = trust_coefficient ||p|| / (||g|| + wd ||p|| + eps), and a
+            parameter of which a norm is 0 gets neither ratio nor decay; the LARC of NVIDIA's apex, as Caron et al.
+            (NeurIPS 2020) use it with ``scale_all=True``.
+        scale_all: biases and norm parameters are decayed and scaled like the others.
+        clip: r <- min(r / lr, 1): the step is never longer than plain SGD's. In da Costa et al., JMLR 2022.
+        eps: in the denominator of 'separate'.
+
     Gradients are consumed: after ``step`` those of scaled parameters hold the update, so that nothing of the model's size
     is allocated beside the momentum buffer.
     """
@@ -28,17 +38,25 @@ class LARS(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust_coefficient: float = 1e-3,
+        norms: str = 'joint',
+        scale_all: bool = False,
+        clip: bool = False,
+        eps: float = 1e-8,
     ) -> None:
         settings = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient)
-        for name, value in settings.items():
+        for name, value in {**settings, 'eps': eps}.items():
             if value < 0:
                 raise ValueError(f'LARS got {name}={value}; it must not be negative.')
+        if norms not in ('joint', 'separate'):
+            raise ValueError(
+                f"LARS.norms is 'joint' (||g + wd p||) or 'separate' (||g|| + wd ||p|| + eps), got {norms!r}."
+            )
+        self.norms, self.scale_all, self.clip, self.eps = norms, scale_all, clip, eps
         super().__init__(params, settings)
 
-    @staticmethod
-    def scaled(parameter: Tensor) -> bool:
-        """Whether decay and the trust ratio apply: matrices and filters, not biases and norm parameters."""
-        return parameter.ndim > 1
+    def scaled(self, parameter: Tensor) -> bool:
+        """Whether decay and the trust ratio apply: by default to matrices and filters, not to biases and norm parameters."""
+        return self.scale_all or parameter.ndim > 1
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -50,21 +68,29 @@ class LARS(torch.optim.Optimizer):
             parameters = [p for p in group['params'] if p.grad is not None]
             weights = [p for p in parameters if self.scaled(p)]
             if weights:
-                self._scale_gradients(weights, group['weight_decay'], group['trust_coefficient'])
+                self._scale_gradients(weights, group)
             if parameters:
                 self._descend(parameters, group['lr'], group['momentum'])
         return loss
 
-    @staticmethod
-    def _scale_gradients(weights: list[Tensor], weight_decay: float, trust_coefficient: float) -> None:
+    def _scale_gradients(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         """g <- r (g + wd p), in place."""
-        gradients = [p.grad for p in weights]
-        if weight_decay:
-            torch._foreach_add_(gradients, weights, alpha=weight_decay)
+        gradients, decay = [p.grad for p in weights], group['weight_decay']
         weight_norm = torch.stack(torch._foreach_norm(weights))
-        update_norm = torch.stack(torch._foreach_norm(gradients))
+        if self.norms == 'joint':
+            if decay:
+                torch._foreach_add_(gradients, weights, alpha=decay)
+            update_norm = denominator = torch.stack(torch._foreach_norm(gradients))
+        else:
+            update_norm = torch.stack(torch._foreach_norm(gradients))
+            denominator = update_norm + decay * weight_norm + self.eps
         usable = (weight_norm > 0) & (update_norm > 0)
-        ratio = torch.where(usable, trust_coefficient * weight_norm / update_norm, 1.0)
+        ratio = torch.where(usable, group['trust_coefficient'] * weight_norm / denominator, 1.0)
+        if self.clip:
+            ratio = torch.where(usable, (ratio / group['lr']).clamp(max=1), 1.0)  # lr = 0: infinite, so 1
+        if self.norms == 'separate' and decay:  # a parameter without a ratio has no decay either
+            decays = (decay * usable.to(weight_norm)).unbind()
+            torch._foreach_add_(gradients, torch._foreach_mul(weights, list(decays)))
         torch._foreach_mul_(gradients, list(ratio.unbind()))
 
     def _descend(self, parameters: list[Tensor], lr: float, momentum: float) -> None:

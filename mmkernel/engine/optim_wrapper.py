@@ -55,6 +55,7 @@ class PretrainOptimWrapper(OptimWrapper):
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == 'float16' else None
         self.stepped = False
         self.epoch_length: int | None = None  # set by the Runner; None: windows run over epoch ends
+        self.frozen: list[nn.Parameter] = []  # the next step leaves them alone; a hook says which
         self.on_non_finite: list[Callable[[float], str]] = []  # hooks add what they know to the error
 
     @contextmanager
@@ -82,6 +83,8 @@ class PretrainOptimWrapper(OptimWrapper):
         super().backward(self.scaler.scale(loss) if self.scaler else loss, **kwargs)
 
     def step(self, **kwargs: Any) -> None:
+        for parameter in self.frozen:
+            parameter.grad = None  # no decay and no momentum either
         if self.scaler is None:
             super().step(**kwargs)
             self.stepped = True

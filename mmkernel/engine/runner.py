@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader
 
 import mmkernel
 from mmkernel.datasets import check_dataloader
+from mmkernel.engine.clocks import check_clocks
+from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
 from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
@@ -134,6 +136,9 @@ class Runner(ResumableRunner):
         return PARAM_SCHEDULERS.get(item['type']) if isinstance(item['type'], str) else item['type']
 
     def train(self) -> nn.Module:
+        loader = self._train_dataloader
+        batch = loader.get('batch_size') if isinstance(loader, dict) else loader.batch_size
+        check_clocks(unwrap(self.model), self.hooks, batch and batch * self.world_size)
         try:
             return super().train()
         finally:

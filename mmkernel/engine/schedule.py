@@ -32,6 +32,8 @@ class WarmupCosineLR(_ParamScheduler):
     In a config: ``param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=10, end_factor=0.001)``; the peak is the
     optimizer's (scaled) learning rate and the length comes from the train loop. Only the position is saved: peak and
     length are the config's, so a run resumed with more epochs follows the longer curve from where it stands.
+    A parameter group with ``fixed_lr=True`` keeps its peak:
+    ``optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'predictor': dict(fixed_lr=True)}))``.
     """
 
     per_step = True  # the Runner builds it with build_iter_from_epoch
@@ -83,7 +85,8 @@ class WarmupCosineLR(_ParamScheduler):
 
     def _get_value(self) -> list[float]:
         factor = warmup_cosine(self.last_step, self.total_steps, self.warmup_steps, self.end_factor, self.start_factor)
-        return [base * factor for base in self.base_values]
+        fixed = [group.get('fixed_lr', False) for group in self.optimizer.param_groups]
+        return [base if keep else base * factor for base, keep in zip(self.base_values, fixed, strict=True)]
 
     def state_dict(self) -> dict:
         return {'last_step': self.last_step}

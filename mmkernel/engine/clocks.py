@@ -1,0 +1,168 @@
+"""Hooks that say when a momentum target moves, a queue begins, and layers are frozen; and the check that they are there."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch import nn
+
+from mmkernel.engine.hooks import unwrap
+from mmkernel.registry import HOOKS
+
+SCHEDULES = ('cosine', 'constant')
+
+
+def steps_per_epoch(runner: Any) -> int:
+    """Optimizer steps of an epoch: its accumulation windows, the last of which may be short."""
+    return -(-len(runner.train_dataloader) // getattr(runner.optim_wrapper, '_accumulative_counts', 1))
+
+
+def current_step(runner: Any, batch_idx: int) -> int:
+    """The number, from 0, of the optimizer step that this batch is part of; the same after a resume."""
+    window = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    return runner.epoch * steps_per_epoch(runner) + batch_idx // window
+
+
+def momentum_at(step: int, total: int, start: float, end: float, schedule: str = 'cosine') -> float:
+    """m_k = end - (end - start) (1 + cos(pi k / K)) / 2, k: ``step`` from 0, K: ``total``. Grill et al., NeurIPS 2020."""
+    if schedule == 'constant':
+        return start
+    return end - (end - start) * (math.cos(math.pi * min(step / max(total, 1), 1.0)) + 1) / 2
+
+
+@HOOKS.register_module()
+class MomentumUpdateHook(Hook):
+    """After each real optimizer step k of K, ``model.target.update(m_k)`` with ``momentum_at``.
+
+    ``momentum`` is the fraction kept, at the first step; with 'cosine' it rises to ``end_momentum``, with 'constant' it stays.
+    A step that half precision skipped moves nothing, but counts in k.
+    """
+
+    priority = 'NORMAL'
+    moves_target = True
+
+    def __init__(self, momentum: float = 0.996, end_momentum: float = 1.0, schedule: str = 'cosine') -> None:
+        if schedule not in SCHEDULES:
+            raise ValueError(
+                f'MomentumUpdateHook.schedule is one of {", ".join(map(repr, SCHEDULES))}, got {schedule!r}.'
+            )
+        if not (0 <= momentum <= 1 and 0 <= end_momentum <= 1):
+            raise ValueError(
+                f'MomentumUpdateHook got momentum={momentum}, end_momentum={end_momentum}: fractions of the target that are '
+                'kept, from 0 to 1 (0.996 is usual).'
+            )
+        self.momentum, self.end_momentum, self.schedule = momentum, end_momentum, schedule
+
+    def before_train(self, runner: Any) -> None:
+        target = getattr(unwrap(runner.model), 'target', None)
+        if not hasattr(target, 'update'):
+            raise ValueError(
+                f'MomentumUpdateHook has nothing to move: model.target is {type(target).__name__}. Set model.target='
+                "dict(type='MomentumTarget'), or leave the hook out."
+            )
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.optim_wrapper.stepped:
+            total = runner.max_epochs * steps_per_epoch(runner)
+            m = momentum_at(current_step(runner, batch_idx), total, self.momentum, self.end_momentum, self.schedule)
+            unwrap(runner.model).target.update(m)
+
+
+@HOOKS.register_module()
+class QueueHook(Hook):
+    """From epoch ``start_epoch`` (counted from 0) on, the head's queue stores rows, and once full they are used."""
+
+    enables_queue = True
+
+    def __init__(self, start_epoch: int = 15) -> None:
+        self.start_epoch = start_epoch
+
+    def before_train(self, runner: Any) -> None:
+        if not hasattr(_queue(unwrap(runner.model)), 'enable'):
+            raise ValueError(
+                'QueueHook has no queue to start: model.head.queue is None. Set model.head.queue_length, or leave the hook out.'
+            )
+
+    def before_train_epoch(self, runner: Any) -> None:
+        queue = _queue(unwrap(runner.model))
+        if runner.epoch >= self.start_epoch and not queue.enabled:
+            queue.enable()
+
+
+@HOOKS.register_module()
+class FreezeHook(Hook):
+    """No gradient reaches the optimizer for some layers at the beginning of training.
+
+    Args:
+        layers: {'head.prototypes': dict(steps=313), 'backbone.conv1': dict(epochs=2)}: a prefix of parameter names ->
+            how long it is frozen, in optimizer steps or epochs; 'all': to the end.
+    """
+
+    def __init__(self, layers: Mapping[str, Any]) -> None:
+        for name, length in layers.items():
+            right = isinstance(length, Mapping) and len(length) == 1 and set(length) <= {'steps', 'epochs'}
+            if not (right or length == 'all'):
+                raise ValueError(
+                    f"FreezeHook.layers['{name}'] is dict(steps=n), dict(epochs=n) or 'all', got {length!r}."
+                )
+        self.layers = dict(layers)
+
+    def before_train(self, runner: Any) -> None:
+        names = dict(unwrap(runner.model).named_parameters())
+        self.parameters = {
+            layer: [p for n, p in names.items() if f'{n}.'.startswith(f'{layer}.')] for layer in self.layers
+        }
+        for layer, found in self.parameters.items():
+            if not found:
+                known = sorted({prefix for name in names for prefix in _prefixes(name)})
+                near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
+                raise ValueError(
+                    f"FreezeHook: the model has no parameters under '{layer}'. Did you mean {near or known[:8]}?"
+                )
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        step = current_step(runner, batch_idx)
+        frozen = [layer for layer, length in self.layers.items() if step < self._steps(length, runner)]
+        runner.optim_wrapper.frozen = [p for layer in frozen for p in self.parameters[layer]]
+
+    @staticmethod
+    def _steps(length: Any, runner: Any) -> float:
+        if length == 'all':
+            return math.inf
+        return length['steps'] if 'steps' in length else length['epochs'] * steps_per_epoch(runner)
+
+
+def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None) -> None:
+    """Before training: ValueError for a momentum target or a queue that nothing moves, or a head that the batch does not fit.
+
+    ``batch``: rows that a head sees at a time, those of all ranks; None if unknown.
+    """
+    movers = [type(hook).__name__ for hook in hooks if getattr(hook, 'moves_target', False)]
+    if hasattr(getattr(model, 'target', None), 'update') and len(movers) != 1:
+        raise ValueError(
+            f'model.target is a {type(model.target).__name__}, which exactly one hook must move; there are '
+            f'{len(movers)} ({", ".join(movers) or "it would keep its start values for ever"}). '
+            + ('Remove all but one.' if movers else "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')).")
+        )
+    queue = _queue(model)
+    starters = any(getattr(hook, 'enables_queue', False) for hook in hooks)
+    if queue is not None and hasattr(queue, 'enable') and not queue.enabled and not starters:
+        raise ValueError(
+            "The queue of model.head would never be used. Add default_hooks=dict(queue=dict(type='QueueHook', start_epoch=15)), "
+            'or set queue_length=0.'
+        )
+    if batch and hasattr(getattr(model, 'head', None), 'check_batch'):
+        model.head.check_batch(batch)
+
+
+def _queue(model: nn.Module) -> nn.Module | None:
+    return getattr(getattr(model, 'head', None), 'queue', None)
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split('.')
+    return ['.'.join(parts[:n]) for n in range(1, len(parts) + 1)]

@@ -1,0 +1,159 @@
+"""When targets move, queues begin, and layers are frozen."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmkernel.engine import FreezeHook, MomentumUpdateHook, QueueHook, WarmupCosineLR, load_config, train
+from mmkernel.engine.clocks import check_clocks, current_step, momentum_at
+from mmkernel.models import MomentumTarget, build_model
+from mmkernel.registry import HOOKS
+
+PARTS = dict(
+    backbone=dict(type='TIMMBackbone', model_name='resnet18', small_images=True, in_channels=1, layers=(1, 1, 1, 1),
+                  channels=(4, 4, 8, 8)),
+    neck=dict(type='MLPNeck', dims=(8, 6)),
+    data_preprocessor=dict(type='ViewPreprocessor'),
+)  # fmt: skip
+PREDICTION = dict(
+    type='JointEmbedding', **PARTS, predictor=dict(type='MLPNeck', dims=(8, 6)),
+    target=dict(type='MomentumTarget'), head=dict(type='CosinePredictionHead'),
+)  # fmt: skip
+CODES = dict(type='JointEmbedding', **PARTS, head=dict(type='SinkhornCodesHead', num_prototypes=5, queue_length=16))
+
+
+@HOOKS.register_module(force=True)
+class Watch(Hook):
+    """The parameters after each iteration."""
+
+    seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen.append({name: p.detach().clone() for name, p in runner.model.named_parameters()})
+
+
+def config(tmp_path, repository, model, **hooks):
+    cfg = load_config(
+        repository / 'tests/test_engine/tiny_config.py', {'log_level': 'ERROR', 'train_cfg.max_epochs': 2}
+    )
+    cfg.work_dir, cfg.model = str(tmp_path), {k: v for k, v in model.items() if k != 'data_preprocessor'}
+    cfg.data_preprocessor = model['data_preprocessor']
+    cfg.default_hooks.update(hooks)
+    return cfg
+
+
+def test_the_momentum_curve():
+    assert momentum_at(0, 100, 0.9, 1.0) == pytest.approx(0.9)
+    assert momentum_at(50, 100, 0.9, 1.0) == pytest.approx(0.95)
+    assert momentum_at(100, 100, 0.9, 1.0) == 1.0
+    assert momentum_at(30, 100, 0.99, 1.0) == pytest.approx(1 - 0.5 * (1 + math.cos(math.pi * 0.3)) * 0.01)  # MoCo v3's
+    assert momentum_at(50, 100, 0.999, 1.0, 'constant') == 0.999
+
+
+def test_steps_are_counted_by_windows():
+    wrapper = SimpleNamespace(_accumulative_counts=3)
+    runner = SimpleNamespace(epoch=2, train_dataloader=range(8), optim_wrapper=wrapper)
+    assert [current_step(runner, i) for i in range(8)] == [6, 6, 6, 7, 7, 7, 8, 8]
+
+
+@pytest.mark.parametrize('accumulation', [1, 3])
+def test_the_target_moves_once_per_real_step(tmp_path, repository, monkeypatch, accumulation):
+    calls, update = [], MomentumTarget.update
+    monkeypatch.setattr(MomentumTarget, 'update', lambda self, m: (calls.append(m), update(self, m))[1])
+    cfg = config(tmp_path, repository, PREDICTION, momentum=dict(type='MomentumUpdateHook', momentum=0.5))
+    cfg.optim_wrapper.accumulative_counts = accumulation
+    cfg.optim_wrapper.optimizer.weight_decay = 0.1
+    train(cfg)
+    K = 2 * -(-8 // accumulation)
+    assert calls == pytest.approx([momentum_at(k, K, 0.5, 1.0) for k in range(K)])
+    if accumulation == 1:
+        (tmp_path / 'epoch_2.pth').unlink()
+        before = len(calls)
+        train(cfg, resume=True)
+        assert calls[before:] == calls[8:before]  # the second epoch again
+
+
+def test_a_momentum_target_has_exactly_one_hook(tmp_path, repository):
+    with pytest.raises(
+        ValueError, match=r'exactly one hook must move; there are 0 .*Add default_hooks=dict\(momentum='
+    ):
+        train(config(tmp_path, repository, PREDICTION))
+    hook = dict(type='MomentumUpdateHook')
+    with pytest.raises(ValueError, match='there are 2 .*Remove all but one'):
+        train(config(tmp_path, repository, PREDICTION, momentum=hook, again=hook))
+
+
+def test_a_hook_without_its_part(tmp_path, repository):
+    model = {**PREDICTION, 'target': dict(type='StopGradientTarget')}
+    with pytest.raises(ValueError, match='MomentumUpdateHook has nothing to move: model.target is StopGradientTarget'):
+        train(config(tmp_path, repository, model, momentum=dict(type='MomentumUpdateHook')))
+    with pytest.raises(ValueError, match='QueueHook has no queue to start'):
+        train(config(tmp_path, repository, model, queue=dict(type='QueueHook')))
+
+
+def test_a_queue_begins_with_its_epoch(tmp_path, repository):
+    with pytest.raises(ValueError, match='would never be used. Add default_hooks=dict'):
+        train(config(tmp_path, repository, CODES))
+    runner = train(config(tmp_path, repository, CODES, queue=dict(type='QueueHook', start_epoch=1)))
+    assert int(runner.model.head.queue.stored) == 16
+    late = train(config(tmp_path / 'late', repository, CODES, queue=dict(type='QueueHook', start_epoch=2)))
+    assert int(late.model.head.queue.stored) == 0
+
+
+def test_more_prototypes_than_rows_is_an_error_before_training():
+    model = build_model(dict(model=CODES))
+    with pytest.raises(ValueError, match='5 prototypes for 4 rows of a batch and 0 of the queue'):
+        check_clocks(
+            build_model(dict(model={**CODES, 'head': dict(type='SinkhornCodesHead', num_prototypes=5)})), [], 4
+        )
+    with pytest.raises(ValueError, match='length 16 is no multiple of the global batch of 5'):
+        check_clocks(model, [QueueHook()], 5)
+
+
+def test_layers_are_frozen_for_their_own_lengths(tmp_path, repository):
+    layers = {'head.prototypes': dict(steps=3), 'neck': dict(epochs=1), 'backbone.conv1': 'all'}
+    cfg = config(tmp_path, repository, {**CODES, 'head': dict(type='SinkhornCodesHead', num_prototypes=5)})
+    cfg.default_hooks.update(freeze=dict(type='FreezeHook', layers=layers))
+    cfg.optim_wrapper.optimizer.weight_decay = 0.1
+    cfg.custom_hooks = [dict(type='Watch')]
+    Watch.seen = []
+    train(cfg)
+    moved = {name: [i + 1 for i, (a, b) in enumerate(zip(Watch.seen, Watch.seen[1:], strict=False))
+                    if not torch.equal(a[name], b[name])] for name in Watch.seen[0]}  # fmt: skip
+    assert moved['head.prototypes.weight'][:1] == [3]
+    assert moved['neck.0.weight'][:1] == [8]
+    assert moved['backbone.conv1.weight'] == []
+    assert moved['backbone.layer1.0.conv1.weight'][:1] == [1]  # step 0 has learning rate 0
+
+
+def test_a_mistyped_layer(tmp_path, repository):
+    cfg = config(tmp_path, repository, PREDICTION, momentum=dict(type='MomentumUpdateHook'))
+    cfg.default_hooks.update(freeze=dict(type='FreezeHook', layers={'backbon.conv1': 'all'}))
+    with pytest.raises(ValueError, match=r"no parameters under 'backbon.conv1'. Did you mean \['backbone.conv1"):
+        train(cfg)
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: FreezeHook({'neck': 3}), "dict.steps=n., dict.epochs=n. or 'all', got 3"),
+        (lambda: MomentumUpdateHook(momentum=1.5), 'fractions of the target that are kept'),
+        (lambda: MomentumUpdateHook(schedule='linear'), "schedule is one of 'cosine', 'constant'"),
+    ],
+)
+def test_settings_without_meaning(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_group_can_keep_its_learning_rate():
+    a, b = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([dict(params=[a]), dict(params=[b], fixed_lr=True)], lr=0.5)
+    schedule = WarmupCosineLR(optimizer, total_steps=10)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert [group['lr'] for group in optimizer.param_groups] == [pytest.approx(0.25), 0.5]
