@@ -7,6 +7,6 @@ from mmkernel.losses.pairs import mean_over_pairs
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 
 __all__ = [
-    'alignment', 'cluster_cross_entropy', 'in_batch_info_nce', 'mean_over_pairs', 'nt_xent', 'queue_info_nce', 'sinkhorn', 'spherical_kmeans',
-    'squared_distance', 'swapped_prediction', 'uniformity',
+    'alignment', 'cluster_cross_entropy', 'in_batch_info_nce', 'mean_over_pairs', 'nt_xent', 'queue_info_nce',
+    'sinkhorn', 'spherical_kmeans', 'squared_distance', 'swapped_prediction', 'uniformity',
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Encoders, targets, heads, and the model that composes them."""
 
 from mmkernel.models.backbones import TIMMBackbone
+from mmkernel.models.contexts import MaskedConvContext
 from mmkernel.models.critics import ConcatenatedCritic, SeparableCritic
 from mmkernel.models.decorrelation import DBN, ShuffledDBN
 from mmkernel.models.embeddings import Embeddings
@@ -12,6 +13,7 @@ from mmkernel.models.heads import (
     InfoNCEHead,
     KernelMMDHead,
     MutualInformationHead,
+    PredictiveCodingHead,
     SinkhornCodesHead,
     SumHead,
     VarianceCovarianceHead,
@@ -26,7 +28,7 @@ from mmkernel.models.targets import MomentumTarget, OnlineTarget, StopGradientTa
 __all__ = [
     'DBN', 'ClusterHead', 'ConcatenatedCritic', 'CosinePredictionHead', 'CrossCorrelationHead', 'Embeddings',
     'FeatureQueue', 'Head', 'IdentityNeck', 'InfoNCEHead', 'JointEmbedding', 'KernelMMDHead', 'MLPNeck',
-    'MomentumTarget', 'MutualInformationHead', 'OnlineTarget', 'SeparableCritic', 'ShuffledDBN',
-    'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone', 'VarianceCovarianceHead',
-    'ViewPreprocessor', 'WhiteningHead', 'build_model',
+    'MaskedConvContext', 'MomentumTarget', 'MutualInformationHead', 'OnlineTarget', 'PredictiveCodingHead',
+    'SeparableCritic', 'ShuffledDBN', 'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone',
+    'VarianceCovarianceHead', 'ViewPreprocessor', 'WhiteningHead', 'build_model',
 ]  # fmt: skip

