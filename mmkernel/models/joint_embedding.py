@@ -126,9 +126,8 @@ class JointEmbedding(BaseModel):
 
 def _allow_missing_target(model: nn.Module, keys: Any) -> None:
     """Weights without a target's are complete: loading the online encoder started the target from it."""
-    own = {f'target.{key}' for key in model.target.state_dict()}
-    if own <= set(keys.missing_keys):
-        keys.missing_keys[:] = [key for key in keys.missing_keys if key not in own]
+    if {f'target.{name}' for name, _ in model.target.named_parameters()} <= set(keys.missing_keys):
+        keys.missing_keys[:] = [key for key in keys.missing_keys if not key.startswith('target.')]
 
 
 def build_model(cfg: Any) -> nn.Module:

@@ -91,3 +91,42 @@ def test_frozen_parameters_stay_and_state_round_trips(golden):
 def test_negative_settings_are_refused():
     with pytest.raises(ValueError, match='lr=-1'):
         LARS([torch.nn.Parameter(torch.ones(1))], lr=-1)
+
+
+def separate(p, g, lr, decay, eta, clip, eps=1e-8):
+    """One step of the ratio with separate norms, written out (momentum buffer still zero)."""
+    if p.norm() == 0 or g.norm() == 0:
+        return p - lr * g
+    ratio = eta * p.norm() / (g.norm() + decay * p.norm() + eps)
+    return p - lr * (min(ratio / lr, torch.ones(())) if clip else ratio) * (g + decay * p)
+
+
+@pytest.mark.parametrize('clip', [False, True])
+@pytest.mark.parametrize('eta', [1e-3, 2.0])
+def test_separate_norms_scale_every_parameter(clip, eta):
+    torch.manual_seed(0)
+    values = [torch.randn(4, 3), torch.randn(5), torch.zeros(3), torch.randn(2)]
+    gradients = [torch.randn(4, 3), torch.randn(5), torch.ones(3), torch.zeros(2)]
+    parameters = [torch.nn.Parameter(v.clone()) for v in values]
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = g.clone()
+    LARS(
+        parameters, lr=0.3, weight_decay=0.1, trust_coefficient=eta, norms='separate', scale_all=True, clip=clip
+    ).step()
+    for p, v, g in zip(parameters, values, gradients, strict=True):
+        torch.testing.assert_close(p.detach(), separate(v, g, 0.3, 0.1, eta, clip))
+
+
+def test_separate_norms_without_biases_and_at_learning_rate_zero():
+    weight, bias = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
+    weight.grad, bias.grad = torch.ones(2, 2), torch.ones(2)
+    optimizer = LARS([weight, bias], lr=0.0, weight_decay=0.1, norms='separate', clip=True)
+    optimizer.step()
+    assert torch.isfinite(optimizer.state[weight]['momentum_buffer']).all()
+    torch.testing.assert_close(weight.detach(), torch.ones(2, 2))
+    torch.testing.assert_close(optimizer.state[bias]['momentum_buffer'], torch.ones(2))
+
+
+def test_unknown_norms_are_refused():
+    with pytest.raises(ValueError, match="LARS.norms is 'joint'"):
+        LARS([torch.nn.Parameter(torch.ones(1))], lr=1, norms='both')
