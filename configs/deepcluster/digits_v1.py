@@ -2,7 +2,7 @@
 
 python tools/train.py configs/deepcluster/digits_v1.py
 No published result. Not run here.
-Clusters stay for four epochs: in one, a new classifier sees 22 batches, too few to learn anything.
+Small batches, clusters that stay for two epochs and a fast classifier: it starts anew with each clustering.
 """
 
 _base_ = '../_base_/digits_recipe.py'
@@ -12,6 +12,9 @@ model = dict(
     head=dict(type='ClusterHead', num_clusters=(60,), temperature=1.0, normalize=False, classifier='linear'),
     batching='all',
 )
-train_dataloader = dict(batch_size=64, sampler=dict(type='BalancedSampler'))
-default_hooks = dict(cluster=dict(type='ClusterHook', features='backbone', iterations=20, interval=4, pca_dim=32))
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'head.classifiers': dict(lr_mult=10.0, momentum=0.0)}))
+train_dataloader = dict(batch_size=32, sampler=dict(type='BalancedSampler'))
+default_hooks = dict(cluster=dict(type='ClusterHook', features='backbone', iterations=20, interval=2, pca_dim=32))
+optim_wrapper = dict(
+    optimizer=dict(lr=0.4),
+    paramwise_cfg=dict(custom_keys={'head.classifiers': dict(lr_mult=10.0, momentum=0.0)}),
+)

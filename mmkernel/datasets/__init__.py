@@ -1,6 +1,8 @@
 """Data: sources of images, the views made of them, and the order in which they come."""
 
+from .autoaugment import AutoAugment
 from .binaries import CIFAR10, CIFAR100, STL10
+from .corruptions import ColorDrop, Cutout, PaddedCrop, RandomRotation, Sobel
 from .crops import CenterCrop, CenterView, RandomResizedCrop
 from .digits import Digits
 from .draws import generator
@@ -15,8 +17,9 @@ from .training import EvaluationDataset, ViewDataset, check_dataloader
 from .views import PatchView, View
 
 __all__ = [
-    'CIFAR10', 'CIFAR100', 'STL10', 'BalancedSampler', 'CenterCrop', 'CenterView', 'ColorJitter', 'CorruptImageError', 'Digits',
-    'EpochSampler', 'EvaluationDataset', 'GaussianBlur', 'GaussianNoise', 'ImageFolder', 'ImageNet', 'NpzPack',
-    'Operation', 'PatchView', 'RandomAffine', 'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop',
-    'Solarize', 'Source', 'View', 'ViewDataset', 'check_dataloader', 'decode', 'generator',
+    'CIFAR10', 'CIFAR100', 'STL10', 'AutoAugment', 'BalancedSampler', 'CenterCrop', 'CenterView', 'ColorDrop',
+    'ColorJitter', 'CorruptImageError', 'Cutout', 'Digits', 'EpochSampler', 'EvaluationDataset', 'GaussianBlur',
+    'GaussianNoise', 'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'PaddedCrop', 'PatchView', 'RandomAffine',
+    'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel', 'Solarize',
+    'Source', 'View', 'ViewDataset', 'check_dataloader', 'decode', 'generator',
 ]  # fmt: skip
