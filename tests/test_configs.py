@@ -61,7 +61,7 @@ def test_the_recipe_of_the_paper():
     assert head.alignment_weight / cfg.model.neck.dims[-1] == pytest.approx(1.22, abs=0.005)
 
 
-@pytest.mark.parametrize('path', [p for p in CONFIGS if re.search(r'_q\d+\.py$', p.name)], ids=name)
+@pytest.mark.parametrize('path', [p for p in CONFIGS if re.search(r'(sfrik|kernels)/.*_q\d+\.py$', str(p))], ids=name)
 def test_weight_per_squared_distance_does_not_depend_on_the_width(path):
     cfg = Config.fromfile(path)
     per_distance = cfg.model.head.alignment_weight / cfg.model.neck.dims[-1]

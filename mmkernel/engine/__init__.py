@@ -20,6 +20,7 @@ from .lars import LARS
 from .launch import init_processes
 from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
 from .options import OptionsAction
+from .parameter_rates import VectorRateConstructor
 from .random_state import seed_everything
 from .runner import Runner
 from .scaling import effective_batch, lr_factor
@@ -27,9 +28,10 @@ from .schedule import WarmupCosineLR
 from .training import default_work_dir, main, train
 
 __all__ = [
-    'LARS', 'CheckpointError', 'CheckpointHook', 'ClusterHook', 'CommitHook', 'ConfigError', 'FreezeHook', 'LoadReport',
-    'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError', 'OptionsAction', 'PretrainOptimWrapper',
-    'QueueHook', 'Runner', 'SeedHook', 'WarmupCosineLR', 'check_config', 'default_work_dir', 'dry_run',
-    'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint', 'load_config', 'load_weights',
-    'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train', 'weights_of', 'write_checkpoint',
+    'LARS', 'CheckpointError', 'CheckpointHook', 'ClusterHook', 'CommitHook', 'ConfigError', 'FreezeHook',
+    'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError', 'OptionsAction',
+    'PretrainOptimWrapper', 'QueueHook', 'Runner', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR',
+    'check_config', 'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint',
+    'load_checkpoint', 'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything',
+    'set_option', 'train', 'weights_of', 'write_checkpoint',
 ]  # fmt: skip

@@ -1,0 +1,9 @@
+"""Decorrelated batch norm, ResNet-18 with a small stem, q = 512, CIFAR-10 (Hua et al., ICCV 2021).
+
+python tools/train.py configs/dbn/cifar10_dbn.py
+No published result at hand for this recipe. Not run here.
+"""
+
+_base_ = 'cifar10_shuffled_dbn.py'
+
+model = dict(neck=dict(last_norm=dict(type='DBN')))

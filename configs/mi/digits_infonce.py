@@ -1,0 +1,16 @@
+"""InfoNCE bound on the mutual information of two views, digits (Poole et al., ICML 2019). A recipe of ours.
+
+python tools/train.py configs/mi/digits_infonce.py
+No published result. Not run here.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    neck=dict(dims=(256, 128)),
+    head=dict(
+        type='MutualInformationHead',
+        bound='infonce',
+        critic=dict(type='SeparableCritic', dims=(), normalize=True, temperature=0.2),
+    ),
+)

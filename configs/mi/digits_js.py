@@ -1,0 +1,9 @@
+"""Jensen-Shannon bound on the mutual information of two views, digits (Poole et al., ICML 2019). A recipe of ours.
+
+python tools/train.py configs/mi/digits_js.py
+No published result. Not run here.
+"""
+
+_base_ = 'digits_infonce.py'
+
+model = dict(head=dict(bound='js'))

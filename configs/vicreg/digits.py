@@ -1,0 +1,9 @@
+"""VICReg, q = 256, scikit-learn's digits (Bardes et al., ICLR 2022). A recipe of ours, under a minute on two cores.
+
+python tools/train.py configs/vicreg/digits.py
+No published result. Not run here.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(head=dict(type='VarianceCovarianceHead'))

@@ -1,0 +1,20 @@
+"""Variance and covariance terms added to BYOL (Bardes et al., ICLR 2022, table 4), digits. A recipe of ours.
+
+python tools/train.py configs/vicreg/digits_byol_plus_moments.py
+No published result. Not run here.
+"""
+
+_base_ = '../byol/digits.py'
+
+model = dict(
+    head=dict(
+        _delete_=True,
+        type='SumHead',
+        heads=dict(
+            prediction=dict(type='CosinePredictionHead', weight=2.0),
+            moments=dict(
+                type='VarianceCovarianceHead', invariance_weight=0.0, variance_weight=1.0, covariance_weight=0.04
+            ),
+        ),
+    )
+)

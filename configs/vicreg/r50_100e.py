@@ -1,0 +1,11 @@
+"""VICReg, ResNet-50, q = 8192, 100 epochs with batch 512, the example of the official repository (Bardes et al., ICLR 2022).
+
+bash tools/dist_train.sh configs/vicreg/r50_100e.py 8
+Published: 68.6 % linear top-1 after 100 epochs, in the paper's ablations (another batch size). Not run here.
+"""
+
+_base_ = 'r50_1000e.py'
+
+train_dataloader = dict(batch_size=64)
+train_cfg = dict(max_epochs=100)
+optim_wrapper = dict(optimizer=dict(lr=0.3))  # x 512 / 256 = 0.6

@@ -1,0 +1,26 @@
+"""W-MSE 2, ResNet-18, q = 128, 100 classes of ImageNet in data/imagenet100 (Ermolov et al., ICML 2021).
+
+python tools/train.py configs/wmse/r18_in100_2views.py
+No published result at hand for this recipe. Not run here.
+Whitening is per process: with several, batch_size is that of each and holds whole sub-batches.
+"""
+
+_base_ = ['../_base_/imagenet_strong_views.py', '../_base_/runtime.py']
+
+model = dict(
+    type='JointEmbedding',
+    backbone=dict(type='TIMMBackbone', model_name='resnet18'),
+    neck=dict(type='MLPNeck', dims=(1024, 128), last_bias=True),
+    neck_batching='all',
+    head=dict(type='WhiteningHead', method='cholesky', sub_batch_size=256, distance='cosine'),
+)
+num_samples = 126689
+train_dataloader = dict(batch_size=512, dataset=dict(source=dict(root='data/imagenet100')))
+evaluation = dict(train=dict(root='data/imagenet100'), test=dict(root='data/imagenet100'))
+train_cfg = dict(by_epoch=True, max_epochs=240)
+optim_wrapper = dict(type='PretrainOptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))
+lr_scaling = None
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=500),
+    dict(type='MultiStepLR', milestones=[190, 215], gamma=0.2),
+]

@@ -1,0 +1,9 @@
+"""W-MSE 4, ResNet-18, q = 128, 100 classes of ImageNet in data/imagenet100 (Ermolov et al., ICML 2021).
+
+python tools/train.py configs/wmse/r18_in100_4views.py
+No published result at hand for this recipe. Not run here.
+"""
+
+_base_ = 'r18_in100_2views.py'
+
+train_dataloader = dict(batch_size=256, dataset=dict(views=dict(first=dict(count=2), second=dict(count=2))))
