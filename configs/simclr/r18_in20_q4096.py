@@ -1,0 +1,9 @@
+"""SimCLR, ResNet-18, q = 4096, 20 % of ImageNet: a baseline of Zheng et al., ICLR 2023 (Chen et al., ICML 2020).
+
+bash tools/dist_train.sh configs/simclr/r18_in20_q4096.py 4
+Published: 46.0 % linear top-1 after 100 epochs. Not run here.
+"""
+
+_base_ = 'r18_in20_q8192.py'
+
+model = dict(neck=dict(dims=(8192, 8192, 4096)))
