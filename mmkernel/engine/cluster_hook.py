@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from torch.utils.data import Dataset
 
 from mmkernel.datasets import EvaluationDataset
 from mmkernel.engine.clustering import features_of, shared_labels, whitened_kmeans
@@ -62,10 +63,10 @@ class ClusterHook(Hook):
                 f"'neck' on one with classifier='linear'. Got features={self.features!r} and {type(head).__name__} with "
                 f'classifier={ {True: "linear", False: "centroids"}.get(getattr(head, "learned", None), "none")!r}.'
             )
-        head.prepare(len(runner.train_dataloader.dataset))
+        head.prepare(len(dataset_of(runner)))
 
     def before_train(self, runner: Any) -> None:
-        head, images = unwrap(runner.model).head, len(runner.train_dataloader.dataset)
+        head, images = unwrap(runner.model).head, len(dataset_of(runner))
         labelled = head.pseudo.labels.shape[1]
         if labelled != images:
             raise ValueError(
@@ -109,7 +110,7 @@ class ClusterHook(Hook):
     def _cluster_features(self, runner: Any, generator: torch.Generator) -> None:
         model, given = unwrap(runner.model), runner.cfg.get('evaluation', {})
         settings = {k: given.get(k) if v is None else v for k, v in self.loading.items()}
-        dataset = EvaluationDataset(runner.train_dataloader.dataset.source, settings['transform'])
+        dataset = EvaluationDataset(dataset_of(runner).source, settings['transform'])
         rows = features_of(model, dataset, self.features, settings['batch_size'] or 256, settings['num_workers'] or 0)
         for h, K in enumerate(model.head.num_clusters):
             seed = int(torch.randint(2**31 - 1, (), generator=generator))
@@ -122,9 +123,16 @@ class ClusterHook(Hook):
             runner.optim_wrapper.optimizer.state.pop(parameter, None)
 
     def _tell_sampler(self, runner: Any) -> None:
-        sampler = runner.train_dataloader.sampler
-        if hasattr(sampler, 'set_labels'):
-            sampler.set_labels(unwrap(runner.model).head.pseudo.labels[0].cpu().numpy())
+        loader = runner.train_dataloader
+        if hasattr(loader.sampler, 'set_labels'):
+            labels = unwrap(runner.model).head.pseudo.labels[0]
+            loader.sampler.set_labels(labels[: len(loader.dataset)].cpu().numpy())
+
+
+def dataset_of(runner: Any) -> Dataset:
+    """The training set, outside of what num_batch_per_epoch makes of it."""
+    dataset = runner.train_dataloader.dataset
+    return getattr(dataset, '_dataset', dataset)
 
 
 def occupied(labels: torch.Tensor) -> tuple[int, ...]:
