@@ -1,0 +1,11 @@
+"""SimCLR with a square cut out of half of the views besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
+
+python tools/train.py configs/simclr/digits_cutout.py
+No published result. Not run here.
+"""
+
+_base_ = 'digits.py'
+
+train_dataloader = dict(
+    dataset=dict(views=dict(both=dict(ops=dict(cutout=dict(type='Cutout', size=0.5, probability=0.5)))))
+)

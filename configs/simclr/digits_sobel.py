@@ -1,0 +1,9 @@
+"""SimCLR with Sobel edges in half of the views besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
+
+python tools/train.py configs/simclr/digits_sobel.py
+No published result. Not run here.
+"""
+
+_base_ = 'digits.py'
+
+train_dataloader = dict(dataset=dict(views=dict(both=dict(ops=dict(sobel=dict(type='Sobel', probability=0.5))))))
