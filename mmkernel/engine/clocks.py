@@ -82,15 +82,15 @@ class QueueHook(Hook):
         self.start_epoch = start_epoch
 
     def before_train(self, runner: Any) -> None:
-        if not hasattr(_queue(unwrap(runner.model)), 'enable'):
+        if not _queues(unwrap(runner.model)):
             raise ValueError(
-                'QueueHook has no queue to start: model.head.queue is None. Set model.head.queue_length, or leave the hook out.'
+                'QueueHook has no queue to start: model.head has none. Set model.head.queue_length, or leave the hook out.'
             )
 
     def before_train_epoch(self, runner: Any) -> None:
-        queue = _queue(unwrap(runner.model))
-        if runner.epoch >= self.start_epoch and not queue.enabled:
-            queue.enable()
+        if runner.epoch >= self.start_epoch:
+            for queue in _queues(unwrap(runner.model)):
+                queue.enable()
 
 
 @HOOKS.register_module()
@@ -148,19 +148,21 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None) -> 
             f'{len(movers)} ({", ".join(movers) or "it would keep its start values for ever"}). '
             + ('Remove all but one.' if movers else "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')).")
         )
-    queue = _queue(model)
     starters = any(getattr(hook, 'enables_queue', False) for hook in hooks)
-    if queue is not None and hasattr(queue, 'enable') and not queue.enabled and not starters:
+    if not starters and not all(queue.enabled for queue in _queues(model)):
         raise ValueError(
             "The queue of model.head would never be used. Add default_hooks=dict(queue=dict(type='QueueHook', start_epoch=15)), "
             'or set queue_length=0.'
         )
-    if batch and hasattr(getattr(model, 'head', None), 'check_batch'):
-        model.head.check_batch(batch)
+    for part in model.modules() if batch else ():
+        if hasattr(part, 'check_batch'):
+            part.check_batch(batch)
 
 
-def _queue(model: nn.Module) -> nn.Module | None:
-    return getattr(getattr(model, 'head', None), 'queue', None)
+def _queues(model: nn.Module) -> list[nn.Module]:
+    """Every queue of the head, also inside a sum of heads."""
+    head = getattr(model, 'head', None)
+    return [part for part in head.modules() if hasattr(part, 'enable')] if isinstance(head, nn.Module) else []
 
 
 def _prefixes(name: str) -> list[str]:

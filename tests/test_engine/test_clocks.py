@@ -157,3 +157,26 @@ def test_a_group_can_keep_its_learning_rate():
         optimizer.step()
         schedule.step()
     assert [group['lr'] for group in optimizer.param_groups] == [pytest.approx(0.25), 0.5]
+
+
+CONTRAST = dict(
+    type='JointEmbedding', **PARTS, target=dict(type='MomentumTarget', shuffle_bn=True, sub_batches=2),
+    head=dict(type='InfoNCEHead', negatives='queue', queue=dict(type='FeatureQueue', length=24)),
+    online_views=(0,), target_views=(1,),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'model, hooks',
+    [
+        (CONTRAST, dict(momentum=dict(type='MomentumUpdateHook', momentum=0.9))),
+        (CODES, dict(queue=dict(type='QueueHook', start_epoch=0))),
+    ],
+    ids=['momentum target with queue', 'prototypes with queue'],
+)
+def test_what_a_method_remembers_survives_a_resume(tmp_path, repository, model, hooks):
+    straight = train(config(tmp_path, repository, model, **hooks)).model.state_dict()
+    (tmp_path / 'epoch_2.pth').unlink()
+    resumed = train(config(tmp_path, repository, model, **hooks), resume=True).model.state_dict()
+    assert all(torch.equal(straight[name], value) for name, value in resumed.items())
+    assert int(resumed['head.queue.stored']) == resumed['head.queue.rows'].shape[1]
