@@ -47,7 +47,8 @@ class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, S: Tensor) -> Tensor:
         values, U = torch.linalg.eigh(S)
-        roots = values.sqrt()
+        resolution = S.shape[-1] * torch.finfo(S.dtype).eps * values[..., -1:]  # rounding may give less, even below 0
+        roots = values.maximum(resolution).sqrt()
         ctx.save_for_backward(U, roots)
         return (U / roots[..., None, :]) @ U.mT
 

@@ -43,6 +43,16 @@ def test_width_and_commit_reach_the_parts():
     assert 'head.heads.white.steps' in model.state_dict()
 
 
+def test_a_queue_inside_is_found_and_its_batch_checked():
+    assert SumHead(dict(moments=VarianceCovarianceHead())).queue is None
+    codes = dict(type='SinkhornCodesHead', num_prototypes=8, queue_length=16)
+    head = MODELS.build(dict(type='SumHead', heads=dict(moments=PARTS['moments'], codes=codes), in_dim=4))
+    assert head.queue is head.heads['codes'].queue
+    head.check_batch(8)
+    with pytest.raises(ValueError, match='16'):
+        head.check_batch(5)
+
+
 def test_bad_names():
     with pytest.raises(ValueError, match='cannot name a head'):
         SumHead(dict(closs=VarianceCovarianceHead()))
