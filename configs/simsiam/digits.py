@@ -7,9 +7,13 @@ No published result. Run here: see model_zoo.md.
 _base_ = '../_base_/digits_recipe.py'
 
 model = dict(
-    neck=dict(dims=(256, 256, 256), last_norm=dict(type='BN', affine=False), bias=False),
+    neck=dict(dims=(256, 256), last_norm=dict(type='BN', affine=False), bias=False),
     predictor=dict(type='MLPNeck', dims=(64, 256), bias=False, last_bias=True),
     target=dict(type='StopGradientTarget'),
     head=dict(type='CosinePredictionHead', weight=0.5),  # the published loss is this minus 1
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(predictor=dict(fixed_lr=True))))
+optim_wrapper = dict(
+    optimizer=dict(lr=2.0),  # x 128 / 256 = 1
+    paramwise_cfg=dict(custom_keys=dict(predictor=dict(fixed_lr=True))),
+)
+param_scheduler = dict(warmup_epochs=1)

@@ -33,16 +33,16 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: i
     scores = scores if scores.dtype == torch.float64 else scores.float()
     least = torch.finfo(scores.dtype).tiny ** 0.8
     row = scores.amax(1)  # (B,) a_b
-    M = (scores - row[:, None]).div_(epsilon)
-    M -= max_over_ranks(M.amax(0))
-    M.exp_()  # (B, K)
+    M = torch.sub(scores, row[:, None])  # (B, K), the one matrix: a second would cost more than all the arithmetic
+    M.div_(epsilon)
+    M.sub_(max_over_ranks(M.amax(0))).exp_()
     u = ((row - max_over_ranks(row.amax())) / epsilon).exp_()  # (B,)
     v = M.new_ones(M.shape[1])  # (K,)
     for _ in range(iterations):
         v = sum_over_ranks(u @ M).clamp_min_(least).reciprocal_()
         u = (M @ v).clamp_min_(least).reciprocal_()
     kept = slice(None) if last is None else slice(M.shape[0] - last, None)
-    return M[kept] * v * u[kept, None]
+    return M[kept].mul_(v).mul_(u[kept, None])
 
 
 def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs: list[tuple[int, int]]) -> Tensor:
