@@ -1,7 +1,7 @@
 """Barlow Twins, q = 256, scikit-learn's digits (Zbontar et al., ICML 2021). A recipe of ours, under a minute on two cores.
 
 python tools/train.py configs/barlow_twins/digits.py
-No published result. Not run here.
+No published result. Run here: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'
