@@ -79,6 +79,11 @@ class ClusterHook(Hook):
             self._cluster(runner, epoch=0)
         self._tell_sampler(runner)
 
+    def before_train_epoch(self, runner: Any) -> None:
+        """A resumed run has no rows of earlier epochs, so neither has a straight one."""
+        if self.features == 'memory':
+            unwrap(runner.model).head.memory.clear()
+
     def after_train_epoch(self, runner: Any) -> None:
         if self.every_n_epochs(runner, self.interval):
             self._cluster(runner, runner.epoch + 1)

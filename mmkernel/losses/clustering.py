@@ -61,6 +61,13 @@ def spherical_kmeans(rows: Tensor, centroids: Tensor, iterations: int = 10) -> t
     return centroids, sum_over_ranks(labels)
 
 
+def random_rows(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` different rows, drawn by rank 0 from a CPU generator, on every rank. ValueError if there are fewer."""
+    check_enough_samples(len(rows), count)
+    chosen = rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
+    return sum_over_ranks(chosen if rank() == 0 else torch.zeros_like(chosen))
+
+
 def check_enough_samples(samples: int, clusters: int) -> None:
     """ValueError if there are more clusters than samples."""
     if clusters > samples:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from mmkernel.distributed import rank, sum_over_ranks
-from mmkernel.losses.clustering import check_enough_samples, cluster_accuracy, cluster_cross_entropy, spherical_kmeans
+from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.models.memory import EpochMemory, SampleLabels
@@ -44,10 +43,8 @@ class ClusterHead(Head):
     ) -> None:
         super().__init__()
         if in_dim is None or not num_clusters or min(num_clusters) < 2:
-            raise ValueError(
-                'ClusterHead needs in_dim (filled in inside a JointEmbedding) and one num_clusters >= 2 per head, got '
-                f'in_dim={in_dim}, num_clusters={tuple(num_clusters)}.'
-            )
+            given = f'in_dim={in_dim}, num_clusters={tuple(num_clusters)}'
+            raise ValueError(f'ClusterHead needs in_dim and one num_clusters >= 2 per head, got {given}.')
         if classifier not in ('centroids', 'linear') or (classifier == 'centroids' and not normalize):
             raise ValueError(
                 "ClusterHead.classifier is 'centroids' (with normalize=True: they live on the sphere) or 'linear', got "
@@ -65,8 +62,9 @@ class ClusterHead(Head):
         labels = self.pseudo.of(embeddings.sample_index)  # (heads, B)
         z = self._points(embeddings.online)  # (V, B, q)
         scores = [classifier(z) / self.temperature for classifier in self.classifiers]  # heads x (V, B, K)
-        entropy = torch.stack([cluster_cross_entropy(s, y) for s, y in zip(scores, labels, strict=True)]).mean()
-        accuracy = torch.stack([cluster_accuracy(s, y) for s, y in zip(scores, labels, strict=True)]).mean()
+        pairs = list(zip(scores, labels, strict=True))
+        entropy = torch.stack([clustering.cluster_cross_entropy(s, y) for s, y in pairs]).mean()
+        accuracy = torch.stack([clustering.cluster_accuracy(s, y) for s, y in pairs]).mean()
         if not self.learned and torch.is_grad_enabled():
             self._staged.append((embeddings.sample_index, z.detach()))
         return {'loss_cluster': entropy, 'cross_entropy': entropy.detach(), 'accuracy': accuracy}
@@ -79,7 +77,7 @@ class ClusterHead(Head):
 
     def prepare(self, num_samples: int) -> None:
         """Before the run: labels (none yet) and memory as large as the data set."""
-        check_enough_samples(num_samples, max(self.num_clusters))
+        clustering.check_enough_samples(num_samples, max(self.num_clusters))
         self.pseudo.prepare(num_samples)
         if not self.learned:
             self.memory.prepare(num_samples, like=self.classifiers[0].weight)
@@ -90,15 +88,13 @@ class ClusterHead(Head):
 
     def cluster(self, generator: Generator, iterations: int = 10) -> None:
         """Spherical k-means of the memory from random rows; its centroids become the classifiers. Clears the memory."""
-        index = self.memory.index()
-        for h, classifier in enumerate(self.classifiers):
-            check_enough_samples(len(index), self.num_clusters[h])
+        for h, (classifier, K) in enumerate(zip(self.classifiers, self.num_clusters, strict=True)):
             rows = self.memory.rows(h)
-            start = rows[torch.randperm(len(rows), generator=generator)[: self.num_clusters[h]].to(rows.device)]
-            start = sum_over_ranks(start if rank() == 0 else torch.zeros_like(start))
-            centroids, labels = spherical_kmeans(rows, start, iterations)
+            centroids, labels = clustering.spherical_kmeans(
+                rows, clustering.random_rows(rows, K, generator), iterations
+            )
             classifier.weight.data.copy_(centroids)
-            self.pseudo.set(h, index, labels)
+            self.pseudo.set(h, self.memory.index(), labels)
         self.memory.clear()
 
     def reset_classifiers(self, generator: Generator | None = None) -> None:
