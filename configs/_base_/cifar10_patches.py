@@ -11,6 +11,7 @@ train_dataloader = dict(
                 count=49,
                 size=8,
                 grid=(7, 7),
+                stride=4,
                 parent=dict(
                     size=32,
                     crop=dict(

@@ -10,6 +10,7 @@ train_dataloader = dict(
                 count=9,
                 size=8,
                 grid=(3, 3),
+                stride=4,
                 parent=dict(
                     size=16,
                     crop=dict(

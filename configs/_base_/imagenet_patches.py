@@ -12,6 +12,7 @@ train_dataloader = dict(
                 count=49,
                 size=64,
                 grid=(7, 7),
+                stride=32,
                 parent=dict(
                     size=256,
                     crop=dict(

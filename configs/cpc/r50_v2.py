@@ -19,7 +19,8 @@ train_dataloader = dict(
             patches=dict(
                 count=36,
                 size=80,
-                grid=(6, 6),  # stride (260 - 80) / 5 = 36
+                grid=(6, 6),
+                stride=36,
                 parent=dict(size=260),
                 ops=dict(part=None, drop=dict(type='ColorDrop', keep=1), flip=dict(type='RandomFlip', probability=0.5)),
             ),

@@ -79,9 +79,9 @@ class View:
 class PatchView:
     """``count`` patches of one shared parent crop.
 
-    The parent (``parent=dict(size, crop, ops)``) is cut into grid = (rows, columns) patches of ``size``, spread evenly
-    and overlapping where they must, each shifted down and right by 0 .. ``jitter`` pixels. All come in row-major order;
-    fewer are picked at random, in random order. Then each patch has its own ``ops``.
+    The parent (``parent=dict(size, crop, ops)``) is cut into grid = (rows, columns) patches of ``size``, ``stride`` pixels
+    apart (None: spread evenly, overlapping where they must), each shifted down and right by 0 .. ``jitter`` pixels. All
+    come in row-major order; fewer are picked at random, in random order. Then each patch has its own ``ops``.
     Gidaris et al., OBoW, CVPR 2021 (3x3 patches of 96 out of 256, jitter 24); CPC's grid is jitter=0 and every patch.
     """
 
@@ -93,6 +93,7 @@ class PatchView:
         grid: tuple[int, int] = (3, 3),
         jitter: int = 0,
         ops: dict[str, dict | None] | None = None,
+        stride: int | None = None,
     ) -> None:
         self.rows, self.columns = height_width(grid)
         if not 1 <= count <= self.rows * self.columns:
@@ -103,6 +104,7 @@ class PatchView:
         if unknown := sorted(set(parent) - {'size', 'crop', 'ops'}):
             raise TypeError(f'parent takes size, crop and ops, got {", ".join(unknown)}')
         self.count, self.size, self.jitter, self.chain = count, height_width(size), jitter, Chain(None, None, ops)
+        self.stride = stride
 
     def draw(
         self, streams: Streams, height: int, width: int
@@ -121,6 +123,13 @@ class PatchView:
                 'make size or jitter smaller, or parent.size larger'
             )
         step_down, step_right = free[0] // max(self.rows - 1, 1), free[1] // max(self.columns - 1, 1)
+        if self.stride is not None:
+            if self.stride > min(step_down, step_right):
+                raise ValueError(
+                    f'a {self.rows}x{self.columns} grid of patches of {self.size} with stride {self.stride} does not fit '
+                    f'into a parent of {(height, width)}; the largest stride is {min(step_down, step_right)}'
+                )
+            step_down = step_right = self.stride
         shifts = rng.integers(self.jitter + 1, size=(self.rows * self.columns, 2)).tolist()
         corners = [
             (step_down * (k // self.columns) + shifts[k][0], step_right * (k % self.columns) + shifts[k][1])

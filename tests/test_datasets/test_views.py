@@ -66,6 +66,16 @@ def test_a_full_grid_without_jitter_is_row_major():
     assert view.draw(streams, 300, 300)[1] == [(32 * r, 32 * c) for r in range(7) for c in range(7)]
 
 
+def test_a_grid_with_a_stride():
+    parent = dict(size=20, crop=dict(type='RandomResizedCrop'))
+    view = PatchView(count=6, size=8, parent=parent, grid=(2, 3), stride=5)
+    drawn = view.draw(streams, 30, 30)
+    assert drawn[1] == [(5 * r, 5 * c) for r in range(2) for c in range(3)]
+    assert str(drawn) == str(view.draw(streams, 30, 30))
+    with pytest.raises(ValueError, match='stride 7 does not fit into a parent of .20, 20.; the largest stride is 6'):
+        PatchView(count=6, size=8, parent=parent, grid=(2, 3), stride=7).draw(streams, 30, 30)
+
+
 def test_patches_have_operations_of_their_own(image):
     view = PatchView(count=9, size=16, parent=PARENT, ops=dict(flip=dict(type='RandomFlip')))
     drawn = view.draw(streams, 60, 90)

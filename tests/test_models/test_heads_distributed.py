@@ -25,7 +25,9 @@ HEADS = [
     dict(type='InfoNCEHead', temperature=0.2),
     dict(type='InfoNCEHead', temperature=0.2, negatives='targets'),
     dict(type='InfoNCEHead', temperature=0.2, negatives='queue', queue=dict(type='FeatureQueue', length=32, views=3)),
-    dict(type='PredictiveCodingHead', steps=1, directions=('right', 'left'), grid=(1, 3), context=dict(dim=8, blocks=2)),
+    dict(
+        type='PredictiveCodingHead', steps=1, directions=('right', 'left'), grid=(1, 3), context=dict(dim=8, blocks=2)
+    ),
     dict(type='SinkhornCodesHead', num_prototypes=6),
     dict(type='SinkhornCodesHead', num_prototypes=20, epsilon=0.02, queue_length=32, queue_views=3),
     dict(type='VarianceCovarianceHead'),
