@@ -51,12 +51,13 @@ class LARS(torch.optim.Optimizer):
             raise ValueError(
                 f"LARS.norms is 'joint' (||g + wd p||) or 'separate' (||g|| + wd ||p|| + eps), got {norms!r}."
             )
-        self.norms, self.scale_all, self.clip, self.eps = norms, scale_all, clip, eps
-        super().__init__(params, settings)
+        super().__init__(params, {**settings, 'norms': norms, 'scale_all': scale_all, 'clip': clip, 'eps': eps})
 
-    def scaled(self, parameter: Tensor) -> bool:
-        """Whether decay and the trust ratio apply: by default to matrices and filters, not to biases and norm parameters."""
-        return self.scale_all or parameter.ndim > 1
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # of a checkpoint from before these options
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -66,31 +67,31 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group['params'] if p.grad is not None]
-            weights = [p for p in parameters if self.scaled(p)]
+            weights = [p for p in parameters if group['scale_all'] or p.ndim > 1]
             if weights:
                 self._scale_gradients(weights, group)
             if parameters:
                 self._descend(parameters, group['lr'], group['momentum'])
         return loss
 
-    def _scale_gradients(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+    @staticmethod
+    def _scale_gradients(weights: list[Tensor], group: dict[str, Any]) -> None:
         """g <- r (g + wd p), in place."""
         gradients, decay = [p.grad for p in weights], group['weight_decay']
         weight_norm = torch.stack(torch._foreach_norm(weights))
-        if self.norms == 'joint':
+        if group['norms'] == 'joint':
             if decay:
                 torch._foreach_add_(gradients, weights, alpha=decay)
             update_norm = denominator = torch.stack(torch._foreach_norm(gradients))
         else:
             update_norm = torch.stack(torch._foreach_norm(gradients))
-            denominator = update_norm + decay * weight_norm + self.eps
+            denominator = update_norm + decay * weight_norm + group['eps']
         usable = (weight_norm > 0) & (update_norm > 0)
         ratio = torch.where(usable, group['trust_coefficient'] * weight_norm / denominator, 1.0)
-        if self.clip:
+        if group['clip']:
             ratio = torch.where(usable, (ratio / group['lr']).clamp(max=1), 1.0)  # lr = 0: infinite, so 1
-        if self.norms == 'separate' and decay:  # a parameter without a ratio has no decay either
-            decays = (decay * usable.to(weight_norm)).unbind()
-            torch._foreach_add_(gradients, torch._foreach_mul(weights, list(decays)))
+        if group['norms'] == 'separate' and decay:  # a parameter without a ratio has no decay either
+            torch._foreach_addcmul_(gradients, weights, list((decay * usable.to(weight_norm)).unbind()))
         torch._foreach_mul_(gradients, list(ratio.unbind()))
 
     def _descend(self, parameters: list[Tensor], lr: float, momentum: float) -> None:
