@@ -13,7 +13,7 @@ model = dict(
         heads=dict(
             prediction=dict(type='CosinePredictionHead', weight=2.0),
             moments=dict(
-                type='VarianceCovarianceHead', invariance_weight=0.0, variance_weight=1.0, covariance_weight=0.04
+                type='VarianceCovarianceHead', invariance_weight=0.0, variance_weight=0.1, covariance_weight=0.01
             ),
         ),
     )
