@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,9 +120,8 @@ class ClusterHook(Hook):
         rows = features_of(model, dataset, self.features, settings['batch_size'] or 256, settings['num_workers'] or 0)
         for h, K in enumerate(model.head.num_clusters):
             seed = int(torch.randint(2**31 - 1, (), generator=generator))
-            labels = shared_labels(
-                lambda K=K, seed=seed: whitened_kmeans(rows.numpy(), K, self.pca_dim, self.iterations, seed), len(rows)
-            )
+            make = partial(whitened_kmeans, rows.numpy(), K, self.pca_dim, self.iterations, seed)
+            labels = shared_labels(make, len(rows), model.head.pseudo.labels.device)
             model.head.pseudo.set(h, torch.arange(len(rows)), labels)
         model.head.reset_classifiers(generator)
         for parameter in model.head.classifiers.parameters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterat
     return kmeans.index.search(rows, 1)[1][:, 0]
 
 
-def shared_labels(make: Any, n: int) -> Tensor:
-    """(n,) labels that ``make()`` returns on rank 0, on every rank alike."""
-    labels = torch.from_numpy(np.asarray(make())).long() if rank() == 0 else torch.zeros(n, dtype=torch.long)
-    return sum_over_ranks(labels)
+def shared_labels(make: Callable[[], np.ndarray], n: int, device: torch.device) -> Tensor:
+    """(n,) labels that ``make()`` returns on rank 0, on every rank alike; ``device`` is where collectives work."""
+    labels = torch.from_numpy(make()).long() if rank() == 0 else torch.zeros(n, dtype=torch.long)
+    return sum_over_ranks(labels.to(device))
