@@ -8,7 +8,9 @@ _base_ = '../_base_/digits_recipe.py'
 
 model = dict(
     neck=dict(dims=(256, 64)),
-    head=dict(type='ClusterHead', num_clusters=(60, 60, 60), temperature=0.1),
+    head=dict(type='ClusterHead', num_clusters=(20, 20, 20), temperature=0.1),
     batching='all',
 )
 default_hooks = dict(cluster=dict(type='ClusterHook', features='memory', iterations=10))
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(optimizer=dict(lr=0.4))  # x 64 / 256 = 0.1
