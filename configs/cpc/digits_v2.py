@@ -12,3 +12,6 @@ model = dict(
     neck=dict(norm='LN'),
     head=dict(directions=('down', 'up', 'right', 'left')),
 )
+train_dataloader = dict(batch_size=64)
+train_cfg = dict(max_epochs=12)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=0.01))  # x 64 / 256 = 0.0025
