@@ -106,7 +106,7 @@ def write_between_markers(path: Path, text: str) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found = sorted(ROOT.glob('configs/*/digits*.py'))
+    found = sorted(ROOT.glob('configs/[!_]*/digits*.py'))
     parser.add_argument('--configs', type=Path, nargs='+', default=found, help='default: every digits config')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/compare', help='folder of the runs')
