@@ -23,8 +23,9 @@ AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
 
 def default_work_dir(cfg: Config) -> str:
-    """``work_dirs/<config stem>``."""
-    return str(Path('work_dirs') / Path(cfg.filename or 'run').stem)
+    """``work_dirs/<folder of the config>/<its stem>``: several methods have a config called digits.py."""
+    path = Path(cfg.filename or 'run').resolve()
+    return str(Path('work_dirs') / (path.parent.name if cfg.filename else '') / path.stem)
 
 
 def train(cfg: Config, resume: bool | str = False) -> Runner:
@@ -47,7 +48,7 @@ def train(cfg: Config, resume: bool | str = False) -> Runner:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='train', description='Pretrain an encoder from a config.')
     parser.add_argument('config', help='config file, e.g. configs/kernels/digits_rbf.py')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<method>/<config>)')
     parser.add_argument(
         '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the newest file'
     )

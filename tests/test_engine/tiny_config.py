@@ -11,7 +11,8 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='TinyViews'))
+    dataset=dict(type='TinyViews'),
+)
 train_cfg = dict(max_epochs=4)
 optim_wrapper = dict(optimizer=dict(lr=0.3))
 param_scheduler = dict(warmup_epochs=1)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmkernel.engine import OptionsAction, load_checkpoint, load_config
+from mmkernel.engine import OptionsAction, default_work_dir, load_checkpoint, load_config
 from mmkernel.evaluation import evaluate, report, save_report, untrained_encoder
 
 console = Console()
@@ -28,7 +28,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--stage', choices=('backbone', 'neck'), default='backbone', help='where features are taken')
     parser.add_argument('--seed', type=int, default=0, help='of the untrained encoder and of the probe')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--json', metavar='OUT', help='result file (default: work_dirs/<config name>/<benchmark>.json)')
+    parser.add_argument(
+        '--json', metavar='OUT', help='result file (default: work_dirs/<method>/<config>/<benchmark>.json)'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
     return parser
 
@@ -59,7 +61,7 @@ def publish(
 ) -> None:
     """Print the table, write the JSON, say where."""
     console.print(table)
-    out = args.json or Path(cfg.get('work_dir') or Path('work_dirs') / Path(args.config).stem) / f'{benchmark}.json'
+    out = args.json or Path(cfg.get('work_dir') or default_work_dir(cfg)) / f'{benchmark}.json'
     settings |= dict(stage=args.stage, device=args.device, cfg_options=args.cfg_options)
     checkpoint = args.checkpoint if 'trained encoder' in [row['name'] for row in rows] else None
     path = save_report(out, report(benchmark, rows, args.config, checkpoint, args.seed, **settings))

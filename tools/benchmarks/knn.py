@@ -1,6 +1,6 @@
 """Weighted kNN of a checkpoint, beside raw pixels and the untrained encoder.
 
-python tools/benchmarks/knn.py configs/sfrik/digits_L3.py work_dirs/digits_L3/epoch_N.pth
+python tools/benchmarks/knn.py configs/sfrik/digits_L3.py work_dirs/sfrik/digits_L3/epoch_N.pth
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
 """Linear classifiers on cached features of a checkpoint, beside raw pixels and the untrained encoder.
 
-python tools/benchmarks/linear.py configs/sfrik/digits_L3.py work_dirs/digits_L3/epoch_N.pth
+python tools/benchmarks/linear.py configs/sfrik/digits_L3.py work_dirs/sfrik/digits_L3/epoch_N.pth
 """
 
 import argparse
