@@ -17,7 +17,7 @@ _SMALLEST_SQUARED_DISTANCE = 1e-12
 class LegendreKernel(Kernel):
     """phi(t) = sum_{l=1}^{L} b_l P_l(q; t), b = ``weights``.
 
-    Zheng et al., Self-supervised representation learning by rotation invariant kernels, ICLR 2023, eq. 10; L = 1, 2, 3 there.
+    Zheng et al., Self-supervised learning with rotation-invariant kernels, ICLR 2023; L = 1, 2, 3 there.
     Matches the moments of the embedding to those of the uniform distribution up to order L; b_0 = 0, so the energy is the
     MMD^2 itself. Weights must be >= 0 and not all zero; ``indefinite=True`` admits negative ones on purpose.
     """

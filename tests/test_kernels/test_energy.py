@@ -34,7 +34,7 @@ def test_value_and_gradient_equal_autograd_of_the_textbook_form(monkeypatch, sta
 
 
 def test_moment_forms():
-    """mean t = ||mean z||^2;  mean P_2 = q/(q-1) ||Z'Z/n - I/q||_F^2  (Zheng et al., section 3)."""
+    """mean t = ||mean z||^2;  mean P_2 = q/(q-1) ||Z'Z/n - I/q||_F^2  (Zheng et al., ICLR 2023)."""
     z = cloud(40, 5)
     u = F.normalize(z)
     q = 5

@@ -18,7 +18,7 @@ from mmkernel.registry import KERNELS, MODELS
 class KernelMMDHead(Head):
     """alignment_weight * mean_pairs ||p_i - t_j||^2 + kernel_weight * mean_views (1/N^2) sum_{n,m} phi(z_n.z_m).
 
-    Zheng et al., Self-supervised representation learning by rotation invariant kernels, ICLR 2023. With
+    Zheng et al., Self-supervised learning with rotation-invariant kernels, ICLR 2023. With
     ``RBFKernel``, ``statistic='U'``, ``log=True``: alignment and uniformity, Wang & Isola, ICML 2020.
     All rows are normalised here, so everything lives on the sphere.
 
