@@ -36,11 +36,11 @@ class Source:
 
     def read(self, i: int) -> np.ndarray:
         """Image i as uint8 (H, W, C); CorruptImageError if it cannot be decoded."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} has no read(i), the image of record i.')
 
     def name(self, i: int) -> str:
         """Path or record of image i, for messages."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} has no name(i), what messages call record i.')
 
     def _open(self) -> Any:
         return None
