@@ -47,3 +47,12 @@ def test_reductions():
 def test_one_row_has_no_pairs():
     with pytest.raises(ValueError, match='at least 2 rows'):
         uniformity(torch.ones(1, 3))
+
+
+def test_squared_distance_of_unit_rows_is_two_minus_twice_the_cosine(golden):
+    g = golden('htdt_norm_mse')
+    x, y = (torch.from_numpy(g[f'in_{name}']).requires_grad_() for name in 'xy')
+    value = squared_distance(F.normalize(x), F.normalize(y), 'sample')
+    assert value.item() == pytest.approx(float(g['out_loss']), rel=1e-9)
+    for gradient, name in zip(torch.autograd.grad(value, (x, y)), 'xy', strict=True):
+        np.testing.assert_allclose(gradient, g[f'grad_{name}'], rtol=1e-8, atol=1e-12)

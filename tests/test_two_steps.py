@@ -1,0 +1,76 @@
+"""Every config that is too large to be run here takes two optimizer steps on noise with everything made narrow."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmkernel.datasets.sources import Source
+from mmkernel.engine import load_config, train
+from mmkernel.registry import DATASETS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path for path in ROOT.glob('configs/[!_]*/*.py') if not path.stem.startswith('digits'))
+BATCH, WIDTH = 16, 8
+
+
+@DATASETS.register_module()
+class NoiseImages(Source):
+    """Two batches of 72 x 96 colour noise, each image another grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels, self.classes = np.full(2 * BATCH, -1), []
+
+    def read(self, i: int) -> np.ndarray:
+        noise = np.random.default_rng(i).integers(0, 128, (72, 96, 3))
+        return (noise + 4 * i).astype(np.uint8)
+
+    def name(self, i: int) -> str:
+        return f'noise {i}'
+
+
+NARROW = {
+    'dims': lambda dims: (WIDTH,) * len(dims),
+    'num_prototypes': lambda _: 6,
+    'num_clusters': lambda heads: (4,) * len(heads),
+    'length': lambda _: 2 * BATCH,
+    'queue_length': lambda length: length and 2 * BATCH,
+    'sub_batch_size': lambda size: size and BATCH,
+    'groups': lambda groups: groups and 2,
+    'pca_dim': lambda dim: dim and 4,
+    'hidden': lambda _: WIDTH,
+    'hidden_dim': lambda _: WIDTH,
+}
+
+
+def narrow(node):
+    """The same composition with small widths, everywhere below ``node``."""
+    if isinstance(node, dict):
+        if node.get('type') == 'TIMMBackbone':
+            node.update(model_name='resnet18', channels=(8, 8, 8, 8), layers=(1, 1, 1, 1))
+        for key, value in node.items():
+            node[key] = NARROW[key](value) if key in NARROW and value is not None else narrow(value)
+    elif isinstance(node, (list, tuple)):
+        return type(node)(narrow(item) for item in node)
+    return node
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: f'{path.parent.name}/{path.stem}')
+def test_two_steps(path, tmp_path):
+    cfg = load_config(path)
+    narrow(cfg.model)
+    narrow(cfg.default_hooks)
+    cfg.work_dir = str(tmp_path)
+    cfg.train_dataloader.update(batch_size=BATCH, num_workers=0)
+    cfg.train_dataloader.dataset.source = dict(type='NoiseImages')
+    cfg.train_cfg.max_epochs = 1
+    cfg.optim_wrapper.update(precision='float32', accumulative_counts=1)
+    if 'warmup_epochs' in cfg.param_scheduler:
+        cfg.param_scheduler.warmup_epochs = 0
+    runner = train(cfg)
+    assert runner.iter == 2
+    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
+    assert (tmp_path / 'epoch_1.pth').is_file()
