@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmkernel.registry import OPTIMIZERS
 
+_CHUNK = 2**17  # entries whose update is held at a time: 512 KB stay in the cache
+
 
 @OPTIMIZERS.register_module()
 class LARS(torch.optim.Optimizer):
@@ -27,8 +29,9 @@ class LARS(torch.optim.Optimizer):
         clip: r <- min(r / lr, 1): the step is never longer than plain SGD's. In da Costa et al., JMLR 2022.
         eps: in the denominator of 'separate'.
 
-    Gradients are consumed: after ``step`` those of scaled parameters hold the update, so that nothing of the model's size
-    is allocated beside the momentum buffer.
+    Nothing of the model's size is allocated beside the momentum buffer. Float32 parameters on the CPU are read twice, once
+    for the norms and once for the update; elsewhere the step is made of foreach kernels without synchronisation, and
+    gradients are consumed: those of scaled parameters hold the update afterwards.
     """
 
     def __init__(
@@ -67,40 +70,96 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group['params'] if p.grad is not None]
-            weights = [p for p in parameters if group['scale_all'] or p.ndim > 1]
-            if weights:
-                self._scale_gradients(weights, group)
-            if parameters:
-                self._descend(parameters, group['lr'], group['momentum'])
+            for p in parameters:
+                if 'momentum_buffer' not in self.state[p]:
+                    # zeros_like keeps the strides of p, so channels_last weights stay on the fast path
+                    self.state[p]['momentum_buffer'] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            in_one_pass = [p for p in parameters if _one_pass(p, p.grad, self.state[p]['momentum_buffer'])]
+            self._descend_in_chunks(in_one_pass, group)
+            together = set(in_one_pass)
+            self._descend_by_foreach([p for p in parameters if p not in together], group)
         return loss
 
-    @staticmethod
-    def _scale_gradients(weights: list[Tensor], group: dict[str, Any]) -> None:
-        """g <- r (g + wd p), in place."""
-        gradients, decay = [p.grad for p in weights], group['weight_decay']
-        weight_norm = torch.stack(torch._foreach_norm(weights))
-        if group['norms'] == 'joint':
-            if decay:
-                torch._foreach_add_(gradients, weights, alpha=decay)
-            update_norm = denominator = torch.stack(torch._foreach_norm(gradients))
-        else:
-            update_norm = torch.stack(torch._foreach_norm(gradients))
-            denominator = update_norm + decay * weight_norm + group['eps']
-        usable = (weight_norm > 0) & (update_norm > 0)
-        ratio = torch.where(usable, group['trust_coefficient'] * weight_norm / denominator, 1.0)
-        if group['clip']:
-            ratio = torch.where(usable, (ratio / group['lr']).clamp(max=1), 1.0)  # lr = 0: infinite, so 1
-        if group['norms'] == 'separate' and decay:  # a parameter without a ratio has no decay either
-            torch._foreach_addcmul_(gradients, weights, list((decay * usable.to(weight_norm)).unbind()))
-        torch._foreach_mul_(gradients, list(ratio.unbind()))
-
-    def _descend(self, parameters: list[Tensor], lr: float, momentum: float) -> None:
-        """u <- momentum u + g;  p <- p - lr u."""
+    def _descend_in_chunks(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """The step of float32 parameters on the CPU: gradients are left as they are."""
+        weights = [p for p in parameters if _is_scaled(p, group)]
+        factors = {}
+        if weights:
+            inside = group['weight_decay'] if group['norms'] == 'joint' else 0.0
+            scratch = torch.empty(_CHUNK)
+            norms = torch.tensor([_norms(p, p.grad, inside, scratch) for p in weights], dtype=torch.float64)
+            ratio, decay = _ratio_and_decay(norms[:, 0], norms[:, 1], group)
+            factors = dict(zip(weights, zip(ratio.tolist(), decay.tolist(), strict=True), strict=True))
         for p in parameters:
-            if 'momentum_buffer' not in self.state[p]:
-                # zeros_like keeps the strides of p, so channels_last weights stay on the fast path
-                self.state[p]['momentum_buffer'] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            ratio, decay = factors.get(p, (1.0, 0.0))
+            torch._fused_sgd_(  # u <- momentum u + (1 - dampening) (g + decay p);  p <- p - lr u
+                [p], [p.grad], [self.state[p]['momentum_buffer']],
+                weight_decay=decay, momentum=group['momentum'], lr=group['lr'], dampening=1 - ratio,
+                nesterov=False, maximize=False, is_first_step=False,
+            )  # fmt: skip
+
+    def _descend_by_foreach(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """The step of all other parameters, in place on the gradients."""
+        if not parameters:
+            return
+        weights = [p for p in parameters if _is_scaled(p, group)]
+        if weights:
+            _scale_gradients(weights, [p.grad for p in weights], group)
         buffers = [self.state[p]['momentum_buffer'] for p in parameters]
-        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_mul_(buffers, group['momentum'])
         torch._foreach_add_(buffers, [p.grad for p in parameters])
-        torch._foreach_add_(parameters, buffers, alpha=-lr)
+        torch._foreach_add_(parameters, buffers, alpha=-group['lr'])
+
+
+def _scale_gradients(weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+    """g <- r (g + wd p), in place."""
+    joint = group['norms'] == 'joint'
+    weight_norm = torch.stack(torch._foreach_norm(weights))
+    if joint and group['weight_decay']:
+        torch._foreach_add_(gradients, weights, alpha=group['weight_decay'])
+    ratio, decay = _ratio_and_decay(weight_norm, torch.stack(torch._foreach_norm(gradients)), group)
+    if not joint and group['weight_decay']:
+        torch._foreach_addcmul_(gradients, weights, list(decay.unbind()))
+    torch._foreach_mul_(gradients, list(ratio.unbind()))
+
+
+def _ratio_and_decay(weight_norm: Tensor, update_norm: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """(r, wd) of each parameter from ||p|| and ||g + wd p|| ('joint') or ||g|| ('separate')."""
+    usable = (weight_norm > 0) & (update_norm > 0)
+    decay, denominator = torch.full_like(weight_norm, group['weight_decay']), update_norm
+    if group['norms'] == 'separate':
+        denominator = update_norm + group['weight_decay'] * weight_norm + group['eps']
+        decay = decay * usable  # a parameter without a ratio has no decay either
+    ratio = torch.where(usable, group['trust_coefficient'] * weight_norm / denominator, 1.0)
+    if group['clip']:
+        ratio = torch.where(usable, (ratio / group['lr']).clamp(max=1), 1.0)  # lr = 0: infinite, so 1
+    return ratio, decay
+
+
+def _is_scaled(p: Tensor, group: dict[str, Any]) -> bool:
+    return group['scale_all'] or p.ndim > 1
+
+
+def _one_pass(p: Tensor, gradient: Tensor, momentum: Tensor) -> bool:
+    """Whether the three can be walked as flat memory: float32 on the CPU, without gaps, in the same order of storage."""
+
+    def order(x: Tensor) -> list[int]:  # the stride of an axis of length 1 means nothing
+        return [stride for size, stride in zip(x.shape, x.stride(), strict=True) if size > 1]
+
+    plain = all(
+        x.device.type == 'cpu' and x.dtype == torch.float32 and x.layout == torch.strided
+        for x in (p, gradient, momentum)
+    )
+    dense = plain and 1 + sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) == p.numel()
+    return dense and order(p) == order(gradient) == order(momentum)
+
+
+def _norms(p: Tensor, gradient: Tensor, decay: float, scratch: Tensor) -> tuple[float, float]:
+    """||p|| and ||g + decay p||, chunk by chunk in the cache, chunks summed in double precision."""
+    p, gradient = (x.detach().as_strided((x.numel(),), (1,)) for x in (p, gradient))
+    of_weight = of_update = 0.0
+    for x, g in zip(p.split(_CHUNK), gradient.split(_CHUNK), strict=True):
+        update = torch.add(g, x, alpha=decay, out=scratch[: len(x)]) if decay else g
+        of_weight += torch.dot(x, x).item()
+        of_update += torch.dot(update, update).item()
+    return of_weight**0.5, of_update**0.5

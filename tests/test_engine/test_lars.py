@@ -130,3 +130,39 @@ def test_separate_norms_without_biases_and_at_learning_rate_zero():
 def test_unknown_norms_are_refused():
     with pytest.raises(ValueError, match="LARS.norms is 'joint'"):
         LARS([torch.nn.Parameter(torch.ones(1))], lr=1, norms='both')
+
+
+def three_steps(convert, gradient_of, **options):
+    torch.manual_seed(0)
+    parameters = [
+        torch.nn.Parameter(convert(torch.randn(*shape))) for shape in ((6, 3, 3, 3), (7, 5), (9,), (2, 400000))
+    ]
+    optimizer = LARS(parameters, lr=0.3, weight_decay=0.1, **options)
+    for _ in range(3):
+        for p in parameters:
+            p.grad = gradient_of(torch.randn(p.shape))
+        optimizer.step()
+    return parameters
+
+
+@pytest.mark.parametrize(
+    'options', [{}, dict(norms='separate', scale_all=True), dict(norms='separate', clip=True), dict(clip=True)]
+)
+@pytest.mark.parametrize('last', [False, True])
+def test_one_pass_over_memory_and_foreach_agree(options, last):
+    """Float32 takes the one, float64 the other; a gradient in another order of storage falls back and agrees too."""
+
+    def ordered(x):
+        return x.to(memory_format=torch.channels_last) if last and x.ndim == 4 else x
+
+    exact = three_steps(torch.Tensor.double, torch.Tensor.double, **options)
+    for gradient_of in (ordered, lambda x: x):
+        for p, expected in zip(three_steps(ordered, gradient_of, **options), exact, strict=True):
+            torch.testing.assert_close(p.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_survive_in_one_pass():
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    p.grad = torch.full((3, 2), 2.0)
+    LARS([p], lr=0.1, weight_decay=0.1).step()
+    torch.testing.assert_close(p.grad, torch.full((3, 2), 2.0))
