@@ -8,20 +8,17 @@ Shapes: n rows, q width; ``...`` any leading axes (views, sub-batches), each whi
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from mmkernel.losses.conditioning import factor, warn_of_jitter
 from mmkernel.losses.spectral import eigenvectors, inverse_square_root
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
-_JITTERS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-
-
-class SingularCovarianceWarning(RuntimeWarning):
-    """A covariance was not positive definite in working precision, so a little of the identity was added."""
 
 
 @dataclass
@@ -30,41 +27,62 @@ class Whitened:
 
     rows: Tensor  # (..., n, q), covariance I (divisor n - 1)
     jitter: Tensor  # (), largest jitter added, as a fraction of the mean variance; 0 normally
-    condition: Tensor  # (), largest condition number of the covariances as they came
+    condition: Tensor  # (), condition number of the worst covariance as it came
 
 
 def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> Whitened:
     """z_i = W (x_i - mean),  W from S = (1 - shrinkage) cov + shrinkage I, divisor n - 1; the gradient passes through S.
 
     ``x``: (..., n, q). Methods: ``whitening_matrix``. Only 'cholesky' and 'cholesky_precision' are triangular solves and
-    never form W. A covariance that is singular in working precision gets jitter, with a ``SingularCovarianceWarning``.
+    never form W; they have no second derivative. A covariance that is singular in working precision gets jitter, with a
+    ``SingularCovarianceWarning``.
 
     Raises ValueError for n <= q without shrinkage: such a covariance is singular whatever the data.
     """
     n, q = x.shape[-2:]
     _check(n, q, method, shrinkage)
+    if method == 'cholesky_precision':  # the upper factor of S: that of S in reversed order of dimensions
+        reversed_ = whiten(x.flip(-1), 'cholesky', shrinkage)
+        return replace(reversed_, rows=reversed_.rows.flip(-1))
     centred = x - x.mean(dim=-2, keepdim=True)
-    S = centred.mT @ centred / (n - 1)
-    if shrinkage:
-        S = (1 - shrinkage) * S + shrinkage * torch.eye(q, dtype=S.dtype, device=S.device)
-    jitter, condition = conditioning(S)
-    if bool(jitter.any()):
-        warnings.warn(
-            f'{int((jitter > 0).sum())} of {jitter.numel()} covariances ({q} x {q}) are singular in {S.dtype}: added up to '
-            f'{float(jitter.max()):g} of the mean variance to their diagonal. Usual cause: collapsed dimensions. Raise '
-            'sub_batch_size or shrinkage, or lower the learning rate.',
-            SingularCovarianceWarning,
-            stacklevel=2,
-        )
-        mean_variance = S.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(S.dtype).tiny)
-        S = S + (jitter * mean_variance)[..., None, None] * torch.eye(q, dtype=S.dtype, device=S.device)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and method != 'cholesky'):  # which has its own backward
+        S = (1 - shrinkage) / (n - 1) * (centred.mT @ centred)
+        if shrinkage:
+            S = S + shrinkage * torch.eye(q, dtype=S.dtype, device=S.device)
+        L, jitter, condition = factor(S.detach())
+        if bool(jitter.any()):
+            warn_of_jitter(jitter, S)
+            variance = S.detach().diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(S.dtype).tiny)
+            S = S + (jitter * variance)[..., None, None] * torch.eye(q, dtype=S.dtype, device=S.device)
+            L = torch.linalg.cholesky_ex(S.detach()).L
     if method == 'cholesky':
-        rows = _solve(S, centred)
-    elif method == 'cholesky_precision':  # the upper factor of S: that of S in reversed order of dimensions
-        rows = _solve(S.flip(-1, -2), centred.flip(-1)).flip(-1)
+        rows = _CholeskyWhitening.apply(centred, L, (1 - shrinkage) / (n - 1))
     else:
         rows = centred @ whitening_matrix(S, method).mT
-    return Whitened(rows, jitter.max(), condition.max())
+    return Whitened(rows, jitter.max(), condition)
+
+
+class _CholeskyWhitening(torch.autograd.Function):
+    """Z = X L^-T for L L' = scale X'X + constant. Two products and one triangular solve back, on the rows themselves.
+
+    With dZ = dX L^-T - Z (Phi(L^-1 dS L^-T))', Phi the lower triangle with half the diagonal, and G = dl/dZ:
+    dl/dX = (G - scale Z (F + F')) L^-1,  F = Phi(G'Z).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, L: Tensor, scale: float) -> Tensor:
+        Z = torch.linalg.solve_triangular(L.mT, X, upper=True, left=False)
+        ctx.save_for_backward(Z, L)
+        ctx.scale = scale
+        return Z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        Z, L = ctx.saved_tensors
+        lower = (G.mT @ Z).tril_()
+        both = lower + lower.tril(-1).mT  # F + F'
+        return torch.linalg.solve_triangular(L, G - ctx.scale * (Z @ both), upper=False, left=False), None, None
 
 
 def whitening_matrix(S: Tensor, method: str) -> Tensor:
@@ -92,22 +110,6 @@ def whitening_matrix(S: Tensor, method: str) -> Tensor:
     return root if method == 'zca' else eigenvectors(S).mT @ root  # diag(l)^-1/2 U' = U' S^-1/2
 
 
-@torch.no_grad()
-def conditioning(S: Tensor) -> tuple[Tensor, Tensor]:
-    """Jitter that each covariance (..., q, q) needs, as a fraction of its mean variance, and its condition number."""
-    q = S.shape[-1]
-    values = torch.linalg.eigvalsh(S)  # ascending
-    largest, smallest = values[..., -1], values[..., 0]
-    precision = q * torch.finfo(S.dtype).eps
-    mean_variance = values.mean(-1)
-    jitter = torch.zeros_like(largest)
-    for step in _JITTERS:
-        sound = smallest + jitter * mean_variance > precision * largest
-        jitter = torch.where(sound, jitter, torch.full_like(jitter, step))
-    jitter = torch.where(largest > 0, jitter, torch.ones_like(jitter))  # no variance at all
-    return jitter, largest / smallest.clamp_min(precision * largest).clamp_min(torch.finfo(S.dtype).tiny)
-
-
 def draw_sub_batches(rows: int, size: int, iterations: int, generator: torch.Generator) -> Tensor:
     """(I, K, s): I random permutations of ``rows`` row indices, each cut into K blocks of s = ``size``."""
     if rows % size:
@@ -124,7 +126,8 @@ def sub_batches(x: Tensor, permutation: Tensor) -> Tensor:
 
     ``x``: (V, n, q), ``permutation``: (I, K, s) row indices, K blocks of s rows. Returns (I, V, K, s, q).
     """
-    return x[:, permutation].transpose(0, 1)
+    chosen = x.index_select(1, permutation.flatten())  # its backward adds rows, that of x[:, permutation] entries
+    return chosen.unflatten(1, permutation.shape).transpose(0, 1)
 
 
 def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, statistics: str = 'view') -> Whitened:
@@ -144,11 +147,6 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
     whitened = whiten(joined, method, shrinkage)
     rows = whitened.rows.view(*x.shape[:-4], K, V, s, q).transpose(-4, -3)
     return Whitened(rows, whitened.jitter, whitened.condition)
-
-
-def _solve(S: Tensor, centred: Tensor) -> Tensor:
-    """Rows of (L^-1 centred')', L the lower Cholesky factor of S."""
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(S), centred.mT, upper=False).mT
 
 
 def _check(n: int, q: int, method: str, shrinkage: float) -> None:

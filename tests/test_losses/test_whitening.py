@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmkernel.losses.conditioning import SingularCovarianceWarning
 from mmkernel.losses.spectral import eigenvectors, inverse_square_root, inverse_square_root_newton
 from mmkernel.losses.whitening import (
     METHODS,
-    SingularCovarianceWarning,
     draw_sub_batches,
     sub_batches,
     whiten,
@@ -156,3 +156,20 @@ def test_bad_input():
         whiten_views(rows(1, 2, 1, 20, 3), statistics='all')
     with pytest.raises(ValueError, match='cannot be cut into whitening sub-batches of 5'):
         draw_sub_batches(12, 5, 1, torch.Generator())
+
+
+def test_condition_is_that_of_the_worst_covariance():
+    x = rows(2, 3, 40, 5)
+    x[1, 1] @= torch.diag(torch.tensor([1.0, 1.0, 30.0, 1.0, 1.0], dtype=torch.float64))
+    values = torch.linalg.eigvalsh(torch.cov(x[1, 1].T))
+    assert whiten(x).condition.item() == pytest.approx(float(values[-1] / values[0]), rel=1e-9)
+
+
+def test_triangular_backward_equals_that_of_the_factorisation():
+    x, cotangent = rows(3, 12, 4), rows(3, 12, 4, seed=1)
+    ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (whiten(ours, shrinkage=0.2).rows * cotangent).sum().backward()
+    S = 0.8 * torch.stack([torch.cov(block.T) for block in plain]) + 0.2 * torch.eye(4, dtype=torch.float64)
+    W = whitening_matrix(S, 'cholesky')
+    ((plain - plain.mean(1, keepdim=True)) @ W.mT * cotangent).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-11, atol=1e-12)
