@@ -1,0 +1,208 @@
+"""How the benchmarks measure: forms of one computation, alternated in one process; peak memory of each in a process of its own.
+
+Time: single-thread CPU time of the process (``time.process_time``), or CUDA events where a GPU is. Forms alternate A, B, A,
+B, ...; the first round warms up and does not count; the median of the others is reported.
+
+Memory: on a CPU, the kernel's peak of resident memory during one repetition, reset before it, minus what was resident
+before; in a fresh process whose allocator returns every block of 64 KiB or more to the system (MALLOC_MMAP_THRESHOLD_), after
+one repetition that warms up. On a GPU, ``max_memory_allocated`` minus what was allocated before. Gradients of the inputs
+count, the inputs themselves do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fnmatch
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Step = Callable[[], Any]  # one repetition
+Maker = Callable[[torch.device], Step]  # makes the inputs and returns the repetition on them
+PACKAGES = ('mmkernel', 'torch', 'numpy', 'mmengine', 'timm', 'faiss-cpu', 'lightly', 'stable-pretraining')
+
+
+@dataclass
+class Case:
+    """Forms of one computation. Goals are ratios textbook / ours; ``skip`` says why a form is not run here."""
+
+    name: str
+    forms: dict[str, Maker]
+    time_goal: float | None = None
+    memory_goal: float | None = None
+    skip: dict[str, str] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def makers(self) -> dict[str, Maker]:
+        return {form: maker for form, maker in self.forms.items() if form not in self.skip}
+
+
+def arguments(description: str, argv: list[str] | None, **extra: dict) -> argparse.Namespace:
+    """The options that every benchmark takes, and ``extra`` ones: name=dict(default=..., help=...)."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument('--quick', action='store_true', help='tiny sizes and two rounds: does it run at all')
+    parser.add_argument('--rounds', type=int, default=6, help='repetitions of each form; the first does not count')
+    parser.add_argument('--only', default='*', metavar='PATTERN', help='cases whose name matches, e.g. "*q=8192*"')
+    parser.add_argument('--no-memory', action='store_true', help='leave out the peaks, each of which is a process')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there')
+    parser.add_argument('--peak', nargs=2, metavar=('CASE', 'FORM'), help=argparse.SUPPRESS)  # the process of one peak
+    for name, settings in extra.items():
+        parser.add_argument(f'--{name.replace("_", "-")}', **settings)
+    return parser.parse_args(argv)
+
+
+def measure(script: str, cases: list[Case], args: argparse.Namespace) -> list[dict]:
+    """Times and peaks of all chosen cases; prints the table and writes the JSON. With --peak, one peak instead."""
+    torch.set_num_threads(1)
+    device = torch.device(args.device)
+    if args.peak:
+        case = next(case for case in cases if case.name == args.peak[0])
+        print(f'peak {peak_of(case.forms[args.peak[1]](device), device)}')
+        return []
+    rows = []
+    for case in cases:
+        if fnmatch.fnmatch(case.name, args.only):
+            print(f'{case.name} ...', file=sys.stderr, flush=True)
+            rows.append(row_of(script, case, args, device))
+    report(script, rows, args)
+    return rows
+
+
+def row_of(script: str, case: Case, args: argparse.Namespace, device: torch.device) -> dict:
+    """Everything that is known of a case after it was measured."""
+    seconds = alternate(case.makers(), 2 if args.quick else args.rounds, device)
+    peaks = {} if args.no_memory else {form: peak_in_process(script, case.name, form, args) for form in case.makers()}
+    forms = {
+        form: dict(seconds=statistics.median(times), all_seconds=times, peak_bytes=peaks.get(form))
+        for form, times in seconds.items()
+    }
+    row = dict(case=case.name, forms=forms, skipped=case.skip, info=case.info)
+    for word, key, goal in (('time', 'seconds', case.time_goal), ('memory', 'peak_bytes', case.memory_goal)):
+        both = [forms.get(form, {}).get(key) for form in ('textbook', 'ours')]
+        row[f'{word}_ratio'] = both[0] / both[1] if all(both) else None
+        row[f'{word}_goal'] = goal
+    return row
+
+
+def alternate(makers: dict[str, Maker], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each repetition of each form, A, B, A, B, ...; the first round is left out."""
+    steps = {form: maker(device) for form, maker in makers.items()}
+    seconds: dict[str, list[float]] = {form: [] for form in steps}
+    for _ in range(rounds):
+        for form, step in steps.items():
+            seconds[form].append(seconds_of(step, device))
+    return {form: times[1:] if len(times) > 1 else times for form, times in seconds.items()}
+
+
+def seconds_of(step: Step, device: torch.device) -> float:
+    """CPU time of one repetition, or the time between two CUDA events around it."""
+    if device.type == 'cuda':
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1000
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+def peak_in_process(script: str, case: str, form: str, args: argparse.Namespace) -> int:
+    """``peak_of`` in a fresh process of the same script."""
+    command = [sys.executable, script, '--peak', case, form, '--device', args.device]
+    command += ['--quick'] if args.quick else []
+    command += ['--sweep'] if getattr(args, 'sweep', False) else []
+    environment = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536', 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{" ".join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}')
+    return int(done.stdout.split('peak ')[-1])
+
+
+def peak_of(step: Step, device: torch.device) -> int:
+    """Bytes by which one repetition raises the peak of memory above what is in use before it."""
+    step()
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')  # the peak becomes what is resident now
+    before = _status('VmRSS')
+    step()
+    return _status('VmHWM') - before
+
+
+def _status(key: str) -> int:
+    """Bytes that the kernel names ``key`` for this process."""
+    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def gradient_step(loss: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> Step:
+    """One forward and backward pass of ``loss(*leaves)``; the gradients are dropped before the next."""
+
+    def step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        loss(*leaves).backward()
+        for leaf in leaves:
+            leaf.grad = None
+
+    return step
+
+
+def report(script: str, rows: list[dict], args: argparse.Namespace) -> None:
+    """The table on the screen and the JSON with what is needed to repeat it."""
+    from tables import print_table
+
+    if args.json:
+        result = dict(benchmark=Path(script).stem, **circumstances(args.device), rows=rows)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=1) + '\n')
+    print_table(Path(script).stem, rows)
+
+
+def circumstances(device: str) -> dict:
+    """Command, versions and hardware."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return dict(
+        command=' '.join(['python', *(Path(a).name if a == sys.argv[0] else a for a in sys.argv)]),
+        python=platform.python_version(),
+        versions=dict(versions, torch=torch.__version__),
+        hardware=torch.cuda.get_device_name() if device.startswith('cuda') else _processor(),
+        threads=torch.get_num_threads(),
+        clock='CUDA events' if device.startswith('cuda') else 'CPU time of the process',
+        date=time.strftime('%Y-%m-%d'),
+    )
+
+
+def _processor() -> str:
+    """The processor's name, with what matters for matrix products."""
+    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').is_file() else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return f'{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}'

@@ -1,0 +1,172 @@
+"""Objectives, forward and backward at the embeddings: time and peak memory of the heads, the textbook forms and peers.
+
+python benchmarks/losses.py --json benchmarks/results/losses.json         # the table of docs/engine.md; about 20 minutes
+python benchmarks/losses.py --sweep --json benchmarks/results/sweep.json  # the points of docs/cost.png
+python benchmarks/losses.py --quick
+
+Each form gets its inputs as leaves in its own layout: two (n, q) views, or the (2, n, q) tensor that the encoder makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import reference
+import torch
+from harness import Case, Maker, Step, arguments, gradient_step, measure
+from torch import Tensor
+
+from mmkernel.models import Embeddings
+from mmkernel.models.heads import (
+    CrossCorrelationHead,
+    Head,
+    InfoNCEHead,
+    KernelMMDHead,
+    VarianceCovarianceHead,
+    WhiteningHead,
+)
+
+LEGENDRE = {1: (1.0,), 2: (1.0, 40.0), 3: (1.0, 40.0, 40.0)}
+TEXTBOOK_LIMIT = 8 * 2**30  # bytes of its q x q matrices above which a textbook form is not run on a CPU
+
+
+def two_views(n: int, q: int, device: torch.device) -> Tensor:
+    """(2, n, q): views of the same images, correlated and with a mean, as embeddings are."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(n, q, generator=generator)
+    return torch.stack([common + 0.5 * torch.randn(n, q, generator=generator) + 0.1 for _ in range(2)]).to(device)
+
+
+def head_loss(head: Head, z: Tensor) -> Tensor:
+    """The sum that is trained, from (2, n, q) embeddings as ``JointEmbedding`` hands them to a head."""
+    views = (0, 1)
+    embeddings = Embeddings(z, z, z, [(1, 0), (0, 1)], torch.arange(z.shape[1], device=z.device), views, views)
+    return sum(value for key, value in head.loss(embeddings).items() if key.startswith('loss_'))
+
+
+def ours(head: Callable[[], Head], n: int, q: int) -> Maker:
+    def make(device: torch.device) -> Step:
+        return gradient_step(partial(head_loss, head().to(device)), two_views(n, q, device).requires_grad_())
+
+    return make
+
+
+def plain(loss: Callable[[Tensor, Tensor], Tensor], n: int, q: int) -> Maker:
+    def make(device: torch.device) -> Step:
+        return gradient_step(loss, *(view.clone().requires_grad_() for view in two_views(n, q, device)))
+
+    return make
+
+
+def permutations(n: int, size: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0)).view(1, -1, size)
+
+
+# name -> (textbook loss of two views, head); both are the same function of the embeddings, which the tests check
+def legendre(L: int, q: int) -> tuple[Callable, Callable]:
+    c = 1.22 * q
+    kernel = dict(type='LegendreKernel', weights=LEGENDRE[L])
+    return (
+        partial(reference.sfrik, weights=LEGENDRE[L], invariance=c),
+        lambda: KernelMMDHead(kernel, alignment_weight=c, reduction='element'),
+    )
+
+
+def uniformity(q: int) -> tuple[Callable, Callable]:
+    c, kernel = 0.366 * q, dict(type='RBFKernel', scale=2.5)
+    return (
+        partial(reference.alignment_uniformity, scale=2.5, invariance=c),
+        lambda: KernelMMDHead(kernel, alignment_weight=c, reduction='element', statistic='U', log=True),
+    )
+
+
+OBJECTIVES: dict[str, Callable[[int], tuple[Callable, Callable]]] = {
+    'SFRIK L=1': partial(legendre, 1),
+    'SFRIK L=2': partial(legendre, 2),
+    'SFRIK L=3': partial(legendre, 3),
+    'AUH': uniformity,
+    'NT-Xent': lambda q: (reference.nt_xent, lambda: InfoNCEHead(temperature=0.15)),
+    'VICReg': lambda q: (reference.vicreg, VarianceCovarianceHead),
+    'Barlow Twins': lambda q: (reference.barlow_twins, CrossCorrelationHead),
+}
+
+# (objective, n, q, goal for time, goal for memory), ratios to the textbook form
+TABLE = [
+    ('SFRIK L=3', 1024, 8192, 2.5, 2.5),
+    ('SFRIK L=1', 2048, 8192, 10, None),
+    ('AUH', 1024, 8192, 2.2, None),
+    ('NT-Xent', 1024, 8192, 2.2, None),
+    ('VICReg', 1024, 8192, 14, 12),
+    ('VICReg', 256, 16384, 100, None),
+    ('Barlow Twins', 1024, 8192, 8, 6),
+    ('Barlow Twins', 256, 16384, 60, None),
+    ('VICReg', 2048, 512, 1.8, None),
+    ('SFRIK L=2', 2048, 512, 1.7, None),
+    ('SFRIK L=3', 2048, 512, 1.7, None),
+    ('Barlow Twins', 2048, 512, 0.95, None),
+    ('VICReg', 2048, 32768, None, None),
+    ('SFRIK L=3', 2048, 32768, None, None),
+]
+
+
+def peers(objective: str, n: int, q: int) -> dict[str, Maker]:
+    """The same objective in libraries from PyPI that are installed."""
+    found = {}
+    try:
+        from lightly import loss as lightly
+    except ImportError:
+        return found
+    makers = {
+        'VICReg': lightly.VICRegLoss,
+        'Barlow Twins': lightly.BarlowTwinsLoss,
+        'NT-Xent': partial(lightly.NTXentLoss, temperature=0.15),
+    }
+    if objective in makers:
+        found['lightly'] = lambda device: plain(makers[objective]().to(device), n, q)(device)
+    return found
+
+
+def case(objective: str, n: int, q: int, time_goal: float | None = None, memory_goal: float | None = None) -> Case:
+    textbook, head = OBJECTIVES[objective](q)
+    forms = {'textbook': plain(textbook, n, q), 'ours': ours(head, n, q), **peers(objective, n, q)}
+    skip = {}
+    if objective in ('VICReg', 'Barlow Twins') and not torch.cuda.is_available():
+        size = 4 * q * q * (5 if objective == 'VICReg' else 4)  # of matrices alive at a time, as measured
+        if size > TEXTBOOK_LIMIT:
+            skip = {form: f'not run: about {size / 2**30:.0f} GiB' for form in forms if form != 'ours'}
+    return Case(f'{objective} n={n} q={q}', forms, time_goal, memory_goal, skip, dict(objective=objective, n=n, q=q))
+
+
+def whitening_case(n: int, q: int, size: int, time_goal: float | None = None) -> Case:
+    def head() -> Head:
+        head = WhiteningHead(sub_batch_size=size)
+        head.permutation = lambda rows: permutations(rows, size)  # the same blocks on both sides
+        return head
+
+    forms = {
+        'textbook': plain(partial(reference.wmse, permutations=permutations(n, size)), n, q),
+        'ours': ours(head, n, q),
+    }
+    return Case(f'W-MSE n={n} q={q} blocks of {size}', forms, time_goal, info=dict(objective='W-MSE', n=n, q=q))
+
+
+def cases(quick: bool = False, sweep: bool = False) -> list[Case]:
+    if quick:
+        return [*(case(objective, 24, 16) for objective in OBJECTIVES), whitening_case(32, 8, 16)]
+    if sweep:
+        over_q = [(1024, q) for q in (512, 1024, 2048, 4096, 8192, 16384)]
+        over_n = [(n, 8192) for n in (128, 256, 512, 2048)]
+        drawn = ('SFRIK L=3', 'AUH', 'NT-Xent', 'VICReg', 'Barlow Twins')
+        return [case(objective, n, q) for objective in drawn for n, q in over_q + over_n]
+    return [*(case(*line) for line in TABLE), whitening_case(512, 64, 128, 1.8)]
+
+
+def main(argv: list[str] | None = None) -> list[dict]:
+    sweep = dict(action='store_true', help='a grid of widths and batches for the plot')
+    args = arguments(__doc__, argv, sweep=sweep)
+    return measure(__file__, cases(args.quick, args.sweep), args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+"""Results of the benchmarks as tables: on the screen, and in benchmarks/README.md from benchmarks/results/*.json.
+
+python benchmarks/tables.py            # rewrites the part of benchmarks/README.md between the two marks
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+FOLDER = Path(__file__).parent
+MARKS = ('<!-- results: begin -->', '<!-- results: end -->')
+COLUMNS = ('case', 'form', 'time', 'ratio', 'goal', 'peak memory', 'ratio', 'goal')
+
+
+def table_rows(row: dict) -> list[list[str]]:
+    """One line per form of a case: times, peaks, and beside ``ours`` its ratios to the textbook form and the goals."""
+    lines = []
+    textbook = row['forms'].get('textbook', {})
+    for form, figures in row['forms'].items():
+        cells = [row['case'] if not lines else '', form]
+        for word, key, show in (('time', 'seconds', seconds_text), ('memory', 'peak_bytes', bytes_text)):
+            value, base = figures.get(key), textbook.get(key)
+            cells.append('' if value is None else show(value))
+            cells.append(f'{base / value:.2f}' if value and base and form != 'textbook' else '')
+            cells.append(verdict(row[f'{word}_ratio'], row[f'{word}_goal']) if form == 'ours' else '')
+        lines.append(cells)
+    lines += [['', form, reason, '', '', '', '', ''] for form, reason in row['skipped'].items()]
+    return lines
+
+
+def verdict(ratio: float | None, goal: float | None) -> str:
+    """'2.5 hit' or '2.5 miss'; '' without a goal; '2.5 ?' where one side was not measured."""
+    if goal is None:
+        return ''
+    return f'{goal:g} ?' if ratio is None else f'{goal:g} {"hit" if ratio >= goal else "miss"}'
+
+
+def seconds_text(seconds: float) -> str:
+    return f'{seconds:.2f} s' if seconds >= 1 else f'{1000 * seconds:.3g} ms'
+
+
+def bytes_text(size: float) -> str:
+    return f'{size / 2**30:.2f} GiB' if size >= 2**30 else f'{size / 2**20:.1f} MiB'
+
+
+def print_table(title: str, rows: list[dict]) -> None:
+    table = Table(title=title)
+    for i, name in enumerate(COLUMNS):
+        table.add_column(name, justify='left' if i < 2 else 'right', no_wrap=i < 2)
+    for row in rows:
+        for line in table_rows(row):
+            table.add_row(*line)
+        table.add_section()
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def markdown(result: dict) -> str:
+    """A section: what was run where, and the table."""
+    versions = ', '.join(f'{name} {number}' for name, number in result['versions'].items())
+    lines = [
+        f'### {result["benchmark"]}',
+        '',
+        f'`{result["command"]}`: {result["hardware"]}, {result["threads"]} thread(s), {result["clock"]}; {versions}; '
+        f'{result["date"]}.',
+        '',
+        '| ' + ' | '.join(COLUMNS) + ' |',
+        '|' + '---|' * 2 + '---:|' * (len(COLUMNS) - 2),
+    ]
+    lines += ['| ' + ' | '.join(line) + ' |' for row in result['rows'] for line in table_rows(row)]
+    return '\n'.join([*lines, ''])
+
+
+def main(readme: Path = FOLDER / 'README.md', results: Path = FOLDER / 'results') -> None:
+    files = sorted(path for path in results.glob('*.json') if path.stem != 'sweep')
+    sections = [markdown(json.loads(path.read_text())) for path in files]
+    before, rest = readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    readme.write_text('\n'.join([before + MARKS[0], '', *sections, MARKS[1] + after]))
+
+
+if __name__ == '__main__':
+    main()
