@@ -31,8 +31,48 @@ def gather_rows(x: Tensor) -> Tensor:
     check_equal_rows(x)
     x = x.detach().contiguous()
     gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
-    dist.all_gather_into_tensor(gathered, x)
+    dist.all_gather_into_tensor(_bytes(gathered), _bytes(x))
     return gathered
+
+
+@torch.no_grad()
+def rows_to_columns(x: Tensor) -> Tensor:
+    """(B, q) on each rank -> (W B, ceil(q / W)): all rows in rank order, this rank's columns, zeros past q. No graph.
+
+    Raises where the ranks' B differ.
+    """
+    W = world_size()
+    if W == 1:
+        return x.detach()
+    check_equal_rows(x)
+    (B, q), c = x.shape, -(-x.shape[1] // W)
+    parts = x.new_zeros(W, B, c) if c * W > q else x.new_empty(W, B, c)  # one per destination
+    for w in range(W):
+        part = x[:, w * c : (w + 1) * c]
+        parts[w, :, : part.shape[1]] = part
+    return _exchange(parts).view(W * B, c)
+
+
+@torch.no_grad()
+def columns_to_rows(shard: Tensor, q: int) -> Tensor:
+    """The inverse of ``rows_to_columns``: (W B, ceil(q / W)) on each rank -> (B, q). No graph."""
+    W = world_size()
+    if W == 1:
+        return shard.detach()
+    parts = _exchange(shard.view(W, -1, shard.shape[1]))  # (W, B, c): this rank's rows, the columns of rank w
+    return parts.transpose(0, 1).flatten(1)[:, :q]
+
+
+def _exchange(parts: Tensor) -> Tensor:
+    """(W, ...): part w goes to rank w, and what rank w sent here takes its place."""
+    received = torch.empty_like(parts, memory_format=torch.contiguous_format)
+    dist.all_to_all_single(_bytes(received), _bytes(parts.contiguous()))
+    return received
+
+
+def _bytes(x: Tensor) -> Tensor:
+    """Half precision as bytes, which every backend can move."""
+    return x.view(torch.uint8) if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 @torch.no_grad()
@@ -52,6 +92,14 @@ def check_equal_rows(x: Tensor) -> None:
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of ``x`` over ranks, without a graph."""
     x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+@torch.no_grad()
+def sum_over_ranks_(x: Tensor) -> Tensor:
+    """``sum_over_ranks`` in place, without a copy; ``x`` is contiguous. Half precision is not summed here."""
     if world_size() > 1:
         dist.all_reduce(x)
     return x
