@@ -43,8 +43,8 @@ class Rows:
     def blocks(self) -> list[slice]:
         """Slices of global rows that cover ``rows``, each with at most BLOCK_ENTRIES entries (and at least one row)."""
         first, last = self.rows.start, self.rows.stop
-        count = -(-(last - first) * self.N // BLOCK_ENTRIES)
-        step = max(1, -(-(last - first) // max(1, count)))
+        count = -(-(last - first) // max(1, BLOCK_ENTRIES // max(1, self.N)))
+        step = max(1, -(-(last - first) // max(1, count)))  # of equal size
         return [slice(i, min(i + step, last)) for i in range(first, last, step)]
 
     def columns(self, block: slice) -> slice:
