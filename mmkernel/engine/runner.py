@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 import mmkernel
 from mmkernel.datasets import check_dataloader
+from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
@@ -48,6 +49,8 @@ class Runner(ResumableRunner):
     def setup_env(self, env_cfg: dict) -> None:
         init_processes(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout', 1800))
         torch.set_float32_matmul_precision(env_cfg.get('matmul_precision', 'highest'))
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
