@@ -133,6 +133,8 @@ def load_weights(
             report.mismatched.append(f'{key} (file {given}, model {tuple(value.shape)})')
         else:
             report.matched.append(key)
+    if hasattr(model, 'really_missing'):
+        report.missing = model.really_missing(report.missing)
     report.unexpected = [key for key in state if key not in own]
     if not report.matched or (strict and not report.exact):
         raise CheckpointError(

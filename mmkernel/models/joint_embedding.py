@@ -113,6 +113,15 @@ class JointEmbedding(BaseModel):
             self.target.start()
         self._is_init = True
 
+    def really_missing(self, keys: Sequence[str]) -> list[str]:
+        """Keys that weights to be loaded lack and need: not those of a target that starts from the online encoder.
+
+        Half a target is missing something; a whole one is not.
+        """
+        whole = {f'target.{name}' for name, _ in self.target.named_parameters()}
+        spared = hasattr(self.target, 'attach') and whole <= set(keys)
+        return [key for key in keys if not (spared and key.startswith('target.'))]
+
     @staticmethod
     def _views(name: str, chosen: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
         if chosen is None:
@@ -126,8 +135,7 @@ class JointEmbedding(BaseModel):
 
 def _allow_missing_target(model: nn.Module, keys: Any) -> None:
     """Weights without a target's are complete: loading the online encoder started the target from it."""
-    if {f'target.{name}' for name, _ in model.target.named_parameters()} <= set(keys.missing_keys):
-        keys.missing_keys[:] = [key for key in keys.missing_keys if not key.startswith('target.')]
+    keys.missing_keys[:] = model.really_missing(keys.missing_keys)
 
 
 def build_model(cfg: Any) -> nn.Module:

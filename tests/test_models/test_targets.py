@@ -98,6 +98,9 @@ def test_a_whole_checkpoint_restores_it_and_others_start_it_again():
     without = {name: value for name, value in state.items() if not name.startswith('target.')}
     again.load_state_dict(without)  # strict: nothing is missing
     assert equal(again)
+    started = model(seed=6)
+    assert load_weights(started, without).exact  # the engine's door, strict too
+    assert equal(started)
     report = load_weights(model(seed=4), {k: v for k, v in state.items() if k.startswith('backbone.')}, strict=False)
     assert len(report.missing) > 0
 
