@@ -12,6 +12,7 @@ model = dict(
     target=dict(type='MomentumTarget'),
     head=dict(type='CosinePredictionHead', weight=2.0),
 )
+train_cfg = dict(max_epochs=16)  # two encoders: as many seconds as 20 epochs of one
 optim_wrapper = dict(
     optimizer=dict(lr=1.0),  # x 128 / 256 = 0.5
     paramwise_cfg=dict(custom_keys=dict(predictor=dict(fixed_lr=True))),

@@ -12,4 +12,5 @@ model = dict(
     target=dict(type='MomentumTarget'),
     head=dict(type='InfoNCEHead', temperature=0.2, weight=0.8, negatives='targets'),  # weight: 4 T
 )
+train_cfg = dict(max_epochs=16)  # two encoders: as many seconds as 20 epochs of one
 default_hooks = dict(momentum=dict(type='MomentumUpdateHook', momentum=0.9, end_momentum=1.0, schedule='cosine'))
