@@ -2,10 +2,12 @@
 
 A pairwise objective walks over ``blocks``, slices of the rows of the N x N matrix:
 
+    gradient = layout.buffer()
     for block in layout.blocks():
-        t = layout.gram(block)              # (b, number of columns): x_i.x_j for i in block, j in layout.columns(block)
-        M = ...                             # elementwise
-        layout.accumulate(gradient, M, block)
+        t = layout.gram(block)                  # (b, number of columns): x_i.x_j for i in block, j in layout.columns(block)
+        M = ...                                 # elementwise
+        layout.accumulate(gradient, M, block)   # += M X
+    gradient = layout.collect(gradient)         # (B, q)
 
 Where a rank makes the whole matrix it is ``mirrored``: a block has only the columns from its own first row on, and
 ``accumulate`` uses what lies right of its square twice, as M_ij for row i and as M_ji for row j. So the Gram matrix costs half
@@ -62,23 +64,24 @@ class Rows:
             return symmetric_gram(own)
         return multiply(own, right.T)
 
-    def accumulate(self, gradient: Tensor | None, M: Tensor, block: slice) -> Tensor:
-        """gradient += M X for the rows of ``block`` and, if mirrored, += M' X for the rows below; None starts it.
+    def buffer(self, out: Tensor | None = None) -> Tensor:
+        """Memory for ``accumulate``, not yet written: ``out`` if that is where the (B, q) gradient can be made."""
+        shape = (self.rows.stop - self.rows.start, self.x.shape[1])
+        if out is not None and out.shape == shape:
+            return out
+        return self.x.new_empty(shape, dtype=torch.float32 if self.x.dtype in HALVES else self.x.dtype)
 
-        ``gradient``: float32 rows of ``rows``; M is rounded like X, so its diagonal should be zero in half precision.
+    def accumulate(self, gradient: Tensor, M: Tensor, block: slice) -> None:
+        """gradient += M X for the rows of ``block`` and, if mirrored, += M' X for the rows below; the first block starts it.
+
+        M is rounded like X, so its diagonal should be zero in half precision.
         """
-        b, columns = M.shape[0], self.columns(block)
-        first = gradient is None
-        if first:
-            shape = (self.rows.stop - self.rows.start, self.x.shape[1])
-            gradient = self.x.new_empty(shape, dtype=torch.float32 if self.x.dtype in HALVES else self.x.dtype)
-        M = as_input(M, self.dtype)
+        M, b, first = as_input(M, self.dtype), M.shape[0], block.start == self.rows.start
         here = slice(block.start - self.rows.start, block.stop - self.rows.start)
         fresh = first or not self.mirrored  # nothing has been written to these rows yet
-        _add_product(gradient[here], M, self.x[columns], fresh)
+        _add_product(gradient[here], M, self.x[self.columns(block)], fresh)
         if self.mirrored and M.shape[1] > b:
             _add_product(gradient[block.stop :], M[:, b:].T, self.x[block], first)
-        return gradient
 
     def collect(self, gradient: Tensor) -> Tensor:
         """What ``accumulate`` made -> (B, q) of this rank's rows."""

@@ -18,12 +18,12 @@ def rows(n=N, q=WIDTH, dtype=torch.float64):
 
 def cubes(layout):
     """sum_ij (x_i.x_j)^3 and its gradient, as a pairwise objective would make them."""
-    total, gradient = torch.zeros((), dtype=torch.float64), None
+    total, gradient = torch.zeros((), dtype=torch.float64), layout.buffer()
     for block in layout.blocks():
         t = layout.gram(block)
         b = t.shape[0]
         total += t[:, :b].pow(3).sum() + (2 * t[:, b:].pow(3).sum() if layout.mirrored else t[:, b:].pow(3).sum())
-        gradient = layout.accumulate(gradient, 6 * t.square(), block)
+        layout.accumulate(gradient, 6 * t.square(), block)
     return total, layout.collect(gradient)
 
 
