@@ -15,11 +15,12 @@ from .sampler import BalancedSampler, EpochSampler
 from .sources import Source
 from .training import EvaluationDataset, ViewDataset, check_dataloader
 from .views import PatchView, View
+from .voc import VOC2007
 
 __all__ = [
     'CIFAR10', 'CIFAR100', 'STL10', 'AutoAugment', 'BalancedSampler', 'CenterCrop', 'CenterView', 'ColorDrop',
     'ColorJitter', 'CorruptImageError', 'Cutout', 'Digits', 'EpochSampler', 'EvaluationDataset', 'GaussianBlur',
     'GaussianNoise', 'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'PaddedCrop', 'PatchView', 'RandomAffine',
     'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel', 'Solarize',
-    'Source', 'View', 'ViewDataset', 'check_dataloader', 'decode', 'generator',
+    'Source', 'VOC2007', 'View', 'ViewDataset', 'check_dataloader', 'decode', 'generator',
 ]  # fmt: skip

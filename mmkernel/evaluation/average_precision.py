@@ -1,0 +1,71 @@
+"""Average precision: the area under precision against recall, as the PASCAL VOC benchmarks measure it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+POINTS = ('all', '11')
+
+
+def average_precision(relevant: ArrayLike, scores: ArrayLike, points: str = 'all') -> float:
+    """AP = sum_i (r_i - r_{i-1}) max_{r >= r_i} p(r) ('all'), or mean over t in {0, .1, ..., 1} of max_{r >= t} p(r) ('11').
+
+    Everingham et al., IJCV 2010: '11' up to VOC2007, 'all' since. ``relevant``: (N,) booleans, at least one true;
+    ``scores``: (N,), higher means more relevant. Images of equal score count together, so their order does not matter.
+    scikit-learn's ``average_precision_score`` is 'all' without the maximum, hence never above it.
+    """
+    from sklearn.metrics import precision_recall_curve  # a second to import: only who needs it pays
+
+    relevant, scores = np.asarray(relevant, bool), np.asarray(scores)
+    if points not in POINTS:
+        raise ValueError(f"points={points!r}; expected 'all' or '11'.")
+    if relevant.shape != scores.shape or not relevant.any():
+        raise ValueError(
+            f'{int(relevant.sum())} of {relevant.shape} images are relevant, scores have shape {scores.shape}; expected '
+            'one score per image and at least one relevant image.'
+        )
+    precision, recall, _ = precision_recall_curve(relevant, scores)
+    precision, recall = precision[-2::-1], recall[-2::-1]  # recall rises; without scikit-learn's made-up point (0, 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # max over r >= r_i of p(r)
+    if points == 'all':
+        return float(np.sum(np.diff(recall, prepend=0) * best))
+    # in tenths, with a margin: 3 of 10 found is a recall of .3, whatever 3 * .1 rounds to
+    first = np.searchsorted(10 * recall, np.arange(11) - 1e-9)
+    return float(np.mean([best[i] for i in first]))
+
+
+def class_precisions(
+    targets: ArrayLike, scores: ArrayLike, classes: Sequence[str] | None = None, points: str = 'all'
+) -> dict[str, float]:
+    """{class: AP in percent} of (N, C) ``scores`` against ``targets`` 1 (there), 0 (not there), -1 (left out).
+
+    A class of which no test image is left has no AP: it is missing in the answer, with a warning.
+    """
+    targets, scores = np.asarray(targets), np.asarray(scores)
+    names = class_names(classes, targets.shape[1])
+    found, without = {}, []
+    for name, target, score in zip(names, targets.T, scores.T, strict=True):
+        counted = target != -1
+        if (target == 1).any():
+            found[name] = 100 * average_precision(target[counted] == 1, score[counted], points)
+        else:
+            without.append(name)
+    if without:
+        warnings.warn(
+            f'no test image of {", ".join(without)} (difficult ones do not count): left out of the mean.', stacklevel=2
+        )
+    if not found:
+        raise ValueError('no class has a test image: there is nothing to average. Look at the test source.')
+    return found
+
+
+def class_names(classes: Sequence[str] | None, count: int) -> list[str]:
+    """The names given, or 'class 0', 'class 1', ..."""
+    names = list(classes) if classes else [f'class {k}' for k in range(count)]
+    if len(names) != count:
+        raise ValueError(f'{len(names)} class names for {count} columns of targets.')
+    return names

@@ -1,0 +1,130 @@
+"""Linear support vector machines on cached features, one per class: the VOC07 classification benchmark."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mmkernel.evaluation.average_precision import class_names, class_precisions
+from mmkernel.evaluation.inputs import as_features
+
+COSTS = (1.0, 10.0, 100.0, *(2.0**-k for k in range(4, 20)))
+"""The full list of the published code: three numbers from its command line, and 2^-4 ... 2^-19 always."""
+
+Progress = Callable[[int, int], None]
+
+
+def voc_svm(
+    train_x: ArrayLike,
+    train_y: ArrayLike,
+    test_x: ArrayLike,
+    test_y: ArrayLike,
+    classes: Sequence[str] | None = None,
+    costs: Sequence[float] = COSTS,
+    folds: int = 3,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> dict:
+    """min_w ||w||^2 / 2 + C sum_i c_i max(0, 1 - y_i w.x_i)^2 per class, c = 2 for positives, 1 for others; mean of the APs.
+
+    Goyal et al., Scaling and benchmarking self-supervised visual representation learning, ICCV 2019, section 6, with the
+    numbers of its code: x / (||x|| + 1e-5); C per class by ``folds``-fold cross-validated average precision over
+    ``costs``, refit on all; scikit-learn's dual solver with tol 1e-4 and at most 2 000 passes.
+    Features (N, d); targets (N, C): 1 there, 0 not there, -1 there only as a difficult object, which is a negative in
+    training and left out in the test. AP is the all-points one; ``mAP_11`` the one of 2007.
+
+    Returns ``dict(mAP=, mAP_11=, ap={class: percent}, cost={class: C})``. ValueError if a class has fewer than ``folds``
+    positive or negative training images. ``seed`` orders the coordinates of the solver.
+    """
+    from joblib import delayed
+
+    train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
+    names = class_names(classes, train_y.shape[1])
+    positive = train_y == 1
+    require(names, positive, folds, folds, f'{folds}-fold cross-validation')
+    tasks = [delayed(_chosen_machine)(train_x, labels, test_x, tuple(costs), folds, seed) for labels in positive.T]
+    scores, chosen = np.empty(test_y.shape), {}
+    for k, (cost, score) in enumerate(side_by_side(tasks, jobs, progress)):
+        scores[:, k], chosen[names[k]] = score, cost
+    ap = class_precisions(test_y, scores, names)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about classes without a test image: said once already
+        eleven = class_precisions(test_y, scores, names, points='11')
+    return dict(mAP=float(np.mean([*ap.values()])), mAP_11=float(np.mean([*eleven.values()])), ap=ap, cost=chosen)
+
+
+def _chosen_machine(
+    train_x: np.ndarray, labels: np.ndarray, test_x: np.ndarray, costs: tuple[float, ...], folds: int, seed: int
+) -> tuple[float, np.ndarray]:
+    """(C of the best cross-validated AP, the first of equals; scores of the test images after a refit on all)."""
+    from sklearn.metrics import average_precision_score
+    from sklearn.model_selection import StratifiedKFold
+
+    precisions = np.zeros((folds, len(costs)))
+    for fold, (kept, left) in enumerate(StratifiedKFold(folds).split(train_x, labels)):
+        for c, cost in enumerate(costs):
+            machine = fit_machine(train_x[kept], labels[kept], cost, seed)
+            precisions[fold, c] = average_precision_score(labels[left], machine.decision_function(train_x[left]))
+    cost = costs[int(precisions.mean(0).argmax())]
+    return cost, fit_machine(train_x, labels, cost, seed).decision_function(test_x)
+
+
+def fit_machine(x: np.ndarray, labels: np.ndarray, cost: float, seed: int):
+    from sklearn.svm import LinearSVC
+
+    machine = LinearSVC(C=cost, class_weight={1: 2, -1: 1}, dual=True, tol=1e-4, max_iter=2000, random_state=seed)
+    return machine.fit(x, np.where(labels, 1, -1))
+
+
+def side_by_side(tasks: list, jobs: int, progress: Progress | None) -> Iterator:
+    """Results of joblib's tasks in their order, ``jobs`` at a time. In threads: the solver runs without Python's lock."""
+    from joblib import Parallel
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)  # large C stop at the 2 000 passes of the protocol
+        for done, result in enumerate(Parallel(jobs, prefer='threads', return_as='generator')(tasks), 1):
+            if progress:
+                progress(done, len(tasks))
+            yield result
+
+
+def checked(train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike) -> tuple[np.ndarray, ...]:
+    """x / (||x|| + 1e-5) in float64, and (N, C) targets that fit them; ValueError otherwise."""
+    features, targets = [], []
+    for x, y, name in ((train_x, train_y, 'train'), (test_x, test_y, 'test')):
+        x = as_features(x, f'{name} features').double().cpu().numpy()
+        y = np.asarray(y)
+        if y.ndim != 2 or len(y) != len(x) or not np.isin(y, (-1, 0, 1)).all():
+            raise ValueError(
+                f'{name} targets have shape {y.shape}; expected ({len(x)}, classes) with 1 (there), 0 (not there), '
+                "-1 (difficult only), as the `targets` of a multi-label source such as dict(type='VOC2007', ...)."
+            )
+        features.append(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-5))
+        targets.append(y)
+    (train_x, test_x), (train_y, test_y) = features, targets
+    if train_x.shape[1] != test_x.shape[1] or train_y.shape[1] != test_y.shape[1]:
+        raise ValueError(
+            f'train features and targets have widths {train_x.shape[1]} and {train_y.shape[1]}, those of the test '
+            f'{test_x.shape[1]} and {test_y.shape[1]}; both must come from the same encoder and list of classes.'
+        )
+    return train_x, train_y, test_x, test_y
+
+
+def require(names: list[str], chosen: np.ndarray, inside: int, outside: int, what: str) -> None:
+    """ValueError naming the classes with fewer than ``inside`` chosen or ``outside`` other training images."""
+    counts = chosen.sum(0)
+    short = [
+        f'{name} ({count})'
+        for name, count in zip(names, counts, strict=True)
+        if count < inside or len(chosen) - count < outside
+    ]
+    if short:
+        raise ValueError(
+            f'{what} needs more training images than these classes have (in brackets: positives, difficult ones not '
+            f'counted): {", ".join(short)}. Use fewer folds or shots, or leave them out with the `classes` of the source.'
+        )
