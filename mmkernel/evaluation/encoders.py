@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -41,8 +42,12 @@ def feature_sets(
     raw: bool = True,
     stage: str = 'backbone',
     progress: Callable[[str, int, int], None] | None = None,
+    cache: str | Path | None = None,
 ) -> Iterator[FeatureSet]:
-    """One FeatureSet per row of the table: raw pixels, then ``encoders`` in their order, made when asked for."""
+    """One FeatureSet per row of the table: raw pixels, then ``encoders`` in their order, made when asked for.
+
+    ``cache``: a folder where features are kept between calls; see ``extract_features``.
+    """
     part = cfg.get('evaluation')
     if part is None:
         raise KeyError(
@@ -50,6 +55,7 @@ def feature_sets(
             "transform=dict(type='CenterView', ...))."
         )
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
+    settings['cache'] = cache
     makers: dict[str, Callable] = {RAW: raw_pixels} if raw else {}
     for name, model in encoders.items():
         makers[name] = lambda source, model=model, **kwargs: extract_features(model, source, stage=stage, **kwargs)

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
+from mmkernel.evaluation.feature_cache import Allocate, encoder_digest, images_digest, stored
 from mmkernel.registry import DATASETS
 
 Progress = Callable[[int, int], None]
 
 
-def evaluation_loader(source: Any, transform: Any = None, batch_size: int = 256, num_workers: int = 2) -> DataLoader:
-    """Batches ``dict(inputs=(B, C, H, W) uint8, sample_index=(B,), label=(B,))`` of a source or its config, in order."""
+def evaluation_loader(
+    source: Any, transform: Any = None, batch_size: int = 256, num_workers: int = 2, rows: range | None = None
+) -> DataLoader:
+    """Batches ``dict(inputs=(B, C, H, W) uint8, sample_index=(B,), label=(B,))`` of a source or its config, in order.
+
+    ``rows``: these images only.
+    """
+    return _loader(_dataset(source, transform), batch_size, num_workers, rows)
+
+
+def _dataset(source: Any, transform: Any) -> Any:
     dataset = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=transform))
     if len(dataset) == 0:
         raise ValueError(f'the source {source} holds no image; look at the evaluation part of the config.')
-    workers = num_workers if len(dataset) > batch_size else 0  # starting processes for one batch only costs
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, shuffle=False)
+    return dataset
+
+
+def _loader(dataset: Any, batch_size: int, num_workers: int, rows: range | None = None) -> DataLoader:
+    part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
+    workers = num_workers if len(part) > batch_size else 0  # starting processes for one batch only costs
+    return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 
 def extract_features(
@@ -32,10 +49,17 @@ def extract_features(
     num_workers: int = 2,
     stage: str = 'backbone',
     progress: Progress | None = None,
+    cache: str | Path | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """((N, d) float32, (N,) int64 labels) on the CPU, through ``model.extract`` and nothing else."""
-    loader = evaluation_loader(source, transform, batch_size, num_workers)
-    return _collect(loader, lambda images: model.extract(images, stage=stage), progress)
+    """((N, d) float32, (N,) int64 labels) on the CPU, through ``model.extract`` and nothing else.
+
+    ``cache``: a folder where they are kept under a hash of the weights, the images, the transform and the stage, and read
+    from memory-mapped; see ``feature_cache``. With several processes a cache divides the work among them.
+    """
+    return _features(
+        lambda images: model.extract(images, stage=stage), source, transform, batch_size, num_workers, progress, cache,
+        encoder=None if cache is None else encoder_digest(model, stage), stage=stage,
+    )  # fmt: skip
 
 
 def raw_pixels(
@@ -45,6 +69,7 @@ def raw_pixels(
     num_workers: int = 2,
     max_side: int = 32,
     progress: Progress | None = None,
+    cache: str | Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The same images as plain vectors of grey levels / 255: what every encoder has to beat.
 
@@ -58,23 +83,49 @@ def raw_pixels(
             images = F.adaptive_avg_pool2d(images, size)
         return images.flatten(1)
 
-    return _collect(evaluation_loader(source, transform, batch_size, num_workers), flat, progress)
+    encoder = f'grey levels, at most {max_side} x {max_side}'
+    return _features(
+        flat, source, transform, batch_size, num_workers, progress, cache, encoder=encoder, stage='pixels'
+    )  # fmt: skip
+
+
+def _features(
+    features_of: Callable[[Tensor], Tensor],
+    source: Any,
+    transform: Any,
+    batch_size: int,
+    num_workers: int,
+    progress: Progress | None,
+    cache: str | Path | None,
+    **about: Any,
+) -> tuple[Tensor, Tensor]:
+    """Computed, or from the cache where there is one; ``about``: what beside the images its entry depends on."""
+    dataset = _dataset(source, transform)
+
+    def compute(rows: range, allocate: Allocate) -> None:
+        _collect(_loader(dataset, batch_size, num_workers, rows), features_of, progress, allocate)
+
+    if cache is not None:
+        about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
+        return stored(cache, about, compute)
+    arrays: dict[str, np.ndarray] = {}
+    compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
+    return torch.from_numpy(arrays['features']), torch.from_numpy(arrays['labels'])
 
 
 @torch.no_grad()
 def _collect(
-    loader: DataLoader, features_of: Callable[[Tensor], Tensor], progress: Progress | None
-) -> tuple[Tensor, Tensor]:
+    loader: DataLoader, features_of: Callable[[Tensor], Tensor], progress: Progress | None, allocate: Allocate
+) -> None:
     """One array filled in place: a list of batches and their concatenation would hold everything twice."""
-    total, done = len(loader.dataset), 0
-    features, labels = None, torch.full((total,), -1, dtype=torch.long)
+    total, done, features = len(loader.dataset), 0, None
     for batch in loader:
-        rows = features_of(batch['inputs'])
+        rows = features_of(batch['inputs']).float().cpu().numpy()
         if features is None:
-            features = torch.empty(total, rows.shape[1])
+            features = allocate('features', (total, rows.shape[1]), np.float32)
+            labels = allocate('labels', (total,), np.int64)
         features[done : done + len(rows)] = rows
-        labels[done : done + len(rows)] = torch.as_tensor(batch['label'])
+        labels[done : done + len(rows)] = np.asarray(batch['label'])
         done += len(rows)
         if progress:
             progress(done, total)
-    return features, labels

@@ -29,7 +29,9 @@ def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
     if (y < 0).any():
         raise ValueError(
             f'{name}: {int((y < 0).sum())} of {length} images have no label (-1). '
-            'This benchmark needs labelled sources: look at evaluation.train and evaluation.test of the config.'
+            'This benchmark needs labelled sources: look at evaluation.train and evaluation.test of the config. '
+            'Without labels these still work: the diagnosis of a checkpoint, spectrum and effective rank, the monitors '
+            'of a run, and the choice of a checkpoint by them.'
         )
     return y
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from torch import nn
 
-from mmkernel.engine import OptionsAction, default_work_dir, load_checkpoint, load_config
-from mmkernel.evaluation import evaluate, report, save_report, untrained_encoder
+from mmkernel.engine import OptionsAction, default_work_dir, init_processes, load_checkpoint, load_config
+from mmkernel.engine.launch import leave_processes
+from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
 
 console = Console()
 
@@ -31,12 +35,36 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--json', metavar='OUT', help='result file (default: work_dirs/<method>/<config>/<benchmark>.json)'
     )
+    parser.add_argument('--cache', type=Path, default=Path('work_dirs/features'), help='folder where features are kept')
+    parser.add_argument('--no-cache', dest='cache', action='store_const', const=None, help='compute features again')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
     return parser
 
 
+def join_processes(args: argparse.Namespace) -> bool:
+    """Whether several processes were started (by torchrun); only the first of them speaks."""
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
+        return False
+    if args.cache is None:
+        raise SystemExit('Several processes exchange features through the cache: drop --no-cache.')
+    init_processes('pytorch')
+    console.quiet = not is_main_process()
+    return True
+
+
+def share_extraction(cfg: Config, encoders: dict[str, nn.Module], **options: Any) -> None:
+    """Each process puts its share of the features into the cache; then the first goes on alone and the others end."""
+    first = is_main_process()
+    for _ in feature_sets(cfg, encoders, **options):
+        continue
+    leave_processes()
+    if not first:
+        raise SystemExit
+
+
 def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Config, list[dict]]:
     """The config and one row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
+    several = join_processes(args)
     cfg = load_config(args.config, args.cfg_options)
     encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
     if args.checkpoint and args.checkpoint.lower() != 'none':
@@ -53,7 +81,10 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
                 tasks[name] = bar.add_task(f'features: {name}', total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        return cfg, evaluate(cfg, encoders, score, stage=args.stage, progress=progress)
+        options = dict(stage=args.stage, progress=progress, cache=args.cache)
+        if several:
+            share_extraction(cfg, encoders, **options)
+        return cfg, evaluate(cfg, encoders, score, **options)
 
 
 def publish(
