@@ -13,6 +13,19 @@ from mmkernel.evaluation.inputs import as_features, as_split
 SCALINGS = ('none', 'l2', 'standard')
 
 
+def scaling_of(train_x: Tensor, scaling: str) -> Callable[[Tensor], Tensor]:
+    """The map that ``scale_features`` applies, for features that come in batches."""
+    if scaling == 'none':
+        return lambda x: x
+    if scaling == 'l2':
+        return lambda x: F.normalize(x, dim=1)
+    if scaling == 'standard':
+        mean, std = train_x.mean(0), train_x.std(0, correction=0)
+        factor = torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), 1 / std, 0)
+        return lambda x: (x - mean.to(x.device)) * factor.to(x.device)
+    raise ValueError(f"scaling='{scaling}'; expected one of {', '.join(SCALINGS)}.")
+
+
 def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
     """'none': as they are; 'l2': x / ||x||; 'standard': (x - mean) / std per column, statistics of ``train_x``.
 
@@ -20,15 +33,8 @@ def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tenso
     A column that never changes in training is set to zero.
     """
     train_x, test_x = as_features(train_x, 'train features'), as_features(test_x, 'test features')
-    if scaling == 'none':
-        return train_x, test_x
-    if scaling == 'l2':
-        return F.normalize(train_x, dim=1), F.normalize(test_x, dim=1)
-    if scaling == 'standard':
-        mean, std = train_x.mean(0), train_x.std(0, correction=0)
-        factor = torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), 1 / std, 0)
-        return (train_x - mean) * factor, (test_x - mean) * factor
-    raise ValueError(f"scaling='{scaling}'; expected one of {', '.join(SCALINGS)}.")
+    scale = scaling_of(train_x, scaling)
+    return scale(train_x), scale(test_x)
 
 
 def linear_probe(

@@ -54,7 +54,8 @@ def _table(title: str, columns: list[str], width: bool = True) -> Table:
 
 
 def _pair(score: dict) -> str:
-    return f'{score["top1"]:.1f}/{score["top5"]:.1f}'
+    spread = f'±{score["sd"]:.1f}' if 'sd' in score else ''
+    return f'{score["top1"]:.1f}{spread}/{score["top5"]:.1f}'
 
 
 def _shot(shot: str) -> str:

@@ -43,22 +43,39 @@ def test_knn_of_a_checkpoint(config, tmp_path, monkeypatch, capsys):
 
     weights = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=untrained_encoder(load_config(config), seed=5).state_dict()), weights)
-    words = (config, weights, '--k', 1, 20, '--json', tmp_path / 'out' / 'knn.json', '--device', 'cpu')
+    words = (
+        config,
+        weights,
+        '--k',
+        1,
+        20,
+        '--json',
+        tmp_path / 'out' / 'knn.json',
+        '--cache',
+        tmp_path / 'features',
+        '--device',
+        'cpu',
+    )
     run('knn.py', *words, monkeypatch=monkeypatch)
     written = json.loads((tmp_path / 'out' / 'knn.json').read_text())
     assert [row['name'] for row in written['rows']] == ['raw pixels', 'untrained encoder', 'trained encoder']
     assert written['rows'][2]['scores']['1']['top1'] == 100  # train and test are the same images here
     assert written['checkpoint'] == str(weights)
     assert 'trained encoder' in capsys.readouterr().out
+    kept = sorted((tmp_path / 'features').iterdir())
+    assert len(kept) == 3  # raw pixels, untrained, trained: train and test are the same images here
+    linear = ('--protocol', 'sgd', '--epochs', 1, '--json', tmp_path / 'linear.json')
+    run('linear.py', *words[:2], *linear, *words[-4:], monkeypatch=monkeypatch)
+    assert sorted((tmp_path / 'features').iterdir()) == kept
 
 
 @pytest.mark.parametrize('checkpoint', [(), ('none',)])
 def test_linear_without_a_checkpoint(config, tmp_path, monkeypatch, checkpoint):
-    words = (config, *checkpoint, '--epochs', 2, '--json', tmp_path / 'linear.json', '--device', 'cpu')
+    words = (config, *checkpoint, '--epochs', 2, '--json', tmp_path / 'linear.json', '--device', 'cpu', '--no-cache')
     run('linear.py', *words, '--cfg-options', 'evaluation.batch_size=90', monkeypatch=monkeypatch)
     written = json.loads((tmp_path / 'linear.json').read_text())
     assert [row['name'] for row in written['rows']] == ['raw pixels', 'untrained encoder']
-    assert set(written['rows'][0]['scores']) == {'SGD, 2 epochs', 'L-BFGS, l2, C = 100'}
+    assert set(written['rows'][0]['scores']) == {'best of 198 heads', 'SGD, 2 epochs', 'L-BFGS, l2, C = 100'}
     assert (written['checkpoint'], written['status']) == (None, 'run here')
 
 

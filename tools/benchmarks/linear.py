@@ -8,38 +8,48 @@ import argparse
 from common import arguments, compare, console, publish
 from torch import Tensor
 
-from mmkernel.evaluation import linear_probe, logistic_regression, probe_table
+from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, probe_table
 
 LARGE = 50_000  # images; above, L-BFGS over all of them at once takes hours
+PROTOCOLS = ('sweep', 'lbfgs', 'sgd')
 
 
 def scores(args: argparse.Namespace, *data: Tensor) -> dict[str, dict[str, float]]:
     """{protocol: accuracies} for one encoder."""
     found = {}
-    if 'sgd' in args.protocols:
+    if 'sweep' in args.protocol:
+        best = linear_sweep(*data, epochs=args.epochs, batch_size=args.batch_size, seeds=args.seeds, device=args.device)
+        found[f'best of {best["heads"]} heads'] = best
+        if best['at_edge']:
+            console.print(f'The chosen {" and ".join(best["at_edge"])} is the last one offered: {best["chosen"]}.')
+    if 'sgd' in args.protocol:
         found[f'SGD, {args.epochs} epochs'] = linear_probe(
             *data, args.epochs, args.batch_size, args.lr, weight_decay=args.weight_decay, seed=args.seed,
             device=args.device,
         )  # fmt: skip
-    if 'lbfgs' in args.protocols and (args.force or len(data[0]) <= LARGE):
+    if 'lbfgs' in args.protocol and (args.force or len(data[0]) <= LARGE):
         found[f'L-BFGS, l2, C = {args.strength:g}'] = logistic_regression(*data, args.strength)
-    elif 'lbfgs' in args.protocols:
+    elif 'lbfgs' in args.protocol:
         console.print(f'L-BFGS left out: {len(data[0])} training images exceed {LARGE}; --force runs it.')
     return found
 
 
 def main() -> None:
-    parser = arguments('Linear probe on cached features (Zheng et al., ICLR 2023: the defaults), and L-BFGS.')
-    parser.add_argument('--protocols', nargs='+', choices=('sgd', 'lbfgs'), default=['sgd', 'lbfgs'])
+    parser = arguments(
+        'Linear probes on cached features. sweep: every learning rate, weight decay and scaling of a grid at once, chosen '
+        'on held-out training images; sgd: one recipe (Zheng et al., ICLR 2023: the defaults); lbfgs: logistic regression.'
+    )
+    parser.add_argument('--protocol', nargs='+', choices=PROTOCOLS, default=list(PROTOCOLS))
     parser.add_argument('--epochs', type=int, default=100)
     parser.add_argument('--batch-size', type=int, default=256)
-    parser.add_argument('--lr', type=float, default=0.4, help='absolute: not scaled by the batch')
-    parser.add_argument('--weight-decay', type=float, default=1e-6)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the sweep: one refit each')
+    parser.add_argument('--lr', type=float, default=0.4, help='of sgd, absolute: not scaled by the batch')
+    parser.add_argument('--weight-decay', type=float, default=1e-6, help='of sgd')
     parser.add_argument('--strength', type=float, default=100.0, help="scikit-learn's C of the L-BFGS protocol")
     parser.add_argument('--force', action='store_true', help=f'L-BFGS even above {LARGE} images')
     args = parser.parse_args()
     cfg, rows = compare(args, lambda *data: scores(args, *data))
-    names = ('protocols', 'epochs', 'batch_size', 'lr', 'weight_decay', 'strength')
+    names = ('protocol', 'epochs', 'batch_size', 'seeds', 'lr', 'weight_decay', 'strength')
     settings = {name: getattr(args, name) for name in names}
     publish('linear', args, cfg, rows, probe_table(rows, 'linear probe: top-1/top-5 in percent'), **settings)
 
