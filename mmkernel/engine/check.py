@@ -8,12 +8,12 @@ from typing import Any
 
 import mmengine.registry as roots
 from mmengine.registry import Registry
-from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from torch.utils.data import DataLoader
 
 from mmkernel import registry as ours
 from mmkernel.datasets import PatchView, View
+from mmkernel.engine.loop import PretrainLoop
 from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
 from mmkernel.registry import accepted_keywords, check_keywords, unknown_type_message
 
@@ -26,7 +26,7 @@ TAKEN_BY_BUILDERS = {
 # Dicts without ``type`` whose consumer is known, and what may stand there beside its keywords.
 UNTYPED = {
     'train_dataloader': (DataLoader, {'num_batch_per_epoch'}),
-    'train_cfg': (EpochBasedTrainLoop, {'by_epoch'}),
+    'train_cfg': (PretrainLoop, {'by_epoch'}),
     'optim_wrapper': (PretrainOptimWrapper, {'constructor', 'paramwise_cfg'}),
     'randomness': (_Runner.set_randomness, set()),
 }

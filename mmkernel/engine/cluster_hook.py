@@ -95,7 +95,7 @@ class ClusterHook(Hook):
         model, loader = unwrap(runner.model).train(), runner.train_dataloader
         if hasattr(loader.sampler, 'set_epoch'):
             loader.sampler.set_epoch(runner.epoch)
-        for batch in loader:
+        for batch in getattr(loader, 'micro_batches', loader):
             data = model.data_preprocessor(batch, True)
             with runner.optim_wrapper.optim_context(runner.model):
                 embeddings = model.embeddings(data['inputs'], data['sample_index'])

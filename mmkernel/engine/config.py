@@ -14,6 +14,7 @@ from mmengine.utils import import_modules_from_strings
 
 from mmkernel.engine.check import ConfigError, accepted_by, check_component_tree
 from mmkernel.engine.config_text import ordered
+from mmkernel.engine.scaling import micro_batches
 
 TOP_LEVEL = (
     'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
@@ -76,6 +77,27 @@ def check_config(cfg: Config) -> None:
                 f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"
             )
     check_component_tree(cfg._cfg_dict)
+    check_virtual_batch(cfg)
+
+
+def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
+    """Micro-batches per step; ConfigError for a virtual batch that is no multiple of the batch, or beside accumulation."""
+    virtual = cfg.get('train_cfg', {}).get('virtual_batch')
+    if virtual is None:
+        return 1
+    accumulated = cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)
+    if accumulated > 1:
+        raise ConfigError(
+            f'train_cfg.virtual_batch = {virtual} is one exact batch; optim_wrapper.accumulative_counts = {accumulated} averages '
+            'the losses of several. Keep one of them: remove accumulative_counts.'
+        )
+    batch = cfg.get('train_dataloader', {}).get('batch_size')
+    if type(virtual) is not int or virtual < 1:
+        raise ConfigError(f'train_cfg.virtual_batch is a number of images or None, got {virtual!r}.')
+    try:
+        return micro_batches(virtual, batch, world_size) if batch else 1
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def edit_distance(a: str, b: str) -> int:

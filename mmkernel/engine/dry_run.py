@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from mmkernel.engine.check import find_component
+from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.config_text import ordered
 from mmkernel.engine.scaling import describe_scaling, effective_batch
 from mmkernel.registry import DATASETS, MODELS
@@ -39,6 +40,7 @@ class Plan:
     epochs: int | None
     bytes_per_weight: int = 4
     optimizer_states: int = 1
+    micro_batches: int = 1  # that make the batch of one step
 
     @property
     def total(self) -> int:
@@ -47,23 +49,24 @@ class Plan:
     @property
     def rows(self) -> int:
         """N: rows of one gathered view."""
-        return self.batch * self.world_size
+        return self.batch * self.world_size * self.micro_batches
 
     @property
     def steps_per_epoch(self) -> int | None:
         """Batches of one process in an epoch; the sampler repeats images so that all ranks have equally many."""
-        return None if self.images is None else -(-self.images // self.world_size) // self.batch
+        if self.images is None:
+            return None
+        return -(-self.images // self.world_size) // self.batch // self.micro_batches
 
     def memory(self) -> dict[str, int]:
         """Estimated bytes on one device; activations of the backbone are not in it."""
         size, weights = self.bytes_per_weight, self.total * self.bytes_per_weight
+        own = self.batch * self.micro_batches
         return {
             'weights': weights,
             'gradients': weights,
             'optimizer': weights * self.optimizer_states,
-            f'embeddings, V x B x q = {self.views} x {self.batch} x {self.width}': (
-                self.views * self.batch * self.width * size
-            ),
+            f'embeddings, V x B x q = {self.views} x {own} x {self.width}': (self.views * own * self.width * size),
             f'gathered embeddings of one view, N x q = {self.rows} x {self.width}': self.rows * self.width * size,
             f'Gram matrix of one view, N x N = {self.rows} x {self.rows}': self.rows**2 * size,
         }
@@ -96,6 +99,7 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
         images=number_of_images(cfg),
         epochs=cfg.train_cfg.get('max_epochs'),
         optimizer_states=OPTIMIZER_STATES.get(wrapper.optimizer.type, 1),
+        micro_batches=check_virtual_batch(cfg, world_size),
     )
 
 
@@ -171,11 +175,12 @@ def _parameter_table(plan: Plan) -> Table:
 
 
 def _run_table(cfg: Config, plan: Plan) -> Table:
-    images = effective_batch(plan.batch, plan.world_size, plan.accumulation)
+    images = effective_batch(plan.batch, plan.world_size, plan.accumulation * plan.micro_batches)
     table = _table('Run')
-    table.add_row(
-        'effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {plan.accumulation} accumulated'
-    )
+    several = f'{plan.accumulation} accumulated'
+    if plan.micro_batches > 1:
+        several = f'{plan.micro_batches} micro-batches, one exact (virtual) batch'
+    table.add_row('effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {several}')
     table.add_row('learning rate', describe_scaling(cfg.get('lr_scaling'), cfg.optim_wrapper.optimizer.lr, images))
     steps = plan.steps_per_epoch
     if steps is None:

@@ -66,8 +66,11 @@ class NonFiniteGuardHook(Hook):
         self.batch = data_batch
 
     def report(self, value: float) -> str:
-        index = self.batch.get('sample_index') if isinstance(self.batch, dict) else None
-        index = torch.as_tensor(index).flatten().tolist() if index is not None else None
+        batches = (
+            self.batch if isinstance(self.batch, list) else [self.batch]
+        )  # a virtual batch is a list of micro-batches
+        found = [b['sample_index'] for b in batches if isinstance(b, dict) and b.get('sample_index') is not None]
+        index = [i for each in found for i in torch.as_tensor(each).flatten().tolist()] or None
         runner = self.runner
         record = dict(epoch=runner.epoch, iteration=runner.iter, rank=runner.rank, loss=str(value), sample_index=index)
         file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'

@@ -65,10 +65,17 @@ class PretrainOptimWrapper(OptimWrapper):
         with super().optim_context(model), torch.autocast(self.device_type, dtype, enabled=dtype is not None):
             yield
 
-    def update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict | None = None,
+        zero_kwargs: dict | None = None,
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        """``backward``: what stands for ``loss.backward()``; it gets the loss as scaled for half precision."""
         self.stepped = False
         self._check_finite(loss)
-        self.backward(self.scale_loss(loss))
+        self.backward(self.scale_loss(loss), by=backward)
         if self.should_update():
             self.step(**(step_kwargs or {}))
             self.zero_grad(**(zero_kwargs or {}))
@@ -79,8 +86,13 @@ class PretrainOptimWrapper(OptimWrapper):
             message = f'The loss of iteration {self._inner_count} is {value}, expected a finite number. {LIKELY_CAUSES}'
             raise NonFiniteLossError(' '.join([message, *(report(value) for report in self.on_non_finite)]))
 
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        super().backward(self.scaler.scale(loss) if self.scaler else loss, **kwargs)
+    def backward(self, loss: Tensor, by: Callable[[Tensor], None] | None = None, **kwargs: Any) -> None:
+        loss = self.scaler.scale(loss) if self.scaler else loss
+        if by is None:
+            super().backward(loss, **kwargs)
+            return
+        by(loss)
+        self._inner_count += 1
 
     def step(self, **kwargs: Any) -> None:
         for parameter in self.frozen:

@@ -26,6 +26,7 @@ from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
+from mmkernel.engine.loop import PretrainLoop
 from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
 from mmkernel.engine.scaling import describe_scaling, effective_batch, lr_factor
@@ -112,11 +113,19 @@ class Runner(ResumableRunner):
         """Multiply the written learning rates by lr_scaling's factor. The config keeps the written ones."""
         loader, rule = self.train_dataloader, self.cfg.get('lr_scaling')
         batch = loader.batch_size or loader.batch_sampler.batch_size
-        images = effective_batch(batch, self.world_size, getattr(optim_wrapper, '_accumulative_counts', 1))
+        images = getattr(self.train_loop, 'virtual_batch', None) or effective_batch(
+            batch, self.world_size, getattr(optim_wrapper, '_accumulative_counts', 1)
+        )
         text = describe_scaling(rule, optim_wrapper.param_groups[0]['lr'], images)
         for group in optim_wrapper.param_groups:
             group['lr'] *= lr_factor(rule, images)
         self.logger.info(f'Effective batch {images}, learning rate {text}.')
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        if isinstance(loop, dict) and 'type' not in loop and loop.get('by_epoch', True):
+            settings = {key: value for key, value in loop.items() if key != 'by_epoch'}
+            return PretrainLoop(self, self._train_dataloader, **settings)
+        return super().build_train_loop(loop)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
         wrapper = super().build_optim_wrapper(optim_wrapper)
@@ -141,13 +150,15 @@ class Runner(ResumableRunner):
     def train(self) -> nn.Module:
         loader = self._train_dataloader
         batch = loader.get('batch_size') if isinstance(loader, dict) else loader.batch_size
-        check_clocks(unwrap(self.model), self.hooks, batch and batch * self.world_size)
+        virtual = self._train_loop.get('virtual_batch') if isinstance(self._train_loop, dict) else None
+        check_clocks(unwrap(self.model), self.hooks, virtual or (batch and batch * self.world_size))
         try:
             return super().train()
         finally:
             if isinstance(self._train_loop, BaseLoop):
                 # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
-                self.train_dataloader._iterator = None
+                loader = self.train_dataloader
+                getattr(loader, 'micro_batches', loader)._iterator = None
 
     # Logs
 

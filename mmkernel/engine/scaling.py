@@ -13,6 +13,20 @@ def effective_batch(batch: int, world_size: int = 1, accumulation: int = 1) -> i
     return batch * world_size * accumulation
 
 
+def micro_batches(virtual_batch: int, batch: int, world_size: int = 1) -> int:
+    """k = virtual / (batch x W): micro-batches that each process passes in one step. ValueError if that is no whole number."""
+    at_once = batch * world_size
+    k, rest = divmod(virtual_batch, at_once)
+    if rest or k < 1:
+        near = ' or '.join(str(n * at_once) for n in (k, k + 1) if n)
+        raise ValueError(
+            f'train_cfg.virtual_batch = {virtual_batch} counts the images of all processes in one step, and must be a multiple '
+            f'of batch_size x processes = {batch} x {world_size} = {at_once}: use {near}, or another '
+            'train_dataloader.batch_size.'
+        )
+    return k
+
+
 def lr_factor(rule: str | None, images: int) -> float:
     """n / 256 for 'linear' (Goyal et al., 2017), sqrt(n) for 'sqrt' (Krizhevsky, 2014), 1 for None."""
     if rule is None:

@@ -83,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     try:
         cfg = config_from_arguments(args)
+        if args.dry_run:
+            dry_run(cfg, world_size=args.gpus)
+            return
     except (ConfigError, FileNotFoundError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
-    if args.dry_run:
-        dry_run(cfg, world_size=args.gpus)
-        return
     train(cfg, args.resume)
     leave_processes()

@@ -61,19 +61,28 @@ class JointEmbedding(BaseModel):
         self.head = build_part(head, in_dim=self.neck.out_dim)
 
     def forward(
-        self, inputs: list[Tensor], sample_index: Tensor | None = None, label: Tensor | None = None, mode: str = 'loss'
+        self,
+        inputs: list[Tensor],
+        sample_index: Tensor | None = None,
+        label: Tensor | None = None,
+        mode: str = 'loss',
+        names: Sequence[str] = (),
     ) -> Any:
-        """'loss': the head's dict, ``loss_*`` weighted and summed by the caller; 'tensor': the Embeddings."""
+        """'loss': the head's dict, ``loss_*`` weighted and summed by the caller; 'tensor': the Embeddings; 'roots': ``roots``."""
         if mode == 'loss':
             return self.loss(inputs, sample_index)
         if mode == 'tensor':
             return self.embeddings(inputs, sample_index)
-        raise ValueError(f"mode is 'loss' or 'tensor', got {mode!r}; for features call model.extract(images).")
+        if mode == 'roots':
+            return self.roots(inputs, names)
+        raise ValueError(f"mode is 'loss', 'tensor' or 'roots', got {mode!r}; for features call model.extract(images).")
 
     def loss(self, inputs: list[Tensor], sample_index: Tensor | None = None) -> dict[str, Tensor]:
         """Pure: what the head wants to remember it stages until ``commit``."""
-        embeddings = self.embeddings(inputs, sample_index)
-        # Heads run in full precision whatever the encoder used.
+        return self.score(self.embeddings(inputs, sample_index))
+
+    def score(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        """The head's dict. Heads run in full precision whatever the encoder used."""
         with torch.autocast(embeddings.online.device.type, enabled=False):
             return self.head.loss(embeddings.promoted())
 
@@ -81,14 +90,33 @@ class JointEmbedding(BaseModel):
         """V normalised images (B, C, H_v, W_v) -> Embeddings."""
         online_views = self._views('online_views', self.online_views, len(inputs))
         target_views = self._views('target_views', self.target_views, len(inputs))
-        views = [inputs[v] for v in online_views]
-        online = encode(self.backbone, self.neck, views, self.batching, self.neck_batching)  # (V, B, q)
-        predicted = predict(self.predictor, online, views, self.neck_batching)  # (V, B, q)
+        online, predicted = self._online(inputs, online_views)
         target = self.target([inputs[g] for g in target_views], _rows(online, online_views, target_views))  # (G, B, q)
         if sample_index is None:
             sample_index = torch.arange(online.shape[1], device=online.device)
         pairs = pairs_of_views(online_views, target_views)
         return Embeddings(online, predicted, target, pairs, sample_index, online_views, target_views)
+
+    def roots(self, inputs: list[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        """Where gradients taken at the embeddings enter the graph again: of 'online', 'predicted', 'target' and parameters.
+
+        The target is encoded only if it is asked for. Parameters are named as in ``named_parameters``; they pass through
+        here so that a wrapper that watches what a forward pass returns sees them used.
+        """
+        online_views = self._views('online_views', self.online_views, len(inputs))
+        target_views = self._views('target_views', self.target_views, len(inputs))
+        online, predicted = self._online(inputs, online_views)
+        found = dict(online=online, predicted=predicted)
+        if 'target' in names:
+            found['target'] = self.target([inputs[g] for g in target_views], _rows(online, online_views, target_views))
+        parameters = dict(self.named_parameters())
+        return {name: found[name] if name in found else parameters[name].view_as(parameters[name]) for name in names}
+
+    def _online(self, inputs: list[Tensor], online_views: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Embeddings of the online views and their predictions, (V, B, q) each; one tensor without a predictor."""
+        views = [inputs[v] for v in online_views]
+        online = encode(self.backbone, self.neck, views, self.batching, self.neck_batching)
+        return online, predict(self.predictor, online, views, self.neck_batching)
 
     def commit(self) -> None:
         """After a real optimizer step: let the head remember what it staged."""

@@ -16,6 +16,8 @@ from mmkernel.registry import MODELS
 class OnlineTarget(nn.Module):
     """t = z: the online embeddings themselves, gradient included."""
 
+    gradient = True  # whether any flows through the target; taken to be so where a target does not say
+
     def forward(self, views: list[Tensor], online: Tensor | None) -> Tensor:
         """``online``: (G, B, q), or None where a target view is not among the online views."""
         if online is None:
@@ -29,6 +31,8 @@ class OnlineTarget(nn.Module):
 @MODELS.register_module()
 class StopGradientTarget(OnlineTarget):
     """t = sg(z): the online embeddings as constants. Chen & He, CVPR 2021."""
+
+    gradient = False
 
     def forward(self, views: list[Tensor], online: Tensor | None) -> Tensor:
         return super().forward(views, online).detach()
@@ -48,6 +52,8 @@ class MomentumTarget(nn.Module):
         sub_batches: number of parts, each with its own batch-norm statistics, of this process's rows; with
             ``shuffle_bn`` it stands in for as many processes.
     """
+
+    gradient = False
 
     def __init__(self, shuffle_bn: bool = False, sub_batches: int | None = None) -> None:
         super().__init__()
