@@ -11,9 +11,11 @@ from mmkernel.kernels.legendre import (
     quadrature_coefficients,
 )
 from mmkernel.kernels.library import LaplaceKernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel
+from mmkernel.kernels.uniformity import NullBand, null_band, profile_variance
 
 __all__ = [
-    'Kernel', 'LaplaceKernel', 'LegendreKernel', 'PolynomialKernel', 'PositiveDefiniteness', 'ProductKernel', 'RBFKernel',
-    'RieszKernel', 'ScaledKernel', 'SumKernel', 'gauss_gegenbauer', 'kernel_energy', 'legendre_derivative',
-    'legendre_polynomial', 'legendre_polynomials', 'mmd2_to_uniform', 'num_harmonics', 'quadrature_coefficients',
+    'Kernel', 'LaplaceKernel', 'LegendreKernel', 'NullBand', 'PolynomialKernel', 'PositiveDefiniteness',
+    'ProductKernel', 'RBFKernel', 'RieszKernel', 'ScaledKernel', 'SumKernel', 'gauss_gegenbauer', 'kernel_energy',
+    'legendre_derivative', 'legendre_polynomial', 'legendre_polynomials', 'mmd2_to_uniform', 'null_band',
+    'num_harmonics', 'profile_variance', 'quadrature_coefficients',
 ]  # fmt: skip
