@@ -9,18 +9,31 @@ from .draws import generator
 from .folders import ImageFolder, ImageNet
 from .geometry import GaussianNoise, RandomAffine, RandomErasing
 from .images import CorruptImageError, decode
+from .listed_sets import SUN397, Birdsnap, Caltech101
 from .operations import ColorJitter, GaussianBlur, Operation, RandomFlip, RandomGrayscale, Solarize
 from .packs import NpzPack
+from .published_sets import (
+    DTD,
+    FGVCAircraft,
+    Flowers102,
+    Food101,
+    OxfordPets,
+    PublishedSet,
+    StanfordCars,
+)
 from .sampler import BalancedSampler, EpochSampler
 from .sources import Source
 from .training import EvaluationDataset, ViewDataset, check_dataloader
+from .transformed import TASKS, TransformedSource
 from .views import PatchView, View
 from .voc import VOC2007
 
 __all__ = [
-    'CIFAR10', 'CIFAR100', 'STL10', 'AutoAugment', 'BalancedSampler', 'CenterCrop', 'CenterView', 'ColorDrop',
-    'ColorJitter', 'CorruptImageError', 'Cutout', 'Digits', 'EpochSampler', 'EvaluationDataset', 'GaussianBlur',
-    'GaussianNoise', 'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'PaddedCrop', 'PatchView', 'RandomAffine',
-    'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel', 'Solarize',
-    'Source', 'VOC2007', 'View', 'ViewDataset', 'check_dataloader', 'decode', 'generator',
+    'CIFAR10', 'CIFAR100', 'DTD', 'STL10', 'SUN397', 'TASKS', 'VOC2007', 'AutoAugment', 'BalancedSampler', 'Birdsnap',
+    'Caltech101', 'CenterCrop', 'CenterView', 'ColorDrop', 'ColorJitter', 'CorruptImageError', 'Cutout', 'Digits',
+    'EpochSampler', 'EvaluationDataset', 'FGVCAircraft', 'Flowers102', 'Food101', 'GaussianBlur', 'GaussianNoise',
+    'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'OxfordPets', 'PaddedCrop', 'PatchView', 'PublishedSet',
+    'RandomAffine', 'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel',
+    'Solarize', 'Source', 'StanfordCars', 'TransformedSource', 'View', 'ViewDataset', 'check_dataloader', 'decode',
+    'generator',
 ]  # fmt: skip

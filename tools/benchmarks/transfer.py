@@ -1,0 +1,103 @@
+"""Linear transfer of a checkpoint to other labelled sets, each judged by its own metric; sets that are absent are skipped.
+
+python tools/benchmarks/transfer.py configs/sfrik/r50_L3_q32768.py CHECKPOINT --root data --sets pets dtd flowers
+"""
+
+import argparse
+import copy
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import arguments, compare, console, publish
+from mmengine.config import Config
+from rich.progress import Progress
+from torch import Tensor
+
+from mmkernel.engine import load_config
+from mmkernel.evaluation import TRANSFER_SETS, transfer, transfer_table
+from mmkernel.registry import DATASETS
+
+
+def resolve(name: str, args: argparse.Namespace, cfg: Config) -> tuple[dict[str, Any], str]:
+    """(overrides of the evaluation part of the config, metric) of a set of the suite, 'config', 'digits' or a pack."""
+    mode = 'L' if len(cfg.data_preprocessor.mean) == 1 else 'RGB'
+    if name == 'config':
+        return {}, 'top1'
+    if name == 'digits':
+        return {
+            f'evaluation.{split}': dict(_delete_=True, type='Digits', split=split) for split in ('train', 'test')
+        }, 'top1'
+    if name.endswith('.npz'):
+        train, metric = dict(type='NpzPack', path=name, split='train', mode=mode), 'top1'
+    elif name in TRANSFER_SETS:
+        one = TRANSFER_SETS[name]
+        train, metric = dict(type=one.source, root=str(Path(args.root) / one.folder), split=one.train), one.metric
+        train |= dict(mode=mode) if not name.startswith('cifar') else {}
+    else:
+        raise SystemExit(
+            f"--sets {name}: expected 'config', 'digits', a pack *.npz, or one of {', '.join(TRANSFER_SETS)}."
+        )
+    side = args.size or cfg.evaluation.transform.get('crop')
+    if side is None:
+        raise SystemExit(
+            'The evaluation transform of the config names no size; give --size, that of its images in training.'
+        )
+    view = dict(_delete_=True, type='CenterView', resize=side, crop=side, interpolation='bicubic')
+    train, test = dict(train, _delete_=True), dict(train, _delete_=True, split='test')
+    return {'evaluation.train': train, 'evaluation.test': test, 'evaluation.transform': view}, metric
+
+
+def one_set(args: argparse.Namespace, metric: str, sources: list, *data: Tensor) -> dict:
+    """The score of one encoder on one set; ``targets`` of a source with several classes per image replace its labels."""
+    train_x, train_y, test_x, test_y = data
+    if metric == 'map11':
+        train_y, test_y = (source.targets for source in sources)
+    validation = getattr(sources[0], 'validation', None)
+    common = dict(metric=metric, validation=validation, seed=args.seed, device=args.device)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task('logistic regressions')
+        common['progress'] = lambda done, total: bar.update(task, completed=done, total=total)
+        return transfer(train_x, train_y, test_x, test_y, **common)
+
+
+def main() -> None:
+    parser = arguments(
+        'Linear transfer (Kornblith et al., CVPR 2019): L-BFGS, 45 penalties, refit on train + validation.'
+    )
+    parser.add_argument('--root', default='data', help='folder above food-101/, cifar10/, dtd/, VOCdevkit/, ...')
+    parser.add_argument(
+        '--sets', nargs='+', default=list(TRANSFER_SETS), help='of the twelve; or config, digits, PACK.npz'
+    )
+    parser.add_argument(
+        '--size', type=int, help="side of the images; default: the crop of the config's evaluation part"
+    )
+    args = parser.parse_args()
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise SystemExit('Transfer runs in one process. To use several GPUs start one process per set, with --sets.')
+    cfg = load_config(args.config, args.cfg_options)
+    rows: dict[str, dict] = {}
+    left_out: dict[str, str] = {}
+    for name in args.sets:
+        options, metric = resolve(name, args, cfg)
+        own = copy.copy(args)
+        own.cfg_options = {**(args.cfg_options or {}), **options}
+        part = load_config(args.config, own.cfg_options).evaluation
+        try:
+            sources = [DATASETS.build(part.train), DATASETS.build(part.test)]
+        except FileNotFoundError as error:
+            left_out[name] = str(error)
+            console.print(f'[yellow]{name} left out:[/] {error}', highlight=False, soft_wrap=True)
+            continue
+        title = Path(name).stem
+        for row in compare(own, partial(one_set, args, metric, sources))[1]:
+            kept = rows.setdefault(row['name'], dict(row, scores={}))
+            kept['scores'][title] = row['scores'] | dict(train=len(sources[0]), test=len(sources[1]))
+    if not rows:
+        raise SystemExit(f'None of the sets is below {args.root}: nothing to do.')
+    publish('transfer', args, cfg, list(rows.values()), transfer_table(list(rows.values())), left_out=left_out)
+
+
+if __name__ == '__main__':
+    main()
