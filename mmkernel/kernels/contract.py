@@ -41,6 +41,14 @@ class KernelContract:
             central = (self.kernel.phi(t + h, q) - self.kernel.phi(t - h, q)) / (2 * h)
             torch.testing.assert_close(self.kernel.dphi(t, q), central, rtol=1e-5, atol=1e-6)
 
+    def test_monomials_are_phi(self) -> None:
+        t = torch.linspace(-1, 1, 33, dtype=torch.float64)
+        for q in self.dimensions:
+            monomials = self.kernel.monomials(q)
+            if monomials is not None:
+                powers = sum(a * t**k for k, a in enumerate(monomials))
+                torch.testing.assert_close(powers, self.kernel.phi(t, q), rtol=1e-10, atol=1e-10)
+
     def test_coefficients_equal_quadrature(self) -> None:
         for q in self.dimensions:
             b = self.kernel.coefficients(q, self.order)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkernel.distributed import world_size
+
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 PRECISIONS = ('auto', *_DTYPES)
 LAYOUTS = ('auto', 'rows', 'columns')
@@ -65,6 +67,10 @@ class Engine:
         if z.dtype == torch.float64 or (self.transport_dtype is None and self.dtype(z) not in HALVES):
             return z.dtype
         return self.dtype(z) if self.transport_dtype is None else _DTYPES[self.transport_dtype]
+
+    def rounds(self, z: Tensor) -> bool:
+        """Whether rows ``z`` lose digits on their way into a product."""
+        return self.dtype(z) in HALVES or (world_size() > 1 and self.transport(z) in HALVES)
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -7,6 +7,8 @@ distance to the uniform distribution, E_{z,z'~Q} K - b_0 = sum_{l>=1} b_l E P_l(
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from itertools import zip_longest
 from numbers import Real
 
 import torch
@@ -34,6 +36,13 @@ class Kernel(nn.Module):
                 return torch.zeros_like(t)
             (slope,) = torch.autograd.grad(values.sum(), t)
         return slope
+
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        """(a_0, ..., a_d) with phi(t) = sum_k a_k t^k: energies of degree 1 and 2 then need no Gram matrix.
+
+        None: not a polynomial, or one that is evaluated otherwise. The last one is not 0, but for a constant phi.
+        """
+        return None
 
     def coefficients(self, q: int, order: int) -> Tensor:
         """(b_0, ..., b_order) of phi = sum_l b_l P_l(q; .); float64. By quadrature unless a subclass has the closed form."""
@@ -80,6 +89,10 @@ class SumKernel(Kernel):
     def dphi(self, t: Tensor, q: int) -> Tensor:
         return sum(kernel.dphi(t, q) for kernel in self.kernels)
 
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        parts = [kernel.monomials(q) for kernel in self.kernels]
+        return None if None in parts else strip_zeros([sum(a) for a in zip_longest(*parts, fillvalue=0.0)])
+
     def coefficients(self, q: int, order: int) -> Tensor:
         return sum(kernel.coefficients(q, order) for kernel in self.kernels)
 
@@ -99,6 +112,10 @@ class ScaledKernel(Kernel):
 
     def dphi(self, t: Tensor, q: int) -> Tensor:
         return self.scale * self.kernel.dphi(t, q)
+
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        part = self.kernel.monomials(q)
+        return None if part is None else tuple(self.scale * a for a in part)
 
     def coefficients(self, q: int, order: int) -> Tensor:
         return self.scale * self.kernel.coefficients(q, order)
@@ -122,6 +139,25 @@ class ProductKernel(Kernel):
         for kernel in self.kernels[1:]:
             value, slope = value * kernel.phi(t, q), slope * kernel.phi(t, q) + value * kernel.dphi(t, q)
         return slope
+
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        parts = [kernel.monomials(q) for kernel in self.kernels]
+        return None if None in parts else reduce(_convolve, parts)
+
+
+def strip_zeros(monomials: list[float]) -> tuple[float, ...]:
+    """Without the zeros at the end; one number at least."""
+    degree = max((k for k, a in enumerate(monomials) if a), default=0)
+    return tuple(float(a) for a in monomials[: degree + 1])
+
+
+def _convolve(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    """The coefficients of a product of polynomials."""
+    product = [0.0] * (len(a) + len(b) - 1)
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            product[i + j] += x * y
+    return strip_zeros(product)
 
 
 def _kernels(kernels: list[Kernel | dict]) -> list[Kernel]:

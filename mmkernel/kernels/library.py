@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmkernel.kernels.kernel import Kernel
+from mmkernel.kernels.kernel import Kernel, strip_zeros
 from mmkernel.kernels.legendre import legendre_derivative, legendre_polynomials, monomial_coefficients, num_harmonics
 
 # The distance has an infinite slope at t = 1; closer than this, two points count as one (||u-v||^2 = 2-2t).
@@ -47,6 +47,9 @@ class LegendreKernel(Kernel):
         known = self.weights[:order]
         b[1 : len(known) + 1] = torch.tensor(known, dtype=torch.float64)
         return b
+
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        return strip_zeros(self._monomials(q)) if self.order <= 4 else None
 
     def _monomials(self, q: int) -> list[float]:
         """phi in powers of t: two operations a degree. Safe up to degree 4; beyond, powers lose what the recurrence keeps."""
@@ -112,6 +115,9 @@ class RieszKernel(Kernel):
     def dphi(self, t: Tensor, q: int) -> Tensor:
         return self.exponent * (2 - 2 * t).clamp_min(_SMALLEST_SQUARED_DISTANCE).pow(self.exponent / 2 - 1)
 
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        return (self.constant - 2, 2.0) if self.exponent == 2 else None
+
     def coefficients(self, q: int, order: int) -> Tensor:
         """b_l = -4^b (-b)_l N(q, l) Gamma(b+(q-1)/2) Gamma(q-1) / (Gamma((q-1)/2) Gamma(b+l+q-1)), b = exponent/2."""
         beta = self.exponent / 2
@@ -163,6 +169,10 @@ class PolynomialKernel(Kernel):
 
     def dphi(self, t: Tensor, q: int) -> Tensor:
         return self.degree * (t + self.constant) ** (self.degree - 1)
+
+    def monomials(self, q: int) -> tuple[float, ...] | None:
+        d, c = self.degree, self.constant
+        return tuple(math.comb(d, k) * c ** (d - k) for k in range(d + 1))
 
     def coefficients(self, q: int, order: int) -> Tensor:
         """t^k has b_l = N(q, l) k!/(k-l)! E_{q+2l}[t^{k-l}] / (q (q+2) ... (q+2l-2)); binomially summed over k."""

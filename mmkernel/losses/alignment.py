@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmkernel.kernels.energy import mean_chord, refuse_second_derivative
+from mmkernel.kernels.sphere import Pairs, add_chord_gradients_, inverse_norms, squared_chords
 
 REDUCTIONS = ('sample', 'element')
 
@@ -38,3 +43,37 @@ def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor
     if z.shape[0] < 2:
         raise ValueError(f'Uniformity is a statistic of pairs: expected at least 2 rows, got {z.shape[0]}.')
     return torch.pdist(z).pow(2).mul(-scale).exp().mean().log()
+
+
+def paired_distance(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
+    """mean over pairs (i, j) of mean_n ||x^_in - y^_jn||^2, rows normalised here, over the rows of all ranks.
+
+    ``x``: (V, B, q), ``y``: (G, B, q) raw rows. Of the normalised rows only their norms and distances are kept for backward.
+    Raises where there is no pair, and under create_graph=True.
+    """
+    if not pairs:
+        raise ValueError(
+            'No pair of views to align: a batch needs at least two views. Check the views of the data config.'
+        )
+    return _PairedDistance.apply(x, y, pairs)
+
+
+class _PairedDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
+        r, s = inverse_norms(x), inverse_norms(y)
+        d2 = squared_chords(x, y, r, s, pairs)
+        ctx.pairs = pairs
+        ctx.save_for_backward(x, y, r, s, d2)
+        return mean_chord(d2)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative('paired_distance')
+        x, y, r, s, d2 = ctx.saved_tensors
+        gradients = tuple(
+            torch.zeros_like(z, memory_format=torch.contiguous_format) if needed else None
+            for z, needed in zip((x, y), ctx.needs_input_grad, strict=False)
+        )
+        add_chord_gradients_((x, y), (r, s), d2, ctx.pairs, upstream / d2.numel(), gradients)
+        return *gradients, None

@@ -25,6 +25,7 @@ class Embeddings:
     sample_index: Tensor  # (B,) dataset index of each image
     online_views: tuple[int, ...]  # source view of each online position
     target_views: tuple[int, ...]  # source view of each target position
+    computed_in: torch.dtype | None = None  # what the encoder made the online rows in, once they are promoted
 
     @classmethod
     def from_views(cls, *z: Tensor, sample_index: Tensor | None = None) -> Embeddings:
@@ -48,7 +49,8 @@ class Embeddings:
         online = _promote(self.online)
         predicted = online if self.predicted is self.online else _promote(self.predicted)
         target = online if self.target is self.online else _promote(self.target)
-        return replace(self, online=online, predicted=predicted, target=target)
+        computed_in = self.computed_in or self.online.dtype
+        return replace(self, online=online, predicted=predicted, target=target, computed_in=computed_in)
 
     def symmetric_pairs(self) -> list[tuple[int, int]]:
         """Pairs for a term with d(a, b) = d(b, a): each unordered pair once where (i, j) and (j, i) are the same two rows.

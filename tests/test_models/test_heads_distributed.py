@@ -19,6 +19,11 @@ HEADS = [
     dict(type='KernelMMDHead', kernel=RBF, statistic='U', log=True),
     dict(type='KernelMMDHead', kernel=dict(type='RieszKernel'), regularize='target'),
     dict(type='KernelMMDHead', kernel=dict(type='LaplaceKernel'), statistic='U'),
+    # WIDTH is no multiple of 4 ranks; degrees 1 and 2 need no Gram matrix
+    dict(type='KernelMMDHead', kernel=LEGENDRE, alignment_weight=4000.0, reduction='element', layout='columns'),
+    dict(type='KernelMMDHead', kernel=RBF, statistic='U', log=True, layout='columns'),
+    dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 40.0))),
+    dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0,)), statistic='U'),
     dict(type='ClusterHead', num_clusters=(5, 3)),
     dict(type='ClusterHead', num_clusters=(4,), classifier='linear', normalize=False),
     dict(type='CosinePredictionHead'),
@@ -44,7 +49,7 @@ HEADS = [
         type='SumHead', heads=dict(pull=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead'))
     ),
 ]
-VIEWS, BATCH, WIDTH = 3, 16, 12  # BATCH is global
+VIEWS, BATCH, WIDTH = 3, 16, 10  # BATCH is global
 
 
 def test_every_registered_head_is_covered():

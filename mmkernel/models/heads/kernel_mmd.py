@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.distributed import global_mean, world_size
-from mmkernel.kernels import Kernel, kernel_energy
-from mmkernel.losses.alignment import REDUCTIONS, squared_distance
+from mmkernel.distributed import world_size
+from mmkernel.kernels import Kernel
+from mmkernel.kernels.energy import aligned_energies
+from mmkernel.kernels.gram import Engine
+from mmkernel.losses.alignment import REDUCTIONS, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import KERNELS, MODELS
@@ -30,6 +30,7 @@ class KernelMMDHead(Head):
         reduction: 'sample' is mean ||.||^2, 'element' divides that by q as well, as the published coefficients expect:
             40 000 with 'element' at q = 32 768 is 1.22 with 'sample'.
         regularize: which views the kernel term runs over, 'online' (all) or 'target'.
+        precision, layout, transport_dtype: how the Gram matrices are made; see ``mmkernel.kernels.gram.Engine``.
     """
 
     def __init__(
@@ -41,6 +42,9 @@ class KernelMMDHead(Head):
         log: bool = False,
         reduction: str = 'sample',
         regularize: str = 'online',
+        precision: str = 'auto',
+        layout: str = 'auto',
+        transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
         for name, value, allowed in (
@@ -52,33 +56,29 @@ class KernelMMDHead(Head):
                 raise ValueError(f'KernelMMDHead.{name} is {allowed[0]!r} or {allowed[1]!r}, got {value!r}.')
         self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else kernel
         self.alignment_weight, self.kernel_weight = alignment_weight, kernel_weight
+        self.engine = Engine(precision, layout, transport_dtype)
         self.statistic, self.log, self.reduction, self.regularize = statistic, log, reduction, regularize
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        alignment = self.alignment(embeddings)
-        views = embeddings.online if self.regularize == 'online' else embeddings.target  # (V or G, B, q)
-        energies = torch.stack([kernel_energy(z, self.kernel, self.statistic) for z in views])
+        distance, energies = self._distance_and_energies(embeddings)  # (), (V or G,)
+        alignment = distance / embeddings.width if self.reduction == 'element' else distance
         kernel = (self._logarithm(energies, embeddings.width) if self.log else energies).mean()
         return {
             'loss_alignment': self.alignment_weight * alignment,
             'loss_kernel': self.kernel_weight * kernel,
             'alignment': alignment.detach(),
             'kernel': kernel.detach(),
-            'mmd2': self._unbiased_mmd2(energies.detach().mean(), views),
+            'mmd2': self._unbiased_mmd2(energies.detach().mean(), embeddings),
         }
 
-    def alignment(self, embeddings: Embeddings) -> Tensor:
-        """mean over pairs of ||p^ - t^||^2, over the rows of all ranks."""
-        pairs = embeddings.symmetric_pairs()
-        if not pairs:
-            raise ValueError(
-                'No pair of views to align: a batch needs at least two views. Check the views of the data config.'
-            )
-        predicted = F.normalize(embeddings.predicted, dim=-1)  # (V, B, q)
-        same = embeddings.target is embeddings.predicted
-        target = predicted if same else F.normalize(embeddings.target, dim=-1)  # (G, B, q)
-        distances = [squared_distance(predicted[i], target[j], self.reduction) for i, j in pairs]
-        return global_mean(torch.stack(distances).mean())
+    def _distance_and_energies(self, embeddings: Embeddings) -> tuple[Tensor, Tensor]:
+        """mean over pairs of ||p^ - t^||^2 and the energy of each view, over the rows of all ranks."""
+        predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.symmetric_pairs()
+        views = embeddings.online if self.regularize == 'online' else target  # (V or G, B, q)
+        options = dict(statistic=self.statistic, **self.engine.options(views, embeddings.computed_in))
+        if predicted is views and target is views and pairs:  # one tensor, one gradient
+            return aligned_energies(views, self.kernel, pairs, **options)
+        return paired_distance(predicted, target, pairs), aligned_energies(views, self.kernel, [], **options)[1]
 
     def _logarithm(self, energies: Tensor, q: int) -> Tensor:
         if self.kernel.minimum(q) <= 0:
@@ -88,9 +88,9 @@ class KernelMMDHead(Head):
             )
         return energies.log()
 
-    def _unbiased_mmd2(self, energy: Tensor, views: Tensor) -> Tensor:
+    def _unbiased_mmd2(self, energy: Tensor, embeddings: Embeddings) -> Tensor:
         """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training."""
-        q, N = views.shape[-1], views.shape[1] * world_size()
+        q, N = embeddings.width, embeddings.online.shape[1] * world_size()
         if self.statistic == 'V':
             energy = (N * energy - self.kernel.value_at_one(q)) / (N - 1)
         return energy - float(self.kernel.coefficients(q, 0)[0])

@@ -1,0 +1,64 @@
+"""Raw rows seen on the sphere, without making the normalised copies: norms, and distances between paired views.
+
+With r = 1/||x||, s = 1/||y|| and d^2 = ||r x - s y||^2 = 2 - 2 cos, the gradient of d^2 is 2 (cos r^2 x - r s y) at x.
+Every pass goes through rows in chunks that fit the cache.
+
+Shapes: V views of x, G views of y, B local rows, q width, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkernel.kernels.gram import row_chunks
+
+Pairs = list[tuple[int, int]]
+
+
+def inverse_norms(x: Tensor) -> Tensor:
+    """1/||x||, at most 1e12, of (..., q) rows."""
+    return torch.linalg.vector_norm(x, dim=-1).clamp_min_(1e-12).reciprocal_()
+
+
+def squared_chords(x: Tensor, y: Tensor, r: Tensor, s: Tensor, pairs: Pairs) -> Tensor:
+    """d^2 of the paired rows x_in, y_jn: (V, B, q), (G, B, q), (V, B), (G, B) -> (P, B).
+
+    The difference first, then its square: 2 - 2 cos would lose every digit of two close views.
+    """
+    d2 = x.new_empty(len(pairs), x.shape[1])
+    for chunk in row_chunks(x[0]):
+        for p, (i, j) in enumerate(pairs):
+            u = x[i, chunk] * r[i, chunk, None]
+            u.addcmul_(y[j, chunk], s[j, chunk, None], value=-1)
+            torch.linalg.vecdot(u, u, out=d2[p, chunk])
+    return d2
+
+
+def add_chord_gradients_(
+    views: tuple[Tensor, Tensor],
+    norms: tuple[Tensor, Tensor],
+    d2: Tensor,
+    pairs: Pairs,
+    factor: Tensor | float,
+    gradients: tuple[Tensor | None, Tensor | None],
+    scale: Tensor | None = None,
+) -> None:
+    """gradients := scale * gradients + factor * gradient of sum_pairs,n d^2, for x and y; None where none is wanted.
+
+    ``views`` = (x, y), ``norms`` = (r, s) of ``squared_chords``; ``gradients`` may be one tensor twice, as x and y may be one.
+    ``scale``: (V,), for the first of ``gradients``.
+    """
+    (x, y), (r, s), (gx, gy) = views, norms, gradients
+    cos = 1 - d2 / 2  # (P, B)
+    for chunk in row_chunks(x[0]):
+        if scale is not None:
+            for v in range(len(x)):
+                gx[v, chunk].mul_(scale[v])
+        for p, (i, j) in enumerate(pairs):
+            a, b = r[i, chunk, None], s[j, chunk, None]
+            c, cross = cos[p, chunk, None] * (2 * factor), a * b * (-2 * factor)
+            if gx is not None:
+                gx[i, chunk].addcmul_(x[i, chunk], c * a * a).addcmul_(y[j, chunk], cross)
+            if gy is not None:
+                gy[j, chunk].addcmul_(y[j, chunk], c * b * b).addcmul_(x[i, chunk], cross)
