@@ -1,0 +1,77 @@
+"""Kernels as people type them: ``RBFKernel scale=2``, or ``LegendreKernel(weights=(1, 40, 40)) + 0.5 * RBFKernel()``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+from typing import Any
+
+from mmkernel.kernels.kernel import Kernel
+
+
+def kernel_from_text(text: str) -> Kernel:
+    """The kernel that ``text`` describes. Types are those of KERNELS, one's own included once they are imported.
+
+    Two forms: words (``TYPE key=value ...``; ``1,40,40`` is a tuple), or an expression of calls, ``+`` and ``*``, of which
+    nothing but constants and registered types is evaluated. ValueError for anything else; KeyError for an unknown type.
+    """
+    text = text.strip()
+    if re.fullmatch(r'\w+(\s+\w+=.*)?', text, re.S):
+        name, *pairs = shlex.split(text)
+        return _build(name, dict(_pair(pair, text) for pair in pairs), text)
+    try:
+        tree = ast.parse(text, mode='eval').body
+    except SyntaxError:
+        raise ValueError(_unreadable(text)) from None
+    found = _value(tree, text)
+    if not isinstance(found, Kernel):
+        raise ValueError(_unreadable(text))
+    return found
+
+
+def _unreadable(text: str) -> str:
+    return (
+        f"'{text}' is no kernel. Expected 'TYPE key=value ...', e.g. 'LegendreKernel weights=1,40,40', or an expression "
+        "such as 'LegendreKernel(weights=(1, 40, 40)) + 0.5 * RBFKernel(scale=2)'."
+    )
+
+
+def _pair(word: str, text: str) -> tuple[str, Any]:
+    key, equals, value = word.partition('=')
+    if not equals:
+        raise ValueError(f"'{word}' in '{text}' is no key=value.")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        raise ValueError(f"'{word}' in '{text}': expected a number, or numbers with commas between them.") from None
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    """A kernel or a constant."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        return _build(node.func.id, {k.arg: _value(k.value, text) for k in node.keywords if k.arg}, text)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mult)):
+        left, right = _value(node.left, text), _value(node.right, text)
+        return left + right if isinstance(node.op, ast.Add) else left * right
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item, text) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(_unreadable(text)) from None
+
+
+def _build(name: str, keywords: dict[str, Any], text: str) -> Kernel:
+    from mmkernel.registry import KERNELS  # here, so that kernels made in Python need torch alone
+
+    factory = KERNELS.get(name)
+    for parameter in inspect.signature(factory).parameters.values():
+        given = keywords.get(parameter.name)
+        if str(parameter.annotation).startswith('tuple') and isinstance(given, (int, float)):
+            keywords[parameter.name] = (given,)
+    try:
+        return KERNELS.build(dict(type=name, **keywords))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"kernel '{text}': {error}") from None

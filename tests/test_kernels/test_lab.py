@@ -1,0 +1,86 @@
+import json
+import math
+
+import pytest
+import torch
+
+from mmkernel.kernels import LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, gauss_gegenbauer
+from mmkernel.kernels.lab import kernel_profile, mimic, slope_size, summary
+from mmkernel.kernels.legendre import legendre_derivative
+
+
+def test_profile_holds_what_the_kernel_says():
+    kernel = LegendreKernel((1.0, 40.0, 40.0))
+    p = kernel_profile(kernel, q=256, count=128, order=5)
+    assert p.coefficients.tolist() == [0, 1, 40, 40, 0, 0]
+    torch.testing.assert_close(p.phi, kernel.phi(p.t, 256))
+    torch.testing.assert_close(p.slope, kernel.dphi(p.t, 256))
+    assert p.t[0] == -1
+    assert p.t[-1] == 1
+    assert p.point == pytest.approx(81)
+    assert p.band_v.mean == pytest.approx(81 / 128)
+    t, phi, slope = p.typical['typical, 1/sqrt(q)']
+    assert t == 1 / 16
+    assert phi == pytest.approx(float(kernel.phi(torch.tensor(t, dtype=torch.float64), 256)))
+    assert slope == pytest.approx(float(kernel.dphi(torch.tensor(t, dtype=torch.float64), 256)))
+    assert json.loads(json.dumps(summary(p)))['coefficients'] == [0, 1, 40, 40, 0, 0]
+
+
+@pytest.mark.parametrize('q', [2, 3, 64, 8192])
+@pytest.mark.parametrize('l', [1, 2, 5])
+def test_slope_of_a_degree_over_uniform_pairs(q, l):
+    t, w = gauss_gegenbauer(q)
+    expected = math.sqrt(float((w * legendre_derivative(l, q, t) ** 2).sum()))
+    assert slope_size(q, l) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize('weighting', ['typical', 'flat'])
+def test_a_legendre_kernel_is_its_own_mimic(weighting):
+    found = mimic(LegendreKernel((1.0, 40.0, 40.0)), q=64, order=4, weighting=weighting)
+    assert found.weights == pytest.approx((1, 40, 40, 0), abs=1e-8)
+    assert found.residual < 1e-10
+    assert found.slope_residual < 1e-10
+
+
+@pytest.mark.parametrize('kernel', [RBFKernel(2.0), RieszKernel(1.0)])
+def test_fits_are_what_they_claim_to_minimise(kernel):
+    """Each is better than the other under its own weighting, and no small change of one weight improves it."""
+    q = 32
+    for weighting, other in (('typical', 'flat'), ('flat', 'typical')):
+        t, w = gauss_gegenbauer(q if weighting == 'typical' else 3, 256)
+        phi = kernel.phi(t, q)
+
+        def left(weights, t=t, w=w, phi=phi):
+            difference = phi - LegendreKernel(weights).phi(t, q)
+            centred = difference - (w * difference).sum()
+            return float((w * centred**2).sum())
+
+        best, rival = mimic(kernel, q, 3, weighting), mimic(kernel, q, 3, other)
+        spread = phi - (w * phi).sum()
+        assert best.residual == pytest.approx((left(best.weights) / float((w * spread**2).sum())) ** 0.5, rel=1e-6)
+        assert left(best.weights) < left(rival.weights)
+        for l in range(3):
+            for factor in (0.99, 1.01):
+                moved = tuple(b * factor if i == l else b for i, b in enumerate(best.weights))
+                assert left(moved) >= left(best.weights)
+
+
+def test_more_degrees_fit_better():
+    residuals = [mimic(RBFKernel(2.0), 16, order).residual for order in (1, 2, 3, 4)]
+    assert residuals == sorted(residuals, reverse=True)
+    assert residuals[-1] < 0.1
+
+
+def test_an_even_kernel_has_no_fit_of_order_one():
+    with pytest.raises(ValueError, match='No LegendreKernel of order 1 resembles'):
+        mimic(PolynomialKernel(2), 16, 1)
+    assert mimic(PolynomialKernel(2), 16, 2).weights[1] == pytest.approx(15 / 16)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="one of 'typical', 'flat'"):
+        mimic(RBFKernel(), 16, 2, 'gaussian')
+    with pytest.raises(ValueError, match='order >= 1'):
+        mimic(RBFKernel(), 16, 0)
+    with pytest.raises(ValueError, match='q >= 2'):
+        kernel_profile(RBFKernel(), 1)
