@@ -1,7 +1,8 @@
 """Terms that keep the dimensions of an embedding spread and uncorrelated: moments of the batch, first power and second.
 
-Every function takes the rows of the whole batch: gather them over ranks first (``gather_rows_with_gradient``); each rank
-then forms the same value, and the gradient is exact after the mean over ranks.
+Scalars take this rank's rows and are those of the global batch, by the cheaper side of a Gram matrix; gradients as
+``mmkernel.distributed`` rules, no second derivative. Several terms of several views at once: ``variance_covariance.py``
+and ``correlation.py``. Functions that return a matrix or rows are plain: they see the rows that they are given.
 
 Shapes: N rows of the global batch, q width.
 """
@@ -9,8 +10,10 @@ Shapes: N rows of the global batch, q width.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from mmkernel.losses.correlation import correlation_terms
+from mmkernel.losses.variance_covariance import moment_terms
 
 _FIX = 'Raise train_dataloader.batch_size.'
 
@@ -18,10 +21,9 @@ _FIX = 'Raise train_dataloader.batch_size.'
 def variance_hinge(Z: Tensor, target_std: float = 1.0, eps: float = 1e-4) -> Tensor:
     """(1/q) sum_j max(0, target_std - sqrt(var_j + eps)), var with divisor N - 1.
 
-    Bardes et al., VICReg, ICLR 2022. ``Z``: (N, q). Zero once every dimension has the target deviation. Raises for N < 2.
+    Bardes et al., VICReg, ICLR 2022. ``Z``: (B, q). Zero once every dimension has the target deviation. Raises for N < 2.
     """
-    check_rows(Z)
-    return F.relu(target_std - (Z.var(dim=0) + eps).sqrt()).mean()
+    return moment_terms(_one_view(Z), [], target_std, eps, covariance='none')[1]
 
 
 def covariance(Z: Tensor) -> Tensor:
@@ -34,9 +36,9 @@ def covariance(Z: Tensor) -> Tensor:
 def covariance_penalty(Z: Tensor) -> Tensor:
     """(1/q) sum_{i != j} C_ij^2 of the covariance with divisor N - 1.
 
-    Bardes et al., ICLR 2022. ``Z``: (N, q). Costs N q^2.
+    Bardes et al., ICLR 2022. ``Z``: (B, q). Costs min(N q^2, N^2 q).
     """
-    return off_diagonal_energy(covariance(Z)) / Z.shape[1]
+    return moment_terms(_one_view(Z), [])[2]
 
 
 def standardize(Z: Tensor, eps: float = 1e-5) -> Tensor:
@@ -55,18 +57,20 @@ def cross_correlation(X: Tensor, Y: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def cross_correlation_terms(X: Tensor, Y: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """sum_i (C_ii - 1)^2 and sum_{i != j} C_ij^2 of ``cross_correlation``: invariance and redundancy."""
-    C = cross_correlation(X, Y, eps)
-    return (C.diagonal() - 1).square().sum(), off_diagonal_energy(C)
+    """sum_i (C_ii - 1)^2 and sum_{i != j} C_ij^2 of ``cross_correlation``: invariance and redundancy.
 
-
-def off_diagonal_energy(C: Tensor) -> Tensor:
-    """sum_{i != j} C_ij^2, row by row: one flat float32 sum of q^2 terms, minus a large trace, would lose digits."""
-    return (C - C.diagonal().diag_embed()).square().sum(dim=1).sum()
+    ``X``, ``Y``: (B, q). Costs min(N q^2, N^2 q).
+    """
+    return correlation_terms(_one_view(X), _one_view(Y), [(0, 0)], eps)
 
 
 def check_rows(Z: Tensor, least: int = 2) -> None:
-    if Z.ndim != 2:
-        raise ValueError(f'Expected embeddings of shape (N, q), got {tuple(Z.shape)}. One view at a time.')
+    _one_view(Z)
     if Z.shape[0] < least:
         raise ValueError(f'A batch of {Z.shape[0]} image has no variance; at least {least} are needed. {_FIX}')
+
+
+def _one_view(Z: Tensor) -> Tensor:
+    if Z.ndim != 2:
+        raise ValueError(f'Expected embeddings of shape (N, q), got {tuple(Z.shape)}. One view at a time.')
+    return Z[None]

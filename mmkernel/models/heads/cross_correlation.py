@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mmkernel.distributed import gather_rows_with_gradient
-from mmkernel.losses.redundancy import cross_correlation_terms
+from mmkernel.kernels.gram import Engine
+from mmkernel.losses.correlation import correlation_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -21,13 +20,25 @@ class CrossCorrelationHead(Head):
 
     The gradient is that of the union batch. The official code sums C over its W processes by an in-place reduction that
     autograd does not see, so its gradient is 1/W of this one: it matters for parameters that LARS does not adapt.
+
+    ``precision``, ``layout``, ``transport_dtype``: of the products and of rows between ranks;
+    ``mmkernel.kernels.gram.Engine``.
     """
 
-    def __init__(self, off_diagonal_weight: float = 0.0051, scale: float = 1.0, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        off_diagonal_weight: float = 0.0051,
+        scale: float = 1.0,
+        eps: float = 1e-5,
+        precision: str = 'auto',
+        layout: str = 'auto',
+        transport_dtype: str | None = None,
+    ) -> None:
         super().__init__()
         if eps < 0:
             raise ValueError(f'CrossCorrelationHead.eps is added to a variance and must be >= 0, got {eps}.')
         self.off_diagonal_weight, self.scale, self.eps = off_diagonal_weight, scale, eps
+        self.engine = Engine(precision, layout, transport_dtype)
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
@@ -35,11 +46,9 @@ class CrossCorrelationHead(Head):
             raise ValueError(
                 'No pair of views to correlate: a batch needs at least two views. Check the views of the data config.'
             )
-        predicted = [gather_rows_with_gradient(p) for p in embeddings.predicted]  # V x (N, q)
-        same = embeddings.target is embeddings.predicted
-        target = predicted if same else [gather_rows_with_gradient(t) for t in embeddings.target]  # G x (N, q)
-        terms = [cross_correlation_terms(predicted[i], target[j], self.eps) for i, j in pairs]
-        on_diagonal, off_diagonal = (torch.stack(term).mean() for term in zip(*terms, strict=True))
+        target = None if embeddings.target is embeddings.predicted else embeddings.target
+        options = self.engine.options(embeddings.online, embeddings.computed_in)
+        on_diagonal, off_diagonal = correlation_terms(embeddings.predicted, target, pairs, self.eps, **options)
         return {
             'loss_on_diagonal': self.scale * on_diagonal,
             'loss_off_diagonal': self.scale * self.off_diagonal_weight * off_diagonal,

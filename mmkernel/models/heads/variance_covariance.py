@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkernel.distributed import gather_rows_with_gradient, global_mean
+from mmkernel.distributed import global_mean
+from mmkernel.kernels.gram import Engine
 from mmkernel.losses.alignment import REDUCTIONS, squared_distance
-from mmkernel.losses.redundancy import covariance_penalty, variance_hinge
+from mmkernel.losses.variance_covariance import moment_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -27,6 +28,7 @@ class VarianceCovarianceHead(Head):
         target_std: gamma, where the hinge ends.
         eps: added to the variance inside the square root.
         reduction: 'element' divides ||p - t||^2 by q, as the official code does; 'sample' does not (the paper's text).
+        precision, layout, transport_dtype: of the products and of rows between ranks; ``mmkernel.kernels.gram.Engine``.
     """
 
     def __init__(
@@ -37,6 +39,9 @@ class VarianceCovarianceHead(Head):
         target_std: float = 1.0,
         eps: float = 1e-4,
         reduction: str = 'element',
+        precision: str = 'auto',
+        layout: str = 'auto',
+        transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
         if reduction not in REDUCTIONS:
@@ -47,32 +52,26 @@ class VarianceCovarianceHead(Head):
             )
         self.weights = dict(invariance=invariance_weight, variance=variance_weight, covariance=covariance_weight)
         self.target_std, self.eps, self.reduction = target_std, eps, reduction
+        self.engine = Engine(precision, layout, transport_dtype)
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        rows = [gather_rows_with_gradient(z) for z in embeddings.online]  # V x (N, q)
-        terms = dict(
-            invariance=lambda: self.invariance(embeddings),
-            variance=lambda: torch.stack([variance_hinge(Z, self.target_std, self.eps) for Z in rows]).mean(),
-            covariance=lambda: 2 * torch.stack([covariance_penalty(Z) for Z in rows]).mean(),
-        )
-        losses, parts = {}, {}
-        for name, term in terms.items():
-            weight = self.weights[name]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
-                value = term()
-            losses[f'loss_{name}'] = weight * value
-            parts[name] = value.detach()
-        return {**losses, **parts}
-
-    def invariance(self, embeddings: Embeddings) -> Tensor:
-        """mean over pairs of ||p - t||^2 (/ q), over the rows of all ranks."""
-        pairs = embeddings.symmetric_pairs()
-        if not pairs and self.weights['invariance'] == 0:
-            return embeddings.online.new_zeros(())
-        if not pairs:
+        z, pairs = embeddings.online, embeddings.symmetric_pairs()
+        if not pairs and self.weights['invariance'] != 0:
             raise ValueError(
                 'No pair of views to compare: a batch needs at least two views. Check the views of the data config.'
             )
-        predicted, target = embeddings.predicted, embeddings.target
-        distances = [squared_distance(predicted[i], target[j], self.reduction) for i, j in pairs]
-        return global_mean(torch.stack(distances).mean())
+        plain = embeddings.predicted is z and embeddings.target is z
+        invariance, variance, covariance = moment_terms(
+            z, pairs if plain else [], self.target_std, self.eps,
+            covariance='trained' if self.weights['covariance'] else 'value',
+            **self.engine.options(z, embeddings.computed_in),
+        )  # fmt: skip
+        if not plain and pairs:
+            predicted, target = embeddings.predicted, embeddings.target
+            distances = [squared_distance(predicted[i], target[j]) for i, j in pairs]
+            invariance = global_mean(torch.stack(distances).mean()) / embeddings.width
+        if self.reduction == 'sample':
+            invariance = invariance * embeddings.width
+        parts = dict(invariance=invariance, variance=variance, covariance=2 * covariance)
+        losses = {f'loss_{n}': w * (parts[n] if w else parts[n].detach()) for n, w in self.weights.items()}
+        return {**losses, **{name: value.detach() for name, value in parts.items()}}
