@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import print_table
 
 Step = Callable[[], Any]  # one repetition
 Maker = Callable[[torch.device], Step]  # makes the inputs and returns the repetition on them
@@ -78,48 +79,51 @@ def measure(script: str, cases: list[Case], args: argparse.Namespace) -> list[di
         if fnmatch.fnmatch(case.name, args.only):
             print(f'{case.name} ...', file=sys.stderr, flush=True)
             rows.append(row_of(script, case, args, device))
-    report(script, rows, args)
+    report(script, args, rows=rows)
     return rows
 
 
 def row_of(script: str, case: Case, args: argparse.Namespace, device: torch.device) -> dict:
     """Everything that is known of a case after it was measured."""
-    seconds = alternate(case.makers(), 2 if args.quick else args.rounds, device)
+    seconds, values = alternate(case.makers(), 2 if args.quick else args.rounds, device)
     peaks = {} if args.no_memory else {form: peak_in_process(script, case.name, form, args) for form in case.makers()}
     forms = {
-        form: dict(seconds=statistics.median(times), all_seconds=times, peak_bytes=peaks.get(form))
+        form: dict(seconds=statistics.median(times), all_seconds=times, peak_bytes=peaks.get(form), value=values[form])
         for form, times in seconds.items()
     }
     row = dict(case=case.name, forms=forms, skipped=case.skip, info=case.info)
     for word, key, goal in (('time', 'seconds', case.time_goal), ('memory', 'peak_bytes', case.memory_goal)):
-        both = [forms.get(form, {}).get(key) for form in ('textbook', 'ours')]
-        row[f'{word}_ratio'] = both[0] / both[1] if all(both) else None
+        textbook, ours = (forms.get(form, {}).get(key) for form in ('textbook', 'ours'))
+        ours = max(ours, 2**20) if key == 'peak_bytes' and ours is not None else ours  # below 1 MiB it is the allocator
+        row[f'{word}_ratio'] = textbook / ours if textbook and ours else None
         row[f'{word}_goal'] = goal
     return row
 
 
-def alternate(makers: dict[str, Maker], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each repetition of each form, A, B, A, B, ...; the first round is left out."""
+def alternate(makers: dict[str, Maker], rounds: int, device: torch.device) -> tuple[dict[str, list[float]], dict]:
+    """Seconds of each repetition of each form, A, B, A, B, ..., without the first round; and what each form returned."""
     steps = {form: maker(device) for form, maker in makers.items()}
     seconds: dict[str, list[float]] = {form: [] for form in steps}
+    values: dict[str, Any] = {}
     for _ in range(rounds):
         for form, step in steps.items():
-            seconds[form].append(seconds_of(step, device))
-    return {form: times[1:] if len(times) > 1 else times for form, times in seconds.items()}
+            elapsed, values[form] = seconds_of(step, device)
+            seconds[form].append(elapsed)
+    return {form: times[1:] if len(times) > 1 else times for form, times in seconds.items()}, values
 
 
-def seconds_of(step: Step, device: torch.device) -> float:
-    """CPU time of one repetition, or the time between two CUDA events around it."""
+def seconds_of(step: Step, device: torch.device) -> tuple[float, Any]:
+    """CPU time of one repetition, or the time between two CUDA events around it; and what it returned."""
     if device.type == 'cuda':
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        step()
+        value = step()
         end.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1000
+        return start.elapsed_time(end) / 1000, value
     start = time.process_time()
-    step()
-    return time.process_time() - start
+    value = step()
+    return time.process_time() - start, value
 
 
 def peak_in_process(script: str, case: str, form: str, args: argparse.Namespace) -> int:
@@ -171,15 +175,13 @@ def gradient_step(loss: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> S
     return step
 
 
-def report(script: str, rows: list[dict], args: argparse.Namespace) -> None:
-    """The table on the screen and the JSON with what is needed to repeat it."""
-    from tables import print_table
-
+def report(script: str, args: argparse.Namespace, **content: list) -> None:
+    """The table on the screen and the JSON with what is needed to repeat it. ``content``: rows, or columns and lines."""
+    result = dict(benchmark=Path(script).stem, **circumstances(args.device), **content)
     if args.json:
-        result = dict(benchmark=Path(script).stem, **circumstances(args.device), rows=rows)
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print_table(Path(script).stem, rows)
+    print_table(result)
 
 
 def circumstances(device: str) -> dict:

@@ -48,19 +48,26 @@ def bytes_text(size: float) -> str:
     return f'{size / 2**30:.2f} GiB' if size >= 2**30 else f'{size / 2**20:.1f} MiB'
 
 
-def print_table(title: str, rows: list[dict]) -> None:
-    table = Table(title=title)
-    for i, name in enumerate(COLUMNS):
+def lines_of(result: dict) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a benchmark's own, or those of its cases."""
+    if 'lines' in result:
+        return result['columns'], result['lines']
+    return list(COLUMNS), [line for row in result['rows'] for line in table_rows(row)]
+
+
+def print_table(result: dict) -> None:
+    table = Table(title=result['benchmark'])
+    columns, lines = lines_of(result)
+    for i, name in enumerate(columns):
         table.add_column(name, justify='left' if i < 2 else 'right', no_wrap=i < 2)
-    for row in rows:
-        for line in table_rows(row):
-            table.add_row(*line)
-        table.add_section()
+    for line in lines:
+        table.add_row(*line)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 def markdown(result: dict) -> str:
     """A section: what was run where, and the table."""
+    columns, cells = lines_of(result)
     versions = ', '.join(f'{name} {number}' for name, number in result['versions'].items())
     lines = [
         f'### {result["benchmark"]}',
@@ -68,11 +75,10 @@ def markdown(result: dict) -> str:
         f'`{result["command"]}`: {result["hardware"]}, {result["threads"]} thread(s), {result["clock"]}; {versions}; '
         f'{result["date"]}.',
         '',
-        '| ' + ' | '.join(COLUMNS) + ' |',
-        '|' + '---|' * 2 + '---:|' * (len(COLUMNS) - 2),
+        '| ' + ' | '.join(columns) + ' |',
+        '|' + '---|' * 2 + '---:|' * (len(columns) - 2),
     ]
-    lines += ['| ' + ' | '.join(line) + ' |' for row in result['rows'] for line in table_rows(row)]
-    return '\n'.join([*lines, ''])
+    return '\n'.join([*lines, *('| ' + ' | '.join(line) + ' |' for line in cells), ''])
 
 
 def main(readme: Path = FOLDER / 'README.md', results: Path = FOLDER / 'results') -> None:
