@@ -12,7 +12,7 @@ def as_features(x: ArrayLike | Tensor, name: str) -> Tensor:
     x = torch.as_tensor(x)
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(f'{name} has shape {tuple(x.shape)}; expected (images, features) with at least one image.')
-    if not torch.isfinite(x).all():
+    if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():  # the sum is several times cheaper
         bad = int((~torch.isfinite(x)).any(1).sum())
         raise ValueError(
             f'{name}: {bad} of {len(x)} rows hold NaN or infinity. The encoder has diverged, '

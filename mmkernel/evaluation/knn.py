@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_features, as_split
+from mmkernel.evaluation.inputs import as_split
+from mmkernel.evaluation.neighbours import nearest
+
+_VOTERS = 512  # test images whose votes are counted at a time
 
 
 def weighted_knn(
@@ -21,16 +23,19 @@ def weighted_knn(
     temperature: float = 0.07,
     num_classes: int | None = None,
     device: str | torch.device | None = None,
-    query_chunk: int = 512,
-    bank_chunk: int = 65536,
+    query_chunk: int | None = None,
+    bank_chunk: int | None = None,
+    backend: str = 'auto',
+    precision: str = 'float32',
+    rerank: int = 0,
 ) -> dict[int, dict[str, float]]:
     """score(c) = sum over the k nearest i with y_i = c of exp(cos(x, x_i) / T); percent of test images ranked right.
 
     Wu et al., CVPR 2018, in the form of Caron et al. (DINO), ICCV 2021, and Zheng et al., ICLR 2023, table 1.
     Every k is answered from one search for the largest. Features (N, d) are raw: they are normalised here.
-    Top-5 counts the first min(5, k) ranks, so for k = 1 it equals top-1; classes without a vote rank last, in the order
-    that ``sort`` leaves them, as in the published code. A k larger than the bank means the whole bank, with a warning.
-    The search holds ``query_chunk x bank_chunk`` scores; features may lie on the CPU while ``device`` is a GPU.
+    Top-5 counts the first min(5, k) ranks, so for k = 1 it equals top-1; classes with equal votes (none, mostly) rank by
+    their number, as in the published code. A k larger than the bank means the whole bank, with a warning.
+    Features may lie on the CPU while ``device`` is a GPU; the last five arguments are those of ``nearest``.
 
     Returns ``{k: dict(top1=, top5=, neighbours=)}``, where ``neighbours`` is the k that was really used.
     """
@@ -38,26 +43,35 @@ def weighted_knn(
     wanted = _neighbour_counts(k, len(train_x))
     if not temperature > 0:
         raise ValueError(f'temperature={temperature}; expected a positive number (0.07 in the published protocol).')
-    similarity, index = nearest(test_x, train_x, max(wanted.values()), device, query_chunk, bank_chunk)
+    similarity, index = nearest(
+        test_x, train_x, max(wanted.values()), device, query_chunk, bank_chunk, backend, precision, rerank
+    )
     labels, test_y = train_y.to(index.device), test_y.to(index.device)
 
-    correct = {k: torch.zeros(2, dtype=torch.long) for k in wanted}
-    for rows in torch.arange(len(test_x)).split(query_chunk):
+    correct = {name: torch.zeros(2, dtype=torch.long) for name in wanted}
+    for rows in torch.arange(len(test_x)).split(_VOTERS):
         # The best similarity is taken off: it changes no ranking, and exp cannot overflow at any temperature.
         weight = ((similarity[rows] - similarity[rows, :1]) / temperature).exp()  # (b, k_max)
         voted = labels[index[rows]]  # (b, k_max)
-        for name, count in wanted.items():
-            votes = weight.new_zeros(len(rows), classes)
-            votes.scatter_add_(1, voted[:, :count], weight[:, :count])
-            ranked = votes.sort(dim=1, descending=True).indices[:, : min(5, count)]
-            hit = ranked == test_y[rows, None]
-            correct[name] += torch.stack([hit[:, 0].sum(), hit.sum()]).cpu()
+        votes, counted = weight.new_zeros(len(rows), classes), 0
+        for name, count in sorted(wanted.items()):
+            votes.scatter_add_(1, voted[:, counted:count], weight[:, counted:count])
+            rank = _rank(votes, test_y[rows])
+            correct[name] += torch.stack([(rank < 1).sum(), (rank < min(5, count)).sum()]).cpu()
+            counted = count
     return {
         name: dict(
             top1=100 * int(correct[name][0]) / len(test_x), top5=100 * int(correct[name][1]) / len(test_x), neighbours=n
         )
         for name, n in wanted.items()
     }
+
+
+def _rank(votes: Tensor, label: Tensor) -> Tensor:
+    """How many classes stand before ``label`` (b,) in the stable descending order of ``votes`` (b, C)."""
+    own = votes.gather(1, label[:, None])
+    earlier = torch.arange(votes.shape[1], device=votes.device) < label[:, None]
+    return ((votes > own) | ((votes == own) & earlier)).sum(1)
 
 
 def _neighbour_counts(k: int | Sequence[int], bank: int) -> dict[int, int]:
@@ -68,31 +82,3 @@ def _neighbour_counts(k: int | Sequence[int], bank: int) -> dict[int, int]:
     if max(wanted) > bank:
         warnings.warn(f'k={max(wanted)} exceeds the {bank} images of the bank; all {bank} vote instead.', stacklevel=3)
     return {each: min(each, bank) for each in wanted}
-
-
-@torch.no_grad()
-def nearest(
-    queries: Tensor,
-    bank: Tensor,
-    k: int,
-    device: str | torch.device | None = None,
-    query_chunk: int = 512,
-    bank_chunk: int = 65536,
-) -> tuple[Tensor, Tensor]:
-    """(cosine similarities, bank rows) of the k nearest, best first; both (n, k), on ``device``.
-
-    The bank is walked once, each chunk normalised and moved once, with a running list of the best k per query.
-    """
-    queries, bank = as_features(queries, 'queries'), as_features(bank, 'bank')
-    device = torch.device(device) if device is not None else bank.device
-    unit = F.normalize(queries.to(device), dim=1)  # (n, d)
-    value = unit.new_full((len(queries), k), -torch.inf)
-    index = torch.zeros(len(queries), k, dtype=torch.long, device=device)
-    for start in range(0, len(bank), bank_chunk):
-        chunk = F.normalize(bank[start : start + bank_chunk].to(device), dim=1)  # (m, d)
-        for rows in torch.arange(len(queries), device=device).split(query_chunk):
-            score, found = (unit[rows] @ chunk.T).topk(min(k, len(chunk)), dim=1)  # (b, <= k)
-            best = torch.cat([value[rows], score], dim=1).topk(k, dim=1)
-            value[rows] = best.values
-            index[rows] = torch.cat([index[rows], found + start], dim=1).gather(1, best.indices)
-    return value, index

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkernel.evaluation import nearest, weighted_knn
+from mmkernel.evaluation import nearest, neighbours, weighted_knn
+from mmkernel.evaluation.neighbours import _top
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'knn_noise1.0.npz'
 
@@ -81,6 +82,66 @@ def test_nearest_is_sorted_and_chunked_exactly():
     expected = (F.normalize(test_x) @ F.normalize(train_x).T).sort(dim=1, descending=True)
     torch.testing.assert_close(similarity, expected.values[:, :25])
     assert torch.equal(index, expected.indices[:, :25])
+
+
+@pytest.mark.parametrize('backend', ['torch', 'faiss'])
+def test_backends_agree(backend):
+    if backend == 'faiss':
+        pytest.importorskip('faiss')
+    train_x, train_y, test_x, test_y = clusters(train=2000)
+    expected = (F.normalize(test_x) @ F.normalize(train_x).T).sort(dim=1, descending=True)
+    for chunk in (None, 999):
+        similarity, index = nearest(test_x, train_x, 20, bank_chunk=chunk, backend=backend)
+        torch.testing.assert_close(similarity, expected.values[:, :20])
+        assert torch.equal(index, expected.indices[:, :20])
+    scores = weighted_knn(train_x, train_y, test_x, test_y, 20, backend=backend)
+    assert scores == weighted_knn(train_x, train_y, test_x, test_y, 20)
+
+
+@pytest.mark.parametrize('shape, k', [((3, 5000), 50), ((2, 4007), 60), ((2, 100), 7)])
+def test_selection_by_groups(shape, k):
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    ours, plain = _top(scores, k), scores.topk(k, dim=1)
+    assert torch.equal(ours[0], plain.values)
+    assert torch.equal(ours[1], plain.indices)
+
+
+def test_bfloat16_scores_and_their_second_comparison():
+    train_x, train_y, test_x, test_y = clusters(train=2000)
+    exact_value, exact = nearest(test_x, train_x, 20, backend='torch')
+    value, index = nearest(test_x, train_x, 20, precision='bfloat16')
+    assert value.dtype == torch.float32
+    assert (value - exact_value).abs().max() < 1e-2
+    again_value, again = nearest(test_x, train_x, 20, precision='bfloat16', rerank=80)
+    torch.testing.assert_close(again_value, exact_value)
+    assert torch.equal(again, exact)
+
+
+def test_memory_is_estimated_first(monkeypatch):
+    train_x, _, test_x, _ = clusters(train=5000)
+    expected = nearest(test_x, train_x, 10)
+    monkeypatch.setattr(neighbours, 'available_memory', lambda device: 4_000_000)
+    torch.testing.assert_close(nearest(test_x, train_x, 10), expected)
+    with pytest.raises(ValueError, match='5000; 0.004 GB are free on cpu'):
+        nearest(test_x, train_x, 10, query_chunk=512, bank_chunk=5000)
+    monkeypatch.setattr(neighbours, 'available_memory', lambda device: 1000)
+    with pytest.raises(ValueError, match='Use fewer queries at a time'):
+        nearest(test_x, train_x, 10)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(backend='numpy'), "got 'numpy'"),
+        (dict(precision='int8'), "and 'int8'"),
+        (dict(rerank=20), 'expected at least k = 3'),
+        (dict(rerank=2, precision='bfloat16'), 'expected at least k = 3'),
+        (dict(backend='faiss', precision='bfloat16'), "Use backend='torch'"),
+    ],
+)
+def test_bad_search(options, message):
+    with pytest.raises(ValueError, match=message):
+        nearest(torch.ones(2, 2), torch.ones(4, 2), 3, **options)
 
 
 def test_half_precision_features_are_compared_in_float32():
