@@ -16,6 +16,8 @@ from torch import Tensor
 
 Profile = Callable[[Tensor], Tensor]
 
+_LARGEST_GRAPH = 20_000  # nodes: nested differentiation of a root or a product grows exponentially, to all memory at 12
+
 
 def check_dimension(q: int) -> int:
     """q >= 2, as an int: on the line (q = 1) the sphere is two points and has no rotation to be invariant to."""
@@ -115,7 +117,12 @@ def _rodrigues(phi: Profile, q: int, l: int) -> float:
     with torch.enable_grad():
         t = t.clone().requires_grad_()
         values = phi(t)
-        for _ in range(l):
+        for degree in range(l):
+            if _graph_exceeds(values, _LARGEST_GRAPH):
+                raise ValueError(
+                    f'b_{l} at q = {q} needs the derivative of order {l} of phi, and autograd has grown too large at order '
+                    f'{degree}. Ask for an order <= {degree}, or give the kernel a coefficients(q, order) of its own.'
+                )
             if not values.requires_grad:  # a polynomial of lower degree
                 return 0.0
             (values,) = torch.autograd.grad(
@@ -123,6 +130,17 @@ def _rodrigues(phi: Profile, q: int, l: int) -> float:
             )
     falling = math.prod((num / den for num, den in _harmonics_over_moments(q, l)), start=1.0)
     return falling * float((w * values.detach()).sum())
+
+
+def _graph_exceeds(values: Tensor, limit: int) -> bool:
+    """Whether the autograd graph behind ``values`` has more than ``limit`` nodes."""
+    seen, open_ends = set(), [values.grad_fn]
+    while open_ends and len(seen) <= limit:
+        node = open_ends.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            open_ends += [parent for parent, _ in node.next_functions]
+    return len(seen) > limit
 
 
 def _harmonics_over_moments(q: int, l: int) -> list[tuple[float, float]]:

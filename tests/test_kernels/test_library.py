@@ -8,6 +8,7 @@ import torch
 
 from mmkernel.kernels import (
     Kernel,
+    LaplaceKernel,
     LegendreKernel,
     PolynomialKernel,
     RBFKernel,
@@ -15,6 +16,7 @@ from mmkernel.kernels import (
     kernel_energy,
     num_harmonics,
 )
+from mmkernel.kernels.legendre import quadrature_coefficients
 from mmkernel.registry import KERNELS
 
 T = torch.linspace(-0.9, 0.9, 19, dtype=torch.float64)
@@ -159,3 +161,20 @@ def test_import_needs_torch_alone():
     expected = (b1 + b2) / 4 + 3 / 4 * (b2 * -1 / 3)
     assert math.isclose(float(done.stdout), expected, rel_tol=1e-5)
     assert num_harmonics(4, 1) == 4
+
+
+@pytest.mark.parametrize('scale', [0.3, 2.0])
+@pytest.mark.parametrize('q', [24, 1024])
+def test_laplace_is_a_mixture_of_gaussians(scale, q):
+    kernel = LaplaceKernel(scale)
+    by_quadrature = quadrature_coefficients(lambda t: kernel.phi(t, q), q, 5)
+    torch.testing.assert_close(kernel.coefficients(q, 5), by_quadrature, rtol=1e-8, atol=0)
+    high = kernel.coefficients(q, 40)  # derivatives of order 40 are out of reach
+    assert (high > 0).all()
+    assert float(high.sum()) < 1  # phi(1) = sum of all
+
+
+def test_high_degrees_are_refused_where_they_would_take_all_memory():
+    kernel = LaplaceKernel(1.0) * RBFKernel(1.0)
+    with pytest.raises(ValueError, match=r'b_\d+ at q = 64 needs .* coefficients'):
+        kernel.coefficients(64, 20)
