@@ -29,7 +29,7 @@ def logistic_path(
         objective = _objective(x, loss, l2, num_classes)
         # scaled by the number of images, so that the tolerances mean the same for small and large sets
         flat = minimize(
-            objective, flat, jac=True, method='L-BFGS-B', options=dict(maxiter=max_iter, ftol=1e-12, gtol=1e-7)
+            objective, flat, jac=True, method='L-BFGS-B', options=dict(maxiter=max_iter, ftol=1e-9, gtol=1e-6)
         ).x
         weight, bias = _unpack(torch.as_tensor(flat, dtype=x.dtype, device=x.device), num_classes)
         yield lambda rows, weight=weight, bias=bias: (rows.to(weight) - centre) @ weight.T + bias

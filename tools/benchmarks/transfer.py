@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmkernel.engine import load_config
 from mmkernel.evaluation import TRANSFER_SETS, transfer, transfer_table
+from mmkernel.evaluation.transfer import PENALTIES
 from mmkernel.registry import DATASETS
 
 
@@ -39,7 +40,7 @@ def resolve(name: str, args: argparse.Namespace, cfg: Config) -> tuple[dict[str,
         raise SystemExit(
             f"--sets {name}: expected 'config', 'digits', a pack *.npz, or one of {', '.join(TRANSFER_SETS)}."
         )
-    side = args.size or cfg.evaluation.transform.get('crop')
+    side = args.size or (cfg.evaluation.get('transform') or {}).get('crop')
     if side is None:
         raise SystemExit(
             'The evaluation transform of the config names no size; give --size, that of its images in training.'
@@ -55,7 +56,7 @@ def one_set(args: argparse.Namespace, metric: str, sources: list, *data: Tensor)
     if metric == 'map11':
         train_y, test_y = (source.targets for source in sources)
     validation = getattr(sources[0], 'validation', None)
-    common = dict(metric=metric, validation=validation, seed=args.seed, device=args.device)
+    common = dict(metric=metric, validation=validation, penalties=args.penalties, seed=args.seed, device=args.device)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task('logistic regressions')
         common['progress'] = lambda done, total: bar.update(task, completed=done, total=total)
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument(
         '--size', type=int, help="side of the images; default: the crop of the config's evaluation part"
     )
+    parser.add_argument('--penalties', type=float, nargs='+', default=PENALTIES, help='default: 45 from 1e-6 to 1e5')
     args = parser.parse_args()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise SystemExit('Transfer runs in one process. To use several GPUs start one process per set, with --sets.')

@@ -1,0 +1,106 @@
+"""The doors to the SVM, to transfer and to transformation prediction, on images made here."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+CONFIG = """
+model = dict(
+    type='JointEmbedding',
+    backbone=dict(type='TIMMBackbone', model_name='resnet10t', in_channels=1),
+    neck=dict(type='MLPNeck', dims=(16, 8)),
+    head=dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 1.0))))
+data_preprocessor = dict(type='ViewPreprocessor', mean=[0.3], std=[0.4])
+evaluation = dict(
+    train=dict(type='Digits', split='test', size=16), test=dict(type='Digits', split='test', size=16),
+    transform=None, batch_size=360, num_workers=0)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'tiny.py'
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def door(config, tmp_path, monkeypatch):
+    """script, words -> the JSON that it writes."""
+
+    def run(script, *words):
+        out = tmp_path / 'out.json'
+        always = ('--json', out, '--cache', tmp_path / 'features', '--device', 'cpu')
+        monkeypatch.setattr(sys, 'argv', [script, *map(str, (config, *words, *always))])
+        monkeypatch.syspath_prepend(str(TOOLS / 'benchmarks'))
+        runpy.run_path(str(TOOLS / 'benchmarks' / script), run_name='__main__')
+        return json.loads(out.read_text())
+
+    return run
+
+
+def write_voc(root, images=36):
+    """Bright photographs show a bus, striped ones a cat; every seventh bus is difficult."""
+    generator = np.random.default_rng(0)
+    lists = root / 'VOCdevkit/VOC2007/ImageSets/Main'
+    photos = root / 'VOCdevkit/VOC2007/JPEGImages'
+    lists.mkdir(parents=True)
+    photos.mkdir()
+    for split in ('trainval', 'test'):
+        ids = [f'{split}{i}' for i in range(images)]
+        (lists / f'{split}.txt').write_text('\n'.join(ids))
+        there = {name: generator.random(images) < 0.4 for name in ('bus', 'cat')}
+        for k, i in enumerate(ids):
+            pixels = generator.integers(0, 90, (20, 24, 3)) + 120 * there['bus'][k]
+            pixels[::2] += 40 * there['cat'][k]
+            Image.fromarray(pixels.astype(np.uint8)).save(photos / f'{i}.jpg')
+        for name, given in there.items():
+            values = [(0 if name == 'bus' and k % 7 == 0 else 1) if each else -1 for k, each in enumerate(given)]
+            (lists / f'{name}_{split}.txt').write_text(''.join(f'{i} {v}\n' for i, v in zip(ids, values, strict=True)))
+
+
+def test_machines(door, tmp_path, capsys):
+    write_voc(tmp_path)
+    words = ('--root', tmp_path, '--size', 16, '--costs', 1, 0.01)
+    written = door('voc07_svm.py', *words)
+    assert [row['name'] for row in written['rows']] == ['raw pixels', 'untrained encoder']
+    raw = written['rows'][0]['scores']
+    assert set(raw['ap']) == {'bus', 'cat'}
+    assert raw['ap']['cat'] > 80
+    assert written['settings']['images'] == dict(train=36, test=36, classes=['bus', 'cat'])
+    assert 'mAP-11' in capsys.readouterr().out
+    written = door('voc07_svm.py', *words, '--low-shot', '--shots', 1, 2, '--draws', 2, '--classes', 'bus', 'cat')
+    assert list(written['rows'][1]['scores']) == ['1', '2']
+
+
+def test_transfer_says_what_it_leaves_out(door, tmp_path, capsys):
+    written = door('transfer.py', '--sets', 'pets', 'digits', '--root', tmp_path, '--size', 16, '--penalties', 1)
+    assert list(written['rows'][0]['scores']) == ['digits']
+    assert written['rows'][0]['scores']['digits']['score'] > 90
+    assert list(written['settings']['left_out']) == ['pets']
+    assert 'pets left out: OxfordPets' in capsys.readouterr().out
+
+
+def test_transfer_without_any_set_or_size(door, tmp_path):
+    with pytest.raises(SystemExit, match='None of the sets is below'):
+        door('transfer.py', '--sets', 'pets', '--root', tmp_path, '--size', 16)
+    with pytest.raises(SystemExit, match='give --size'):
+        door('transfer.py', '--sets', 'pets', '--root', tmp_path)
+    with pytest.raises(SystemExit, match="--sets birds: expected 'config'"):
+        door('transfer.py', '--sets', 'birds', '--root', tmp_path)
+
+
+def test_transformations(door, capsys):
+    written = door('transformation.py', '--tasks', 'grey', 'rotation', '--hidden', 16, '--epochs', 2)
+    (row,) = written['rows']
+    assert row['name'] == 'untrained encoder'
+    assert set(row['scores']) == {'rotation'}
+    assert set(row['scores']['rotation']) == {'h', 'g(h)'}
+    assert 20 < row['scores']['rotation']['h']['majority'] < 40
+    assert 'grey left out' in capsys.readouterr().out
