@@ -14,7 +14,20 @@ ALLOWED = {
     'datasets': {'registry'},
     'evaluation': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets'},
     'visualization': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation'},
+    'zoo': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation'},
     'engine': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation', 'visualization'},
+    'cli': {
+        'models',
+        'kernels',
+        'losses',
+        'distributed',
+        'registry',
+        'datasets',
+        'evaluation',
+        'visualization',
+        'engine',
+        'zoo',
+    },
 }
 
 
