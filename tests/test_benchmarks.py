@@ -1,0 +1,127 @@
+"""The benchmarks run, and their two sides compute the same thing."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / 'benchmarks'
+SCRIPTS = ('losses', 'optimizer', 'sinkhorn', 'knn', 'step', 'distributed')
+OBJECTIVES = ('SFRIK L=1', 'SFRIK L=2', 'SFRIK L=3', 'AUH', 'NT-Xent', 'VICReg', 'Barlow Twins')
+
+
+@pytest.fixture(scope='module')
+def bench():
+    """name -> module of benchmarks/; tools/benchmarks has some of the same names."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module
+    sys.path.remove(str(FOLDER))
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], '__file__', None) or '/').parent == FOLDER:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize('name', OBJECTIVES)
+@pytest.mark.parametrize('n, q', [(12, 30), (40, 8)])
+def test_heads_equal_the_textbook(bench, name, n, q):
+    losses = bench('losses')
+    textbook, head = losses.OBJECTIVES[name](q)
+    z = losses.two_views(n, q, 'cpu').double().requires_grad_()
+    # the official sums start from float32 constants in places; here everything is float64
+    found = losses.head_loss(head(), z)
+    expected = textbook(*z)
+    assert abs((found - expected).item()) <= 1e-12 * abs(expected.item())
+    gradients = [torch.autograd.grad(loss, z)[0] for loss in (found, expected)]
+    assert float((gradients[0] - gradients[1]).abs().max()) <= 1e-11 * float(gradients[1].abs().max())
+
+
+def test_whitening_assignments_and_neighbours_equal_the_textbook(bench):
+    losses, sinkhorn, knn, reference = (bench(name) for name in ('losses', 'sinkhorn', 'knn', 'reference'))
+    device, case = torch.device('cpu'), losses.whitening_case(32, 8, 16)
+    z = losses.two_views(32, 8, device).double().requires_grad_()
+    head = losses.WhiteningHead(sub_batch_size=16)
+    head.permutation = lambda rows: losses.permutations(rows, 16)
+    values = [losses.head_loss(head, z), reference.wmse(*z, losses.permutations(32, 16))]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(value, z)[0] for value in values))
+    assert set(case.forms) == {'textbook', 'ours'}
+    scores = sinkhorn.scores(40, 6, device)
+    torch.testing.assert_close(reference.sinkhorn(scores)[-8:], sinkhorn.sinkhorn(scores, last=8), rtol=1e-4, atol=1e-6)
+    size = (400, 100, 8, 4)
+    results = {form: list(make(device)().values()) for form, make in knn.case(size, (3, 20)).makers().items()}
+    assert max(results['textbook']) < 100  # or equality would say little
+    for form, top1 in results.items():
+        assert np.allclose(top1, results['textbook'], atol=2 if 'bfloat16' in form else 1e-9), form
+
+
+def test_optimizers_take_the_same_steps(bench):
+    reference, optimizer = bench('reference'), bench('optimizer')
+    trained = []
+    for kind in (reference.LARSLoop, optimizer.LARS):
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in ((4, 3), (5,), (2, 3, 3, 3))]
+        stepper = kind(parameters, lr=0.2, weight_decay=0.1)
+        for k in range(3):
+            for p in parameters:
+                p.grad = torch.sin(p.detach() + k)
+            stepper.step()
+        trained.append(torch.cat([p.detach().flatten() for p in parameters]))
+    torch.testing.assert_close(*trained)
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_quick_run_writes_what_the_tables_read(bench, tmp_path, capsys, name):
+    file = tmp_path / 'results' / f'{name}.json'
+    assert bench(name).main(['--quick', '--no-memory', '--device', 'cpu', '--json', str(file)])
+    result = json.loads(file.read_text())
+    assert result['versions']['torch'] == torch.__version__
+    assert result['hardware']
+    text = bench('tables').markdown(result)
+    columns, lines = bench('tables').lines_of(result)
+    assert all(len(line) == len(columns) for line in lines)
+    assert text.count('\n|') == len(lines) + 2
+    readme = tmp_path / 'README.md'
+    readme.write_text((FOLDER / 'README.md').read_text())
+    for _ in range(2):
+        bench('tables').main(readme, tmp_path / 'results')
+    assert readme.read_text().count(f'### {name}') == 1
+
+
+def test_peak_memory_counts_what_a_step_allocates(bench, capsys):
+    harness = bench('harness')
+    size = 64 * 2**20
+    peak = harness.peak_of(lambda: torch.ones(size, dtype=torch.uint8), torch.device('cpu'))
+    assert 0.9 * size <= peak <= 1.5 * size
+    sinkhorn = bench('sinkhorn')
+    rows = sinkhorn.main(['--quick', '--device', 'cpu'])  # in processes of their own
+    assert all(figures['peak_bytes'] is not None for figures in rows[0]['forms'].values())
+
+
+def test_formulas_of_a_step_on_several_ranks(bench):
+    distributed = bench('distributed')
+    size = (8, 2048, 32768)
+    textbook, ratios = distributed.formula('textbook', None, *size), {}
+    for scheme in distributed.SCHEMES:
+        ours = distributed.formula(*scheme, *size)
+        ratios[scheme] = [textbook[key] / ours[key] for key in ('flops', 'received')]
+    assert ratios['rows', 'bfloat16'] == pytest.approx([12, 6])
+    assert ratios['columns', 'bfloat16'] == pytest.approx([12, 12])
+
+
+def test_plot(bench, tmp_path):
+    losses, plot = bench('losses'), bench('plot')
+    rows = [
+        dict(
+            info=case.info,
+            forms={form: dict(seconds=1.0 + k, peak_bytes=2**20) for form in ('textbook', 'ours')},
+            case=case.name,
+        )
+        for k, case in enumerate(losses.cases(sweep=True))
+    ]
+    plot.draw(dict(rows=rows, hardware='none', threads=1), tmp_path / 'cost.png')
+    assert (tmp_path / 'cost.png').stat().st_size > 10_000
