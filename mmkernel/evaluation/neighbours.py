@@ -100,9 +100,11 @@ def _search_faiss(queries: Tensor, chunk: Tensor, k: int) -> tuple[Tensor, Tenso
 def _compare_again(unit: Tensor, bank: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of the listed rows by their float32 cosines."""
     values, indices = unit.new_empty(len(unit), k), index.new_empty(len(unit), k)
-    for rows in _slices(len(unit), max(1, 2**24 // (index.shape[1] * unit.shape[1]))):
-        near = F.normalize(bank[index[rows].to(bank.device)].to(unit.device), dim=2)  # (b, listed, d)
-        best = torch.bmm(near, unit[rows, :, None]).squeeze(2).topk(k, dim=1)
+    length = bank.norm(dim=1).clamp_min(1e-12).to(unit.device)
+    for rows in _slices(len(unit), max(1, 2**22 // (index.shape[1] * unit.shape[1]))):
+        near = bank[index[rows].to(bank.device)].to(unit.device)  # (b, listed, d)
+        cosine = torch.bmm(near, unit[rows, :, None]).squeeze(2) / length[index[rows]]
+        best = cosine.topk(k, dim=1)
         values[rows], indices[rows] = best.values, index[rows].gather(1, best.indices)
     return values, indices
 

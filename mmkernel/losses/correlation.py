@@ -96,9 +96,7 @@ class _CorrelationTerms(torch.autograd.Function):
             views, gradients, scale = found
             k = 2 * world_size() / (views[0].x.shape[0] * world_size() * len(ctx.options[0]))
             of_on, of_off = (None if u is None else u * k for u in upstream)
-            for view in views:
-                if view.product is not None:
-                    _finish_gradient(view, views, of_on, of_off, scale)
+            _finish_gradients(views, of_on, of_off, scale)
         return *gradients, None, None, None
 
 
@@ -212,32 +210,39 @@ def _add_product(view: _View, rows: Tensor, matrix: Tensor, norms: Tensor) -> No
         view.product.add_(multiply(rows, matrix))
 
 
-def _finish_gradient(
-    view: _View, views: list[_View], of_on: Tensor | None, of_off: Tensor | None, scale: float
-) -> None:
-    """view.product -> the gradient at this rank's rows of the view; upstream factors carry 2 W / (N P)."""
-    N = view.x.shape[0] * world_size()
-    mean = torch.zeros_like(view.mean)  # of g a
-    partners = []
-    for j, c in view.partners:
+def _finish_gradients(views: list[_View], of_on: Tensor | None, of_off: Tensor | None, scale: float) -> None:
+    """view.product -> the gradient at this rank's rows of each view; upstream factors carry 2 W / (N P)."""
+    N = views[0].x.shape[0] * world_size()
+    factors = [_factors(view, of_on, of_off) for view in views]
+    for rows in row_chunks(views[0].x):
+        a = [view.rows(rows) for view in views]
+        for v, view in enumerate(views):
+            if view.product is None:
+                continue
+            g, (own, columns) = view.product[rows], factors[v]
+            if of_off is None:
+                g.zero_()
+            else:
+                g.mul_(of_off * scale)
+            if of_off is not None and view.diagonal is not None:
+                own = own + (of_off / N) * view.diagonal[rows, None]
+            g.addcmul_(a[v], own)
+            for (j, _), column in zip(view.partners, columns, strict=True):
+                g.addcmul_(a[j], column)
+            g.mul_(view.rstd)
+
+
+def _factors(view: _View, of_on: Tensor | None, of_off: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    """What a view's rows are multiplied by in its gradient, -mean(g a), and what those of each partner are: (q,) each."""
+    own, columns = torch.zeros_like(view.mean), []
+    if of_off is not None and view.norms is not None:
+        own -= of_off * view.norms
+    for _, c in view.partners:
         column = torch.zeros_like(c)
         if of_on is not None:
             column += of_on * (c - 1)
-            mean += of_on * (c - 1) * c
-        if of_off is not None and view.diagonal is not None:
+            own -= of_on * (c - 1) * c
+        if of_off is not None and view.diagonal is not None:  # the product has the diagonal of C in it
             column -= of_off * c
-        partners.append((views[j], column * view.rstd))
-    if of_off is None:
-        view.product.zero_()
-    else:
-        mean += of_off * view.norms
-    for rows in row_chunks(view.x):
-        g, a = view.product[rows], view.rows(rows)
-        if of_off is not None:
-            g.mul_(of_off * scale * view.rstd)
-        factor = -mean
-        if of_off is not None and view.diagonal is not None:
-            factor = factor + (of_off / N) * view.diagonal[rows, None]
-        g.add_(a.mul_(factor).mul_(view.rstd))
-        for other, column in partners:
-            g.add_(other.rows(rows).mul_(column))
+        columns.append(column)
+    return own, columns
