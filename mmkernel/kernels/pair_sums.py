@@ -79,7 +79,7 @@ def _pair_sum(x: Tensor, R: Tensor, kernel: Kernel, engine: Engine, gradient: Te
             layout.accumulate(made, t, block)
         del t  # before the next one is made
     if gradient is not None:
-        _finish(layout.collect(made), x, R[own], radial[own], unit, gradient)
+        place_gradient(layout.collect(made), x, R[own], radial[own], unit, gradient)
     return total if layout.mirrored else sum_over_ranks_(total)
 
 
@@ -110,7 +110,7 @@ def _fold(
     return total
 
 
-def _finish(made: Tensor, x: Tensor, r: Tensor, radial: Tensor, unit: bool, gradient: Tensor) -> None:
+def place_gradient(made: Tensor, x: Tensor, r: Tensor, radial: Tensor, unit: bool, gradient: Tensor) -> None:
     """Gradient rows where they belong; after a rounded product, with the diagonal and the norm's factor in full precision."""
     if not unit:
         if made is not gradient:

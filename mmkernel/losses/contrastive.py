@@ -6,17 +6,28 @@ normalised here. Values are those of the global batch; gradients as ``mmkernel.d
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank, world_size
+from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
+from mmkernel.kernels.energy import mean_chord, refuse_second_derivative
+from mmkernel.kernels.gram import Engine
+from mmkernel.kernels.sphere import Pairs, add_chord_gradients_, inverse_norms, squared_chords
 from mmkernel.losses.pairs import mean_over_pairs
+from mmkernel.losses.softmax_sums import softmax_sum
 
-Pairs = list[tuple[int, int]]
 
-
-def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor:
+def nt_xent(
+    z: Tensor,
+    temperature: float,
+    pairs: Pairs | None = None,
+    precision: str = 'auto',
+    layout: str = 'auto',
+    transport_dtype: str | None = None,
+) -> Tensor:
     """mean_(i,j) mean_n [ logsumexp_{c != (i,n)} z_in.z_c / T - z_in.z_jn / T ], c over the V N rows of all views and ranks.
 
     Chen et al., ICML 2020; with more than two views the mean runs over the positives of each anchor.
@@ -25,6 +36,7 @@ def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor
         z: (V, B, q).
         temperature: T > 0.
         pairs: (anchor view, positive view); None: all ordered pairs.
+        precision, layout, transport_dtype: see ``mmkernel.kernels.gram.Engine``.
     """
     V, B, _ = z.shape
     if V * B * world_size() < 3:
@@ -33,17 +45,56 @@ def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor
             'Raise train_dataloader.batch_size.'
         )
     pairs = [(i, j) for i in range(V) for j in range(V) if i != j] if pairs is None else pairs
-    z = F.normalize(z, dim=-1)
-    everyone = gather_rows_with_gradient(z.transpose(0, 1))  # (N, V, q)
-    N = everyone.shape[0]
-    logits = torch.einsum('vbq,nwq->vbwn', z, everyone) / temperature  # (V, B, V, N)
-    own, column = torch.arange(B, device=z.device), torch.arange(B, device=z.device) + B * rank()
-    itself = torch.zeros(B, N, dtype=torch.bool, device=z.device)
-    itself[own, column] = True
-    itself = torch.eye(V, dtype=torch.bool, device=z.device)[:, None, :, None] & itself[:, None, :]  # (V, B, V, N)
-    normaliser = logits.masked_fill(itself, -torch.inf).flatten(2).logsumexp(-1)  # (V, B)
-    losses = [(normaliser[i] - logits[i, own, j, column]).mean() for i, j in pairs]
-    return global_mean(mean_over_pairs(losses))
+    if not pairs:
+        return mean_over_pairs([])
+    engine = Engine(**Engine(precision, layout, transport_dtype).options(z, z.dtype))
+    return _OthersAsNegatives.apply(z if z.dtype == torch.float64 else z.float(), temperature, pairs, engine)
+
+
+class _OthersAsNegatives(torch.autograd.Function):
+    """(1/N) sum_in w_i lse_in - mean_(i,j) mean_n cos_ijn / T, w_i the share of pairs with anchor i, cos = 1 - d^2 / 2."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, temperature: float, pairs: Pairs, engine: Engine) -> Tensor:
+        ctx.options = temperature, pairs, engine
+        with torch.autocast(z.device.type, enabled=False):
+            r = inverse_norms(z)
+            d2 = squared_chords(z, z, r, r, _once(pairs))
+            total, ctx.gradient = _normalisers(z, r, *ctx.options, need_gradient=ctx.needs_input_grad[0])
+            positives = (1 - mean_chord(d2).double() / 2) / temperature
+        ctx.save_for_backward(z, r, d2)
+        return (total / (z.shape[1] * world_size()) - positives).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative('nt_xent')
+        z, r, d2 = ctx.saved_tensors
+        temperature, pairs, _ = ctx.options
+        with torch.autocast(z.device.type, enabled=False):
+            gradient, ctx.gradient = ctx.gradient, None  # handed over; a second walk back makes a new one
+            if gradient is None:
+                gradient = _normalisers(z, r, *ctx.options)[1]
+            # W (1/N) (1/T) of the log-sum-exps; d^2 / 2T of the positives, a mean over this rank's rows.
+            scale = (upstream / (temperature * z.shape[1])).expand(len(z))
+            factor = upstream / (2 * temperature * d2.numel())
+            add_chord_gradients_((z, z), (r, r), d2, _once(pairs), factor, (gradient, gradient), scale)
+        return gradient, None, None, None
+
+
+def _normalisers(
+    z: Tensor, r: Tensor, temperature: float, pairs: Pairs, engine: Engine, need_gradient: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    V, B, q = z.shape
+    gradient = torch.empty_like(z, memory_format=torch.contiguous_format) if need_gradient else None
+    share = [sum(i == v for i, _ in pairs) / len(pairs) for v in range(V)]
+    weights = torch.tensor(share, dtype=z.dtype, device=z.device).repeat_interleave(B)
+    flat = None if gradient is None else gradient.view(V * B, q)
+    return softmax_sum(z.reshape(V * B, q), r.flatten(), weights, temperature, engine, flat), gradient
+
+
+def _once(pairs: Pairs) -> Pairs:
+    """Without the mirror images, where every pair has one: the mean of a symmetric term is then the same."""
+    return [(i, j) for i, j in pairs if i < j] if {(j, i) for i, j in pairs} == set(pairs) else pairs
 
 
 def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pairs: Pairs) -> Tensor:
@@ -52,7 +103,8 @@ def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pai
     van den Oord et al., 2018; Chen, Xie & He, ICCV 2021. ``predicted``: (V, B, q), ``target``: (G, B, q).
     """
     predicted, target = F.normalize(predicted, dim=-1), F.normalize(target, dim=-1)
-    keys = gather_rows_with_gradient(target.transpose(0, 1))  # (N, G, q)
+    gather = gather_rows_with_gradient if target.requires_grad else gather_rows  # keys without a graph cost no backward
+    keys = gather(target.transpose(0, 1))  # (N, G, q)
     if len(keys) < 2:
         raise ValueError(
             'A batch of 1 image has no negatives: at least 2 are needed. Raise train_dataloader.batch_size.'

@@ -1,5 +1,7 @@
 """Alignment and uniformity against the authors' two functions, and their identity with the kernel engine."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 
 from mmkernel.kernels import RBFKernel, kernel_energy
 from mmkernel.losses import alignment, squared_distance, uniformity
+from mmkernel.losses.alignment import paired_distance
 
 
 def test_golden(golden):
@@ -56,3 +59,29 @@ def test_squared_distance_of_unit_rows_is_two_minus_twice_the_cosine(golden):
     assert value.item() == pytest.approx(float(g['out_loss']), rel=1e-9)
     for gradient, name in zip(torch.autograd.grad(value, (x, y)), 'xy', strict=True):
         np.testing.assert_allclose(gradient, g[f'grad_{name}'], rtol=1e-8, atol=1e-12)
+
+
+def leaf(shape, seed):
+    z = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return (3 * z + 0.3).requires_grad_()
+
+
+def test_distance_to_other_targets():
+    close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-14)
+    p, t = leaf((3, 8, 5), 0), leaf((2, 8, 5), 1)
+    x, y = leaf((3, 8, 5), 0), leaf((2, 8, 5), 1)
+    pairs = [(0, 1), (1, 0), (2, 0)]
+    u, v = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+    reference = torch.stack([(u[i] - v[j]).square().sum(-1).mean() for i, j in pairs]).mean()
+    reference.backward()
+    distance = paired_distance(p, t, pairs)
+    close(distance, reference)
+    (2 * distance).backward(retain_graph=True)
+    close(p.grad, 2 * x.grad)
+    close(t.grad, 2 * y.grad)
+    constant = paired_distance(p, t.detach(), pairs)
+    close(torch.autograd.grad(constant, p)[0], x.grad)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(paired_distance(p, t, pairs), p, create_graph=True)
+    with pytest.raises(ValueError, match='No pair of views'):
+        paired_distance(p, t, [])

@@ -28,6 +28,7 @@ HEADS = [
     dict(type='ClusterHead', num_clusters=(4,), classifier='linear', normalize=False),
     dict(type='CosinePredictionHead'),
     dict(type='InfoNCEHead', temperature=0.2),
+    dict(type='InfoNCEHead', temperature=0.2, layout='columns'),
     dict(type='InfoNCEHead', temperature=0.2, negatives='targets'),
     dict(type='InfoNCEHead', temperature=0.2, negatives='queue', queue=dict(type='FeatureQueue', length=32, views=3)),
     dict(

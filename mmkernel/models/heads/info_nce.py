@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.distributed import gather_rows
+from mmkernel.kernels.gram import Engine
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -27,6 +28,8 @@ class InfoNCEHead(Head):
             views (He et al., CVPR 2020). In these two the anchors are predictions.
         queue: a FeatureQueue or its config; its width is filled in. After a step it takes the target rows of the step's
             last batch.
+        precision, layout, transport_dtype: how the matrix of logits is made under negatives='views'; see
+            ``mmkernel.kernels.gram.Engine``.
     """
 
     def __init__(
@@ -36,6 +39,9 @@ class InfoNCEHead(Head):
         negatives: str = 'views',
         queue: nn.Module | dict | None = None,
         in_dim: int | None = None,
+        precision: str = 'auto',
+        layout: str = 'auto',
+        transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
         if negatives not in NEGATIVES:
@@ -47,6 +53,9 @@ class InfoNCEHead(Head):
                 f"negatives='queue' goes with a queue and no other does; got negatives={negatives!r}, queue={queue}. "
                 "Write negatives='queue', queue=dict(type='FeatureQueue', length=...)."
             )
+        self.engine = Engine(precision, layout, transport_dtype)
+        if negatives != 'views' and self.engine != Engine():
+            raise ValueError(f"precision, layout and transport_dtype go with negatives='views', got {negatives!r}.")
         self.temperature, self.weight, self.negatives = temperature, weight, negatives
         if isinstance(queue, dict):
             queue = MODELS.build(queue if queue.get('dim') else {**queue, 'dim': in_dim})
@@ -59,7 +68,8 @@ class InfoNCEHead(Head):
     def _value(self, embeddings: Embeddings) -> Tensor:
         predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.pairs
         if self.negatives == 'views':
-            return nt_xent(embeddings.online, self.temperature, self._online_pairs(embeddings))
+            options = self.engine.options(embeddings.online, embeddings.computed_in)
+            return nt_xent(embeddings.online, self.temperature, self._online_pairs(embeddings), **options)
         if self.negatives == 'targets':
             return in_batch_info_nce(predicted, target, self.temperature, pairs)
         keys = gather_rows(F.normalize(target, dim=-1).transpose(0, 1)).transpose(0, 1)  # (G, N, q)
