@@ -24,4 +24,9 @@ optim_wrapper = dict(
 lr_scaling = 'linear'
 param_scheduler = dict(type='WarmupCosineLR', warmup_epochs=5, end_factor=0.0)
 train_dataloader = dict(batch_size=128, num_workers=0)
-default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=10))
+default_hooks = dict(
+    logger=dict(interval=5),
+    monitor=dict(interval=5),
+    knn=dict(type='KNNMonitorHook', interval=10),
+    checkpoint=dict(interval=10),
+)

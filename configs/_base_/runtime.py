@@ -20,6 +20,9 @@ default_hooks = dict(
     seed=dict(type='SeedHook'),
     guard=dict(type='NonFiniteGuardHook'),
     commit=dict(type='CommitHook'),
+    monitor=dict(type='EmbeddingMonitorHook', interval=50),
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),
 )
+# JSON lines and a table; for TensorBoard add dict(type='TensorboardVisBackend') (pip install tensorboard)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='CSVBackend')])
 log_level = 'INFO'

@@ -11,16 +11,21 @@ from .checkpoint import (
     weights_of,
     write_checkpoint,
 )
+from .classification import AccuracyHook, BackboneWeightsHook
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
 from .cluster_hook import ClusterHook
 from .config import check_config, load_config, set_option
+from .csv_backend import CSVBackend
 from .dry_run import dry_run
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
+from .keep_best import KeepBestHook
+from .label_monitors import KNNMonitorHook, OnlineProbeHook
 from .lars import LARS
 from .launch import init_processes
+from .monitors import EmbeddingMonitorHook
 from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
 from .options import OptionsAction
-from .parameter_rates import VectorRateConstructor
+from .parameter_rates import PartRateConstructor, VectorRateConstructor
 from .random_state import seed_everything
 from .runner import Runner
 from .scaling import effective_batch, lr_factor
@@ -28,10 +33,12 @@ from .schedule import WarmupCosineLR
 from .training import default_work_dir, main, train
 
 __all__ = [
-    'LARS', 'CheckpointError', 'CheckpointHook', 'ClusterHook', 'CommitHook', 'ConfigError', 'FreezeHook',
-    'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError', 'OptionsAction',
-    'PretrainOptimWrapper', 'QueueHook', 'Runner', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR',
-    'check_config', 'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint',
-    'load_checkpoint', 'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything',
-    'set_option', 'train', 'weights_of', 'write_checkpoint',
+    'LARS', 'AccuracyHook', 'BackboneWeightsHook', 'CSVBackend', 'CheckpointError', 'CheckpointHook',
+    'ClusterHook', 'CommitHook', 'ConfigError', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
+    'KeepBestHook', 'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError',
+    'OnlineProbeHook', 'OptionsAction', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook', 'Runner',
+    'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config', 'default_work_dir', 'dry_run',
+    'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint', 'load_config', 'load_weights',
+    'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train', 'weights_of',
+    'write_checkpoint',
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +59,7 @@ class JointEmbedding(BaseModel):
             self.target.attach(self.backbone, self.neck, self.batching, self.neck_batching)
             self.register_load_state_dict_post_hook(_allow_missing_target)
         self.head = build_part(head, in_dim=self.neck.out_dim)
+        self.observers: list[Callable[[Embeddings], None]] = []  # each sees what the head sees; a hook may come and go
 
     def forward(
         self,
@@ -83,6 +84,8 @@ class JointEmbedding(BaseModel):
 
     def score(self, embeddings: Embeddings) -> dict[str, Tensor]:
         """The head's dict. Heads run in full precision whatever the encoder used."""
+        for observe in self.observers:
+            observe(embeddings)
         with torch.autocast(embeddings.online.device.type, enabled=False):
             return self.head.loss(embeddings.promoted())
 

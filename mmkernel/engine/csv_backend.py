@@ -1,0 +1,57 @@
+"""The scalars of a run as one table that a spreadsheet opens."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import VISBACKENDS
+from mmengine.visualization import BaseVisBackend
+from mmengine.visualization.vis_backend import force_init_env
+
+
+@VISBACKENDS.register_module()
+class CSVBackend(BaseVisBackend):
+    """``scalars.csv`` in the log folder: one line per step that is logged, a column per name, empty where there is no value.
+
+    A name that comes later (the first kNN after an epoch) adds a column at the end; the file is then written anew.
+    """
+
+    def __init__(self, save_dir: str, file: str = 'scalars.csv') -> None:
+        super().__init__(save_dir)
+        self.path = Path(save_dir) / file
+        self.columns, self.rows = ['step'], []
+
+    def _init_env(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    @force_init_env
+    def experiment(self) -> Path:
+        return self.path
+
+    @force_init_env
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
+        row = {'step': step, **{name: float(value) for name, value in scalar_dict.items() if name != 'step'}}
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        self.rows.append(row)
+        whole = bool(new) or not self.path.is_file()
+        with self.path.open('w' if whole else 'a', newline='') as file:
+            writer = csv.DictWriter(file, self.columns)
+            if whole:
+                writer.writeheader()
+            writer.writerows(self.rows if whole else [row])
+
+    def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
+        self.add_scalars({name: value}, step)
+
+    def add_config(self, config: Any, **kwargs: Any) -> None:
+        """The config stands beside the log already."""
+
+    def add_graph(self, model: Any, data_batch: Any, **kwargs: Any) -> None:
+        """A table holds no graph."""
+
+    def add_image(self, name: str, image: Any, step: int = 0, **kwargs: Any) -> None:
+        """A table holds no image."""

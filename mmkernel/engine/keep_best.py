@@ -1,0 +1,65 @@
+"""Keep the checkpoint that a label-free criterion likes best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+
+from mmkernel.engine.cluster_hook import dataset_of
+from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.monitors import log_values, same_random_state
+from mmkernel.evaluation import CRITERIA, YARDSTICK, checkpoint_statistics, criterion_score, run_kernel
+from mmkernel.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KeepBestHook(Hook):
+    """After every ``interval`` epochs, ``best_<criterion>.pth`` if the score of the embeddings is the best so far.
+
+    The score is that of ``mmkernel.evaluation.selection`` on ``images`` training images, the same ones and the same views
+    each time, in eval mode; no label is read. The file is a whole checkpoint beside ``epoch_N.pth``: those are neither
+    deleted nor taken for it, and resuming never starts from it. The record travels in checkpoints, so a resumed run keeps
+    the same file as a straight one. How far each criterion can be trusted: docs/choosing_a_checkpoint.md.
+    """
+
+    priority = 'LOW'  # before the epoch's own checkpoint, which is to know the record
+
+    def __init__(self, criterion: str = 'rank', interval: int = 1, images: int = 1000, start_epoch: int = 1) -> None:
+        if criterion not in CRITERIA:
+            raise ValueError(f'KeepBestHook.criterion is one of {", ".join(CRITERIA)}, got {criterion!r}.')
+        if interval < 1 or images < 2:
+            raise ValueError(f'KeepBestHook got interval={interval}, images={images}; expected at least 1 and 2.')
+        self.criterion, self.interval, self.images, self.start_epoch = criterion, interval, images, start_epoch
+
+    def before_train(self, runner: Any) -> None:
+        if not hasattr(unwrap(runner.model), 'extract'):
+            raise ValueError(
+                f'KeepBestHook needs a model with extract(images, stage), got {type(unwrap(runner.model)).__name__}.'
+            )
+
+    def after_train_epoch(self, runner: Any) -> None:
+        epoch = runner.epoch + 1
+        if epoch < self.start_epoch or not self.every_n_epochs(runner, self.interval):
+            return
+        found = [self._score(runner) if is_main_process() else None]
+        broadcast_object_list(found)  # a decision of rank 0: saving is for all ranks or for none
+        score, key = found[0], f'best_{self.criterion}'
+        record = runner.message_hub.runtime_info.get(key)
+        better = record is None or score > record['score']
+        if better:
+            runner.message_hub.update_info(key, dict(score=score, epoch=epoch))
+            runner.save_checkpoint(runner.work_dir, f'{key}.pth')
+        best = runner.message_hub.get_info(key)
+        text = f'{self.criterion} after epoch {epoch}: score {score:.4g}, ' + (
+            f'the best so far: {key}.pth.' if better else f'best {best["score"]:.4g} after epoch {best["epoch"]}.'
+        )
+        log_values(runner, 'keep_best', {self.criterion: score}, text)
+
+    def _score(self, runner: Any) -> float:
+        model = unwrap(runner.model)
+        source = dataset_of(runner).source
+        with same_random_state():
+            statistics = checkpoint_statistics(model, runner.cfg, run_kernel(model) or YARDSTICK, self.images, source)
+        return criterion_score(self.criterion, statistics)

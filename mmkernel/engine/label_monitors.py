@@ -1,0 +1,167 @@
+"""Accuracy while training, where there are labels: nearest neighbours, and a linear probe that learns beside the encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from torch import Tensor, nn
+
+from mmkernel.distributed import gather_rows
+from mmkernel.engine.cluster_hook import dataset_of
+from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.monitors import log_values, same_random_state
+from mmkernel.evaluation import evaluation_loader, weighted_knn
+from mmkernel.registry import DATASETS, HOOKS
+
+
+class _LabelMonitor(Hook):
+    """What both share: when they look, and the labelled images they look at; without labels they switch themselves off."""
+
+    priority = 'LOW'  # before the checkpoint, after everything that trains
+
+    def __init__(self, interval: int = 1, max_images: int | None = 10_000) -> None:
+        if interval < 1 or (max_images is not None and max_images < 2):
+            raise ValueError(
+                f'{type(self).__name__} got interval={interval}, max_images={max_images}; expected at least 1 epoch and 2 '
+                'images (max_images=None: all).'
+            )
+        self.interval, self.max_images, self.sources = interval, max_images, {}
+
+    def prepare(self, runner: Any, *names: str) -> bool:
+        """Build the named sources of the evaluation part; False, and a line in the log, if one is absent or unlabelled."""
+        part = runner.cfg.get('evaluation') or {}
+        if not hasattr(unwrap(runner.model), 'extract'):
+            return self._off(runner, f'{type(unwrap(runner.model)).__name__} has no extract(images)')
+        for name in names:
+            if name not in part:
+                return self._off(runner, f'the config has no evaluation.{name}')
+            self.sources[name] = DATASETS.build(part[name])
+            if not (torch.as_tensor(self.sources[name].labels) >= 0).all():
+                return self._off(runner, f'evaluation.{name} has images without a label')
+        return True
+
+    def _off(self, runner: Any, reason: str) -> bool:
+        runner.logger.info(f'{type(self).__name__} is off: {reason}. The embedding monitors need no labels.')
+        self.sources = {}
+        return False
+
+    def features(self, runner: Any, name: str) -> tuple[Tensor, Tensor]:
+        """Backbone features and labels of at most ``max_images`` evenly spaced images, the same in every epoch."""
+        part, source, model = runner.cfg.evaluation, self.sources[name], unwrap(runner.model)
+        step = -(-len(source) // (self.max_images or len(source)))
+        settings = part.get('transform'), part.get('batch_size', 256), part.get('num_workers', 0)
+        loader = evaluation_loader(source, *settings, rows=range(0, len(source), step))
+        rows = [(model.extract(batch['inputs']).float().cpu(), torch.as_tensor(batch['label'])) for batch in loader]
+        return torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
+
+
+@HOOKS.register_module()
+class KNNMonitorHook(_LabelMonitor):
+    """After every ``interval`` epochs, weighted kNN of evaluation.test in evaluation.train: knn/top1, knn/top5 in percent.
+
+    At most ``max_images`` of each, evenly spaced: a cheap view of the course of a run, not the benchmark, which is
+    ``tools/benchmarks/knn.py``. Rank 0 computes it, in eval mode, without gradient and with random state kept.
+    """
+
+    def __init__(
+        self, interval: int = 1, k: int = 20, temperature: float = 0.07, max_images: int | None = 10_000
+    ) -> None:
+        super().__init__(interval, max_images)
+        self.k, self.temperature = k, temperature
+
+    def before_train(self, runner: Any) -> None:
+        self.on = self.prepare(runner, 'train', 'test')
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if not (self.on and is_main_process() and self.every_n_epochs(runner, self.interval)):
+            return
+        with same_random_state():
+            bank, test = self.features(runner, 'train'), self.features(runner, 'test')
+            k = min(self.k, len(bank[0]))
+            score = weighted_knn(*bank, *test, k=k, temperature=self.temperature)[k]
+        text = f'kNN after epoch {runner.epoch + 1}: {score["top1"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}.'
+        log_values(runner, 'knn', dict(top1=score['top1'], top5=score['top5']), text)
+
+
+@HOOKS.register_module()
+class OnlineProbeHook(_LabelMonitor):
+    """A softmax regression on the backbone's features of the training batches, detached: probe/top1, probe/top5.
+
+    One SGD step per batch on the first view, features standardised by running statistics, weights from zero; all ranks
+    take the same step on the rows of all. Scored on evaluation.test after every ``interval`` epochs. It sees augmented
+    images of a moving encoder, so its accuracy is not that of ``tools/benchmarks/linear.py``; published tables that print
+    an online probe are told apart by this. Its state travels in the checkpoint; the encoder never learns of it.
+    """
+
+    def __init__(
+        self, interval: int = 1, lr: float = 0.1, momentum: float = 0.9, max_images: int | None = 10_000
+    ) -> None:
+        super().__init__(interval, max_images)
+        self.lr, self.momentum = lr, momentum
+        self.saved: dict | None = None
+        self.seen: Tensor | None = None
+
+    def before_train(self, runner: Any) -> None:
+        model, labels = unwrap(runner.model), getattr(getattr(dataset_of(runner), 'source', None), 'labels', [-1])
+        classes = int(torch.as_tensor(labels).max()) + 1
+        self.on = classes > 1 or self._off(runner, 'the training images have no labels')
+        self.on = self.on and self.prepare(runner, 'test')
+        if not self.on:
+            return
+        width = model.backbone.out_dim
+        layers = nn.BatchNorm1d(width, affine=False), nn.utils.skip_init(nn.Linear, width, classes)
+        nn.init.zeros_(layers[1].weight)  # no draw: the run's random state is left alone
+        nn.init.zeros_(layers[1].bias)
+        self.probe = nn.Sequential(*layers).to(next(model.backbone.parameters()).device)
+        self.optimizer = torch.optim.SGD(self.probe.parameters(), self.lr, self.momentum)
+        if self.saved is not None:
+            self.probe.load_state_dict(self.saved['probe'])
+            self.optimizer.load_state_dict(self.saved['optimizer'])
+        self.handle = model.backbone.register_forward_hook(self._look)
+
+    def _look(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """The first pass of a batch begins with the first view, however views are batched."""
+        if self.seen is None and module.training:
+            self.seen = output.detach()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self.seen = None
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if not self.on or self.seen is None:
+            return
+        batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
+        labels = torch.as_tensor(batch['label']).to(self.seen.device)
+        x, y = gather_rows(self.seen[: len(labels)].float()), gather_rows(labels)
+        self.probe.train()
+        loss = F.cross_entropy(self.probe(x), y, ignore_index=-1)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if not (self.on and is_main_process() and self.every_n_epochs(runner, self.interval)):
+            return
+        with same_random_state(), torch.no_grad():
+            x, y = self.features(runner, 'test')
+            logits = self.probe.eval()(x.to(self.probe[1].weight.device)).cpu()
+        hit = logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]
+        top1, top5 = 100 * float(hit[:, 0].double().mean()), 100 * float(hit.any(1).double().mean())
+        text = f'Online probe after epoch {runner.epoch + 1}: {top1:.1f} % of {len(y)} images.'
+        log_values(runner, 'probe', dict(top1=top1, top5=top5), text)
+
+    def after_train(self, runner: Any) -> None:
+        if self.on:
+            self.handle.remove()
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if getattr(self, 'on', False):
+            checkpoint['online_probe'] = dict(probe=self.probe.state_dict(), optimizer=self.optimizer.state_dict())
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """A resumed probe goes on; weights alone that start a new run start a new probe."""
+        self.saved = checkpoint.get('online_probe') if runner._resume else None

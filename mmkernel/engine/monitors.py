@@ -1,0 +1,105 @@
+"""Hooks that watch a run without touching it: what they compute stands in ``evaluation``, here is when, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.random_state import random_state, set_random_state
+from mmkernel.evaluation import YARDSTICK, embedding_statistics, run_kernel
+from mmkernel.kernels import Kernel
+from mmkernel.models import Embeddings
+from mmkernel.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EmbeddingMonitorHook(Hook):
+    """Every ``interval`` batches of an epoch, ``embedding_statistics`` of the batch under ``embedding/<word>``.
+
+    Looks at the embeddings that the head is given anyway (train mode, first online view; alignment with the second, or
+    with the first target of another view), so it costs no forward pass. The yardstick of ``mmd2`` is the run's own kernel
+    where the head has one, otherwise LegendreKernel((1, 40, 40)) of Zheng et al., ICLR 2023; the log says which. Training
+    is the same with and without, bit for bit. A model without ``observers`` is left alone.
+
+    Args:
+        interval: batches between looks; an epoch shorter than that gets one, at its end, like the log.
+        max_rows: images looked at, over all ranks; the effective rank is below it.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 50, max_rows: int = 1024) -> None:
+        if interval < 1 or max_rows < 2:
+            raise ValueError(
+                f'EmbeddingMonitorHook got interval={interval}, max_rows={max_rows}; expected at least 1 and 2. To switch it '
+                'off: default_hooks=dict(monitor=None).'
+            )
+        self.interval, self.max_rows = interval, max_rows
+        self.seen: tuple[Tensor, Tensor | None] | None = None
+        self.kernel: Kernel = YARDSTICK
+
+    def before_train(self, runner: Any) -> None:
+        model = unwrap(runner.model)
+        if not hasattr(model, 'observers'):
+            runner.logger.info(
+                f'EmbeddingMonitorHook: {type(model).__name__} shows no embeddings; nothing is monitored.'
+            )
+            return
+        own = run_kernel(model)
+        self.kernel = own or YARDSTICK
+        name = f'the kernel of the run, {own}' if own else f'{YARDSTICK}, the objective has no kernel of its own'
+        runner.logger.info(f'embedding/mmd2 is measured with {name}; mmd2_score is in standard deviations of its null.')
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        model = unwrap(runner.model)
+        if hasattr(model, 'observers') and self._due(runner, batch_idx):
+            model.observers.append(self.look)
+
+    def look(self, embeddings: Embeddings) -> None:
+        self.seen = embeddings.online[0].detach(), _partner(embeddings)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        model = unwrap(runner.model)
+        if self.look in getattr(model, 'observers', ()):
+            model.observers.remove(self.look)
+        if self.seen is not None:
+            (z, partner), self.seen = self.seen, None
+            values = embedding_statistics(z, partner, self.kernel, self.max_rows)
+            for word, value in values.items():
+                runner.message_hub.update_scalar(f'train/embedding/{word}', value)
+
+    def _due(self, runner: Any, batch_idx: int) -> bool:
+        length = len(runner.train_dataloader)
+        return self.every_n_inner_iters(batch_idx, self.interval) or batch_idx + 1 == length <= self.interval
+
+
+def _partner(embeddings: Embeddings) -> Tensor | None:
+    """Another view of the images of online view 0: online where there is one (comparable between methods), else a target."""
+    if len(embeddings.online) > 1:
+        return embeddings.online[1].detach()
+    others = [j for j, view in enumerate(embeddings.target_views) if view != embeddings.online_views[0]]
+    return embeddings.target[others[0]].detach() if others else None
+
+
+def log_values(runner: Any, prefix: str, values: Mapping[str, float], text: str) -> None:
+    """Values that belong to the end of an epoch: message hub, every backend (JSON lines, CSV, ...) and the console."""
+    named = {f'{prefix}/{word}': value for word, value in values.items()}
+    for name, value in named.items():
+        runner.message_hub.update_scalar(f'monitor/{name}', value)
+    runner.visualizer.add_scalars({'epoch': runner.epoch + 1, **named}, step=runner.iter)
+    runner.logger.info(text)
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """What happens inside draws nothing from the generators of the run (starting a loader does)."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)

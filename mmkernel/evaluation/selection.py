@@ -1,0 +1,79 @@
+"""Which of several checkpoints to keep when there are no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mmkernel.evaluation.monitoring import YARDSTICK, point_statistics
+from mmkernel.evaluation.sampling import sample_cloud
+from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
+from mmkernel.kernels import Kernel
+from mmkernel.registry import DATASETS
+
+# name -> (what is compared, larger is better)
+CRITERIA = {
+    'rank': 'effective rank of the embeddings (RankMe: Garrido et al., ICML 2023)',
+    'feature_rank': 'effective rank of the backbone features',
+    'mmd2': 'minus MMD^2 to uniform of the embeddings',
+    'alignment': 'minus mean squared distance of two views',
+    'uniformity': 'minus uniformity',
+    'alignment_uniformity': 'minus (alignment + uniformity): the two terms of Wang & Isola, ICML 2020, with equal weights',
+}
+
+
+def checkpoint_statistics(
+    model: nn.Module, cfg: Any, kernel: Kernel = YARDSTICK, images: int = 1000, source: Any = None
+) -> dict[str, float]:
+    """Statistics of embeddings, views and features of ``images`` images, in eval mode; no label is read.
+
+    The same images and views whatever the epoch, so that checkpoints can be compared. ``source``: default the training
+    images. Every process computes its own answer: no collectives.
+    """
+    source = DATASETS.build(cfg.train_dataloader.dataset.source) if source is None else source
+    cloud = sample_cloud(model, cfg, images, source)
+    found = point_statistics(cloud.z, kernel, *(cloud.views or ()))
+    return {**found, 'feature_rank': effective_rank(covariance_spectrum(cloud.h))}
+
+
+def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
+    """The score by which checkpoints are ordered, larger is better; see ``CRITERIA``.
+
+    KeyError names the criteria; ValueError where views of whole images, which an alignment needs, are absent.
+    """
+    if criterion not in CRITERIA:
+        raise KeyError(f"criterion='{criterion}' is unknown; expected one of {', '.join(CRITERIA)}.")
+    if criterion.startswith('alignment') and 'alignment' not in statistics:
+        raise ValueError(
+            f"criterion='{criterion}' compares two views of whole images, but this run trains on patches. Use 'rank'."
+        )
+    if criterion in ('rank', 'feature_rank'):
+        return statistics[criterion]
+    if criterion == 'alignment_uniformity':
+        return -(statistics['alignment'] + statistics['uniformity'])
+    return -statistics[criterion]
+
+
+def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> float | None:
+    """Spearman's rho: Pearson's correlation of the ranks, ties at their mean rank. None if either side never varies.
+
+    ValueError for unequal lengths or fewer than 3 pairs, of which any order would be a coincidence.
+    """
+    from scipy.stats import rankdata
+
+    if len(scores) != len(accuracies) or len(scores) < 3:
+        raise ValueError(
+            f'{len(scores)} scores and {len(accuracies)} accuracies; expected at least 3 checkpoints with one of each.'
+        )
+    a, b = rankdata(scores), rankdata(accuracies)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def regret(scores: Sequence[float], accuracies: Sequence[float]) -> float:
+    """Accuracy lost by taking the checkpoint with the best score instead of the one with the best accuracy."""
+    return float(max(accuracies) - accuracies[int(np.argmax(scores))])

@@ -1,0 +1,201 @@
+"""Monitors see what the head sees, write it everywhere, and change nothing: not a weight, not a resumed run."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmkernel.engine import load_config, read_checkpoint, train
+from mmkernel.evaluation import embedding_statistics
+from mmkernel.kernels import LegendreKernel
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+WATCHERS = {
+    'monitor': dict(type='EmbeddingMonitorHook', interval=2),
+    'knn': dict(type='KNNMonitorHook', max_images=60),
+    'probe': dict(type='OnlineProbeHook', max_images=60),
+    'best': dict(type='KeepBestHook', images=40),
+}
+
+
+def config(folder, method='sfrik/digits_L3', watchers=WATCHERS, **options):
+    small = {
+        'model.backbone.channels': (4, 4, 4, 8),
+        'model.neck.dims': (8, 8),
+        'train_dataloader.batch_size': 32,
+        'train_dataloader.num_batch_per_epoch': 5,
+        'train_cfg.max_epochs': 3,
+        'param_scheduler.warmup_epochs': 0,
+        'default_hooks.checkpoint.interval': 1,
+        'default_hooks.checkpoint.max_keep': 3,
+        'default_hooks.logger.interval': 1,
+        'log_level': 'ERROR',
+        **options,
+    }
+    cfg = load_config(CONFIGS / f'{method}.py', small)
+    cfg.default_hooks.pop('monitor', None)
+    cfg.default_hooks.pop('knn', None)
+    cfg.default_hooks.update(watchers)
+    cfg.work_dir = str(folder)
+    return cfg
+
+
+def digest(model):
+    md5 = hashlib.md5()
+    for key, value in sorted(model.state_dict().items()):
+        md5.update(key.encode() + value.contiguous().numpy().tobytes())
+    return md5.hexdigest()
+
+
+def records(folder):
+    lines = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def watched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('watched')
+    return folder, train(config(folder))
+
+
+def test_weights_are_the_same_with_and_without(watched, tmp_path):
+    assert digest(train(config(tmp_path, watchers={})).model) == digest(watched[1].model)
+
+
+def test_a_watched_run_resumes_bit_for_bit(watched, tmp_path):
+    train(config(tmp_path))
+    for name in ('epoch_2.pth', 'epoch_3.pth', 'best_rank.pth'):
+        (tmp_path / name).unlink(missing_ok=True)
+    resumed = train(config(tmp_path), resume=True)
+    assert digest(resumed.model) == digest(watched[1].model)
+    for key in ('online_probe', 'message_hub'):
+        a, b = (read_checkpoint(folder / 'epoch_3.pth')[key] for folder in (watched[0], tmp_path))
+        if key == 'online_probe':
+            assert torch.equal(a['probe']['1.weight'], b['probe']['1.weight'])
+            assert a['probe']['1.weight'].abs().sum() > 0
+        else:
+            scores = [state['log_scalars']['monitor/knn/top1']['values'] for state in (a, b)]
+            assert torch.equal(*scores)
+            assert len(scores[0]) == 3
+    bests = [sorted(p.name for p in folder.glob('*.pth')) for folder in (watched[0], tmp_path)]
+    assert set(bests[1]) <= set(bests[0])
+
+
+def test_everything_stands_in_every_log(watched):
+    folder, _ = watched
+    written = records(folder)
+    words = {'std', 'rank', 'top_share', 'uniformity', 'alignment', 'mmd2', 'mmd2_sd', 'mmd2_score'}
+    last = [r for r in written if 'loss' in r][-1]
+    assert {f'embedding/{word}' for word in words} <= set(last)
+    assert 1 <= last['embedding/rank'] <= 8
+    ends = [r for r in written if 'knn/top1' in r]
+    assert [r['epoch'] for r in ends] == [1, 2, 3]
+    assert [r['step'] for r in ends] == [5, 10, 15]
+    assert all(0 <= r['knn/top1'] <= r['knn/top5'] <= 100 for r in ends)
+    assert len([r for r in written if 'probe/top1' in r]) == len([r for r in written if 'keep_best/rank' in r]) == 3
+    with next(folder.glob('*/vis_data/scalars.csv')).open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == len(written)
+    assert float(table[-1]['step']) == written[-1]['step']
+    assert [row['knn/top1'] for row in table if row['knn/top1']] == [str(r['knn/top1']) for r in ends]
+
+
+def test_the_monitor_sees_the_embeddings_that_the_head_is_given(tmp_path, monkeypatch):
+    """In train mode, of the first view, at the iterations it says, and under the run's kernel."""
+    cfg = config(tmp_path, watchers=dict(monitor=WATCHERS['monitor']), **{'train_cfg.max_epochs': 1})
+    seen = []
+
+    def keep(z, partner, kernel, rows):
+        seen.append((z.clone(), partner.clone(), kernel))
+        return embedding_statistics(z, partner, kernel, rows)
+
+    monkeypatch.setattr('mmkernel.engine.monitors.embedding_statistics', keep)
+    runner = train(cfg)
+    assert len(seen) == 2  # batches 2 and 4 of 5
+    z, partner, kernel = seen[0]
+    assert z.shape == partner.shape == (32, 8)
+    assert not z.requires_grad
+    assert kernel is runner.model.head.kernel
+    assert runner.model.observers == []
+    history = runner.message_hub.get_scalar('train/embedding/rank').data[0]
+    assert history.tolist() == [embedding_statistics(z, p, k)['rank'] for z, p, k in seen]
+
+
+@pytest.mark.parametrize('method', ['moco/digits_v2', 'deepcluster/digits_v2', 'vicreg/digits'])
+def test_objectives_of_other_shapes(method, tmp_path):
+    """One online view and a target; views of several heads; no kernel: the yardstick of the paper."""
+    options = {'train_cfg.max_epochs': 1}
+    if 'deepcluster' in method:
+        options['model.head.num_clusters'] = (6,)
+    runner = train(config(tmp_path, method, dict(monitor=WATCHERS['monitor']), **options))
+    assert runner.message_hub.get_scalar('train/embedding/alignment').current() > 0
+    monitor = next(hook for hook in runner.hooks if type(hook).__name__ == 'EmbeddingMonitorHook')
+    assert monitor.kernel.weights == LegendreKernel((1.0, 40.0, 40.0)).weights
+
+
+def test_with_a_virtual_batch(tmp_path):
+    """The union of its micro-batches is one cloud; the probe sees the first of them."""
+    watchers = {name: WATCHERS[name] for name in ('monitor', 'probe')}
+    options = {'train_cfg.virtual_batch': 64, 'train_cfg.max_epochs': 1}
+    runner = train(config(tmp_path, watchers=watchers, **options))
+    assert runner.message_hub.get_scalar('train/embedding/rank').current() > 1
+    assert runner.message_hub.get_scalar('monitor/probe/top1').current() >= 0
+
+
+def test_without_labels_the_label_monitors_say_so_and_stand_aside(tmp_path, monkeypatch):
+    watchers = {name: WATCHERS[name] for name in ('knn', 'probe', 'monitor')}
+    cfg = config(tmp_path, watchers=watchers, **{'train_cfg.max_epochs': 1})
+    cfg.evaluation.pop('test')
+    lines = []
+    monkeypatch.setattr('logging.Logger.info', lambda self, text, *args: lines.append(text % args if args else text))
+    runner = train(cfg)
+    said = [line for line in lines if isinstance(line, str) and ' is off: ' in line]
+    assert any('KNNMonitorHook is off: the config has no evaluation.test' in line for line in said)
+    assert any('OnlineProbeHook is off' in line for line in said)
+    assert runner.message_hub.get_scalar('train/embedding/rank').current() > 1
+
+
+@pytest.mark.parametrize(
+    'hook, message',
+    [
+        (dict(type='EmbeddingMonitorHook', interval=0), 'interval=0'),
+        (dict(type='KNNMonitorHook', interval=0), 'at least 1 epoch'),
+        (dict(type='OnlineProbeHook', max_images=1), 'max_images=1'),
+        (dict(type='KeepBestHook', criterion='loss'), "one of rank, .* got 'loss'"),
+        (dict(type='KeepBestHook', images=1), 'images=1'),
+    ],
+)
+def test_bad_arguments(tmp_path, hook, message):
+    with pytest.raises(ValueError, match=message):
+        train(config(tmp_path, watchers=dict(watch=hook)))
+
+
+def test_the_best_file_is_a_checkpoint_that_resuming_never_takes(watched):
+    folder, runner = watched
+    best = runner.message_hub.get_info('best_rank')
+    checkpoint = read_checkpoint(folder / 'best_rank.pth')
+    assert checkpoint['meta']['epoch'] == best['epoch']
+    assert sorted(p.name for p in folder.glob('epoch_*.pth')) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+    scores = [r['keep_best/rank'] for r in records(folder) if 'keep_best/rank' in r]
+    assert best['score'] == max(scores)
+    assert best['epoch'] == scores.index(max(scores)) + 1
+
+
+def test_an_alignment_of_patches_is_refused(tmp_path):
+    cfg = config(tmp_path, 'cpc/digits_v1', dict(best=dict(type='KeepBestHook', criterion='alignment', images=20)), **{
+        'model.neck.dims': (8,), 'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 8,
+    })  # fmt: skip
+    with pytest.raises(ValueError, match="trains on patches. Use 'rank'"):
+        train(cfg)
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip('torch.utils.tensorboard')
+    backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+    cfg = config(tmp_path, watchers=dict(monitor=WATCHERS['monitor']), **{'train_cfg.max_epochs': 1})
+    cfg.visualizer = dict(type='Visualizer', vis_backends=backends)
+    train(cfg)
+    assert list(tmp_path.glob('*/vis_data/events.out.tfevents.*'))
