@@ -22,26 +22,26 @@ class TransferSet(NamedTuple):
     """What a set of the suite is called in a registry, which splits are used, and how it is judged."""
 
     source: str
-    folder: str  # below the folder of all data
     train: str  # with the validation images, whether the authors chose them or we do
     metric: str = 'top1'
 
 
 TRANSFER_SETS = {
-    'food101': TransferSet('Food101', '', 'train'),
-    'cifar10': TransferSet('CIFAR10', 'cifar10', 'train'),
-    'cifar100': TransferSet('CIFAR100', 'cifar100', 'train'),
-    'birdsnap': TransferSet('Birdsnap', '', 'train'),
-    'sun397': TransferSet('SUN397', '', 'train'),
-    'cars': TransferSet('StanfordCars', '', 'train'),
-    'aircraft': TransferSet('FGVCAircraft', '', 'trainval', 'mean_per_class'),
-    'voc2007': TransferSet('VOC2007', '', 'trainval', 'map11'),
-    'dtd': TransferSet('DTD', '', 'trainval'),
-    'pets': TransferSet('OxfordPets', '', 'trainval', 'mean_per_class'),
-    'caltech101': TransferSet('Caltech101', '', 'train', 'mean_per_class'),
-    'flowers': TransferSet('Flowers102', '', 'trainval', 'mean_per_class'),
+    'food101': TransferSet('Food101', 'train'),
+    'cifar10': TransferSet('CIFAR10', 'train'),
+    'cifar100': TransferSet('CIFAR100', 'train'),
+    'birdsnap': TransferSet('Birdsnap', 'train'),
+    'sun397': TransferSet('SUN397', 'train'),
+    'cars': TransferSet('StanfordCars', 'train'),
+    'aircraft': TransferSet('FGVCAircraft', 'trainval', 'mean_per_class'),
+    'voc2007': TransferSet('VOC2007', 'trainval', 'map11'),
+    'dtd': TransferSet('DTD', 'trainval'),
+    'pets': TransferSet('OxfordPets', 'trainval', 'mean_per_class'),
+    'caltech101': TransferSet('Caltech101', 'train', 'mean_per_class'),
+    'flowers102': TransferSet('Flowers102', 'trainval', 'mean_per_class'),
 }
-"""The twelve sets of Kornblith et al., CVPR 2019, and Chen et al., ICML 2020, appendix B.8; every test split is 'test'."""
+"""The twelve sets of Kornblith et al., CVPR 2019, and Chen et al., ICML 2020, appendix B.8: name (and folder below that
+of all data) -> what it is. Every test split is called 'test'."""
 
 
 def transfer(

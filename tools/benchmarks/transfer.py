@@ -1,6 +1,6 @@
 """Linear transfer of a checkpoint to other labelled sets, each judged by its own metric; sets that are absent are skipped.
 
-python tools/benchmarks/transfer.py configs/sfrik/r50_L3_q32768.py CHECKPOINT --root data --sets pets dtd flowers
+python tools/benchmarks/transfer.py configs/sfrik/r50_L3_q32768.py CHECKPOINT --root data --sets pets dtd flowers102
 """
 
 import argparse
@@ -34,7 +34,7 @@ def resolve(name: str, args: argparse.Namespace, cfg: Config) -> tuple[dict[str,
         train, metric = dict(type='NpzPack', path=name, split='train', mode=mode), 'top1'
     elif name in TRANSFER_SETS:
         one = TRANSFER_SETS[name]
-        train, metric = dict(type=one.source, root=str(Path(args.root) / one.folder), split=one.train), one.metric
+        train, metric = dict(type=one.source, root=str(Path(args.root) / name), split=one.train), one.metric
         train |= dict(mode=mode) if not name.startswith('cifar') else {}
     else:
         raise SystemExit(
@@ -67,7 +67,7 @@ def main() -> None:
     parser = arguments(
         'Linear transfer (Kornblith et al., CVPR 2019): L-BFGS, 45 penalties, refit on train + validation.'
     )
-    parser.add_argument('--root', default='data', help='folder above food-101/, cifar10/, dtd/, VOCdevkit/, ...')
+    parser.add_argument('--root', default='data', help='folder above food101/, pets/, voc2007/, ...')
     parser.add_argument(
         '--sets', nargs='+', default=list(TRANSFER_SETS), help='of the twelve; or config, digits, PACK.npz'
     )

@@ -1,6 +1,6 @@
 """VOC07 classification with linear support vector machines on cached features; --low-shot: with a few images per class.
 
-python tools/benchmarks/voc07_svm.py configs/sfrik/r50_L3_q32768.py CHECKPOINT --root data/VOCdevkit
+python tools/benchmarks/voc07_svm.py configs/sfrik/r50_L3_q32768.py CHECKPOINT --root data/voc2007
 """
 
 import argparse
@@ -46,7 +46,7 @@ def machines(args: argparse.Namespace, targets: list, classes: list[str], *data:
 
 def main() -> None:
     parser = arguments('VOC07 mAP of linear SVMs, and low-shot mAP (Goyal et al., ICCV 2019).')
-    parser.add_argument('--root', default='data/VOCdevkit', help='VOCdevkit, VOCdevkit/VOC2007 or the folder above')
+    parser.add_argument('--root', default='data/voc2007', help='VOCdevkit, VOCdevkit/VOC2007 or the folder above')
     parser.add_argument('--classes', nargs='+', help='only these; default: all')
     parser.add_argument(
         '--size', type=int, help='crop of this side after a resize of 8/7 of it; default: as the config'
