@@ -45,6 +45,12 @@ def test_own_kernel_keeps_the_contract(project):
     assert re.search(r'1\d passed', printed) or '..........' in printed
 
 
+def test_engine_page_runs_from_top_to_bottom(repository):
+    snippets = re.findall(r'<!-- run -->\n```python\n(.*?)```', (repository / 'docs/engine.md').read_text(), re.S)
+    assert len(snippets) == 3
+    run([sys.executable, '-c', '\n'.join(snippets)], repository)
+
+
 def test_readme_snippet_runs(repository):
     snippet = re.search(
         r'```python\n(import torch\nfrom mmkernel.kernels.*?)```', (repository / 'README.md').read_text(), re.S
