@@ -98,6 +98,7 @@ OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmkernel.engine')
 PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmkernel.engine')
 VISUALIZERS = _child('VISUALIZERS')
 FUNCTIONS = _child('FUNCTIONS')
+RUNNERS = _child('RUNNERS', 'mmkernel.engine')
 
 ALL = (
     MODELS, KERNELS, DATASETS, TRANSFORMS, DATA_SAMPLERS, HOOKS, LOOPS,

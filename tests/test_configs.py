@@ -42,8 +42,8 @@ def test_short_enough_to_read(path):
 
 
 def launched_processes(path):
-    line = re.search(rf'dist_train.sh {re.escape(name(path))} (\d+)', path.read_text())
-    return int(line[1]) if line else 1
+    line = re.search(rf'dist_train.sh {re.escape(name(path))} (\d+)|nproc_per_node (\d+)', path.read_text())
+    return int(line[1] or line[2]) if line else 1
 
 
 def test_the_recipe_of_the_paper():

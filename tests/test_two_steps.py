@@ -17,11 +17,12 @@ BATCH, WIDTH = 16, 8
 
 @DATASETS.register_module()
 class NoiseImages(Source):
-    """Two batches of 72 x 96 colour noise, each image another grey."""
+    """Two batches of 72 x 96 colour noise, each image another grey; labels only where ``classes`` says how many."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 0) -> None:
         super().__init__()
-        self.labels, self.classes = np.full(2 * BATCH, -1), []
+        self.labels = np.arange(2 * BATCH) % classes if classes else np.full(2 * BATCH, -1)
+        self.classes = [f'{k}' for k in range(classes)]
 
     def read(self, i: int) -> np.ndarray:
         noise = np.random.default_rng(i).integers(0, 128, (72, 96, 3))
@@ -42,6 +43,7 @@ NARROW = {
     'pca_dim': lambda dim: dim and 4,
     'hidden': lambda _: WIDTH,
     'hidden_dim': lambda _: WIDTH,
+    'num_classes': lambda _: 4,
 }
 
 
@@ -66,6 +68,10 @@ def test_two_steps(path, tmp_path):
     cfg.work_dir = str(tmp_path)
     cfg.train_dataloader.update(batch_size=BATCH, num_workers=0)
     cfg.train_dataloader.dataset.source = dict(type='NoiseImages')
+    if cfg.model.type == 'Classifier':
+        labelled = dict(type='NoiseImages', classes=4)
+        cfg.train_dataloader.dataset.source = cfg.evaluation.test = labelled
+        cfg.evaluation.update(num_workers=0, transform=dict(type='CenterView', resize=64, crop=64))
     cfg.train_cfg.max_epochs = 1
     cfg.optim_wrapper.update(precision='float32', accumulative_counts=1)
     if 'warmup_epochs' in cfg.param_scheduler:

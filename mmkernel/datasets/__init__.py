@@ -23,6 +23,7 @@ from .published_sets import (
 )
 from .sampler import BalancedSampler, EpochSampler
 from .sources import Source
+from .subsets import Subset
 from .training import EvaluationDataset, ViewDataset, check_dataloader
 from .transformed import TASKS, TransformedSource
 from .views import PatchView, View
@@ -34,6 +35,6 @@ __all__ = [
     'EpochSampler', 'EvaluationDataset', 'FGVCAircraft', 'Flowers102', 'Food101', 'GaussianBlur', 'GaussianNoise',
     'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'OxfordPets', 'PaddedCrop', 'PatchView', 'PublishedSet',
     'RandomAffine', 'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel',
-    'Solarize', 'Source', 'StanfordCars', 'TransformedSource', 'View', 'ViewDataset', 'check_dataloader', 'decode',
+    'Solarize', 'Source', 'StanfordCars', 'Subset', 'TransformedSource', 'View', 'ViewDataset', 'check_dataloader', 'decode',
     'generator',
 ]  # fmt: skip

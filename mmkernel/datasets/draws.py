@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator, Philox
 
-VIEWS, ORDER = 0, 1  # what a stream is for; keeps the order of an epoch independent of the views
+VIEWS, ORDER, SUBSET = 0, 1, 2  # what a stream is for; keeps the order of an epoch independent of the views
 
 
 def generator(seed: int, epoch: int, index: int = 0, stream: int = 0, purpose: int = VIEWS) -> Generator:

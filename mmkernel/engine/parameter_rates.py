@@ -1,4 +1,4 @@
-"""Two parameter groups: matrices and filters, and the parameters of one axis."""
+"""Parameter groups with learning rates of their own: by the number of axes, or by the part of the model."""
 
 from __future__ import annotations
 
@@ -40,4 +40,38 @@ class VectorRateConstructor:
         self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
         return OPTIM_WRAPPERS.build(
             self.optim_wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(dict(params=groups, **optimizer)))
+        )
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class PartRateConstructor:
+    """Parameters below a prefix get the settings written for it; all others those of the optimizer.
+
+    In a config: ``optimizer=dict(type='SGD', lr=5.0), constructor='PartRateConstructor',
+    paramwise_cfg=dict(backbone=dict(lr=0.02))``: the head learns at 5, the backbone at 0.02. Frozen parameters are left
+    out. Learning-rate scaling and schedules act on all groups alike.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        self.optim_wrapper_cfg, self.parts = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = getattr(model, 'module', model)  # inside DistributedDataParallel
+        optimizer = dict(self.optim_wrapper_cfg.pop('optimizer'))
+        groups: dict[str, dict[str, Any]] = {'': dict(params=[])}
+        groups |= {part: dict(settings, params=[]) for part, settings in self.parts.items()}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                part = next((part for part in self.parts if f'{name}.'.startswith(f'{part}.')), '')
+                groups[part]['params'].append(parameter)
+        for part in self.parts:
+            if not groups[part]['params']:
+                known = ', '.join(name for name, _ in model.named_children())
+                raise ValueError(
+                    f"PartRateConstructor: no parameter that trains lies below '{part}' (frozen?). Parts: {known}."
+                )
+        self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
+        filled = [group for group in groups.values() if group['params']]
+        return OPTIM_WRAPPERS.build(
+            self.optim_wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(dict(params=filled, **optimizer)))
         )

@@ -13,7 +13,6 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from torch import nn
@@ -30,12 +29,12 @@ from mmkernel.engine.loop import PretrainLoop
 from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
 from mmkernel.engine.scaling import describe_scaling, effective_batch, lr_factor
-from mmkernel.registry import PARAM_SCHEDULERS
+from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
 
 _runs = itertools.count()
 
 
-@RUNNERS.register_module(name='mmkernel.Runner')
+@RUNNERS.register_module()
 class Runner(ResumableRunner):
     """Trains one model from one config; every override below mends one thing that mmengine 0.10.7 does otherwise."""
 

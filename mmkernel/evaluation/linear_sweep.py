@@ -14,7 +14,7 @@ from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import SCALINGS, scaling_of
 
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-WEIGHT_DECAYS = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+WEIGHT_DECAYS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 Scale = Callable[[Tensor], Tensor]
 
 

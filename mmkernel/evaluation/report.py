@@ -45,6 +45,15 @@ def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per 
     return table
 
 
+def amount_table(rows: list[dict], title: str = 'fine-tuned, top-1 in percent') -> Table:
+    """Rows whose scores are ``{amount of labels: dict(mean=, sd=, values=)}``."""
+    amounts = list(rows[0]['scores'])
+    table = _table(title, amounts, width=False)
+    for row in rows:
+        table.add_row(row['name'], *[_cell(row['scores'][amount]) for amount in amounts])
+    return table
+
+
 def _table(title: str, columns: list[str], width: bool = True) -> Table:
     table = Table(title=title, title_justify='left', box=SIMPLE_HEAD, pad_edge=False)
     table.add_column('encoder', no_wrap=True)

@@ -1,6 +1,7 @@
 """Encoders, targets, heads, and the model that composes them."""
 
 from mmkernel.models.backbones import TIMMBackbone
+from mmkernel.models.classifier import Classifier
 from mmkernel.models.contexts import MaskedConvContext
 from mmkernel.models.critics import ConcatenatedCritic, SeparableCritic
 from mmkernel.models.decorrelation import DBN, ShuffledDBN
@@ -26,7 +27,7 @@ from mmkernel.models.queue import FeatureQueue
 from mmkernel.models.targets import MomentumTarget, OnlineTarget, StopGradientTarget
 
 __all__ = [
-    'DBN', 'ClusterHead', 'ConcatenatedCritic', 'CosinePredictionHead', 'CrossCorrelationHead', 'Embeddings',
+    'DBN', 'Classifier', 'ClusterHead', 'ConcatenatedCritic', 'CosinePredictionHead', 'CrossCorrelationHead', 'Embeddings',
     'FeatureQueue', 'Head', 'IdentityNeck', 'InfoNCEHead', 'JointEmbedding', 'KernelMMDHead', 'MLPNeck',
     'MaskedConvContext', 'MomentumTarget', 'MutualInformationHead', 'OnlineTarget', 'PredictiveCodingHead',
     'SeparableCritic', 'ShuffledDBN', 'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone',

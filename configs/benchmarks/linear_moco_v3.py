@@ -1,0 +1,13 @@
+"""Linear classifier of MoCo v3 (Chen, Xie & He, ICCV 2021): 0.1 x 1024 / 256 (3 x for a ViT), 90 epochs.
+
+torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/moco/r50_v3.py CHECKPOINT \
+    --protocol configs/benchmarks/linear_moco_v3.py
+No published result is at hand. Not run here.
+"""
+
+_base_ = '../_base_/imagenet_classifier.py'
+
+train_dataloader = dict(batch_size=128)
+train_cfg = dict(max_epochs=90)
+optim_wrapper = dict(optimizer=dict(lr=0.1, weight_decay=0.0))
+lr_scaling = 'linear'

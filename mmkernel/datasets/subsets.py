@@ -1,0 +1,109 @@
+"""A part of a source: by a list of file names, by a fraction, or by images per class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmkernel.registry import DATASETS
+
+from .draws import SUBSET, generator
+from .sources import Source
+from .training import as_source
+
+
+@DATASETS.register_module()
+class Subset(Source):
+    """Some images of ``source``, in its order, under its labels and classes.
+
+    Exactly one of
+    names: a text file with one name per line, e.g. ``n01440764_10074.JPEG``: the published 1 % and 10 % of ImageNet
+        (Chen et al., ICML 2020). A path relative to the source's root is fine too.
+    fraction: of each class, rounded, at least one image. Without labels: of all images.
+    per_class: images of each class; ValueError if a class has fewer.
+    seed: of the draw, which depends on labels, amount and seed alone; larger amounts contain the smaller ones.
+    complement: the other images instead.
+    """
+
+    def __init__(
+        self,
+        source: Source | dict,
+        names: str | None = None,
+        fraction: float | None = None,
+        per_class: int | None = None,
+        seed: int = 0,
+        complement: bool = False,
+    ) -> None:
+        super().__init__()
+        self.source = as_source(source)
+        if sum(v is not None for v in (names, fraction, per_class)) != 1:
+            raise ValueError(
+                f'Subset takes exactly one of names, fraction and per_class; got names={names!r}, fraction={fraction}, '
+                f'per_class={per_class}.'
+            )
+        labels = np.asarray(self.source.labels)
+        rows = _named(self.source, names) if names is not None else _drawn(labels, fraction, per_class, seed)
+        self.rows = np.setdiff1d(np.arange(len(labels)), rows) if complement else np.sort(rows)
+        self.labels, self.classes = labels[self.rows].astype(np.int64), list(self.source.classes)
+
+    def sample(self, i: int) -> tuple[np.ndarray, int]:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f'image {i} asked for, but there are {len(self)}')
+        return self.source.sample(int(self.rows[i]))
+
+    def read(self, i: int) -> np.ndarray:
+        return self.source.image(int(self.rows[i]))
+
+    def name(self, i: int) -> str:
+        return self.source.name(int(self.rows[i]))
+
+
+def _drawn(labels: np.ndarray, fraction: float | None, per_class: int | None, seed: int) -> np.ndarray:
+    """Rows of the draw: the first so many of one seeded permutation of each class."""
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f'Subset: fraction={fraction}; expected a part of each class above 0, up to 1 (0.01 is 1 %).')
+    if per_class is not None and (per_class < 1 or (labels < 0).any()):
+        raise ValueError(
+            f'Subset: per_class={per_class} needs a number >= 1 and a labelled source; {int((labels < 0).sum())} of '
+            f'{len(labels)} images have no label. A fraction can be drawn without labels.'
+        )
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = per_class or max(1, round(fraction * len(members)))
+        if count > len(members):
+            raise ValueError(f'Subset: class {label} has {len(members)} images; per_class={per_class} was asked for.')
+        order = generator(seed, 0, int(label) + 1, purpose=SUBSET).random(len(members)).argsort(kind='stable')
+        chosen.append(members[order[:count]])
+    return np.concatenate(chosen)
+
+
+def _named(source: Any, names: str) -> np.ndarray:
+    """Rows whose path below the root, or whose file name, stands in the list; every line must be found."""
+    path = Path(names).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Expected a text file with one image "
+            'name per line; where the published lists of ImageNet are stands in configs/_base_/imagenet_semi.py.'
+        )
+    wanted = {line.strip() for line in path.read_text().splitlines() if line.strip()}
+    paths = getattr(source, 'paths', None)
+    if paths is None:
+        raise ValueError(f'Subset: {type(source).__name__} has no file names to look up in {names!r}; use fraction.')
+    found, rows = set(), []
+    for row in range(len(source)):
+        for key in (paths[row], os.path.basename(paths[row])):
+            if key in wanted:
+                found.add(key)
+                rows.append(row)
+                break
+    if len(found) < len(wanted):
+        missing = sorted(wanted - found)
+        raise FileNotFoundError(
+            f"Subset: {len(missing)} of the {len(wanted)} names in '{names}' are not in the source, e.g. {missing[0]!r}. "
+            'The data folder is incomplete, or the list belongs to another set.'
+        )
+    return np.array(rows)

@@ -1,0 +1,71 @@
+"""Hooks of a classifier's run: pretrained weights before it, accuracy after each epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from mmkernel.engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights_of
+from mmkernel.engine.hooks import unwrap
+from mmkernel.evaluation import accuracy, accuracy_history
+from mmkernel.registry import HOOKS
+
+PREFIX = 'backbone.'
+
+
+@HOOKS.register_module()
+class BackboneWeightsHook(Hook):
+    """Before a run, ``model.backbone`` gets the weights below ``backbone.`` of ``checkpoint``; every key must fit.
+
+    ``checkpoint``: of a pretraining, or a plain state dict of the backbone. A resumed run overwrites them.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def before_run(self, runner: Any) -> None:
+        state = weights_of(read_checkpoint(self.checkpoint))
+        own = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+        try:
+            report = load_weights(unwrap(runner.model).backbone, own or state, source=self.checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f'{error} The backbone must be the one of the pretraining config.') from None
+        runner.logger.info(f'Backbone from {self.checkpoint}: {report}.')
+
+
+@HOOKS.register_module()
+class AccuracyHook(Hook):
+    """After every ``interval`` epochs and the last: top-1 and top-5 on ``evaluation.test`` of the config, last and best.
+
+    The best epoch is chosen on those images, as the published protocols do: it is optimistic, the last epoch is not.
+    """
+
+    priority = 'LOW'  # before the checkpoint, which then holds the history
+
+    def __init__(self, interval: int = 1) -> None:
+        if interval < 1:
+            raise ValueError(f'AccuracyHook got interval={interval}; expected a number of epochs >= 1.')
+        self.interval = interval
+
+    def before_train(self, runner: Any) -> None:
+        if 'evaluation' not in runner.cfg:
+            raise ValueError(
+                "AccuracyHook measures on evaluation.test of the config, which has no 'evaluation' part; add "
+                'evaluation=dict(test=<source>, transform=dict(...)), or leave the hook out.'
+            )
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if not (self.every_n_epochs(runner, self.interval) or runner.epoch + 1 == runner.max_epochs):
+            return
+        result = accuracy(unwrap(runner.model), runner.cfg.evaluation)
+        for name, value in dict(result, epoch=runner.epoch + 1).items():
+            runner.message_hub.update_scalar(f'test/{name}', value)
+        runner.visualizer.add_scalars({f'test/{name}': value for name, value in result.items()}, step=runner.epoch + 1)
+        best = accuracy_history(runner.message_hub)['best']
+        runner.logger.info(
+            f'Epoch {runner.epoch + 1}: test top-1 {result["top1"]:.2f} %, top-5 {result["top5"]:.2f} % '
+            f'(best top-1 {best["top1"]:.2f} % after epoch {best["epoch"]}).'
+        )

@@ -1,0 +1,119 @@
+"""A classifier on an encoder: linear on a frozen one, or trained together with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkernel.models.joint_embedding import build_part
+from mmkernel.registry import MODELS
+
+
+@MODELS.register_module()
+class Classifier(BaseModel):
+    """logits = W backbone(x) + b, loss = mean cross-entropy; W ~ N(0, head_std^2), b = 0.
+
+    Inputs: ``dict(inputs=[one view (B, C, H, W)], label=(B,))``, as the data of pretraining with a single view.
+
+    Args:
+        backbone: module or config.
+        num_classes: C; labels run from 0 to C - 1.
+        frozen: the backbone keeps its weights *and* its batch-norm statistics: it stays in eval mode, without gradients.
+            False: it trains, and so do its statistics.
+        in_dim: width of the features; None takes the backbone's.
+        head_std: of the initial weights; 0: the first logits are 0.
+        norm_momentum: fraction that the backbone's batch norms keep of their running statistics (None: as they are).
+        data_preprocessor: uint8 -> float, as in pretraining.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | dict,
+        num_classes: int,
+        frozen: bool = True,
+        in_dim: int | None = None,
+        head_std: float = 0.01,
+        norm_momentum: float | None = None,
+        data_preprocessor: nn.Module | dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=build_part(data_preprocessor or dict(type='ViewPreprocessor')))
+        if num_classes < 2:
+            raise ValueError(f'Classifier.num_classes={num_classes}; expected at least 2.')
+        self.backbone = build_part(backbone)
+        self.head = nn.Linear(in_dim or self.backbone.out_dim, num_classes)
+        nn.init.normal_(self.head.weight, std=head_std)
+        nn.init.zeros_(self.head.bias)
+        self.frozen, self.num_classes = frozen, num_classes
+        self.register_buffer(
+            'steps', torch.zeros((), dtype=torch.int64)
+        )  # real optimizer steps: 0 is an untrained head
+        if norm_momentum is not None:
+            self.set_norm_momentum(norm_momentum)
+        if frozen:
+            self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Classifier:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def set_norm_momentum(self, kept: float) -> None:
+        """Batch norms of the backbone keep the fraction ``kept`` of their running statistics in each step."""
+        if not 0 <= kept < 1:
+            raise ValueError(f'norm_momentum={kept}; expected the fraction kept, from 0 to below 1 (0.9 is usual).')
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1 - kept
+
+    def forward(
+        self, inputs: list[Tensor], sample_index: Tensor | None = None, label: Tensor | None = None, mode: str = 'loss'
+    ) -> Any:
+        """'loss': dict of the loss and the batch's top-1 in percent; 'tensor': logits (B, C)."""
+        if mode not in ('loss', 'tensor'):
+            raise ValueError(f"mode is 'loss' or 'tensor', got {mode!r}.")
+        images = self._only_view(inputs)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(images)  # (B, d)
+        logits = self.head(features)
+        if mode == 'tensor':
+            return logits
+        with torch.autocast(logits.device.type, enabled=False):
+            loss = F.cross_entropy(logits.float(), label)
+        hits = (logits.detach().argmax(1) == label).float().mean()
+        return dict(loss_classification=loss, top1=100 * hits)
+
+    def commit(self) -> None:
+        """After a real optimizer step."""
+        self.steps += 1
+
+    @torch.no_grad()
+    def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
+        """Eval mode: ``stage`` 'backbone' for features (B, d), 'head' for logits (B, C); uint8 or normalised images."""
+        if stage not in ('backbone', 'head'):
+            raise ValueError(f"stage is 'backbone' or 'head', got {stage!r}: a classifier has no neck.")
+        training = self.training
+        self.eval()
+        try:
+            features = self.backbone(self.data_preprocessor.normalize(images))
+            return self.head(features) if stage == 'head' else features
+        finally:
+            self.train(training)
+
+    def init_weights(self) -> None:
+        """Parts initialise themselves when they are built, and a pretrained backbone must not be initialised again."""
+        self._is_init = True
+
+    @staticmethod
+    def _only_view(inputs: list[Tensor] | Tensor) -> Tensor:
+        views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        if len(views) != 1:
+            raise ValueError(
+                f'A classifier trains on one view of an image, the batch has {len(views)}. Use a data config of '
+                'configs/benchmarks, or views=dict(only=dict(...)).'
+            )
+        return views[0]

@@ -1,0 +1,68 @@
+"""The published protocols, as their tables print them: effective batch and the rates that come out."""
+
+from pathlib import Path
+
+import pytest
+
+from mmkernel.engine import load_config, lr_factor
+
+FOLDER = Path(__file__).resolve().parents[1] / 'configs/benchmarks'
+LINEAR = {  # rate after scaling, decay, effective batch on 8 processes, epochs
+    'sfrik': (0.4, 1e-6, 256, 100),
+    'vicreg': (0.02, 1e-6, 256, 100),
+    'barlow_twins': (0.3, 1e-6, 256, 100),
+    'swav': (0.3, 1e-6, 256, 100),
+    'moco': (30.0, 0.0, 256, 100),
+    'moco_v3': (0.4, 0.0, 1024, 90),
+    'simsiam': (1.6, 0.0, 4096, 90),
+    'simclr': (1.6, 1e-6, 4096, 90),
+    'byol': (0.8, 0.0, 1024, 80),
+}
+SEMI = {  # rates of backbone and head
+    'sfrik_1': (0.004, 1.0),
+    'sfrik_10': (0.02, 0.1),
+    'vicreg_1': (0.03, 0.08),
+    'vicreg_10': (0.01, 0.1),
+    'barlow_twins_1': (0.005, 0.5),
+    'swav_1': (0.02, 5.0),
+    'swav_10': (0.01, 0.2),
+}
+
+
+@pytest.mark.parametrize('method', LINEAR)
+def test_linear_protocols(method):
+    cfg = load_config(FOLDER / f'linear_{method}.py')
+    batch = 8 * cfg.train_dataloader.batch_size
+    optimizer = cfg.optim_wrapper.optimizer
+    rate = optimizer.lr * lr_factor(cfg.lr_scaling, batch)
+    assert (pytest.approx(rate), optimizer.weight_decay, batch, cfg.train_cfg.max_epochs) == LINEAR[method]
+    assert cfg.model.frozen is True
+    assert list(cfg.train_dataloader.dataset.views.only.ops) == ['flip']
+    assert cfg.evaluation.transform.resize == 256
+
+
+@pytest.mark.parametrize('method', SEMI)
+def test_semi_supervised_protocols(method):
+    cfg = load_config(FOLDER / f'semi_{method}percent.py')
+    wrapper = cfg.optim_wrapper
+    assert (wrapper.paramwise_cfg.backbone.lr, wrapper.optimizer.lr) == SEMI[method]
+    assert (8 * cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs, cfg.model.frozen) == (256, 20, False)
+    source = cfg.train_dataloader.dataset.source
+    assert (source.type, source.names) == ('Subset', f'data/imagenet/{method.split("_")[-1]}percent.txt')
+    assert wrapper.optimizer.weight_decay == 0
+    steps = cfg.param_scheduler.get('milestones')
+    assert (steps == [12, 16]) is method.startswith('swav')
+
+
+@pytest.mark.parametrize('path', sorted(FOLDER.glob('finetune_*.py')), ids=lambda path: path.stem)
+def test_fine_tuning_takes_twenty_thousand_steps(path):
+    cfg = load_config(path)
+    from mmkernel.registry import DATASETS
+
+    source = dict(cfg.train_dataloader.dataset.source)
+    images = DATASETS.get(source.pop('type')).expected_length(**source)
+    if images:
+        steps = -(-images // 256)
+        assert 20_000 <= steps * cfg.train_cfg.max_epochs < 20_000 + steps
+        assert cfg.model.norm_momentum == pytest.approx(max(1 - 10 / steps, 0.9), abs=5e-4)
+    assert cfg.evaluation.test.split == 'test'

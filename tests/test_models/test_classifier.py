@@ -1,0 +1,91 @@
+"""The classifier of the benchmarks: what is frozen stays, the head starts as published, bad batches are refused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmkernel.models import Classifier
+
+
+class Backbone(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6), nn.ReLU())
+        self.out_dim = 6
+
+
+def model(**kwargs):
+    torch.manual_seed(0)
+    return Classifier(Backbone(), **{'num_classes': 5, **kwargs})
+
+
+IMAGES, LABELS = torch.randn(8, 3, 2, 2, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 5
+
+
+def step(classifier):
+    optimizer = torch.optim.SGD([p for p in classifier.parameters() if p.requires_grad], lr=0.1)
+    classifier.train()
+    classifier(inputs=[IMAGES], label=LABELS)['loss_classification'].backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+def test_a_frozen_backbone_keeps_weights_and_statistics(frozen):
+    classifier = model(frozen=frozen)
+    before = {key: value.clone() for key, value in classifier.state_dict().items()}
+    step(classifier)
+    same = {key for key, value in classifier.state_dict().items() if torch.equal(value, before[key])}
+    backbone = {key for key in before if key.startswith('backbone.')}
+    assert ('head.weight' in same, 'head.bias' in same) == (False, False)
+    assert (backbone <= same) is frozen
+    assert classifier.backbone.training is not frozen
+    if not frozen:
+        assert backbone & same <= {'backbone.1.bias'}  # the norm after it takes its gradient away
+
+
+def test_head_starts_small_and_loss_is_cross_entropy():
+    classifier = model(num_classes=500)
+    assert classifier.head.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert (classifier.head.bias == 0).all()
+    assert (model(head_std=0.0).head.weight == 0).all()
+    classifier = model()
+    found = classifier(inputs=[IMAGES], label=LABELS)
+    logits = classifier(inputs=[IMAGES], mode='tensor')
+    assert found['loss_classification'].item() == pytest.approx(F.cross_entropy(logits, LABELS).item())
+    assert found['top1'].item() == pytest.approx(100 * (logits.argmax(1) == LABELS).float().mean().item())
+    torch.testing.assert_close(classifier.extract(IMAGES, stage='head'), logits)  # frozen: eval mode in training too
+
+
+def test_extract_restores_modes():
+    classifier = model(frozen=False).train()
+    assert classifier.extract(IMAGES).shape == (8, 6)
+    assert classifier.training
+    assert classifier.backbone.training
+    frozen = model().train()
+    frozen.extract(IMAGES, stage='head')
+    assert frozen.training
+    assert not frozen.backbone.training
+    with pytest.raises(ValueError, match='no neck'):
+        classifier.extract(IMAGES, stage='neck')
+
+
+def test_norm_momentum_is_the_fraction_kept():
+    classifier = model(frozen=False, norm_momentum=0.96)
+    assert classifier.backbone[2].momentum == pytest.approx(0.04)
+    with pytest.raises(ValueError, match='the fraction kept'):
+        model(norm_momentum=1.0)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match='trains on one view of an image, the batch has 2'):
+        model()(inputs=[IMAGES, IMAGES], label=LABELS)
+    with pytest.raises(ValueError, match='at least 2'):
+        model(num_classes=1)
+    with pytest.raises(ValueError, match="mode is 'loss' or 'tensor'"):
+        model()(inputs=[IMAGES], label=LABELS, mode='predict')
+
+
+def test_counts_real_steps():
+    classifier = model()
+    classifier.commit()
+    assert classifier.state_dict()['steps'] == 1

@@ -1,0 +1,81 @@
+"""Train a classifier on the encoder of a checkpoint by a published protocol: linear on a frozen one, or fine-tuned.
+
+python tools/benchmarks/classify.py configs/sfrik/digits_L3.py CHECKPOINT --protocol configs/benchmarks/linear_digits.py
+torchrun --nproc_per_node 8 tools/benchmarks/classify.py CONFIG CHECKPOINT --protocol PROTOCOL
+
+The second config says how the classifier is trained and on what; backbone and normalisation come from the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from rich.console import Console
+from rich.markup import escape
+
+from mmkernel.engine import CheckpointError, ConfigError, OptionsAction, load_config
+from mmkernel.engine.launch import leave_processes
+from mmkernel.evaluation import fine_tune, probe_table, report, save_report, with_encoder
+
+console = Console()
+
+
+def arguments(description: str | None = __doc__) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the pretraining')
+    parser.add_argument('checkpoint', help="its weights; none: the encoder as it is before training ('from scratch')")
+    parser.add_argument('--protocol', required=True, help='config of configs/benchmarks')
+    parser.add_argument('--untrained', action='store_true', help='a second row: the same from an untrained encoder')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', type=Path, help='folder of runs and result (default: work_dirs/benchmarks/...)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys of the protocol'
+    )
+    return parser
+
+
+def protocol(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The config to train, and the folder for it."""
+    pretraining = load_config(args.config)
+    cfg = with_encoder(load_config(args.protocol, args.cfg_options), pretraining)
+    cfg.launcher = 'pytorch' if int(os.environ.get('WORLD_SIZE', 1)) > 1 else 'none'
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
+    folder = Path('work_dirs/benchmarks') / Path(args.protocol).stem
+    return cfg, args.out or folder / f'{Path(args.config).resolve().parent.name}_{Path(args.config).stem}'
+
+
+def encoders(args: argparse.Namespace) -> dict[str, str | None]:
+    """{row of the table: its checkpoint}."""
+    trained = {} if args.checkpoint.lower() == 'none' else {'trained encoder': args.checkpoint}
+    return {**({'untrained encoder': None} if args.untrained or not trained else {}), **trained}
+
+
+def main() -> None:
+    args = arguments().parse_args()
+    cfg, folder = protocol(args)
+    rows: list[dict[str, Any]] = []
+    for name, checkpoint in encoders(args).items():
+        cfg.work_dir = str(folder / name.split()[0])
+        found = fine_tune(cfg, checkpoint)
+        scores = {'last epoch': found['last'], f'best epoch ({found["best"]["epoch"]})': found['best']}
+        rows.append(dict(name=name, scores=scores, **found))
+    if is_main_process():
+        console.print(probe_table(rows, f'{Path(args.protocol).stem}: top-1/top-5 in percent'))
+        settings = dict(protocol=args.protocol, cfg_options=args.cfg_options)
+        content = report('classify', rows, args.config, args.checkpoint, args.seed, **settings)
+        console.print(f'written: {save_report(folder / "classify.json", content)}', highlight=False)
+    leave_processes()
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ConfigError, CheckpointError, FileNotFoundError, ValueError) as error:
+        console.print(f'[red]{type(error).__name__}:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,54 @@
+"""Fine-tune the encoder of a checkpoint on few labels: a fraction of a set, labels per class, or a list of files.
+
+python tools/benchmarks/semi_supervised.py configs/sfrik/digits_L3.py CHECKPOINT \\
+    --protocol configs/benchmarks/semi_digits.py --per-class 1 4 --seeds 0 1 2
+torchrun --nproc_per_node 8 tools/benchmarks/semi_supervised.py CONFIG CHECKPOINT \\
+    --protocol configs/benchmarks/semi_sfrik_1percent.py --seeds 0
+
+Without --fraction, --per-class and --names the protocol's own training set is taken (ImageNet's public lists).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from classify import arguments, console, encoders, protocol
+from mmengine.dist import is_main_process
+from rich.markup import escape
+
+from mmkernel.engine import CheckpointError, ConfigError
+from mmkernel.engine.launch import leave_processes
+from mmkernel.evaluation import amount_table, report, save_report, semi_supervised
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument('--fraction', type=float, nargs='+', default=[], help='of each class, e.g. 0.01 0.1')
+    parser.add_argument('--per-class', type=int, nargs='+', default=[], help='labels per class, e.g. 1 4')
+    parser.add_argument('--names', nargs='+', default=[], metavar='FILE', help='lists of file names, one per line')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of subset, head and order')
+    args = parser.parse_args()
+    cfg, folder = protocol(args)
+    amounts = [
+        *(dict(fraction=value) for value in args.fraction),
+        *(dict(per_class=value) for value in args.per_class),
+        *(dict(names=value) for value in args.names),
+    ] or [{}]
+    rows = []
+    for name, checkpoint in encoders(args).items():
+        scores = semi_supervised(cfg, checkpoint, amounts, args.seeds, folder / name.split()[0])
+        rows.append(dict(name=name, scores=scores))
+    if is_main_process():
+        console.print(amount_table(rows, 'fine-tuned, top-1 of the last epoch in percent'))
+        settings = dict(protocol=args.protocol, seeds=args.seeds, amounts=amounts, cfg_options=args.cfg_options)
+        content = report('semi_supervised', rows, args.config, args.checkpoint, args.seeds[0], **settings)
+        console.print(f'written: {save_report(folder / "semi_supervised.json", content)}', highlight=False)
+    leave_processes()
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ConfigError, CheckpointError, FileNotFoundError, ValueError) as error:
+        console.print(f'[red]{type(error).__name__}:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
+        sys.exit(1)
