@@ -123,12 +123,10 @@ def symmetric_gram(x: Tensor) -> Tensor:
 
 
 def row_chunks(x: Tensor) -> list[slice]:
-    """Slices of the rows of ``x`` for elementwise passes: small enough for the cache of a CPU, all at once on a GPU."""
-    n = x.shape[0]
-    if x.device.type != 'cpu':  # temporaries of a few MB a launch
-        step = max(1, 256 * _CACHED_ENTRIES // max(1, x[0].numel())) if n else 1
-    else:
-        step = max(1, _CACHED_ENTRIES // max(1, x[0].numel())) if n else 1
+    """Slices of the rows of ``x`` for elementwise passes: small enough for the cache of a CPU, few launches on a GPU."""
+    n, width = x.shape[0], max(1, x[:1].numel())
+    entries = _CACHED_ENTRIES if x.device.type == 'cpu' else 64 * _CACHED_ENTRIES  # temporaries of 16 MB a launch
+    step = max(1, entries // width)
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 

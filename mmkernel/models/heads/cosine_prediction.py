@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.distributed import global_mean
-from mmkernel.losses.alignment import squared_distance
-from mmkernel.losses.pairs import mean_over_pairs
+from mmkernel.losses.alignment import paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -26,10 +23,7 @@ class CosinePredictionHead(Head):
         self.weight = weight
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        predicted = F.normalize(embeddings.predicted, dim=-1)  # (V, B, q)
-        target = F.normalize(embeddings.target, dim=-1)  # (G, B, q)
-        pairs = embeddings.symmetric_pairs()
-        distance = global_mean(mean_over_pairs([squared_distance(predicted[i], target[j]) for i, j in pairs]))
+        distance = paired_distance(embeddings.predicted, embeddings.target, embeddings.symmetric_pairs())
         return {
             'loss_prediction': self.weight * distance,
             'distance': distance.detach(),
