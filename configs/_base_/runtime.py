@@ -21,6 +21,7 @@ default_hooks = dict(
     guard=dict(type='NonFiniteGuardHook'),
     commit=dict(type='CommitHook'),
     monitor=dict(type='EmbeddingMonitorHook', interval=50),
+    doctor=dict(type='DoctorHook', interval=5),
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),
 )
 # JSON lines and a table; for TensorBoard add dict(type='TensorboardVisBackend') (pip install tensorboard)

@@ -16,6 +16,7 @@ from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
 from .cluster_hook import ClusterHook
 from .config import check_config, load_config, set_option
 from .csv_backend import CSVBackend
+from .doctor import DoctorHook
 from .dry_run import dry_run
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
 from .keep_best import KeepBestHook
@@ -34,7 +35,7 @@ from .training import default_work_dir, main, train
 
 __all__ = [
     'LARS', 'AccuracyHook', 'BackboneWeightsHook', 'CSVBackend', 'CheckpointError', 'CheckpointHook',
-    'ClusterHook', 'CommitHook', 'ConfigError', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
+    'ClusterHook', 'CommitHook', 'ConfigError', 'DoctorHook', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
     'KeepBestHook', 'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError',
     'OnlineProbeHook', 'OptionsAction', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook', 'Runner',
     'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config', 'default_work_dir', 'dry_run',

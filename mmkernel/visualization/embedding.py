@@ -41,12 +41,17 @@ def draw_spectra(
 
 
 def planar_map(features: Tensor, seed: int = 0) -> np.ndarray:
-    """(N, 2): t-SNE (van der Maaten & Hinton, 2008) of l2-normalised features, started from their two main axes."""
+    """(N, 2): t-SNE (van der Maaten & Hinton, 2008) of l2-normalised features, started from their two main axes.
+
+    Features that are all alike are all at (0, 0).
+    """
     from sklearn.manifold import TSNE  # a second to import
 
     unit = F.normalize(torch.as_tensor(features).float(), dim=1).numpy()
     if len(unit) < 3:
         raise ValueError(f'a map of {len(unit)} images; expected at least 3.')
+    if float(unit.std(axis=0).max()) < 1e-6:  # one point: the start would be 0/0, on which scikit-learn's tree crashes
+        return np.zeros((len(unit), 2))
     return TSNE(perplexity=min(30, (len(unit) - 1) / 3), init='pca', random_state=seed).fit_transform(unit)
 
 

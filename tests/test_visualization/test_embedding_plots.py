@@ -44,3 +44,7 @@ def test_map_is_reproducible_and_separates_clusters():
     assert gap > points[:30].std()
     with pytest.raises(ValueError, match='expected at least 3'):
         planar_map(x[:2])
+
+
+def test_map_of_a_collapsed_cloud_is_one_point():
+    assert planar_map(torch.ones(20, 4) * torch.rand(20, 1)).tolist() == [[0, 0]] * 20

@@ -1,0 +1,106 @@
+"""``mmkernel diagnose CHECKPOINT``: a verdict in the terminal, a page beside the checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.markup import escape
+
+from mmkernel.engine import OptionsAction, load_config, load_weights, read_checkpoint, weights_of
+from mmkernel.evaluation import (
+    COLLAPSED,
+    DOUBTFUL,
+    HEALTHY,
+    Diagnosis,
+    check_trained,
+    diagnose_cloud,
+    load_cloud,
+    sample_cloud,
+    sample_source,
+    save_cloud,
+    save_report,
+    untrained_encoder,
+)
+
+console = Console(highlight=False)
+STYLES = {HEALTHY: 'bold white on green', DOUBTFUL: 'bold black on yellow', COLLAPSED: 'bold white on red'}
+
+
+def main(argv: list[str], prog: str) -> None:
+    args = arguments(prog).parse_args(argv)
+    checkpoint = read_checkpoint(args.checkpoint)
+    cfg = find_config(Path(args.checkpoint), checkpoint, args.config, args.cfg_options)
+    model = untrained_encoder(cfg)
+    load_weights(model, weights_of(checkpoint), source=args.checkpoint)
+    meta = checkpoint.get('meta') or {}
+    check_trained(model, meta, args.checkpoint)
+    model.to(args.device)
+    source = sample_source(cfg)
+    cloud = load_cloud(args.embeddings, model) if args.embeddings else sample_cloud(model, cfg, args.images, source)
+    about = dict(checkpoint=args.checkpoint, config=args.config or 'of the checkpoint', epoch=meta.get('epoch'),
+                 encoder=cloud.encoder[:16], images=source.__class__.__name__)  # fmt: skip
+    found = replace(diagnose_cloud(cloud, model), about=about)
+    say(found)
+    if args.save_embeddings:
+        console.print(f'written: {save_cloud(cloud, args.save_embeddings)}')
+    if not args.text:
+        publish(found, cloud, source, args)
+
+
+def arguments(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description='Is an embedding healthy, doubtful or collapsed? No labels needed.'
+    )
+    parser.add_argument('checkpoint', help='e.g. work_dirs/kernels/digits_rbf/epoch_20.pth')
+    parser.add_argument('--config', help='default: config.py beside the checkpoint, or the copy inside it')
+    parser.add_argument('--images', type=int, default=1000, metavar='N', help='at most so many (default 1000)')
+    parser.add_argument(
+        '--out', metavar='STEM', help='page and numbers (default: <checkpoint>_diagnosis.{png,html,json})'
+    )
+    parser.add_argument('--text', action='store_true', help='the verdict only, no files')
+    parser.add_argument('--save-embeddings', metavar='NPZ', help='keep the embeddings, to diagnose again elsewhere')
+    parser.add_argument('--embeddings', metavar='NPZ', help='use kept ones; those of other weights are refused')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
+    return parser
+
+
+def find_config(path: Path, checkpoint: dict, given: str | None, options: dict | None = None) -> Config:
+    """The config named, else ``config.py`` beside the checkpoint, else the text inside it."""
+    beside = path.with_name('config.py')
+    if given or beside.is_file():
+        return load_config(given or beside, options)
+    text = (checkpoint.get('meta') or {}).get('config')
+    if not text:
+        raise FileNotFoundError(
+            f"no config for '{path}': there is no {beside} and the file holds none. Name it with --config."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / 'config.py'
+        copy.write_text(text)
+        return load_config(copy, options)
+
+
+def say(found: Diagnosis) -> None:
+    console.print(f'[{STYLES[found.state]}] {found.state} [/] {escape(found.verdict)}', soft_wrap=True)
+    for finding in found.findings:
+        console.print(f'  • {escape(finding)}', soft_wrap=True)
+
+
+def publish(found: Diagnosis, cloud: Any, source: Any, args: argparse.Namespace) -> None:
+    """The PNG, the HTML and the JSON."""
+    from mmkernel.visualization.diagnosis import diagnosis_html, diagnosis_page  # matplotlib: a second to import
+
+    path = Path(args.checkpoint)
+    stem = Path(args.out) if args.out else path.with_name(f'{path.stem}_diagnosis')
+    figure = diagnosis_page(found, cloud, source, args.checkpoint, stem.with_suffix('.png'))
+    diagnosis_html(found, figure, args.checkpoint, stem.with_suffix('.html'))
+    save_report(stem.with_suffix('.json'), asdict(found))
+    console.print(f'written: {stem}.png, .html, .json')

@@ -1,0 +1,142 @@
+"""``mmkernel kernel show | compare | fit``: the kernel lab on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from mmengine.utils import import_modules_from_strings
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from mmkernel.evaluation import save_report
+from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, kernel_profile, mimic, summary
+from mmkernel.kernels.text import kernel_from_text
+
+console = Console(highlight=False)
+
+
+def main(argv: list[str], prog: str) -> None:
+    args = arguments(prog).parse_args(argv)
+    if args.imports:
+        sys.path.append(str(Path.cwd()))
+        import_modules_from_strings(args.imports)
+    args.run(args)
+
+
+def arguments(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description='Kernels K(u, v) = phi(u.v) on the sphere of R^q.')
+    commands = parser.add_subparsers(required=True, metavar='{show,compare,fit}')
+    spec = "'TYPE key=value ...' in quotes, or an expression: '0.5 * RBFKernel(scale=2) + RieszKernel()'"
+    one = commands.add_parser('show', help='profile, expansion, null band and gradient of one kernel')
+    one.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='LegendreKernel weights=1,40,40')
+    one.set_defaults(run=show)
+    many = commands.add_parser('compare', help='several kernels in one table and one picture')
+    many.add_argument('kernels', nargs='+', metavar='SPEC', help=spec)
+    many.set_defaults(run=compare)
+    fit = commands.add_parser('fit', help='weights of the LegendreKernel nearest to a kernel')
+    fit.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='RBFKernel scale=2')
+    fit.add_argument('--max-order', type=int, default=4, help='fits of order 1 .. this')
+    fit.set_defaults(run=fitted)
+    for command in (one, many, fit):
+        command.add_argument('--width', type=int, default=256, metavar='Q', help='embedding width (default 256)')
+        command.add_argument('--imports', nargs='+', metavar='MODULE', help='files with kernels of your own')
+        command.add_argument('--json', metavar='OUT', help='write the numbers')
+    for command in (one, many):
+        command.add_argument('--batch', type=int, default=256, metavar='N', help='points of the null band')
+        command.add_argument('--order', type=int, default=8, help='largest degree of the expansion')
+        command.add_argument('--plot', metavar='PNG', help='picture (compare: default work_dirs/kernels.png)')
+    return parser
+
+
+def show(args: argparse.Namespace) -> None:
+    name = ' '.join(args.kernel)
+    kernel = kernel_from_text(name)
+    p = kernel_profile(kernel, args.width, args.batch, args.order)
+    console.print(f'[bold]{kernel}[/] at q = {p.q:,}: {_definiteness(p)}')
+    table = Table('degree l', 'b_l', "rms b_l P_l'(t)", box=SIMPLE_HEAD)
+    for l, (b, size) in enumerate(zip(p.coefficients.tolist(), (0.0, *p.degree_gradients), strict=True)):
+        table.add_row(str(l), _number(b), _number(size))
+    console.print(table)
+    table = Table('pair', 't', 'phi(t)', "phi'(t)", box=SIMPLE_HEAD)
+    for place, values in p.typical.items():
+        table.add_row(place, *(_number(value) for value in values))
+    console.print(table)
+    console.print(_bands(p), soft_wrap=True)
+    if args.plot:
+        _plot({name: p}, args.plot)
+    _save(args, {name: p})
+
+
+def compare(args: argparse.Namespace) -> None:
+    profiles = {
+        name: kernel_profile(kernel_from_text(name), args.width, args.batch, args.order) for name in args.kernels
+    }
+    for number, (name, p) in enumerate(profiles.items(), 1):
+        console.print(f'[bold]{number}[/]  {name}: {_definiteness(p)}', soft_wrap=True)
+    table = Table(f'at q = {args.width:,}', *map(str, range(1, len(profiles) + 1)), box=SIMPLE_HEAD)
+    for l in range(args.order + 1):
+        shares = (float(p.coefficients[l]) / (p.point if math.isfinite(p.point) else 1.0) for p in profiles.values())
+        table.add_row(f'b_{l} / point', *map(_number, shares))
+    table.add_row('point: phi(1) - b_0', *(_number(p.point) for p in profiles.values()))
+    table.add_row(f'null sd of U, N = {args.batch:,}', *(_number(p.band_u.sd) for p in profiles.values()))
+    for place in next(iter(profiles.values())).typical:
+        table.add_row(f"phi', {place}", *(_number(p.typical[place][2]) for p in profiles.values()))
+    console.print(table)
+    _plot(profiles, args.plot or 'work_dirs/kernels.png')
+    _save(args, profiles)
+
+
+def fitted(args: argparse.Namespace) -> None:
+    kernel = kernel_from_text(' '.join(args.kernel))
+    table = Table('order', 'weighting', 'weights', 'residual', 'of the slope', box=SIMPLE_HEAD)
+    rows = []
+    for order in range(1, args.max_order + 1):
+        for weighting in WEIGHTINGS:
+            try:
+                m = mimic(kernel, args.width, order, weighting)
+            except ValueError as error:  # an even kernel has no fit of order 1
+                table.add_row(str(order), weighting, str(error).split('.')[0], '', '')
+                continue
+            weights = ', '.join(f'{b:.4g}' for b in m.weights)
+            table.add_row(str(order), weighting, weights, f'{m.residual:.2%}', f'{m.slope_residual:.2%}')
+            rows.append(dict(order=order, weighting=weighting, weights=m.weights, residual=m.residual,
+                             slope_residual=m.slope_residual))  # fmt: skip
+    console.print(f'[bold]LegendreKernel nearest to {kernel}[/] at q = {args.width:,}')
+    console.print(table)
+    console.print("residual: rms of what is left over rms of phi - mean; 'typical': over pairs of uniform points, 'flat': "
+                  'over t in [-1, 1]', soft_wrap=True)  # fmt: skip
+    if args.json:
+        console.print(f'written: {save_report(args.json, dict(kernel=str(kernel), width=args.width, fits=rows))}')
+
+
+def _definiteness(p: KernelProfile) -> str:
+    """Without the coefficients, which stand in a table."""
+    return str(p.definiteness).split('; b_0')[0]
+
+
+def _bands(p: KernelProfile) -> str:
+    lines = [f'MMD^2 to uniform of {p.count:,} uniform points: U 0 ± {p.band_u.sd:.3g}']
+    if p.band_v is not None:
+        lines.append(f'V {p.band_v.mean:.3g} ± {p.band_v.sd:.3g}')
+    return '; '.join([*lines, f'of a single point: {p.point:.4g}'])
+
+
+def _number(value: float) -> str:
+    return '0' if abs(value) < 1e-12 else 'inf' if value > 1e5 else f'{value:.3g}'
+
+
+def _plot(profiles: dict[str, KernelProfile], path: str) -> None:
+    from mmkernel.visualization.kernels import kernel_plot  # matplotlib: a second to import
+
+    kernel_plot(profiles, path)
+    console.print(f'written: {path}')
+
+
+def _save(args: argparse.Namespace, profiles: dict[str, KernelProfile]) -> None:
+    if args.json:
+        found = {name: summary(p) for name, p in profiles.items()}
+        console.print(f'written: {save_report(args.json, found)}')

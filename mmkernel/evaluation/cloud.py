@@ -1,0 +1,97 @@
+"""What can be said about a cloud of embeddings without a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkernel.evaluation.inputs import as_features
+from mmkernel.evaluation.monitoring import YARDSTICK
+from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
+from mmkernel.kernels import Kernel, LegendreKernel, kernel_energy, mmd2_to_uniform, num_harmonics
+from mmkernel.kernels.uniformity import null_band
+from mmkernel.losses.alignment import alignment, uniformity
+
+DEGREES = (1, 2, 3, 4)
+RIVALS = 256  # images among which a view must find its fellow
+
+
+@dataclass(frozen=True)
+class CloudStatistics:
+    """Of N points z^ = z / ||z|| in R^q. None: there were no second views to compare with."""
+
+    images: int  # N
+    width: int  # q
+    resultant: float  # ||mean z^||: 1 if all images share one embedding, about 1/sqrt(N) if uniform
+    spread: float  # sqrt(q) times the mean standard deviation per dimension: 1 if uniform
+    rank: float  # effective rank: exp of the entropy of the covariance spectrum
+    dimensions: int  # fewest directions that hold 99 % of the variance
+    largest: float  # share of the variance in the first direction
+    uniformity: float  # log mean exp(-2 ||z^_i - z^_j||^2); the uniform distribution has about -4 at large q
+    moments: tuple[float, ...]  # unbiased E P_l(z^.z^') for l in DEGREES: 0 if uniform, 1 for a point
+    moments_sd: tuple[float, ...]  # standard deviation of each over N uniform points
+    mmd2: float  # unbiased MMD^2 to uniform under the kernel
+    mmd2_sd: float  # its standard deviation over N uniform points
+    mmd2_point: float  # its value for a single point, phi(1) - b_0
+    alignment: float | None = None  # mean ||z^_1 - z^_2||^2 over two views of an image
+    retrieval: float | None = None  # share of images whose second view is the nearest to their first among 256 images'
+
+    @property
+    def mmd2_share(self) -> float:
+        """MMD^2 as a fraction of that of a single point."""
+        return self.mmd2 / self.mmd2_point
+
+
+def cloud_statistics(
+    z: Tensor, kernel: Kernel = YARDSTICK, views: tuple[Tensor, Tensor] | None = None
+) -> CloudStatistics:
+    """Statistics of (N, q) raw embeddings; ``views``: those of two augmentations of M images, (M, q) each.
+
+    Takes O(N^2 (q + L)); a few thousand points say enough. ValueError: NaN rows, fewer than 2 images, unequal shapes.
+    """
+    z = as_features(z, 'embeddings').double()
+    if len(z) < 2:
+        raise ValueError('one embedding is no cloud; expected at least 2 images.')
+    N, q = z.shape
+    u = F.normalize(z, dim=1)
+    values = covariance_spectrum(z)
+    share = values / values.sum().clamp_min(1e-300)
+    one_hot = [LegendreKernel((*(0.0,) * (l - 1), 1.0)) for l in DEGREES]
+    band = null_band(kernel, q, N, 'U')
+    pair = {} if views is None else _pair_statistics(*views)
+    return CloudStatistics(
+        images=N,
+        width=q,
+        resultant=float(u.mean(0).norm()),
+        spread=float(u.std(0, correction=0).mean()) * q**0.5,
+        rank=effective_rank(values),
+        dimensions=int((share.cumsum(0) < 0.99).sum()) + 1,
+        largest=float(share[0]),
+        uniformity=float(uniformity(u)),
+        moments=tuple(float(kernel_energy(z, P, 'U')) for P in one_hot),
+        moments_sd=tuple((2 / (N * (N - 1) * num_harmonics(q, l))) ** 0.5 for l in DEGREES),
+        mmd2=float(mmd2_to_uniform(z, kernel, 'U')),
+        mmd2_sd=band.sd,
+        mmd2_point=kernel.value_at_one(q) - float(kernel.coefficients(q, 0)[0]),
+        **pair,
+    )
+
+
+def _pair_statistics(first: Tensor, second: Tensor) -> dict[str, float]:
+    first, second = as_features(first, 'first views').double(), as_features(second, 'second views').double()
+    if first.shape != second.shape:
+        raise ValueError(f'two views of shapes {tuple(first.shape)} and {tuple(second.shape)}; expected equal ones.')
+    a, b = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    whole = len(a) - len(a) % RIVALS or len(a)  # groups of one size: with more rivals the task is harder
+    hits = [_own_is_nearest(*pair) for pair in zip(a[:whole].split(RIVALS), b[:whole].split(RIVALS), strict=True)]
+    return dict(alignment=float(alignment(a, b)), retrieval=float(torch.cat(hits).double().mean()))
+
+
+def _own_is_nearest(a: Tensor, b: Tensor) -> Tensor:
+    similarity = a @ b.T
+    own = similarity.diagonal().clone()
+    rivals = similarity.fill_diagonal_(-torch.inf).amax(1)
+    return own > rivals + 1e-12  # a tie is no hit: if all embeddings are one point, every view is as near as any other

@@ -1,0 +1,131 @@
+"""A verdict on an embedding cloud, in words, without labels. Its thresholds are measured: see docs/diagnosis.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmkernel.evaluation.cloud import CloudStatistics, cloud_statistics
+from mmkernel.evaluation.monitoring import YARDSTICK
+from mmkernel.evaluation.remedies import remedies, run_kernel
+from mmkernel.evaluation.sampling import Cloud, sample_cloud
+from mmkernel.evaluation.trained import check_trained
+
+HEALTHY, DOUBTFUL, COLLAPSED = 'healthy', 'doubtful', 'collapsed'
+REFERENCE = Path(__file__).with_name('diagnosis_reference.json')
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Of one statistic that collapse makes small: the largest value of collapsed runs, the smallest of healthy ones."""
+
+    collapsed: float
+    healthy: float
+
+    @property
+    def cut(self) -> float:
+        """Their geometric mean: below it a run is nearer to the collapsed ones."""
+        return (self.collapsed * self.healthy) ** 0.5
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``diagnose`` found."""
+
+    state: str  # HEALTHY, DOUBTFUL or COLLAPSED
+    verdict: str  # one sentence with the likely cause
+    findings: list[str]  # one sentence per statistic
+    statistics: CloudStatistics
+    kernel: str  # that MMD^2 was taken under
+    about: dict[str, Any] = field(default_factory=dict)  # where the weights come from
+
+    def __str__(self) -> str:
+        return '\n'.join([f'{self.state}: {self.verdict}', *(f'  {finding}' for finding in self.findings)])
+
+
+@cache
+def reference() -> dict[str, Any]:
+    """``dict(thresholds={statistic: Threshold}, runs=[...])``: measured by tools/diagnosis_thresholds.py on small runs."""
+    content = json.loads(REFERENCE.read_text())
+    return {**content, 'thresholds': {name: Threshold(**t) for name, t in content['thresholds'].items()}}
+
+
+def diagnose(
+    model: nn.Module, cfg: Any, images: int = 1000, meta: Mapping[str, Any] | None = None, source: str = 'the model'
+) -> tuple[Diagnosis, Cloud]:
+    """The verdict on the embeddings that ``model`` gives to images of ``cfg``, and those embeddings.
+
+    ``meta``: of the checkpoint, ``source``: its name. UntrainedError if no step was ever made.
+    """
+    check_trained(model, meta, source)
+    cloud = sample_cloud(model, cfg, images)
+    return diagnose_cloud(cloud, model), cloud
+
+
+def diagnose_cloud(cloud: Cloud, model: nn.Module | None = None) -> Diagnosis:
+    """The verdict on embeddings; ``model`` (not run) tells the kernel and the likely cause."""
+    kernel = run_kernel(model)
+    return judge(cloud_statistics(cloud.z, kernel or YARDSTICK, cloud.views), model)
+
+
+def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
+    """Collapsed: the cloud is nearly a point, or nearly a line. Doubtful: a statistic is worse than of any healthy run."""
+    limits = reference()['thresholds']
+    values = dict(spread=found.spread, rank=found.rank)
+    if found.retrieval is not None:
+        values['retrieval'] = found.retrieval
+    low = [name for name, value in values.items() if value < limits[name].healthy]
+    # a lost second view alone has causes other than collapse: too strong augmentations, too short a run
+    gone = [name for name in ('spread', 'rank') if values[name] < limits[name].cut]
+    state = COLLAPSED if gone else DOUBTFUL if low else HEALTHY
+    ill = (gone or low)[:1]
+    if ill:
+        cause = '; '.join(remedies(ill[0], state, model))
+        verdict = f'{_symptom(ill[0], found, state)}, {cause}.'
+    else:
+        verdict = (
+            f'the embedding uses {found.rank:.1f} dimensions (effective rank) of {found.width} and is spread like the '
+            'measured runs that learned.'
+        )
+    own = run_kernel(model)
+    name = f'{own}' if own is not None else f'{YARDSTICK} (a yardstick: the run has no kernel)'
+    return Diagnosis(state, verdict, _findings(found, name), found, name)
+
+
+def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
+    if statistic == 'spread':
+        size = f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})'
+        return f'{size}: complete collapse' if state == COLLAPSED else f'{size}: close to complete collapse'
+    if statistic == 'rank':
+        size = (
+            f'99 % of the variance in {found.dimensions} of {found.width} dimensions, effective rank {found.rank:.1f}'
+        )
+        return f'{size}: dimensional collapse' if state == COLLAPSED else f'{size}: few dimensions are in use'
+    return f'only {100 * found.retrieval:.0f} % of the images are nearest to their own second view: views do not agree'
+
+
+def _findings(found: CloudStatistics, kernel: str) -> list[str]:
+    lines = [
+        f'{found.images} images, width {found.width}',
+        f'spread {found.spread:.2f} (1: uniform, 0: a point), length of the mean {found.resultant:.2f}',
+        f'effective rank {found.rank:.1f} of {found.width}; 99 % of the variance in {found.dimensions} dimensions, '
+        f'{100 * found.largest:.0f} % in the first',
+    ]
+    if found.alignment is not None:
+        lines.append(
+            f'two views of an image: mean squared distance {found.alignment:.2f} (unrelated points: 2); '
+            f'{100 * found.retrieval:.0f} % are nearest to each other among 256 images (chance: 0.4 %)'
+        )
+    excess = found.mmd2 / found.mmd2_sd
+    lines += [
+        f'uniformity {found.uniformity:.2f} (uniform: -4 at large widths, a point: 0)',
+        f'MMD^2 to uniform {found.mmd2:.4g} under {kernel}: {100 * found.mmd2_share:.1f} % of a point, '
+        f'{excess:,.0f} sd beyond the null band 0 ± {found.mmd2_sd:.2g} of {found.images} uniform points',
+    ]
+    return lines

@@ -1,0 +1,109 @@
+"""A sample of images as an encoder sees them: backbone features, embeddings, and embeddings of two views of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from mmkernel.datasets import PatchView, ViewDataset
+from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_digest
+from mmkernel.registry import DATASETS
+
+
+@dataclass
+class Cloud:
+    """N images under one encoder."""
+
+    h: Tensor  # (N, d) of the backbone
+    z: Tensor  # (N, q) of the neck, raw
+    labels: Tensor  # (N,) -1 where there is none
+    index: Tensor  # (N,) numbers of the images in their source
+    views: tuple[Tensor, Tensor] | None  # (N, q) each: embeddings of two augmentations; None for patches
+    encoder: str  # digest of the weights that made all this
+
+
+def sample_source(cfg: Any) -> Any:
+    """The images that a config evaluates on, or trains on if it says nothing about evaluation."""
+    part = cfg.get('evaluation') or {}
+    return DATASETS.build(part['test'] if 'test' in part else cfg.train_dataloader.dataset.source)
+
+
+def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = None) -> Cloud:
+    """At most ``images`` of the evaluation images, evenly spaced, and two augmentations of each as in training.
+
+    Nothing is random: the views are those of epochs 0 and 1. Where the config has no evaluation part, the first
+    augmentation stands for the image.
+    """
+    source = sample_source(cfg) if source is None else source
+    index = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long().unique()
+    part = cfg.get('evaluation') or {}
+    batch = dict(batch_size=min(part.get('batch_size', 256), 256), num_workers=0)
+    position, augmented = augmentations(cfg, source)
+    if 'test' in part:
+        plain = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=part.get('transform')))
+        whole = [item['inputs'] for item in DataLoader(Subset(plain, index.tolist()), **batch)]
+    views = None
+    if position is not None:
+        seen = [DataLoader(Subset(augmented, [(e, i) for i in index.tolist()]), **batch) for e in (0, 1)]
+        seen = [[item['inputs'][position] for item in loader] for loader in seen]
+        views = tuple(_extract(model, view, 'neck') for view in seen)
+    if 'test' not in part:
+        if position is None:
+            raise KeyError("the config has no 'evaluation' part, and its training views are patches of images only.")
+        whole = seen[0]
+    labels = torch.tensor([source.label(i) for i in index.tolist()])
+    h, z = (_extract(model, whole, stage) for stage in ('backbone', 'neck'))
+    return Cloud(h, z, labels, index, views, encoder_digest(model, 'neck'))
+
+
+def augmentations(cfg: Any, source: Any) -> tuple[int | None, ViewDataset | None]:
+    """The training views of ``source``, and the position among them of the first that shows a whole image."""
+    loader = cfg.get('train_dataloader')
+    dataset = None if loader is None else DATASETS.build({**loader['dataset'], 'source': source})
+    if not isinstance(dataset, ViewDataset):
+        return None, None
+    position = 0
+    for view in dataset.views.values():
+        if not isinstance(view, PatchView):
+            return position, dataset
+        position += view.count
+    return None, dataset
+
+
+def _extract(model: nn.Module, batches: list[Tensor], stage: str) -> Tensor:
+    return torch.cat([model.extract(images, stage).float().cpu() for images in batches])
+
+
+def save_cloud(cloud: Cloud, path: str | Path) -> Path:
+    """One npz file of arrays."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    views = {} if cloud.views is None else dict(zip(('first', 'second'), map(np.asarray, cloud.views), strict=True))
+    with path.open('wb') as file:
+        np.savez(file, **{name: getattr(cloud, name).numpy() for name in ('h', 'z', 'labels', 'index')},
+                 encoder=np.array(cloud.encoder), **views)  # fmt: skip
+    return path
+
+
+def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
+    """What ``save_cloud`` wrote; FeatureMismatchError unless the weights of ``model`` made it."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    missing = {'h', 'z', 'labels', 'index', 'encoder'} - set(arrays)
+    if missing:
+        raise ValueError(f"'{path}' is no saved cloud of embeddings: it lacks {', '.join(sorted(missing))}.")
+    encoder, given = str(arrays.pop('encoder')), encoder_digest(model, 'neck')
+    if encoder != given:
+        raise FeatureMismatchError(
+            f"The embeddings in '{path}' come from other weights ({encoder[:12]}) than the checkpoint named "
+            f'({given[:12]}). Name the checkpoint they were made with, or leave the file out to make them again.'
+        )
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    views = (tensors.pop('first'), tensors.pop('second')) if 'first' in tensors else None
+    return Cloud(**tensors, views=views, encoder=encoder)

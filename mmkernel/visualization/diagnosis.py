@@ -1,0 +1,140 @@
+"""A page on one embedding cloud: verdict, spectrum, plane, moments, neighbours, map; as PNG and as one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmkernel.evaluation.cloud import DEGREES
+from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosis, reference
+from mmkernel.evaluation.knn import nearest
+from mmkernel.evaluation.sampling import Cloud
+from mmkernel.visualization.embedding import draw_map, draw_spectra, planar_map
+from mmkernel.visualization.style import GREY, finish, new_figure, plain
+from mmkernel.visualization.views import show
+
+SIGNAL = {HEALTHY: '#009E73', DOUBTFUL: '#E69F00', COLLAPSED: '#D55E00'}
+QUERIES, NEIGHBOURS = 4, 6
+
+
+def diagnosis_page(
+    diagnosis: Diagnosis, cloud: Cloud, source: Any, title: str = '', path: str | Path | None = None
+) -> Figure:
+    """Six panels and the verdict. ``source`` gives the images of ``cloud.index``."""
+    figure = new_figure(12.5, 8.6)
+    head, above, below = figure.subfigures(3, 1, height_ratios=(1.15, 3.6, 3.85))
+    _verdict(head, diagnosis, title)
+    spectrum, plane, moments = above.subplots(1, 3, width_ratios=(1.25, 1, 1))
+    draw_spectra(spectrum, {'this run': cloud.z}, {'this run': SIGNAL[diagnosis.state]})
+    spectrum.legend(frameon=False, fontsize=8, loc='upper right')
+    draw_plane(plane, diagnosis)
+    draw_moments(moments, diagnosis)
+    left, right = below.subfigures(1, 2, width_ratios=(1.35, 1))
+    draw_neighbours(left, cloud, source)
+    labels = cloud.labels if bool((cloud.labels >= 0).any()) else torch.zeros_like(cloud.labels)
+    named = source.classes if bool((cloud.labels >= 0).any()) else ['']
+    draw_map(right.subplots(), planar_map(cloud.h), labels, named, 'map of the backbone features (t-SNE)')
+    return finish(figure, path)
+
+
+def _verdict(figure: Any, diagnosis: Diagnosis, title: str) -> None:
+    figure.text(0.012, 0.9, title, fontsize=9, color=GREY, va='top')
+    badge = dict(boxstyle='round,pad=0.4', facecolor=SIGNAL[diagnosis.state], edgecolor='none')
+    figure.text(0.018, 0.42, diagnosis.state, fontsize=15, color='white', weight='bold', va='center', bbox=badge)
+    figure.text(0.125, 0.42, textwrap.fill(diagnosis.verdict, 125), fontsize=11.5, va='center')
+
+
+def draw_plane(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Alignment against uniformity (Wang & Isola, ICML 2020): good runs lie low and to the left."""
+    for state, label in ((HEALTHY, 'measured healthy runs'), (COLLAPSED, 'measured collapsed runs')):
+        runs = [r for r in reference()['runs'] if r['state'] == state and r['alignment'] is not None]
+        points = [(r['uniformity'], r['alignment']) for r in runs]
+        axes.scatter(*zip(*points, strict=True), s=14, color=SIGNAL[state], alpha=0.35, linewidths=0, label=label)
+    found = diagnosis.statistics
+    if found.alignment is None:
+        axes.axvline(found.uniformity, color='black', linewidth=1.5, label='this run (no second views)')
+    else:
+        axes.plot(found.uniformity, found.alignment, '*', color='black', markersize=14, label='this run')
+    plain(axes, 'alignment and uniformity', 'uniformity (better to the left)', 'alignment (better below)')
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def draw_moments(axes: Axes, diagnosis: Diagnosis) -> None:
+    """E P_l(z.z') of each degree beside its null band: which moments differ from those of the uniform distribution."""
+    found = diagnosis.statistics
+    sizes = np.abs(found.moments)
+    axes.bar(DEGREES, sizes, 0.6, color=SIGNAL[diagnosis.state])
+    bands = 2 * np.array(found.moments_sd)
+    axes.bar(DEGREES, bands, 0.8, color='#BBBBBB', label=f'null band, 2 sd of {found.images:,} uniform points')
+    for l, size in zip(DEGREES, sizes, strict=True):
+        axes.text(l, max(size, 1e-5) * 1.15, f'{size:.2g}', ha='center', fontsize=8)
+    axes.set_yscale('log')
+    axes.set_ylim(1e-5, 80)
+    axes.set_xticks(DEGREES)
+    plain(axes, "|MMD² to uniform| by degree, E Pₗ(z·z')", 'degree l (1: mean, 2: covariance)')
+    share = (
+        f'kernel of the run: {found.mmd2:.3g} = {100 * found.mmd2_share:.1f} % of a point; null sd {found.mmd2_sd:.2g}'
+    )
+    axes.text(0.02, 0.87, share, transform=axes.transAxes, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(0, 1.01))
+
+
+def draw_neighbours(figure: Any, cloud: Cloud, source: Any) -> None:
+    """A few images, and those nearest to each by cosine of the backbone features; framed by whether labels agree."""
+    rows = torch.linspace(0, len(cloud.h) - 1, min(QUERIES, len(cloud.h))).round().long()
+    k = min(NEIGHBOURS + 1, len(cloud.h))
+    _, found = nearest(cloud.h[rows], cloud.h, k, 'cpu')
+    grid = figure.subplots(len(rows), k, squeeze=False)
+    for axes, row, near in zip(grid, rows.tolist(), found.tolist(), strict=True):
+        others = [i for i in near if i != row][: k - 1]  # of equal features any may come first
+        for place, i in zip(axes, [row, *others], strict=True):
+            show(place, source.image(int(cloud.index[i])))
+            known = int(cloud.labels[row]) >= 0 and int(cloud.labels[i]) >= 0 and i != row
+            alike = cloud.labels[i] == cloud.labels[row]
+            shade = (SIGNAL[HEALTHY] if alike else SIGNAL[COLLAPSED]) if known else GREY
+            for spine in place.spines.values():
+                spine.set(color=shade, linewidth=2 if known else 0.6)
+    framed = '; frame: same label or not' if bool((cloud.labels >= 0).any()) else ''
+    # a title of one panel would widen its column
+    figure.suptitle(f'images and their nearest by backbone features{framed}', x=0.012, ha='left', fontsize=10)
+
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+h1{font-size:1.15rem;font-weight:600;color:#666}img{width:100%}td{padding:.15rem 1rem .15rem 0;vertical-align:top}
+.state{display:inline-block;color:#fff;font-weight:700;border-radius:.4rem;padding:.1rem .7rem;margin-right:.7rem}
+.verdict{font-size:1.15rem}footer{color:#777;font-size:.85rem}"""
+
+
+def diagnosis_html(diagnosis: Diagnosis, figure: Figure, title: str, path: str | Path) -> Path:
+    """One file that needs nothing beside it: verdict, findings, the page of ``diagnosis_page``, where it comes from."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png', dpi=130)
+    data = base64.b64encode(picture.getvalue()).decode()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    findings = ''.join(f'<li>{html.escape(finding)}</li>' for finding in diagnosis.findings)
+    path.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}: {diagnosis.state}</title>'
+        f'<style>{STYLE}</style><h1>{html.escape(title)}</h1>'
+        f'<p class="verdict"><span class="state" style="background:{SIGNAL[diagnosis.state]}">{diagnosis.state}</span>'
+        f'{html.escape(diagnosis.verdict)}</p><ul>{findings}</ul>'
+        f'<img alt="spectrum, plane, moments, neighbours, map" src="data:image/png;base64,{data}">'
+        f'<table>{_rows(diagnosis.about)}</table>'
+        '<footer>Thresholds are those of measured small runs; a statistic near one says little on other data.</footer>\n'
+    )
+    return path
+
+
+def _rows(about: Mapping[str, Any]) -> str:
+    return ''.join(f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>' for k, v in about.items())

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from mmkernel.cli import COMMANDS, main
+
+
+def test_help_is_pleasant(capsys):
+    main([])
+    text = capsys.readouterr().out
+    assert all(f'  {name}' in text and command.summary in text for name, command in COMMANDS.items())
+    main(['--version'])
+    assert capsys.readouterr().out.startswith('mmkernel 0.')
+
+
+def test_unknown_command_names_the_nearest():
+    with pytest.raises(SystemExit, match="unknown command 'diagnos'. Did you mean 'diagnose'"):
+        main(['diagnos'])
+
+
+def test_show(capsys, tmp_path):
+    out = tmp_path / 'show.json'
+    main(['kernel', 'show', 'LegendreKernel', 'weights=1,40,40', '--width', '64', '--batch', '100', '--json', str(out)])
+    text = capsys.readouterr().out
+    assert 'positive definite up to l = 8' in text.replace('\n', ' ')
+    assert 'V 0.81 ±' in text
+    (found,) = json.loads(out.read_text()).values()
+    assert found['coefficients'][:4] == [0, 1, 40, 40]
+    assert found['null_mean_v'] == pytest.approx(0.81)
+
+
+def test_compare(capsys, tmp_path):
+    picture = tmp_path / 'kernels.png'
+    main(['kernel', 'compare', 'LegendreKernel weights=1,40', '2 * RBFKernel(scale=2)', '--plot', str(picture)])
+    text = capsys.readouterr().out
+    assert '1  LegendreKernel weights=1,40: positive definite' in text
+    assert picture.is_file()
+
+
+def test_fit(capsys, tmp_path):
+    out = tmp_path / 'fit.json'
+    main(['kernel', 'fit', 'PolynomialKernel', 'degree=2', '--width', '16', '--max-order', '2', '--json', str(out)])
+    assert 'No LegendreKernel of order 1' in ' '.join(capsys.readouterr().out.split())
+    fits = json.loads(out.read_text())['fits']
+    assert fits[-1]['weights'] == pytest.approx([0, 15 / 16], abs=1e-6)
+
+
+def test_own_kernel_from_a_file(capsys, tmp_path, monkeypatch):
+    (tmp_path / 'my_lab_kernel.py').write_text(
+        'from mmkernel.kernels import RBFKernel\nfrom mmkernel.registry import KERNELS\n\n\n'
+        '@KERNELS.register_module()\nclass MyLabKernel(RBFKernel):\n    pass\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    main(['kernel', 'show', 'MyLabKernel', 'scale=1', '--imports', 'my_lab_kernel'])
+    assert 'MyLabKernel(scale=1.0)' in capsys.readouterr().out
+
+
+def test_errors_are_one_line(monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        main(['kernel', 'show', 'RBF'])
+    assert str(stop.value).startswith("mmkernel kernel: type 'RBF' is not registered")
+    assert '\n' not in str(stop.value)
+    monkeypatch.setenv('MMKERNEL_TRACEBACK', '1')
+    with pytest.raises(KeyError):
+        main(['kernel', 'show', 'RBF'])
