@@ -1,6 +1,7 @@
 """The doors to the SVM, to transfer and to transformation prediction, on images made here."""
 
 import json
+import pickle
 import runpy
 import sys
 from pathlib import Path
@@ -104,3 +105,26 @@ def test_transformations(door, capsys):
     assert set(row['scores']['rotation']) == {'h', 'g(h)'}
     assert 20 < row['scores']['rotation']['h']['majority'] < 40
     assert 'grey left out' in capsys.readouterr().out
+
+
+def test_export_of_a_backbone(tmp_path, monkeypatch, capsys):
+    text = CONFIG.replace('resnet10t', 'resnet18').replace('in_channels=1', 'in_channels=3')
+    text = text.replace('mean=[0.3], std=[0.4]', 'mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.2]')
+    (tmp_path / 'colour.py').write_text(text)
+    words = (tmp_path / 'colour.py', 'none', '--framework', 'detectron2', '--out', tmp_path / 'out/weights.pkl')
+    monkeypatch.setattr(sys, 'argv', ['export_detection.py', *map(str, words)])
+    runpy.run_path(str(TOOLS / 'benchmarks/export_detection.py'), run_name='__main__')
+    about = json.loads((tmp_path / 'out/weights.json').read_text())
+    assert about['status'] == 'not loaded in target'
+    assert ['layer1.0.bn1.weight', 'res2.0.conv1.norm.weight', [64]] in about['names']
+    assert pickle.loads((tmp_path / 'out/weights.pkl').read_bytes())['pixel_mean'] == [127.5, 102.0, 76.5]
+    assert 'stem.conv1.weight' in capsys.readouterr().out
+
+
+def test_what_a_person_can_mend_is_said_in_one_line(door, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        door('voc07_svm.py', '--root', tmp_path / 'nowhere', '--size', 16)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith('FileNotFoundError: VOC2007: folder')
+    assert 'Traceback' not in said

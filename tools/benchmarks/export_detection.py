@@ -6,6 +6,7 @@ python tools/benchmarks/export_detection.py configs/sfrik/r50_L3_q32768.py CHECK
 import argparse
 from pathlib import Path
 
+from door import run
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -53,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, compare, console, publish
+from door import run
 from mmengine.config import Config
 from rich.progress import Progress
 from torch import Tensor
@@ -102,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -8,6 +8,7 @@ import copy
 from typing import Any
 
 from common import arguments, compare, console, publish
+from door import run
 from mmengine.config import Config
 
 from mmkernel.datasets import TASKS
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

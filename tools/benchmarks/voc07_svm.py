@@ -7,6 +7,7 @@ import argparse
 from functools import partial
 
 from common import arguments, compare, console, publish
+from door import run
 from rich.progress import Progress
 from torch import Tensor
 
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)
