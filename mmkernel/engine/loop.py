@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import torch
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
@@ -15,8 +16,20 @@ from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.registry import LOOPS
 
 
+class MicroBatches(list):
+    """The micro-batches of a step; ``batch['sample_index']`` joins an entry of all of them, for hooks that look at a batch."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        parts = [batch[key] for batch in self]
+        if isinstance(parts[0], (list, tuple)):  # views
+            return [torch.cat(view) for view in zip(*parts, strict=True)]
+        return torch.cat(parts)
+
+
 class VirtualBatches:
-    """A loader's batches, ``count`` at a time as a list; what is left over at the end of an epoch is not loaded.
+    """A loader's batches, ``count`` at a time as ``MicroBatches``; what is left over at the end of an epoch is not loaded.
 
     Everything else is the loader's own (``sampler``, ``dataset``, ``generator``, ...).
     """
@@ -27,10 +40,10 @@ class VirtualBatches:
     def __len__(self) -> int:
         return len(self.micro_batches) // self.count
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[MicroBatches]:
         batches = iter(self.micro_batches)
         for _ in range(len(self)):
-            yield list(islice(batches, self.count))
+            yield MicroBatches(islice(batches, self.count))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__['micro_batches'], name)
@@ -90,7 +103,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         )
         return VirtualBatches(loader, k)
 
-    def run_iter(self, idx: int, data_batch: dict | list[dict]) -> None:
+    def run_iter(self, idx: int, data_batch: dict | MicroBatches) -> None:
         if not isinstance(self.dataloader, VirtualBatches):
             super().run_iter(idx, data_batch)
             return

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.engine import ConfigError, PretrainOptimWrapper, dry_run, load_config, train
-from mmkernel.engine.loop import VirtualBatches
+from mmkernel.engine.loop import MicroBatches, VirtualBatches
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.models import JointEmbedding
@@ -278,6 +278,24 @@ def test_left_over_micro_batches_are_dropped():
         [[6, 7], [8, 9], [10, 11]],
     ]
     assert (len(batches), batches.batch_size, batches.dataset) == (2, 2, range(17))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_every_epoch_is_whole_with_persistent_workers(workers):
+    loader = torch.utils.data.DataLoader(
+        range(17), batch_size=2, drop_last=True, num_workers=workers, persistent_workers=bool(workers)
+    )
+    for _ in range(3):
+        assert [int(x) for group in VirtualBatches(loader, 3) for batch in group for x in batch] == list(range(12))
+    loader._iterator = None
+
+
+def test_hooks_see_one_batch():
+    parts = [batch_of(data(1), rows) for rows in torch.arange(BATCH).split(4)]
+    joined = MicroBatches(parts)
+    assert torch.equal(joined['sample_index'], torch.arange(BATCH))
+    assert all(torch.equal(a, b) for a, b in zip(joined['inputs'], data(1), strict=True))
+    assert joined[1] is parts[1]
 
 
 def test_wrong_numbers_name_the_nearest_right_ones(tmp_path):
