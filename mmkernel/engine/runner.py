@@ -31,6 +31,7 @@ from mmkernel.engine.random_state import seed_worker
 from mmkernel.engine.scaling import describe_scaling, effective_batch, lr_factor
 from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
 
+MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 _runs = itertools.count()
 
 
@@ -159,7 +160,12 @@ class Runner(ResumableRunner):
                 loader = self.train_dataloader
                 getattr(loader, 'micro_batches', loader)._iterator = None
 
-    # Logs
+    # Hooks and logs
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """A child config takes a hook out by setting it to None; mmengine allows that for its own hooks only."""
+        hooks = {name: hook for name, hook in (hooks or {}).items() if hook is not None or name in MMENGINE_HOOKS}
+        super().register_default_hooks(hooks)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)

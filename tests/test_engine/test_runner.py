@@ -169,3 +169,11 @@ def test_the_seed_reaches_the_data_set_and_runs_in_one_second_stay_apart(tmp_pat
 def test_too_few_images_for_one_batch_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='no batch of 8'):
         train(config(tmp_path, **{'train_dataloader.dataset.length': 5}))
+
+
+def test_a_hook_set_to_none_is_left_out(tmp_path):
+    cfg = config(tmp_path, **{'train_cfg.max_epochs': 1})
+    cfg.default_hooks.commit, cfg.default_hooks.timer = None, None
+    names = {type(hook).__name__ for hook in train(cfg).hooks}
+    assert not names & {'CommitHook', 'IterTimerHook'}
+    assert 'SeedHook' in names
