@@ -88,6 +88,16 @@ def test_transfer_says_what_it_leaves_out(door, tmp_path, capsys):
     assert 'pets left out: OxfordPets' in capsys.readouterr().out
 
 
+def test_transfer_to_photographs_with_several_classes(door, tmp_path, capsys):
+    write_voc(tmp_path / 'voc2007')
+    written = door('transfer.py', '--sets', 'voc2007', '--root', tmp_path, '--size', 16, '--penalties', 10, 0.1)
+    raw = written['rows'][0]['scores']['voc2007']
+    assert raw['metric'] == 'map11'
+    assert raw['l2'] in (10, 0.1)
+    assert (raw['train'], raw['test']) == (36, 36)
+    assert '11-point mAP' in capsys.readouterr().out
+
+
 def test_transfer_without_any_set_or_size(door, tmp_path):
     with pytest.raises(SystemExit, match='None of the sets is below'):
         door('transfer.py', '--sets', 'pets', '--root', tmp_path, '--size', 16)
