@@ -20,7 +20,7 @@ class SUN397(FileSource):
     """397 scenes, the first of ten partitions: 19 850 images each of 'train' and 'test'. Xiao et al., CVPR 2010.
 
     Reads SUN397/<letter>/<class>/*.jpg below ``root`` and the lists ClassName.txt, Training_01.txt, Testing_01.txt of
-    Partitions.zip, in SUN397/, SUN397/Partitions/ or Partitions/. Written from the published description.
+    Partitions.zip, in SUN397/, SUN397/Partitions/ or Partitions/. Not tried on the set itself.
     """
 
     lists = dict(train='Training_01.txt', test='Testing_01.txt')
@@ -56,7 +56,7 @@ class Birdsnap(FileSource):
     Reads images.txt (tab-separated, with a header that names the columns path and species_id), test_images.txt and
     download/images/ below ``root``/birdsnap, as the authors' script leaves them. Photographs that are gone from the web are
     left out, with a warning that counts them: figures of different copies are then not comparable.
-    Written from the published description.
+    Written from the README of version 1.1, not tried on the set itself.
     """
 
     def __init__(self, root: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
