@@ -116,7 +116,7 @@ class _AlignedEnergies(torch.autograd.Function):
                     gradient = energies_and_gradient(z, r, kernel, statistic, engine)[1]
                 scale = of_energies * (2 * world_size() / number_of_pairs(statistic, z.shape[1] * world_size()))
             if of_distance is None:
-                pairs = []
+                pairs, d2 = [], d2[:0]
             factor = of_distance / d2.numel() if pairs else 0.0
             add_chord_gradients_((z, z), (r, r), d2, pairs, factor, (gradient, gradient), scale)
         return gradient, None, None, None, None

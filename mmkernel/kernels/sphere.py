@@ -27,8 +27,8 @@ def squared_chords(x: Tensor, y: Tensor, r: Tensor, s: Tensor, pairs: Pairs) -> 
     The difference first, then its square: 2 - 2 cos would lose every digit of two close views.
     """
     d2 = x.new_empty(len(pairs), x.shape[1])
-    for chunk in row_chunks(x[0]):
-        for p, (i, j) in enumerate(pairs):
+    for p, (i, j) in enumerate(pairs):
+        for chunk in row_chunks(x[0]):
             u = x[i, chunk] * r[i, chunk, None]
             u.addcmul_(y[j, chunk], s[j, chunk, None], value=-1)
             torch.linalg.vecdot(u, u, out=d2[p, chunk])
@@ -50,15 +50,17 @@ def add_chord_gradients_(
     ``scale``: (V,), for the first of ``gradients``.
     """
     (x, y), (r, s), (gx, gy) = views, norms, gradients
-    cos = 1 - d2 / 2  # (P, B)
-    for chunk in row_chunks(x[0]):
-        if scale is not None:
-            for v in range(len(x)):
-                gx[v, chunk].mul_(scale[v])
-        for p, (i, j) in enumerate(pairs):
-            a, b = r[i, chunk, None], s[j, chunk, None]
-            c, cross = cos[p, chunk, None] * (2 * factor), a * b * (-2 * factor)
-            if gx is not None:
-                gx[i, chunk].addcmul_(x[i, chunk], c * a * a).addcmul_(y[j, chunk], cross)
-            if gy is not None:
-                gy[j, chunk].addcmul_(y[j, chunk], c * b * b).addcmul_(x[i, chunk], cross)
+    terms = []  # (gradient, its share of its own row, its own rows, share of the other row, the other rows) of each pair
+    for (i, j), cos in zip(pairs, 1 - d2 / 2, strict=True):
+        a, b = r[i, :, None], s[j, :, None]  # (B, 1)
+        own, cross = cos[:, None] * (2 * factor), a * b * (-2 * factor)
+        if gx is not None:
+            terms.append((gx[i], own * a * a, x[i], cross, y[j]))
+        if gy is not None:
+            terms.append((gy[j], own * b * b, y[j], cross, x[i]))
+    scaled = [] if scale is None else list(zip(gx, scale, strict=True))
+    for chunk in row_chunks(x[0]):  # every view of some rows, while they are in the cache
+        for g, factor_of_view in scaled:
+            g[chunk].mul_(factor_of_view)
+        for g, own, rows, cross, others in terms:
+            g[chunk].addcmul_(rows[chunk], own[chunk]).addcmul_(others[chunk], cross[chunk])
