@@ -22,11 +22,13 @@ class VOC2007(FileSource):
     'trainval' ('train' and 'val' together), 4 952 of 'test'. A photograph has no single class: each ``label`` is -1.
 
     root: the folder VOC2007 with JPEGImages, ImageSets/Main and Annotations, or one above it (VOCdevkit/VOC2007).
+    ``validation``: (N,) booleans, which images of 'trainval' are of 'val'; None for other splits or without that list.
     classes: those wanted, in this order; None: all, sorted. They are read from the lists ``ImageSets/Main/<class>_<split>.txt``
     and, where there are none, from ``Annotations/<id>.xml``. FileNotFoundError that says what is missing.
     """
 
     year = '2007'
+    validation: np.ndarray | None = None
 
     def __init__(self, root: str, split: str = 'trainval', classes: list[str] | None = None, mode: str = 'RGB') -> None:
         one_of(split, 'split', ('train', 'val', 'trainval', 'test'))
@@ -37,6 +39,8 @@ class VOC2007(FileSource):
             raise FileNotFoundError(f"VOC2007: no ImageSets/Main in '{root}' or in VOCdevkit/VOC{self.year} below it.")
         ids = _ids(folder / 'ImageSets/Main' / f'{split}.txt')
         lists = folder / 'ImageSets/Main'
+        if split == 'trainval' and (lists / 'val.txt').is_file():
+            self.validation = np.isin(ids, _ids(lists / 'val.txt'))
         # removesuffix, because a class may be called train: train_train.txt, train_trainval.txt
         found = sorted(p.name.removesuffix(f'_{split}.txt') for p in lists.glob(f'*_{split}.txt'))
         if found:

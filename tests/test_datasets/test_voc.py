@@ -42,6 +42,7 @@ def test_targets(tmp_path, lists, where):
     assert source.targets.tolist() == [[1, 0], [0, 1], [-1, 1]]
     assert source.targets.dtype == np.int8
     assert source.labels.tolist() == [-1, -1, -1]
+    assert source.validation.tolist() == [False, False, True]
     assert source.image(1).shape == (6, 8, 3)
     assert source.name(2).endswith('003.jpg')
 
@@ -50,6 +51,7 @@ def test_chosen_classes_and_splits(tmp_path):
     root = str(write_voc(tmp_path))
     assert VOC2007(root, 'train', ['train']).targets.tolist() == [[0], [1]]
     assert VOC2007(root, 'test').targets.tolist() == [[1, 0]]
+    assert VOC2007(root, 'test').validation is None
     assert VOC2007(root, 'val', mode='L').image(0).shape == (6, 8, 1)
     assert DATASETS.build(dict(type='VOC2007', root=root)).classes == ['bus', 'train']
     with pytest.raises(ValueError, match=r'has the classes bus, train; unknown: \[.tram.\]'):
