@@ -23,7 +23,14 @@ from mmkernel.evaluation.monitoring import YARDSTICK, embedding_statistics, poin
 from mmkernel.evaluation.remedies import run_kernel
 from mmkernel.evaluation.report import amount_table, knn_table, probe_table, report, save_report, score_table
 from mmkernel.evaluation.sampling import Cloud, load_cloud, sample_cloud, sample_source, save_cloud
-from mmkernel.evaluation.selection import CRITERIA, checkpoint_statistics, criterion_score, rank_correlation, regret
+from mmkernel.evaluation.selection import (
+    CRITERIA,
+    agreement,
+    checkpoint_statistics,
+    criterion_score,
+    rank_correlation,
+    regret,
+)
 from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
 from mmkernel.evaluation.svm import voc_svm
 from mmkernel.evaluation.tables import low_shot_table, svm_table, transfer_table, transformation_table
@@ -33,7 +40,7 @@ from mmkernel.evaluation.transformations import mlp_probe
 
 __all__ = [
     'COLLAPSED', 'CRITERIA', 'DOUBTFUL', 'HEALTHY', 'TRANSFER_SETS', 'YARDSTICK', 'Cloud', 'CloudStatistics',
-    'Diagnosis', 'FeatureMismatchError', 'FeatureSet', 'UntrainedError', 'accuracy', 'accuracy_history',
+    'Diagnosis', 'FeatureMismatchError', 'FeatureSet', 'UntrainedError', 'accuracy', 'accuracy_history', 'agreement',
     'amount_table', 'average_precision', 'check_trained', 'checkpoint_statistics', 'class_precisions',
     'cloud_statistics', 'covariance_spectrum', 'criterion_score', 'diagnose', 'diagnose_cloud', 'draw_labelled',
     'effective_rank', 'embedding_statistics', 'encoder_digest', 'evaluate', 'evaluation_loader',

@@ -74,6 +74,25 @@ def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> fl
     return float(np.corrcoef(a, b)[0, 1])
 
 
+def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[str, dict[str, float | None]]:
+    """{criterion: dict(rho=Spearman with the accuracy, regret=percent lost by trusting it)}, over ``checkpoints``.
+
+    Each is ``dict(statistics=checkpoint_statistics(...), <accuracy>=percent, epoch=number)``. 'epoch' stands for the habit
+    of taking the last. Criteria that not every checkpoint has (alignment of runs on patches) are left out.
+    """
+    values = [float(each[accuracy]) for each in checkpoints]
+    found = {}
+    for criterion in ('epoch', *CRITERIA):
+        if criterion == 'epoch':
+            scores = [float(each['epoch']) for each in checkpoints]
+        elif criterion.startswith('alignment') and any('alignment' not in each['statistics'] for each in checkpoints):
+            continue
+        else:
+            scores = [criterion_score(criterion, each['statistics']) for each in checkpoints]
+        found[criterion] = dict(rho=rank_correlation(scores, values), regret=regret(scores, values))
+    return found
+
+
 def regret(scores: Sequence[float], accuracies: Sequence[float]) -> float:
     """Accuracy lost by taking the checkpoint with the best score instead of the one with the best accuracy."""
     return float(max(accuracies) - accuracies[int(np.argmax(scores))])

@@ -96,12 +96,12 @@ def markdown(groups: dict[str, list[dict]]) -> str:
     return '\n'.join(lines)
 
 
-def write_between_markers(path: Path, text: str) -> None:
+def write_between_markers(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     page = path.read_text()
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise RuntimeError(f'{shown(path)} must hold {BEGIN} and {END} once each; the table goes between them.')
-    before, rest = page.split(BEGIN)
-    path.write_text(f'{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}')
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise RuntimeError(f'{shown(path)} must hold {begin} and {end} once each; the table goes between them.')
+    before, rest = page.split(begin)
+    path.write_text(f'{before}{begin}\n{text}\n{end}{rest.split(end)[1]}')
 
 
 def arguments() -> argparse.Namespace:
