@@ -9,6 +9,8 @@ Each form gets its inputs as leaves in its own layout: two (n, q) views, or the 
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -110,20 +112,31 @@ TABLE = [
 ]
 
 
+# library -> module, and its class for an objective
+PEERS = {
+    'lightly': (
+        'lightly.loss',
+        {'VICReg': 'VICRegLoss', 'Barlow Twins': 'BarlowTwinsLoss', 'NT-Xent': 'NTXentLoss'},
+    ),
+    'stable-pretraining': (
+        'stable_pretraining.losses',
+        {'VICReg': 'VICRegLoss', 'Barlow Twins': 'BarlowTwinsLoss', 'NT-Xent': 'NTXEntLoss'},
+    ),
+}
+
+
 def peers(objective: str, n: int, q: int) -> dict[str, Maker]:
-    """The same objective in libraries from PyPI that are installed."""
+    """The same objective in libraries from PyPI, where they are installed."""
+    options = dict(temperature=0.15) if objective == 'NT-Xent' else {}
     found = {}
-    try:
-        from lightly import loss as lightly
-    except ImportError:
-        return found
-    makers = {
-        'VICReg': lightly.VICRegLoss,
-        'Barlow Twins': lightly.BarlowTwinsLoss,
-        'NT-Xent': partial(lightly.NTXentLoss, temperature=0.15),
-    }
-    if objective in makers:
-        found['lightly'] = lambda device: plain(makers[objective]().to(device), n, q)(device)
+    for library, (module, names) in PEERS.items():
+        if objective in names and importlib.util.find_spec(module.split('.')[0]):
+            try:
+                loss = getattr(importlib.import_module(module), names[objective])
+            except ImportError as error:
+                print(f'{library} is here but does not import: {error}', file=sys.stderr)
+                continue
+            found[library] = lambda device, loss=loss: plain(loss(**options).to(device), n, q)(device)
     return found
 
 
