@@ -43,7 +43,8 @@ def column_moments(z: Tensor) -> Moments:
     squares = torch.zeros(V, q, dtype=torch.float64, device=z.device)  # of many chunks
     for v in range(V):
         for rows in row_chunks(z[v]):
-            squares[v] += (z[v, rows] - mean[v]).square_().sum(0)
+            x = z[v, rows] - mean[v]
+            squares[v] += x.mul_(x).sum(0)
     return Moments(N, mean, sum_over_ranks_(squares).to(z.dtype))
 
 
