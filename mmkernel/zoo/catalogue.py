@@ -1,0 +1,71 @@
+"""Names of the zoo: every row of every metafile, found by pattern, or by its nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from functools import cache
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
+from mmkernel.zoo.places import root
+
+
+class UnknownModelError(KeyError):
+    """A name that no metafile has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would quote it
+
+
+@cache
+def catalogue(folder: Path) -> dict[str, ModelInfo]:
+    """name -> row, of ``configs/*/metafile.yml`` below ``folder``; MetafileError for a name given twice."""
+    found: dict[str, ModelInfo] = {}
+    for path in sorted(folder.glob('configs/*/metafile.yml')):
+        for info in read_metafile(path)[0]:
+            if info.name in found:
+                raise MetafileError(f"{path}: the name '{info.name}' is taken, by {found[info.name].collection}.")
+            found[info.name] = info
+    return found
+
+
+def list_models(pattern: str = '*', pretrained: bool = False) -> list[str]:
+    """Names that match a shell pattern ('*r50*', case ignored), sorted; ``pretrained``: only those with public weights."""
+    names = [
+        name
+        for name, info in catalogue(root()).items()
+        if fnmatch.fnmatch(name.lower(), pattern.lower()) and (info.files or not pretrained)
+    ]
+    return sorted(names)
+
+
+def model_info(name: str) -> ModelInfo:
+    """The row of ``name``: config, published results with their sources, files, licence; UnknownModelError names the nearest."""
+    rows = catalogue(root())
+    if name in rows:
+        return rows[name]
+    lower = {known.lower(): known for known in rows}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)
+    near += [known for known in lower if str(name) and str(name).lower() in known and known not in near]
+    hint = f'Did you mean {" or ".join(lower[n] for n in near[:3])}?' if near else ''
+    raise UnknownModelError(
+        f"the zoo has no model '{name}'. {hint or 'mmkernel zoo list shows all names.'}"
+    )  # fmt: skip
+
+
+def config_of(info: ModelInfo) -> Config:
+    """The config of a row with its own options put in; ValueError for weights that no config here builds."""
+    if info.config is None:
+        raise ValueError(
+            f"'{info.name}' is listed for its files only: {info.note} 'mmkernel zoo download {info.name}' fetches them."
+        )
+    path = root() / info.config
+    if not path.is_file():
+        raise FileNotFoundError(f"'{info.name}' names the config {info.config}, which is not in {root()}.")
+    cfg = Config.fromfile(str(path), import_custom_modules=False)
+    if info.config_options:
+        cfg.merge_from_dict(info.config_options)
+    return cfg

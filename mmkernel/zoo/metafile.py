@@ -1,0 +1,179 @@
+"""What a metafile may say: OpenMMLab's model-index format, with files, key maps, sources and licences added.
+
+``Collections`` (Name, Paper, Code) and ``Models`` (Name, In Collection, Config, Metadata, Results, Weights) are those of
+https://github.com/paperswithcode/model-index; ``Files``, ``Config Options``, ``Source``, ``License``, ``Status`` and ``Note``
+are ours, and so is ``Other Weights``: published files of architectures that no config here builds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+HOLDS = ('backbone', 'model', 'classifier', 'other')
+UNPACK = ('tar.gz',)
+LOCAL = ('localhost', '127.0.0.1', '::1')
+COLLECTION = {'Name', 'Paper', 'Code', 'README', 'Metadata'}
+MODEL = {
+    'Name', 'In Collection', 'Config', 'Config Options', 'Metadata', 'Results', 'Weights', 'Files', 'Source', 'License',
+    'Status', 'Note',
+}  # fmt: skip
+RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
+FILE = {'Name', 'Holds', 'URLs', 'Parts', 'Unpack', 'SHA256', 'MD5', 'Size', 'KeyMap'}
+PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
+
+
+class MetafileError(ValueError):
+    """A metafile that does not say what the format asks for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One download: the same bytes under each of ``urls``, tried in order.
+
+    ``sha256``, ``md5``: hexadecimal, the whole or its first 8 digits or more; None: not published.
+    """
+
+    name: str
+    urls: tuple[str, ...] = ()
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class WeightsFile(Part):
+    """A file of weights: one download, or ``parts`` that are joined in order, and unpacked where ``unpack`` says how."""
+
+    holds: str = 'backbone'
+    parts: tuple[Part, ...] = ()
+    unpack: str | None = None
+    key_map: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One row of the zoo. ``config`` is None for published files that no config here builds."""
+
+    name: str
+    collection: str
+    config: str | None
+    config_options: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    results: tuple[dict, ...] = ()
+    files: tuple[WeightsFile, ...] = ()
+    source: str = ''
+    license: str = ''
+    status: str = ''
+    note: str = ''
+    paper: dict[str, str] = field(default_factory=dict)
+
+    def file(self, holds: str) -> WeightsFile | None:
+        """The first file that holds this: 'backbone', 'model', 'classifier' or 'other'."""
+        return next((file for file in self.files if file.holds == holds), None)
+
+
+def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:
+    """(models, collections) of one metafile; MetafileError with the place of the first thing that is wrong."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except yaml.YAMLError as error:
+        raise MetafileError(f'{path} is not YAML: {error}') from error
+    where = f'{Path(path).parent.name}/{Path(path).name}'
+    _keys(content, {'Collections', 'Models', 'Other Weights'}, {'Collections', 'Models'}, where)
+    for i, collection in enumerate(content['Collections']):
+        _keys(collection, COLLECTION, {'Name'}, f'{where}: Collections[{i}]')
+    collections = {collection['Name']: collection for collection in content['Collections']}
+    models = [_model(item, collections, f'{where}: Models[{i}]') for i, item in enumerate(content['Models'])]
+    others = content.get('Other Weights') or []
+    models += [_model(item, collections, f'{where}: Other Weights[{i}]', False) for i, item in enumerate(others)]
+    return models, list(collections.values())
+
+
+def _model(item: Any, collections: Mapping, where: str, built: bool = True) -> ModelInfo:
+    _keys(item, MODEL, {'Name', 'In Collection'} | ({'Config'} if built else {'Note', 'Files'}), where)
+    where = f'{where} ({item["Name"]})'
+    if not re.fullmatch(r'[a-z][A-Za-z0-9_]*', str(item['Name'])):
+        raise MetafileError(f"{where}: a name is snake case, letters, digits and '_', got {item['Name']!r}.")
+    if item['In Collection'] not in collections:
+        raise MetafileError(f'{where}: In Collection is one of {", ".join(collections)}, got {item["In Collection"]!r}.')
+    if 'Config' in item and not built:
+        raise MetafileError(f'{where}: what a config builds stands among the Models, not among the Other Weights.')
+    for result in item.get('Results') or []:
+        _keys(result, RESULT, RESULT, f'{where}: Results')  # a figure without its source is hearsay
+    files = tuple(_file(file, f'{where}: Files[{i}]') for i, file in enumerate(item.get('Files') or []))
+    if files and not all(item.get(key) for key in ('Source', 'License', 'Status')):
+        raise MetafileError(f"{where}: who publishes weights says so: Source, License ('not stated' counts) and Status.")
+    first = files[0].urls[0] if files and files[0].urls else None
+    if item.get('Weights') != first:
+        raise MetafileError(f'{where}: Weights is the first URL of the first of the Files, {first!r}.')
+    return ModelInfo(
+        name=item['Name'],
+        collection=item['In Collection'],
+        config=item.get('Config'),
+        config_options=dict(item.get('Config Options') or {}),
+        metadata=dict(item.get('Metadata') or {}),
+        results=tuple(item.get('Results') or ()),
+        files=files,
+        paper=dict(collections[item['In Collection']].get('Paper') or {}),
+        **{key.lower(): item.get(key) or '' for key in ('Source', 'License', 'Status', 'Note')},
+    )
+
+
+def _file(item: Any, where: str) -> WeightsFile:
+    _keys(item, FILE, {'Name', 'Holds'}, where)
+    if item['Holds'] not in HOLDS:
+        raise MetafileError(f'{where}: Holds is one of {", ".join(HOLDS)}, got {item["Holds"]!r}.')
+    if item.get('Unpack') not in (None, *UNPACK):
+        raise MetafileError(f'{where}: Unpack is one of {", ".join(UNPACK)}, got {item["Unpack"]!r}.')
+    if bool(item.get('URLs')) == bool(item.get('Parts')):
+        raise MetafileError(f'{where}: a file has URLs (mirrors of the whole) or Parts (to be joined), one of them.')
+    parts = tuple(_part(part, f'{where}: Parts[{i}]') for i, part in enumerate(item.get('Parts') or []))
+    return WeightsFile(
+        **_common(item, where), holds=item['Holds'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap')
+    )  # fmt: skip
+
+
+def _part(item: Any, where: str) -> Part:
+    _keys(item, PART, {'Name', 'URLs'}, where)
+    return Part(**_common(item, where))
+
+
+def _common(item: Mapping, where: str) -> dict[str, Any]:
+    name, urls = item['Name'], item.get('URLs') or []
+    if not isinstance(name, str) or PurePosixPath(name).name != name or name.startswith('.'):
+        raise MetafileError(f'{where}: Name is that of a file, without folders, got {name!r}.')
+    for url in urls:
+        check_url(url, where)
+    for key, length in (('SHA256', 64), ('MD5', 32)):
+        if item.get(key) is not None and not re.fullmatch(rf'[0-9a-f]{{8,{length}}}', str(item[key])):
+            raise MetafileError(f'{where}: {key} is null or its first 8 to {length} hex digits in quotes, got {item[key]!r}.')
+    size = item.get('Size')
+    if size is not None and (type(size) is not int or size < 1):
+        raise MetafileError(f'{where}: Size is a number of bytes or null, got {size!r}.')
+    return dict(name=name, urls=tuple(urls), sha256=item.get('SHA256'), md5=item.get('MD5'), size=size)
+
+
+def check_url(url: str, where: str) -> None:
+    """MetafileError unless ``url`` is https (plain http on this machine only) or ``package:<path in the package>``."""
+    parts = urlsplit(str(url))
+    fine = parts.scheme == 'https' or (parts.scheme == 'http' and parts.hostname in LOCAL)
+    inside = parts.scheme == 'package' and '..' not in PurePosixPath(parts.path).parts and not parts.path.startswith('/')
+    if not (fine and parts.hostname) and not inside:
+        raise MetafileError(f'{where}: expected an https URL (or package:<file in the package>), got {url!r}.')
+
+
+def _keys(item: Any, known: set[str], needed: set[str], where: str) -> None:
+    if not isinstance(item, Mapping):
+        raise MetafileError(f'{where}: expected a mapping, got {type(item).__name__}.')
+    for problem, names in (('unknown', set(item) - known), ('missing', needed - set(item))):
+        if names:
+            raise MetafileError(
+                f'{where}: {problem} key {", ".join(map(repr, sorted(names)))}. Known: {", ".join(sorted(known))}.'
+            )
