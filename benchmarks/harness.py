@@ -38,12 +38,16 @@ PACKAGES = ('mmkernel', 'torch', 'numpy', 'mmengine', 'timm', 'faiss-cpu', 'ligh
 
 @dataclass
 class Case:
-    """Forms of one computation. Goals are ratios textbook / ours; ``skip`` says why a form is not run here."""
+    """Forms of one computation. Goals are ratios textbook / ours, ``memory_limit`` is in bytes, for ours.
+
+    ``skip`` says why a form is not run here.
+    """
 
     name: str
     forms: dict[str, Maker]
     time_goal: float | None = None
     memory_goal: float | None = None
+    memory_limit: int | None = None
     skip: dict[str, str] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -79,6 +83,7 @@ def measure(script: str, cases: list[Case], args: argparse.Namespace) -> list[di
         if fnmatch.fnmatch(case.name, args.only):
             print(f'{case.name} ...', file=sys.stderr, flush=True)
             rows.append(row_of(script, case, args, device))
+            write(script, args, rows=rows)  # so that a run that is cut short leaves what it has
     report(script, args, rows=rows)
     return rows
 
@@ -91,7 +96,7 @@ def row_of(script: str, case: Case, args: argparse.Namespace, device: torch.devi
         form: dict(seconds=statistics.median(times), all_seconds=times, peak_bytes=peaks.get(form), value=values[form])
         for form, times in seconds.items()
     }
-    row = dict(case=case.name, forms=forms, skipped=case.skip, info=case.info)
+    row = dict(case=case.name, forms=forms, skipped=case.skip, info=case.info, memory_limit=case.memory_limit)
     for word, key, goal in (('time', 'seconds', case.time_goal), ('memory', 'peak_bytes', case.memory_goal)):
         textbook, ours = (forms.get(form, {}).get(key) for form in ('textbook', 'ours'))
         ours = max(ours, 2**20) if key == 'peak_bytes' and ours is not None else ours  # below 1 MiB it is the allocator
@@ -176,12 +181,17 @@ def gradient_step(loss: Callable[..., torch.Tensor], *leaves: torch.Tensor) -> S
 
 
 def report(script: str, args: argparse.Namespace, **content: list) -> None:
-    """The table on the screen and the JSON with what is needed to repeat it. ``content``: rows, or columns and lines."""
+    """The table on the screen and the JSON. ``content``: rows, or columns and lines."""
+    print_table(write(script, args, **content))
+
+
+def write(script: str, args: argparse.Namespace, **content: list) -> dict:
+    """The result with what is needed to repeat it, in the file of ``--json`` if one is given."""
     result = dict(benchmark=Path(script).stem, **circumstances(args.device), **content)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print_table(result)
+    return result
 
 
 def circumstances(device: str) -> dict:

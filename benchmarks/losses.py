@@ -93,7 +93,7 @@ OBJECTIVES: dict[str, Callable[[int], tuple[Callable, Callable]]] = {
     'Barlow Twins': lambda q: (reference.barlow_twins, CrossCorrelationHead),
 }
 
-# (objective, n, q, goal for time, goal for memory), ratios to the textbook form
+# (objective, n, q, goal for time, goal for memory; ratios to the textbook form; limit of memory)
 TABLE = [
     ('SFRIK L=3', 1024, 8192, 2.5, 2.5),
     ('SFRIK L=1', 2048, 8192, 10, None),
@@ -107,7 +107,7 @@ TABLE = [
     ('SFRIK L=2', 2048, 512, 1.7, None),
     ('SFRIK L=3', 2048, 512, 1.7, None),
     ('Barlow Twins', 2048, 512, 0.95, None),
-    ('VICReg', 2048, 32768, None, None),
+    ('VICReg', 2048, 32768, None, None, 3 * 2**29),  # 1.5 GiB, gradients of 0.5 GiB included
     ('SFRIK L=3', 2048, 32768, None, None),
 ]
 
@@ -140,15 +140,25 @@ def peers(objective: str, n: int, q: int) -> dict[str, Maker]:
     return found
 
 
-def case(objective: str, n: int, q: int, time_goal: float | None = None, memory_goal: float | None = None) -> Case:
+def case(
+    objective: str,
+    n: int,
+    q: int,
+    time_goal: float | None = None,
+    memory_goal: float | None = None,
+    memory_limit: int | None = None,
+    with_peers: bool = True,
+) -> Case:
     textbook, head = OBJECTIVES[objective](q)
-    forms = {'textbook': plain(textbook, n, q), 'ours': ours(head, n, q), **peers(objective, n, q)}
+    forms = {'textbook': plain(textbook, n, q), 'ours': ours(head, n, q)}
+    forms |= peers(objective, n, q) if with_peers else {}
     skip = {}
     if objective in ('VICReg', 'Barlow Twins') and not torch.cuda.is_available():
         size = 4 * q * q * (5 if objective == 'VICReg' else 4)  # of matrices alive at a time, as measured
         if size > TEXTBOOK_LIMIT:
             skip = {form: f'not run: about {size / 2**30:.0f} GiB' for form in forms if form != 'ours'}
-    return Case(f'{objective} n={n} q={q}', forms, time_goal, memory_goal, skip, dict(objective=objective, n=n, q=q))
+    info = dict(objective=objective, n=n, q=q)
+    return Case(f'{objective} n={n} q={q}', forms, time_goal, memory_goal, memory_limit, skip, info)
 
 
 def whitening_case(n: int, q: int, size: int, time_goal: float | None = None) -> Case:
@@ -171,7 +181,7 @@ def cases(quick: bool = False, sweep: bool = False) -> list[Case]:
         over_q = [(1024, q) for q in (512, 1024, 2048, 4096, 8192, 16384)]
         over_n = [(n, 8192) for n in (128, 256, 512, 2048)]
         drawn = ('SFRIK L=3', 'AUH', 'NT-Xent', 'VICReg', 'Barlow Twins')
-        return [case(objective, n, q) for objective in drawn for n, q in over_q + over_n]
+        return [case(objective, n, q, with_peers=False) for objective in drawn for n, q in over_q + over_n]
     return [*(case(*line) for line in TABLE), whitening_case(512, 64, 128, 1.8)]
 
 

@@ -28,6 +28,9 @@ def table_rows(row: dict) -> list[list[str]]:
             cells.append('' if value is None else show(value))
             cells.append(f'{base / value:.2f}' if value and base and form != 'textbook' else '')
             cells.append(verdict(row[f'{word}_ratio'], row[f'{word}_goal']) if form == 'ours' else '')
+            if form == 'ours' and key == 'peak_bytes' and value and row.get('memory_limit'):
+                limit = row['memory_limit']
+                cells[-1] = f'{bytes_text(limit)} {"hit" if value <= limit else "miss"}'
         lines.append(cells)
     lines += [['', form, reason, '', '', '', '', ''] for form, reason in row['skipped'].items()]
     return lines
