@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,14 @@ def semi_supervised(
     amounts: Sequence[Mapping[str, Any]],
     seeds: Sequence[int] = (0, 1, 2),
     folder: str | Path = 'work_dirs/benchmarks/semi_supervised',
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict]:
     """{amount: dict(mean=, sd=, values=, images=)} of last-epoch top-1, fine-tuned on each amount of labels with each seed.
 
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
     training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``.
     """
-    found = {}
+    found, done = {}, 0
     for amount in amounts:
         name = describe_amount(amount)
         values = []
@@ -90,6 +91,9 @@ def semi_supervised(
             run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
             result = fine_tune(run, checkpoint)
             values.append(result['top1'])
+            done += 1
+            if progress:
+                progress(done, len(amounts) * len(seeds))
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         found[name] = dict(mean=float(np.mean(values)), sd=spread, values=values, images=result['images'])
     return found

@@ -63,7 +63,7 @@ def main() -> None:
     for name, checkpoint in encoders(args).items():
         cfg.work_dir = str(folder / name.split()[0])
         found = fine_tune(cfg, checkpoint)
-        scores = {'last epoch': found['last'], f'best epoch ({found["best"]["epoch"]})': found['best']}
+        scores = {'last epoch': found['last'], 'best epoch': found['best']}
         rows.append(dict(name=name, scores=scores, **found))
     if is_main_process():
         console.print(probe_table(rows, f'{Path(args.protocol).stem}: top-1/top-5 in percent'))

@@ -15,6 +15,7 @@ import sys
 from classify import arguments, console, encoders, protocol
 from mmengine.dist import is_main_process
 from rich.markup import escape
+from rich.progress import Progress
 
 from mmkernel.engine import CheckpointError, ConfigError
 from mmkernel.engine.launch import leave_processes
@@ -34,10 +35,15 @@ def main() -> None:
         *(dict(per_class=value) for value in args.per_class),
         *(dict(names=value) for value in args.names),
     ] or [{}]
+    if 'log_level' not in (args.cfg_options or {}):
+        cfg.log_level = 'WARNING'  # many short runs; the log files in the folder have every line
     rows = []
-    for name, checkpoint in encoders(args).items():
-        scores = semi_supervised(cfg, checkpoint, amounts, args.seeds, folder / name.split()[0])
-        rows.append(dict(name=name, scores=scores))
+    with Progress(console=console, transient=True, disable=not is_main_process()) as bar:
+        for name, checkpoint in encoders(args).items():
+            task = bar.add_task(f'runs: {name}', total=None)
+            note = lambda done, total, task=task: bar.update(task, completed=done, total=total)  # noqa: E731
+            scores = semi_supervised(cfg, checkpoint, amounts, args.seeds, folder / name.split()[0], note)
+            rows.append(dict(name=name, scores=scores))
     if is_main_process():
         console.print(amount_table(rows, 'fine-tuned, top-1 of the last epoch in percent'))
         settings = dict(protocol=args.protocol, seeds=args.seeds, amounts=amounts, cfg_options=args.cfg_options)

@@ -1,0 +1,87 @@
+"""classify.py and semi_supervised.py as a person would run them, in this process."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmkernel.engine import load_config, write_checkpoint
+from mmkernel.evaluation import untrained_encoder
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/sfrik/digits_L3.py'
+SHORT = ('--cfg-options', 'log_level=ERROR', 'train_dataloader.dataset.source.split=test')
+
+
+def run(script, *words, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', [script, *map(str, words)])
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/benchmarks'))
+    runpy.run_path(str(ROOT / 'tools/benchmarks' / script), run_name='__main__')
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp('run') / 'epoch_20.pth'
+    write_checkpoint(dict(state_dict=untrained_encoder(load_config(CONFIG)).state_dict()), path)
+    return path
+
+
+def test_linear_protocol_beside_the_untrained_encoder(checkpoint, tmp_path, monkeypatch, capsys):
+    words = (CONFIG, checkpoint, '--protocol', ROOT / 'configs/benchmarks/linear_digits.py', '--untrained')
+    run('classify.py', *words, '--out', tmp_path, *SHORT, 'train_cfg.max_epochs=1', monkeypatch=monkeypatch)
+    written = json.loads((tmp_path / 'classify.json').read_text())
+    assert [row['name'] for row in written['rows']] == ['untrained encoder', 'trained encoder']
+    assert set(written['rows'][1]['scores']) == {'last epoch', 'best epoch'}
+    assert written['rows'][1]['history'][0]['epoch'] == 1
+    assert (tmp_path / 'trained/epoch_1.pth').is_file()
+    assert 'trained encoder' in capsys.readouterr().out
+
+
+def test_few_labels_from_scratch(tmp_path, monkeypatch):
+    words = (
+        CONFIG,
+        'none',
+        '--protocol',
+        ROOT / 'configs/benchmarks/semi_digits.py',
+        '--per-class',
+        2,
+        '--fraction',
+        0.1,
+    )
+    run(
+        'semi_supervised.py',
+        *words,
+        '--seeds',
+        3,
+        4,
+        '--out',
+        tmp_path,
+        *SHORT,
+        'train_cfg.max_epochs=1',
+        monkeypatch=monkeypatch,
+    )
+    (row,) = json.loads((tmp_path / 'semi_supervised.json').read_text())['rows']
+    assert row['name'] == 'untrained encoder'
+    assert {name: (score['images'], len(score['values'])) for name, score in row['scores'].items()} == {
+        '10 %': (40, 2),
+        '2 per class': (20, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (('configs/byol/cifar10.py',), 'another architecture'),
+        ((None, None, 'configs/sfrik/digits_L3.py'), 'expected a Classifier'),
+        ((None, 'nowhere.pth'), 'There is no checkpoint'),
+    ],
+)
+def test_one_line_instead_of_a_traceback(checkpoint, tmp_path, monkeypatch, capsys, change, message):
+    given = [CONFIG, checkpoint, ROOT / 'configs/benchmarks/linear_digits.py']
+    given = [ROOT / new if new else old for old, new in zip(given, (*change, None, None), strict=False)]
+    words = (*given[:2], '--protocol', given[2], '--out', tmp_path, '--cfg-options', 'log_level=ERROR')
+    with pytest.raises(SystemExit):
+        run('classify.py', *words, monkeypatch=monkeypatch)
+    assert message in ' '.join(capsys.readouterr().out.split())
