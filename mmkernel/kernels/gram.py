@@ -21,7 +21,7 @@ LAYOUTS = ('auto', 'rows', 'columns')
 TRANSPORTS = (None, 'bfloat16', 'float16')
 HALVES = (torch.bfloat16, torch.float16)
 
-_TRIANGLE = 128  # rows of a strip of X X' on a CPU: 56 % of the full product at N = 1024
+_LEAF = 128  # rows of X X' that are not halved any further on a CPU: 56 % of the full product at N = 1024
 _CACHED_ENTRIES = 2**16  # what an elementwise pass touches at a time on a CPU, so that it stays in cache
 
 
@@ -106,20 +106,25 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def symmetric_gram(x: Tensor) -> Tensor:
-    """X X' of (n, q) ``as_input`` rows: (n, n). Only strips right of the diagonal are multiplied, then mirrored."""
-    n = x.shape[0]
-    strip = _TRIANGLE if x.device.type == 'cpu' else 8 * _TRIANGLE
-    if n <= strip:
-        return multiply(x, x.T)
-    G = x.new_empty((n, n), dtype=torch.float32 if x.dtype in HALVES else x.dtype)
-    for i in range(0, n, strip):
-        e = min(i + strip, n)
-        if x.dtype in HALVES:
-            G[i:e, i:] = multiply(x[i:e], x[i:].T)
-        else:
-            torch.mm(x[i:e], x[i:].T, out=G[i:e, i:])
-        G[e:, i:e] = G[i:e, e:].T
+    """X X' of (n, q) ``as_input`` rows: (n, n). Squares right of the diagonal are multiplied, then mirrored."""
+    G = x.new_empty((len(x), len(x)), dtype=torch.float32 if x.dtype in HALVES else x.dtype)
+    _fill_symmetric(G, x, _LEAF if x.device.type == 'cpu' else 8 * _LEAF)
     return G
+
+
+def _fill_symmetric(G: Tensor, x: Tensor, leaf: int) -> None:
+    n = x.shape[0]
+    h = n if n <= leaf else (n // 2 + 63) // 64 * 64  # halves whose rows fill the tiles of a product
+    square = G[:h, h:] if h < n else G
+    left, right = x[:h], x[h:] if h < n else x
+    if x.dtype in HALVES:
+        square.copy_(multiply(left, right.T))
+    else:
+        torch.mm(left, right.T, out=square)
+    if h < n:
+        G[h:, :h] = square.T
+        _fill_symmetric(G[:h, :h], left, leaf)
+        _fill_symmetric(G[h:, h:], right, leaf)
 
 
 def row_chunks(x: Tensor) -> list[slice]:
