@@ -27,6 +27,8 @@ def resolve(name: str, args: argparse.Namespace, cfg: Config) -> tuple[dict[str,
     mode = 'L' if len(cfg.data_preprocessor.mean) == 1 else 'RGB'
     if name == 'config':
         return {}, 'top1'
+    if name == 'digits' and mode != 'L':
+        raise ValueError('--sets digits: they have one channel, the images of the config have three.')
     if name == 'digits':
         return {
             f'evaluation.{split}': dict(_delete_=True, type='Digits', split=split) for split in ('train', 'test')
