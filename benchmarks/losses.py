@@ -71,7 +71,7 @@ def legendre(L: int, q: int) -> tuple[Callable, Callable]:
     kernel = dict(type='LegendreKernel', weights=LEGENDRE[L])
     return (
         partial(reference.sfrik, weights=LEGENDRE[L], invariance=c),
-        lambda: KernelMMDHead(kernel, alignment_weight=c, reduction='element'),
+        partial(KernelMMDHead, kernel, alignment_weight=c, reduction='element'),
     )
 
 
@@ -79,7 +79,7 @@ def uniformity(q: int) -> tuple[Callable, Callable]:
     c, kernel = 0.366 * q, dict(type='RBFKernel', scale=2.5)
     return (
         partial(reference.alignment_uniformity, scale=2.5, invariance=c),
-        lambda: KernelMMDHead(kernel, alignment_weight=c, reduction='element', statistic='U', log=True),
+        partial(KernelMMDHead, kernel, alignment_weight=c, reduction='element', statistic='U', log=True),
     )
 
 
@@ -88,7 +88,7 @@ OBJECTIVES: dict[str, Callable[[int], tuple[Callable, Callable]]] = {
     'SFRIK L=2': partial(legendre, 2),
     'SFRIK L=3': partial(legendre, 3),
     'AUH': uniformity,
-    'NT-Xent': lambda q: (reference.nt_xent, lambda: InfoNCEHead(temperature=0.15)),
+    'NT-Xent': lambda q: (reference.nt_xent, partial(InfoNCEHead, temperature=0.15)),
     'VICReg': lambda q: (reference.vicreg, VarianceCovarianceHead),
     'Barlow Twins': lambda q: (reference.barlow_twins, CrossCorrelationHead),
 }
@@ -151,6 +151,8 @@ def case(
 ) -> Case:
     textbook, head = OBJECTIVES[objective](q)
     forms = {'textbook': plain(textbook, n, q), 'ours': ours(head, n, q)}
+    if torch.cuda.is_available():  # on a CPU half precision only rounds
+        forms['ours, bfloat16'] = ours(partial(head, precision='bfloat16'), n, q)
     forms |= peers(objective, n, q) if with_peers else {}
     skip = {}
     if objective in ('VICReg', 'Barlow Twins') and not torch.cuda.is_available():
