@@ -13,6 +13,7 @@ from typing import Any
 from common import arguments, compare, console, publish
 from door import run
 from mmengine.config import Config
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -66,6 +67,25 @@ def one_set(args: argparse.Namespace, metric: str, sources: list, *data: Tensor)
         return transfer(train_x, train_y, test_x, test_y, **common)
 
 
+def in_turn(args: argparse.Namespace, cfg: Config, rows: dict[str, dict], left_out: dict[str, str]) -> None:
+    """Fill ``rows`` {encoder: row with scores {set: ...}} set by set, and ``left_out`` {set: why}."""
+    for name in args.sets:
+        options, metric = resolve(name, args, cfg)
+        own = copy.copy(args)
+        own.cfg_options = {**(args.cfg_options or {}), **options}
+        part = load_config(args.config, own.cfg_options).evaluation
+        try:
+            sources = [DATASETS.build(part.train), DATASETS.build(part.test)]
+        except FileNotFoundError as error:
+            left_out[name] = str(error)
+            console.print(f'[yellow]{name} left out:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
+            continue
+        title = Path(name).stem
+        for row in compare(own, partial(one_set, args, metric, sources))[1]:
+            kept = rows.setdefault(row['name'], dict(row, scores={}))
+            kept['scores'][title] = row['scores'] | dict(train=len(sources[0]), test=len(sources[1]))
+
+
 def main() -> None:
     parser = arguments(
         'Linear transfer (Kornblith et al., CVPR 2019): L-BFGS, 45 penalties, refit on train + validation.'
@@ -84,24 +104,15 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     rows: dict[str, dict] = {}
     left_out: dict[str, str] = {}
-    for name in args.sets:
-        options, metric = resolve(name, args, cfg)
-        own = copy.copy(args)
-        own.cfg_options = {**(args.cfg_options or {}), **options}
-        part = load_config(args.config, own.cfg_options).evaluation
-        try:
-            sources = [DATASETS.build(part.train), DATASETS.build(part.test)]
-        except FileNotFoundError as error:
-            left_out[name] = str(error)
-            console.print(f'[yellow]{name} left out:[/] {error}', highlight=False, soft_wrap=True)
-            continue
-        title = Path(name).stem
-        for row in compare(own, partial(one_set, args, metric, sources))[1]:
-            kept = rows.setdefault(row['name'], dict(row, scores={}))
-            kept['scores'][title] = row['scores'] | dict(train=len(sources[0]), test=len(sources[1]))
+    try:
+        in_turn(args, cfg, rows, left_out)
+    finally:  # cut short after hours, it leaves what it has
+        if rows:
+            table = transfer_table(list(rows.values()))
+            settings = dict(left_out=left_out, size=args.size, penalties=list(args.penalties))
+            publish('transfer', args, cfg, list(rows.values()), table, **settings)
     if not rows:
         raise SystemExit(f'None of the sets is below {args.root}: nothing to do.')
-    publish('transfer', args, cfg, list(rows.values()), transfer_table(list(rows.values())), left_out=left_out)
 
 
 if __name__ == '__main__':
