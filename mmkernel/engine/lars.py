@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmkernel.registry import OPTIMIZERS
 
+# torch.optim.SGD(fused=True) on a CPU; older versions of torch take the foreach path
+_HAS_FUSED = torch._C._dispatch_has_kernel_for_dispatch_key('aten::_fused_sgd_', 'CPU')
 _CHUNK = 2**17  # entries whose update is held at a time: 512 KB stay in the cache
 
 
@@ -150,7 +152,7 @@ def _one_pass(p: Tensor, gradient: Tensor, momentum: Tensor) -> bool:
         x.device.type == 'cpu' and x.dtype == torch.float32 and x.layout == torch.strided
         for x in (p, gradient, momentum)
     )
-    dense = plain and 1 + sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) == p.numel()
+    dense = _HAS_FUSED and plain and 1 + sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) == p.numel()
     return dense and order(p) == order(gradient) == order(momentum)
 
 
