@@ -37,10 +37,10 @@ def table_rows(row: dict) -> list[list[str]]:
 
 
 def verdict(ratio: float | None, goal: float | None) -> str:
-    """'2.5 hit' or '2.5 miss'; '' without a goal; '2.5 ?' where one side was not measured."""
+    """'2.5 hit' or '2.5 miss', at the digits that are shown; '' without a goal; '2.5 ?' where one side was not measured."""
     if goal is None:
         return ''
-    return f'{goal:g} ?' if ratio is None else f'{goal:g} {"hit" if ratio >= goal else "miss"}'
+    return f'{goal:g} ?' if ratio is None else f'{goal:g} {"hit" if round(ratio, 2) >= goal else "miss"}'
 
 
 def seconds_text(seconds: float) -> str:
