@@ -79,7 +79,9 @@ def _key_map(name: str, item: Any, path: Path) -> KeyMap:
             re.compile(pattern)
         return KeyMap(name, _names(item['Inside']), rules)
     except (KeyError, TypeError, ValueError, re.error) as error:
-        raise MetafileError(f"{path}: '{name}' needs Inside: [keys] and Rules: [[pattern, replacement], ...]: {error!r}.") from error
+        raise MetafileError(
+            f"{path}: '{name}' needs Inside: [keys] and Rules: [[pattern, replacement], ...]: {error!r}."
+        ) from error
 
 
 def _names(inside: Sequence[str]) -> tuple[str, ...]:

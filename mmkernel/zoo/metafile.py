@@ -102,14 +102,18 @@ def _model(item: Any, collections: Mapping, where: str, built: bool = True) -> M
     if not re.fullmatch(r'[a-z][A-Za-z0-9_]*', str(item['Name'])):
         raise MetafileError(f"{where}: a name is snake case, letters, digits and '_', got {item['Name']!r}.")
     if item['In Collection'] not in collections:
-        raise MetafileError(f'{where}: In Collection is one of {", ".join(collections)}, got {item["In Collection"]!r}.')
+        raise MetafileError(
+            f'{where}: In Collection is one of {", ".join(collections)}, got {item["In Collection"]!r}.'
+        )
     if 'Config' in item and not built:
         raise MetafileError(f'{where}: what a config builds stands among the Models, not among the Other Weights.')
     for result in item.get('Results') or []:
         _keys(result, RESULT, RESULT, f'{where}: Results')  # a figure without its source is hearsay
     files = tuple(_file(file, f'{where}: Files[{i}]') for i, file in enumerate(item.get('Files') or []))
     if files and not all(item.get(key) for key in ('Source', 'License', 'Status')):
-        raise MetafileError(f"{where}: who publishes weights says so: Source, License ('not stated' counts) and Status.")
+        raise MetafileError(
+            f"{where}: who publishes weights says so: Source, License ('not stated' counts) and Status."
+        )
     first = files[0].urls[0] if files and files[0].urls else None
     if item.get('Weights') != first:
         raise MetafileError(f'{where}: Weights is the first URL of the first of the Files, {first!r}.')
@@ -153,7 +157,9 @@ def _common(item: Mapping, where: str) -> dict[str, Any]:
         check_url(url, where)
     for key, length in (('SHA256', 64), ('MD5', 32)):
         if item.get(key) is not None and not re.fullmatch(rf'[0-9a-f]{{8,{length}}}', str(item[key])):
-            raise MetafileError(f'{where}: {key} is null or its first 8 to {length} hex digits in quotes, got {item[key]!r}.')
+            raise MetafileError(
+                f'{where}: {key} is null or its first 8 to {length} hex digits in quotes, got {item[key]!r}.'
+            )
     size = item.get('Size')
     if size is not None and (type(size) is not int or size < 1):
         raise MetafileError(f'{where}: Size is a number of bytes or null, got {size!r}.')
@@ -164,7 +170,9 @@ def check_url(url: str, where: str) -> None:
     """MetafileError unless ``url`` is https (plain http on this machine only) or ``package:<path in the package>``."""
     parts = urlsplit(str(url))
     fine = parts.scheme == 'https' or (parts.scheme == 'http' and parts.hostname in LOCAL)
-    inside = parts.scheme == 'package' and '..' not in PurePosixPath(parts.path).parts and not parts.path.startswith('/')
+    inside = (
+        parts.scheme == 'package' and '..' not in PurePosixPath(parts.path).parts and not parts.path.startswith('/')
+    )
     if not (fine and parts.hostname) and not inside:
         raise MetafileError(f'{where}: expected an https URL (or package:<file in the package>), got {url!r}.')
 

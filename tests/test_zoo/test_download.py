@@ -1,0 +1,323 @@
+"""Downloads against a server that drops, truncates, corrupts, redirects, stalls, and answers 404, 429 and web pages."""
+
+import errno
+import hashlib
+import io
+import multiprocessing
+import os
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mmkernel.zoo import disk, transfer
+from mmkernel.zoo.cache import clean, verify
+from mmkernel.zoo.download import download
+from mmkernel.zoo.errors import DiskFullError, DownloadError
+from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
+from mmkernel.zoo.pins import HashMismatchError
+from mmkernel.zoo.places import weights_folder
+from mmkernel.zoo.transfer import Patience
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fault_server import BODY, fault_server  # noqa: E402
+
+SHA = hashlib.sha256(BODY).hexdigest()
+QUICK = Patience(attempts=3, pause=0.01, stall=0.4, longest=5)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMKERNEL_HOME', str(tmp_path / 'home'))
+    monkeypatch.delenv('MMKERNEL_OFFLINE', raising=False)
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / 'home'
+
+
+@pytest.fixture
+def server():
+    with fault_server() as found:
+        yield found
+
+
+def row(*urls, **known):
+    file = WeightsFile('net.pth', urls, **known)
+    return ModelInfo('some_model', 'Some', None, files=(file,), note='x')
+
+
+def fetch(*urls, **known):
+    return download(row(*urls, **known), patience=QUICK)
+
+
+@pytest.mark.parametrize('plan', [
+    ['fine'], ['drop:100000', 'fine'], ['drop:100000', 'drop:90000', 'drop:80000', 'drop:70000', 'fine'],
+    ['drop:0', 'fine'], ['no_ranges'], ['no_length'], ['no_length:0', 'fine'], ['drop:100000', 'no_ranges'],
+    ['status:503', 'fine'], ['status:429/0', 'fine'], ['status:500', 'status:502', 'fine'], ['stall:1', 'fine'],
+])  # fmt: skip
+def test_what_passes_is_outlived(cache, server, plan):
+    url, faults = server
+    faults.plan['/a'] = plan
+    path = fetch(f'{url}/a', sha256=SHA)
+    assert path == weights_folder() / 'some_model/net.pth'
+    assert path.read_bytes() == BODY
+    assert len(faults.seen) == len(plan)
+    assert sorted(p.name for p in path.parent.iterdir() if p.name[0] != '.') == ['net.pth']
+
+
+def test_a_broken_download_goes_on_where_it_stopped(cache, server):
+    url, faults = server
+    faults.plan['/a'] = ['drop:200000', 'drop:0', 'drop:0', 'drop:0']
+    with pytest.raises(DownloadError, match='broke off after 200000 of 524288 bytes'):
+        fetch(f'{url}/a')
+    faults.plan['/a'] = ['fine']
+    assert fetch(f'{url}/a').read_bytes() == BODY  # another process, another day
+    assert faults.seen[-1] == ('/a', 'bytes=200000-')
+
+
+def test_a_file_that_changed_at_its_source_is_not_glued_together(cache, server):
+    url, faults = server
+    faults.plan['/a'] = ['drop:200000', 'fine']
+    faults.tags['/a'] = '"old"'
+    other = BODY[::-1]
+
+    original = transfer.time.sleep
+
+    def meanwhile(seconds):  # the file is replaced during the pause
+        faults.bodies['/a'], faults.tags['/a'] = other, '"new"'
+        original(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer.time, 'sleep', meanwhile)
+        assert fetch(f'{url}/a').read_bytes() == other
+
+
+def test_slower_than_a_modem_is_standing_still(cache, server):
+    url, faults = server
+    faults.plan['/a'] = ['drip:40']
+    with pytest.raises(DownloadError, match='less than 1024 bytes a second'):
+        download(row(f'{url}/a'), patience=Patience(attempts=1, pause=0, stall=0.3))
+
+
+def test_the_next_mirror_serves(cache, server):
+    url, faults = server
+    plans = dict(gone=['status:404'], page=['page'], bad=['corrupt'], shut=['status:403'], busy=['status:429/999'])
+    faults.plan = {f'/{name}': plan for name, plan in plans.items()}
+    path = fetch(*(f'{url}/{name}' for name in plans), f'{url}/good', sha256=SHA[:8])
+    assert path.read_bytes() == BODY
+    assert [seen for seen, _ in faults.seen] == [*faults.plan, '/good']  # none of them was asked twice
+
+
+def test_when_no_mirror_serves_a_person_can(cache, server):
+    url, faults = server
+    faults.plan = {'/gone': ['status:404'], '/page': ['page']}
+    with pytest.raises(DownloadError) as error:
+        fetch(f'{url}/gone', f'{url}/page')
+    text = str(error.value)
+    assert 'HTTP 404' in text
+    assert 'a web page came in place of weights' in text
+    assert f'Download {url}/gone by hand and put the file at {weights_folder() / "some_model/net.pth"}' in text
+
+
+def test_redirects_to_plain_http_elsewhere_are_refused(cache, server):
+    url, faults = server
+    faults.plan = {'/a': [f'to:{url}/b'], '/c': ['to:http://example.invalid/x'], '/d': ['to:file:///etc/passwd']}
+    assert fetch(f'{url}/a', sha256=SHA).read_bytes() == BODY
+    clean()
+    with pytest.raises(DownloadError, match='expected an https URL'):
+        fetch(f'{url}/c')
+    with pytest.raises(DownloadError):
+        fetch(f'{url}/d')
+
+
+def test_no_network(cache, server):
+    url, _ = server
+    with pytest.raises(DownloadError, match=r'no connection: .*3 attempts without progress.*by hand'):
+        fetch('http://127.0.0.1:9/a')
+
+
+def test_proxies_are_respected(cache, server, monkeypatch):
+    url, faults = server
+    monkeypatch.setenv('http_proxy', url)
+    monkeypatch.setenv('no_proxy', '')
+    fetch('http://localhost:1/through', sha256=SHA)
+    assert faults.seen == [('http://localhost:1/through', None)]
+
+
+def test_wrong_bytes_are_kept_aside_and_never_used(cache, server):
+    url, faults = server
+    faults.plan['/a'] = ['corrupt']
+    for known in (dict(sha256=SHA), dict(sha256=SHA[:8]), dict(md5=hashlib.md5(BODY).hexdigest()[:8])):
+        with pytest.raises(HashMismatchError, match=r'is published.*set aside as .*rejected-'):
+            fetch(f'{url}/a', **known)
+    folder = weights_folder() / 'some_model'
+    assert not (folder / 'net.pth').exists()
+    assert len(list(folder.glob('net.pth.rejected-*'))) == 1
+    with pytest.raises(HashMismatchError, match='has 524288 bytes; 7 are published'):
+        fetch(f'{url}/b', size=7)
+
+
+def test_pinned_on_first_use(cache, server, capfd):
+    url, faults = server
+    fetch(f'{url}/a')
+    assert 'pinned on first use' in capfd.readouterr().err
+    assert [(v.fine, v.name) for v in verify(['sfrik_r50_L3_q32768_200e'])] == []
+    clean_folder()
+    faults.bodies['/a'] = BODY[::-1]
+    with pytest.raises(HashMismatchError, match='none is published'):
+        fetch(f'{url}/a')
+
+
+def clean_folder():
+    shutil.rmtree(weights_folder())
+
+
+def test_what_is_there_is_used_and_what_was_put_there_by_hand_is_checked(cache, server, monkeypatch):
+    url, faults = server
+    path = weights_folder() / 'some_model/net.pth'
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    monkeypatch.setenv('MMKERNEL_OFFLINE', '1')
+    assert fetch(f'{url}/a', sha256=SHA) == path
+    path.write_bytes(b'something else')
+    with pytest.raises(HashMismatchError, match='set aside'):
+        fetch(f'{url}/a', sha256=SHA)
+    with pytest.raises(DownloadError, match=r'MMKERNEL_OFFLINE forbids.* by hand'):
+        fetch(f'{url}/a', sha256=SHA)
+    monkeypatch.delenv('MMKERNEL_OFFLINE')
+    path.write_bytes(b'something else')
+    assert fetch(f'{url}/a', sha256=SHA).read_bytes() == BODY  # fetched anew
+    assert len(faults.seen) == 1
+
+
+def test_a_full_disk(cache, server, monkeypatch):
+    url, faults = server
+    usage = shutil.disk_usage(cache.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.shutil, 'disk_usage', lambda path: usage._replace(free=1000))
+        with pytest.raises(DiskFullError, match=r'0\.5 MB more are needed, 0\.0 MB are free.*MMKERNEL_HOME'):
+            fetch(f'{url}/a')
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(DiskFullError, match='is full'):
+        disk.write(Full(), b'x', cache / 'y')
+
+
+def archive(**members):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode='w:gz') as tar:
+        for name, data in members.items():
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = 0 if info is data else len(data)
+            tar.addfile(info, None if info is data else io.BytesIO(data))
+    return out.getvalue()
+
+
+def packed(url, faults, data, **known):
+    cuts = [data[: len(data) // 3], data[len(data) // 3 : len(data) // 2], data[len(data) // 2 :]]
+    faults.bodies = {f'/p{i}': cut for i, cut in enumerate(cuts)}
+    parts = tuple(Part(f'p{i}', (f'{url}/p{i}',)) for i in range(3))
+    file = WeightsFile('all.tar.gz', parts=parts, unpack='tar.gz', holds='model', **known)
+    return ModelInfo('some_model', 'Some', None, files=(file,), note='x')
+
+
+def test_parts_are_joined_and_unpacked(cache, server):
+    url, faults = server
+    data = archive(**{'run/last.pth': BODY, 'run/log.txt': b'words'})
+    faults.plan['/p1'] = ['drop:100', 'fine']
+    info = packed(url, faults, data, sha256=hashlib.sha256(data).hexdigest())
+    path = download(info, 'model', QUICK)
+    assert path.name == 'all.pth'
+    assert path.read_bytes() == BODY
+    assert [p.name for p in path.parent.iterdir() if p.name[0] != '.'] == ['all.pth']
+
+
+def test_parts_of_a_plain_file_are_joined(cache, server):
+    url, faults = server
+    faults.bodies = {'/x': BODY[:1000], '/y': BODY[1000:]}
+    parts = (Part('x', (f'{url}/x',)), Part('y', (f'{url}/y',)))
+    file = WeightsFile('net.pth', parts=parts, sha256=SHA)
+    info = ModelInfo('some_model', 'Some', None, files=(file,), note='x')
+    assert download(info, patience=QUICK).read_bytes() == BODY
+    wrong = ModelInfo('other', 'Some', None, files=(WeightsFile('net.pth', parts=parts[::-1], sha256=SHA),), note='x')
+    with pytest.raises(HashMismatchError, match='join them in this order'):
+        download(wrong, patience=QUICK)
+
+
+def link(name, target):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
+@pytest.mark.parametrize('members, said', [
+    ({'../evil.pth': b'x'}, "outside its folder, '../evil.pth'"),
+    ({'/tmp/evil.pth': b'x'}, 'outside its folder'),
+    ({'a/../../evil.pth': b'x'}, 'outside its folder'),
+    ({'C:\\evil.pth': b'x'}, 'outside its folder'),
+    ({'l': link('l', '/etc/passwd'), 'a.pth': b'x'}, 'a link or a device'),
+    ({'a.pth': b'x', 'b.pth': b'y'}, 'several files of weights'),
+    ({'readme.txt': b'x'}, 'holds no file that ends in'),
+])  # fmt: skip
+def test_archives_that_want_more_than_to_be_unpacked(cache, server, members, said):
+    url, faults = server
+    with pytest.raises(DownloadError, match=said):
+        download(packed(url, faults, archive(**members)), 'model', QUICK)
+    assert not list(cache.parent.rglob('evil*'))
+    assert {p.suffix[:9] for p in (weights_folder() / 'some_model').glob('[!.]*')} == {'.rejected'}
+
+
+def test_a_damaged_archive(cache, server):
+    url, faults = server
+    with pytest.raises(DownloadError, match=r'is no whole \.tar\.gz'):
+        download(packed(url, faults, archive(**{'a.pth': BODY})[:-40]), 'model', QUICK)
+
+
+def _rank(url, start, queue):
+    start.wait()
+    queue.put(fetch(f'{url}/a', sha256=SHA).stat().st_size)
+
+
+def test_eight_ranks_download_once(cache, server):
+    url, faults = server
+    faults.plan['/a'] = ['drop:300000', 'fine']
+    context = multiprocessing.get_context('fork')
+    start, queue = context.Event(), context.Queue()
+    ranks = [context.Process(target=_rank, args=(url, start, queue)) for _ in range(8)]
+    for rank in ranks:
+        rank.start()
+    start.set()
+    assert [queue.get(timeout=20) for _ in ranks] == [len(BODY)] * 8
+    for rank in ranks:
+        rank.join()
+    assert len(faults.seen) == 2  # the dropped one and its continuation
+
+
+def test_files_of_the_package(cache):
+    inside = WeightsFile('x.pth', ('package:zoo/__init__.py',))
+    assert download(ModelInfo('m', 'S', None, files=(inside,))).name == '__init__.py'
+    missing = WeightsFile('x.pth', ('package:weights/none.safetensors',))
+    with pytest.raises(DownloadError, match='install mmkernel again'):
+        download(ModelInfo('m', 'S', None, files=(missing,)))
+
+
+def test_a_row_without_such_a_file():
+    with pytest.raises(ValueError, match="no file that holds 'model'; there is: backbone"):
+        download(row('https://example.invalid/x'), 'model')
+
+
+def test_leftovers_are_cleaned_and_pins_stay(cache, server):
+    url, _ = server
+    path = fetch(f'{url}/a')
+    (path.parent / 'net.pth.partial').write_bytes(b'123')
+    assert clean(leftovers=True) == (3, [path.parent / 'net.pth.partial'])
+    size, removed = clean()
+    assert removed == [path.parent]
+    assert size >= len(BODY)
+    assert os.listdir(weights_folder()) == []
+    assert (cache / 'pins.json').is_file()
