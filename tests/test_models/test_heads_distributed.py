@@ -116,7 +116,7 @@ def on_rank(rank: int, world_size: int) -> list[dict[str, torch.Tensor]]:
 def test_union_batch(world_size):
     toys = [Toy(head) for head in HEADS]
     expected = [outcome(toy, toy) for toy in toys]
-    for rank_outcome in run_processes(on_rank, world_size):
+    for rank_outcome in run_processes(on_rank, world_size, timeout=400):
         for head, ours, union in zip(HEADS, rank_outcome, expected, strict=True):
             assert ours.keys() == union.keys()
             # gradients on one scale: that of a bias vanishes, up to rounding, for a loss of differences
