@@ -15,7 +15,17 @@ ALLOWED = {
     'evaluation': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets'},
     'visualization': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation'},
     'zoo': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation'},
-    'engine': {'models', 'kernels', 'losses', 'distributed', 'registry', 'datasets', 'evaluation', 'visualization'},
+    'engine': {
+        'models',
+        'kernels',
+        'losses',
+        'distributed',
+        'registry',
+        'datasets',
+        'evaluation',
+        'visualization',
+        'zoo',
+    },
     'cli': {
         'models',
         'kernels',

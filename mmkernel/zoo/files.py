@@ -1,0 +1,71 @@
+"""Files of weights that cannot run code and cannot be half written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+
+class CheckpointError(RuntimeError):
+    """A file that is no checkpoint, is damaged, or belongs to another architecture."""
+
+
+def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
+    """Write to a temporary file of the same folder, sync, rename, sync the folder: ``path`` is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob('.*.pth.tmp'):  # of runs that were killed while they wrote
+        stale.unlink(missing_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == 'posix':
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
+    """The checkpoint in ``path`` on the CPU, read with ``weights_only=True``; CheckpointError if it is not readable."""
+    path = Path(path)
+    if not path.is_file():
+        there = ', '.join(sorted(p.name for p in path.parent.glob('*.pth'))[:8]) if path.parent.is_dir() else ''
+        raise FileNotFoundError(f"There is no checkpoint '{path}'. The folder holds: {there or 'no .pth file'}.")
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint of plain tensors and values, or is damaged: {str(error).splitlines()[0]} "
+            'Files of other programs that pickle classes are not loaded, because loading one can run code.'
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        size = path.stat().st_size
+        raise CheckpointError(f"'{path}' ({size} bytes) is damaged or not a checkpoint: {error}") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
+    return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict:
+    """``dict(state_dict=tensors, meta=texts)``: the header's metadata are texts, by the format."""
+    try:
+        with safe_open(path, framework='pt') as file:
+            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"'{path}' ({path.stat().st_size} bytes) is no whole safetensors file: {error}"
+        ) from error
