@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -57,3 +58,17 @@ def test_readme_snippet_runs(repository):
     )
     printed = run([sys.executable, '-c', snippet[1]], repository)
     assert 'positive definite' in printed
+
+
+@pytest.mark.parametrize('page, word', [('diagnosis', 'collapsed'), ('kernel_lab', 'LegendreKernel(weights=')])
+def test_snippets_of_a_page(repository, page, word):
+    text = (repository / f'docs/{page}.md').read_text()
+    (snippet,) = re.findall(r'```python\n(.*?)```', text, re.S)
+    assert word in run([sys.executable, '-c', snippet], repository)
+
+
+def test_commands_of_the_kernel_lab(repository, tmp_path):
+    commands = re.findall(r'^mmkernel (kernel .*)$', (repository / 'docs/kernel_lab.md').read_text(), re.M)
+    assert len(commands) == 3
+    for command in commands:
+        run([sys.executable, '-m', 'mmkernel.cli', *shlex.split(command)], tmp_path)

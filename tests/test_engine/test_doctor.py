@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkernel.engine.doctor import DoctorHook
+from mmkernel.engine import DoctorHook, load_config, train
 from mmkernel.registry import HOOKS
 
 
@@ -103,3 +103,27 @@ def test_views_of_unlike_sizes():
 def test_bad_settings(settings):
     with pytest.raises(ValueError, match='DoctorHook got'):
         DoctorHook(**settings)
+
+
+@pytest.mark.parametrize('doctor', [dict(type='DoctorHook', interval=1, begin=0.0, images=32)])
+def test_it_changes_no_weight(repository, tmp_path, doctor):
+    options = {
+        'model.backbone.channels': (4, 4, 4, 4),
+        'model.neck.dims': (8, 8),
+        'train_dataloader.batch_size': 32,
+        'train_dataloader.num_batch_per_epoch': 2,
+        'train_cfg.max_epochs': 2,
+        'param_scheduler.warmup_epochs': 0,
+        'log_level': 'ERROR',
+    }
+    states = []
+    for name in ('with', 'without'):
+        cfg = load_config(repository / 'configs/sfrik/digits_L3.py', options)
+        del cfg.default_hooks['doctor']
+        if name == 'with':
+            cfg.default_hooks['doctor'] = doctor
+        cfg.work_dir = str(tmp_path / name)
+        done = train(cfg)
+        states.append(done.model.state_dict())
+        assert any(isinstance(hook, DoctorHook) and hook.state for hook in done.hooks) == (name == 'with')
+    assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states), strict=True))
