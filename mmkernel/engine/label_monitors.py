@@ -91,14 +91,15 @@ class KNNMonitorHook(_LabelMonitor):
 class OnlineProbeHook(_LabelMonitor):
     """A softmax regression on the backbone's features of the training batches, detached: probe/top1, probe/top5.
 
-    One SGD step per batch on the first view, features standardised by running statistics, weights from zero; all ranks
-    take the same step on the rows of all. Scored on evaluation.test after every ``interval`` epochs. It sees augmented
-    images of a moving encoder, so its accuracy is not that of ``tools/benchmarks/linear.py``; published tables that print
-    an online probe are told apart by this. Its state travels in the checkpoint; the encoder never learns of it.
+    One SGD step per batch on the first view, weights from zero; all ranks take the same step on the rows of all. Features
+    are standardised by running statistics and divided by the square root of their number, so that one ``lr`` fits any
+    width. Scored on evaluation.test after every ``interval`` epochs. It sees augmented images of a moving encoder, so its
+    accuracy is not that of ``tools/benchmarks/linear.py``, though some published tables print it. Its state travels in the
+    checkpoint; the encoder never learns of it.
     """
 
     def __init__(
-        self, interval: int = 1, lr: float = 0.1, momentum: float = 0.9, max_images: int | None = 10_000
+        self, interval: int = 1, lr: float = 1.0, momentum: float = 0.9, max_images: int | None = 10_000
     ) -> None:
         super().__init__(interval, max_images)
         self.lr, self.momentum = lr, momentum
@@ -118,7 +119,7 @@ class OnlineProbeHook(_LabelMonitor):
         nn.init.zeros_(layers[1].bias)
         self.probe = nn.Sequential(*layers).to(next(model.backbone.parameters()).device)
         self.optimizer = torch.optim.SGD(self.probe.parameters(), self.lr, self.momentum)
-        if self.saved is not None:
+        if self.saved is not None and self.saved['probe']['1.weight'].shape == (classes, width):
             self.probe.load_state_dict(self.saved['probe'])
             self.optimizer.load_state_dict(self.saved['optimizer'])
         self.handle = model.backbone.register_forward_hook(self._look)
@@ -127,6 +128,10 @@ class OnlineProbeHook(_LabelMonitor):
         """The first pass of a batch begins with the first view, however views are batched."""
         if self.seen is None and module.training:
             self.seen = output.detach()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        standardise, linear = self.probe
+        return linear(standardise(x) / x.shape[1] ** 0.5)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self.seen = None
@@ -137,8 +142,10 @@ class OnlineProbeHook(_LabelMonitor):
         batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
         labels = torch.as_tensor(batch['label']).to(self.seen.device)
         x, y = gather_rows(self.seen[: len(labels)].float()), gather_rows(labels)
+        if not (y >= 0).any():
+            return
         self.probe.train()
-        loss = F.cross_entropy(self.probe(x), y, ignore_index=-1)
+        loss = F.cross_entropy(self._logits(x), y, ignore_index=-1)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -148,7 +155,8 @@ class OnlineProbeHook(_LabelMonitor):
             return
         with same_random_state(), torch.no_grad():
             x, y = self.features(runner, 'test')
-            logits = self.probe.eval()(x.to(self.probe[1].weight.device)).cpu()
+            self.probe.eval()
+            logits = self._logits(x.to(self.probe[1].weight.device)).cpu()
         hit = logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]
         top1, top5 = 100 * float(hit[:, 0].double().mean()), 100 * float(hit.any(1).double().mean())
         text = f'Online probe after epoch {runner.epoch + 1}: {top1:.1f} % of {len(y)} images.'
