@@ -37,6 +37,13 @@ def test_linear_protocol_beside_the_untrained_encoder(checkpoint, tmp_path, monk
     assert written['rows'][1]['history'][0]['epoch'] == 1
     assert (tmp_path / 'trained/epoch_1.pth').is_file()
     assert 'trained encoder' in capsys.readouterr().out
+    words = (CONFIG, tmp_path / 'trained/epoch_1.pth', *words[2:4], '--test-only')
+    run('classify.py', *words, monkeypatch=monkeypatch)
+    last = written['rows'][1]['scores']['last epoch']
+    assert f'{last["top1"]:.1f}/{last["top5"]:.1f}' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run('classify.py', CONFIG, checkpoint, *words[2:], monkeypatch=monkeypatch)
+    assert 'head that was never trained' in ' '.join(capsys.readouterr().err.split())
 
 
 def test_few_labels_from_scratch(tmp_path, monkeypatch):
@@ -84,4 +91,4 @@ def test_one_line_instead_of_a_traceback(checkpoint, tmp_path, monkeypatch, caps
     words = (*given[:2], '--protocol', given[2], '--out', tmp_path, '--cfg-options', 'log_level=ERROR')
     with pytest.raises(SystemExit):
         run('classify.py', *words, monkeypatch=monkeypatch)
-    assert message in ' '.join(capsys.readouterr().out.split())
+    assert message in ' '.join(capsys.readouterr().err.split())

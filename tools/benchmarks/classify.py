@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from door import run
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.console import Console
-from rich.markup import escape
 
-from mmkernel.engine import CheckpointError, ConfigError, OptionsAction, load_config
+from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.launch import leave_processes
-from mmkernel.evaluation import fine_tune, probe_table, report, save_report, with_encoder
+from mmkernel.evaluation import accuracy, fine_tune, probe_table, report, save_report, with_encoder
+from mmkernel.models import build_model
 
 console = Console()
 
@@ -56,9 +57,29 @@ def encoders(args: argparse.Namespace) -> dict[str, str | None]:
     return {**({'untrained encoder': None} if args.untrained or not trained else {}), **trained}
 
 
+def test(cfg: Config, checkpoint: str) -> None:
+    """Accuracy of a classifier that this script has trained; an encoder without a trained head is refused."""
+    state = weights_of(read_checkpoint(checkpoint))
+    if 'head.weight' not in state or 'steps' not in state:
+        raise CheckpointError(
+            f"'{checkpoint}' holds no classifier: a head that was never trained would score chance. Drop --test-only to "
+            'train one on it, or name epoch_N.pth of a folder of work_dirs/benchmarks.'
+        )
+    model = build_model(cfg)
+    load_weights(model, state, source=checkpoint)
+    found = accuracy(model.to('cuda' if torch.cuda.is_available() else 'cpu'), cfg.evaluation)
+    row = dict(name='classifier', width=model.head.in_features, scores=dict(test=found))
+    console.print(probe_table([row], f'{Path(checkpoint).name}: top-1/top-5 in percent'))
+
+
 def main() -> None:
-    args = arguments().parse_args()
+    parser = arguments()
+    parser.add_argument('--test-only', action='store_true', help='CHECKPOINT is a classifier: measure it once more')
+    args = parser.parse_args()
     cfg, folder = protocol(args)
+    if args.test_only:
+        test(cfg, args.checkpoint)
+        return
     rows: list[dict[str, Any]] = []
     for name, checkpoint in encoders(args).items():
         cfg.work_dir = str(folder / name.split()[0])
@@ -74,8 +95,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ConfigError, CheckpointError, FileNotFoundError, ValueError) as error:
-        console.print(f'[red]{type(error).__name__}:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
-        sys.exit(1)
+    run(main)

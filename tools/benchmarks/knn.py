@@ -6,6 +6,7 @@ python tools/benchmarks/knn.py configs/sfrik/digits_L3.py work_dirs/sfrik/digits
 from functools import partial
 
 from common import arguments, compare, publish
+from door import run
 
 from mmkernel.evaluation import knn_table, weighted_knn
 
@@ -22,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

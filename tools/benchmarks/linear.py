@@ -6,6 +6,7 @@ python tools/benchmarks/linear.py configs/sfrik/digits_L3.py work_dirs/sfrik/dig
 import argparse
 
 from common import arguments, compare, console, publish
+from door import run
 from torch import Tensor
 
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, probe_table
@@ -55,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

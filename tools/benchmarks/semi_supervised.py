@@ -10,14 +10,11 @@ Without --fraction, --per-class and --names the protocol's own training set is t
 
 from __future__ import annotations
 
-import sys
-
 from classify import arguments, console, encoders, protocol
+from door import run
 from mmengine.dist import is_main_process
-from rich.markup import escape
 from rich.progress import Progress
 
-from mmkernel.engine import CheckpointError, ConfigError
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import amount_table, report, save_report, semi_supervised
 
@@ -53,8 +50,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ConfigError, CheckpointError, FileNotFoundError, ValueError) as error:
-        console.print(f'[red]{type(error).__name__}:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
-        sys.exit(1)
+    run(main)
