@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 from mmkernel.evaluation.inputs import as_features
 from mmkernel.evaluation.monitoring import YARDSTICK
 from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
-from mmkernel.kernels import Kernel, LegendreKernel, kernel_energy, mmd2_to_uniform, num_harmonics
-from mmkernel.kernels.uniformity import null_band
-from mmkernel.losses.alignment import alignment, uniformity
+from mmkernel.kernels import Kernel, legendre_polynomials, null_band, num_harmonics
+from mmkernel.losses.alignment import alignment
 
 DEGREES = (1, 2, 3, 4)
+BLOCK = 1024  # rows of the Gram matrix at a time
 RIVALS = 256  # images among which a view must find its fellow
 
 
@@ -50,7 +51,8 @@ def cloud_statistics(
 ) -> CloudStatistics:
     """Statistics of (N, q) raw embeddings; ``views``: those of two augmentations of M images, (M, q) each.
 
-    Takes O(N^2 (q + L)); a few thousand points say enough. ValueError: NaN rows, fewer than 2 images, unequal shapes.
+    Takes O(N^2 q); a few thousand points say enough. Of the rows at hand: no other process takes part.
+    ValueError: NaN rows, fewer than 2 images, unequal shapes.
     """
     z = as_features(z, 'embeddings').double()
     if len(z) < 2:
@@ -59,8 +61,8 @@ def cloud_statistics(
     u = F.normalize(z, dim=1)
     values = covariance_spectrum(z)
     share = values / values.sum().clamp_min(1e-300)
-    one_hot = [LegendreKernel((*(0.0,) * (l - 1), 1.0)) for l in DEGREES]
-    band = null_band(kernel, q, N, 'U')
+    *moments, repulsion, energy = _pair_means(u, kernel)
+    constant = float(kernel.coefficients(q, 0)[0])
     pair = {} if views is None else _pair_statistics(*views)
     return CloudStatistics(
         images=N,
@@ -70,14 +72,32 @@ def cloud_statistics(
         rank=effective_rank(values),
         dimensions=int((share.cumsum(0) < 0.99).sum()) + 1,
         largest=float(share[0]),
-        uniformity=float(uniformity(u)),
-        moments=tuple(float(kernel_energy(z, P, 'U')) for P in one_hot),
+        uniformity=math.log(max(repulsion, 1e-300)),
+        moments=tuple(moments),
         moments_sd=tuple((2 / (N * (N - 1) * num_harmonics(q, l))) ** 0.5 for l in DEGREES),
-        mmd2=float(mmd2_to_uniform(z, kernel, 'U')),
-        mmd2_sd=band.sd,
-        mmd2_point=kernel.value_at_one(q) - float(kernel.coefficients(q, 0)[0]),
+        mmd2=energy - constant,
+        mmd2_sd=null_band(kernel, q, N, 'U').sd,
+        mmd2_point=kernel.value_at_one(q) - constant,
         **pair,
     )
+
+
+def _pair_means(u: Tensor, kernel: Kernel) -> list[float]:
+    """Means over pairs i != j of P_l(t) for l in DEGREES, of exp(-2 ||u_i - u_j||^2) and of phi(t).
+
+    Of the rows at hand, a block at a time: one process may look at its own cloud while others do something else, which
+    ``kernel_energy`` does not allow.
+    """
+    N, q = u.shape
+    sums = torch.zeros(len(DEGREES) + 2, dtype=torch.float64)
+    for start in range(0, N, BLOCK):
+        t = (u[start : start + BLOCK] @ u.T).clamp_(-1, 1)
+        t.diagonal(start).zero_()  # phi may be infinite at 1
+        tables = [*legendre_polynomials(max(DEGREES), q, t)[1:], (4 * (t - 1)).exp(), kernel.phi(t, q)]
+        for table in tables:
+            table.diagonal(start).zero_()
+        sums += torch.stack([table.sum() for table in tables])
+    return (sums / (N * (N - 1))).tolist()
 
 
 def _pair_statistics(first: Tensor, second: Tensor) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmkernel.evaluation import covariance_spectrum, effective_rank
 from mmkernel.evaluation.cloud import DEGREES, cloud_statistics
 from mmkernel.kernels import LegendreKernel, RBFKernel, kernel_energy, legendre_polynomial
+from mmkernel.losses.alignment import uniformity
 
 
 def cloud(n=200, q=16, seed=0):
@@ -55,6 +56,22 @@ def test_a_point_and_a_line():
     assert line.rank < 1.01
     assert line.dimensions == 1
     assert line.moments[1] == pytest.approx(1)
+
+
+def test_blocks_of_rows(monkeypatch):
+    z = cloud(50, 6)
+    whole = cloud_statistics(z)
+    monkeypatch.setattr('mmkernel.evaluation.cloud.BLOCK', 16)
+    assert cloud_statistics(z).moments == pytest.approx(whole.moments)
+    assert whole.uniformity == pytest.approx(float(uniformity(z, normalize=True)))
+
+
+def test_one_process_may_look_alone(monkeypatch):
+    """A hook of process 0 must not wait for the others, who do not come."""
+    monkeypatch.setattr('mmkernel.distributed.world_size', lambda: 2)
+    monkeypatch.setattr('torch.distributed.is_initialized', lambda: True)
+    z = cloud(30)
+    assert cloud_statistics(z, views=(z, z)).retrieval == 1
 
 
 def test_views():
