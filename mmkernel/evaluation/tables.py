@@ -14,11 +14,12 @@ def svm_table(rows: list[dict], title: str = 'VOC07 SVM: average precision in pe
     """:func:`voc_svm`: the mean (mAP: all points; mAP-11: 11 points), and each class where there are at most ``widest``."""
     classes = list(rows[0]['scores']['ap'])
     shown = classes if len(classes) <= widest else []
-    table = _table(title, ['mAP', 'mAP-11', *shown])
+    table = _table(title, ['mAP', 'mAP-11', *shown], width=not shown)
     for row in rows:
         scores = row['scores']
         values = [scores['mAP'], scores['mAP_11'], *[scores['ap'][name] for name in shown]]
-        table.add_row(row['name'], str(row['width']), *[f'{value:.1f}' for value in values])
+        width = [] if shown else [str(row['width'])]
+        table.add_row(row['name'], *width, *[f'{value:.1f}' for value in values])
     return table
 
 
