@@ -22,6 +22,7 @@ lr_scaling = None
 param_scheduler = dict(type='CosineAnnealingLR')
 default_hooks = dict(
     monitor=None,  # there is no embedding to watch
+    doctor=None,
     accuracy=dict(type='AccuracyHook', interval=1),
     checkpoint=dict(interval=10, max_keep=1),
 )

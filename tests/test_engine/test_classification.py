@@ -1,0 +1,65 @@
+"""Accuracy after each epoch, on one process as on several, and weights for a backbone."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmkernel.datasets import Digits
+from mmkernel.engine import AccuracyHook, load_config, train, write_checkpoint
+from mmkernel.evaluation import accuracy, fine_tuning
+from mmkernel.models import build_model
+
+PART = dict(test=dict(type='Digits', split='test', size=16), transform=None, batch_size=100, num_workers=0)
+
+
+def classifier():
+    """Trained in no other sense than that its counter says so."""
+    torch.manual_seed(0)
+    backbone = dict(type='TIMMBackbone', model_name='resnet10t', in_channels=1)
+    cfg = dict(model=dict(type='Classifier', backbone=backbone, num_classes=10, head_std=1.0))
+    model = build_model(cfg)
+    model.commit()
+    return model
+
+
+def test_accuracy_is_that_of_all_images_whatever_the_processes():
+    model = classifier()
+    expected = accuracy(model, PART)
+    source = Digits('test')
+    images = torch.stack([torch.from_numpy(source.image(i)).permute(2, 0, 1) for i in range(360)])
+    right = model.extract(images, stage='head').argmax(1) == torch.as_tensor(source.labels)
+    assert expected['top1'] == pytest.approx(100 * right.float().mean().item())
+    of_class = [right[torch.as_tensor(source.labels) == k].float().mean().item() for k in range(10)]
+    assert expected['mean_per_class'] == pytest.approx(100 * sum(of_class) / 10)
+
+
+def test_what_the_ranks_sum_up_is_what_one_process_does(monkeypatch):
+    """Every image on exactly one of three ranks; the collective itself is mmengine's."""
+    model, sums = classifier(), {}
+    for rank, world_size in [(0, 1), (0, 3), (1, 3), (2, 3)]:
+        monkeypatch.setattr(fine_tuning, 'get_dist_info', lambda at=(rank, world_size): at)
+        monkeypatch.setattr(fine_tuning, 'all_reduce', lambda x, at=(rank, world_size): sums.__setitem__(at, x.clone()))
+        accuracy(model, PART)
+    torch.testing.assert_close(sums[0, 3] + sums[1, 3] + sums[2, 3], sums[0, 1])
+
+
+def test_hook_needs_something_to_measure_on(tmp_path, repository):
+    cfg = load_config(repository / 'configs/benchmarks/linear_digits.py', {'log_level': 'ERROR'})
+    cfg.work_dir = str(tmp_path)
+    cfg = Config({key: value for key, value in cfg._cfg_dict.items() if key != 'evaluation'})
+    with pytest.raises(ValueError, match="which has no 'evaluation' part"):
+        train(cfg)
+    with pytest.raises(ValueError, match='a number of epochs >= 1'):
+        AccuracyHook(interval=0)
+
+
+def test_a_plain_state_dict_of_the_backbone_will_do(tmp_path, repository):
+    path = repository / 'configs/benchmarks/linear_digits.py'
+    small = {'log_level': 'ERROR', 'train_cfg.max_epochs': 1, 'train_dataloader.dataset.source.split': 'test'}
+    cfg = load_config(path, {**small, 'model.backbone.channels': (4, 4, 8, 8)})
+    cfg.work_dir = str(tmp_path)
+    given = build_model(cfg).backbone.state_dict()
+    write_checkpoint(given, tmp_path / 'backbone.pth')
+    cfg.default_hooks.weights = dict(type='BackboneWeightsHook', checkpoint=str(tmp_path / 'backbone.pth'))
+    own = train(cfg).model.backbone.state_dict()
+    assert all(torch.equal(own[key], given[key]) for key in given)
