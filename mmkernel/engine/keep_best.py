@@ -34,9 +34,11 @@ class KeepBestHook(Hook):
         self.criterion, self.interval, self.images, self.start_epoch = criterion, interval, images, start_epoch
 
     def before_train(self, runner: Any) -> None:
-        if not hasattr(unwrap(runner.model), 'extract'):
+        model, dataset = unwrap(runner.model), dataset_of(runner)
+        if not (hasattr(model, 'extract') and hasattr(dataset, 'source')):
             raise ValueError(
-                f'KeepBestHook needs a model with extract(images, stage), got {type(unwrap(runner.model)).__name__}.'
+                'KeepBestHook needs a model with extract(images, stage) and a ViewDataset with a source, got '
+                f'{type(model).__name__} and {type(dataset).__name__}.'
             )
 
     def after_train_epoch(self, runner: Any) -> None:

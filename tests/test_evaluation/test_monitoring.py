@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from multiprocess import run_processes
 
 from mmkernel.evaluation import YARDSTICK, covariance_spectrum, effective_rank, embedding_statistics, point_statistics
 from mmkernel.kernels import Kernel, RBFKernel, kernel_energy, mmd2_to_uniform, null_band
@@ -79,3 +80,14 @@ class Pole(Kernel):
 
 def test_a_kernel_that_is_infinite_at_one_leaves_the_diagonal_out(cloud):
     assert math.isfinite(embedding_statistics(cloud[0], kernel=Pole())['mmd2_score'])
+
+
+def _on_a_rank(rank, world_size, z, partner):
+    rows = slice(rank * 30, rank * 30 + 30)
+    return embedding_statistics(z[rows], partner[rows])
+
+
+def test_two_processes_see_the_union(cloud):
+    whole = embedding_statistics(*cloud)
+    for found in run_processes(_on_a_rank, 2, *cloud):
+        assert found == pytest.approx(whole, rel=1e-5)
