@@ -5,7 +5,19 @@ from typing import Any
 
 __version__ = '0.1.0'
 
-_ROOMS = ('registry', 'kernels', 'losses', 'distributed', 'models', 'datasets', 'engine', 'evaluation', 'visualization')
+_ROOMS = (
+    'registry',
+    'kernels',
+    'losses',
+    'distributed',
+    'models',
+    'datasets',
+    'engine',
+    'evaluation',
+    'visualization',
+    'zoo',
+)
+_ZOO = ('get_features', 'get_model', 'list_models', 'model_info')
 _REGISTRIES = ('MODELS', 'KERNELS', 'DATASETS', 'TRANSFORMS', 'HOOKS', 'OPTIMIZERS')
 
 
@@ -15,4 +27,6 @@ def __getattr__(name: str) -> Any:
         return import_module(f'mmkernel.{name}')
     if name in _REGISTRIES:
         return getattr(import_module('mmkernel.registry'), name)
+    if name in _ZOO:
+        return getattr(import_module('mmkernel.zoo'), name)
     raise AttributeError(f"module 'mmkernel' has no attribute '{name}'")

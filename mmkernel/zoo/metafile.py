@@ -156,9 +156,10 @@ def _common(item: Mapping, where: str) -> dict[str, Any]:
     for url in urls:
         check_url(url, where)
     for key, length in (('SHA256', 64), ('MD5', 32)):
-        if item.get(key) is not None and not re.fullmatch(rf'[0-9a-f]{{8,{length}}}', str(item[key])):
+        given = item.get(key)
+        if given is not None and not (isinstance(given, str) and re.fullmatch(rf'[0-9a-f]{{8,{length}}}', given)):
             raise MetafileError(
-                f'{where}: {key} is null or its first 8 to {length} hex digits in quotes, got {item[key]!r}.'
+                f'{where}: {key} is null or its first 8 to {length} hex digits, in quotes, got {given!r}.'
             )
     size = item.get('Size')
     if size is not None and (type(size) is not int or size < 1):
