@@ -63,7 +63,7 @@ class DoctorHook(Hook):
         pair = tuple(views) if len(views) == 2 else None
         found = judge(cloud_statistics(views[0], run_kernel(model) or YARDSTICK, pair), model)
         if found.state == COLLAPSED and self.state != COLLAPSED:
-            runner.logger.warning(f'The embedding has collapsed: {found.verdict}')
+            runner.logger.warning(f'Epoch {runner.epoch + 1}: the embedding has collapsed: {found.verdict}')
         elif self.state == COLLAPSED and found.state != COLLAPSED:
             runner.logger.info(f'The embedding is no longer collapsed: effective rank {found.statistics.rank:.1f}.')
         self.state = found.state

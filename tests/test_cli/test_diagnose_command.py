@@ -93,5 +93,5 @@ def test_the_doctor_tells_one_moment_from_three(repository, tmp_path, capsys):
         capsys.readouterr()
         main(['diagnose', str(folder / 'epoch_20.pth'), '--text'])
         assert verdict in capsys.readouterr().out.splitlines()[0]
-        warned = 'The embedding has collapsed' in ''.join(log.read_text() for log in folder.glob('*/*.log'))
+        warned = 'the embedding has collapsed' in ''.join(log.read_text() for log in folder.glob('*/*.log'))
         assert warned == (name == 'digits_L1')

@@ -50,7 +50,7 @@ def test_it_warns_once_and_says_when_it_is_over():
     epoch(hook, run, 2)
     epoch(hook, run, 3)
     assert len(run.logger) == 1
-    assert run.logger[0].startswith('The embedding has collapsed: 99 % of the variance in 1 of 16 dimensions')
+    assert run.logger[0].startswith('Epoch 3: the embedding has collapsed: 99 % of the variance in 1 of 16 dimensions')
     run.model.gain = torch.ones(16)
     epoch(hook, run, 4)
     assert len(run.logger) == 2

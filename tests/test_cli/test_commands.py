@@ -63,3 +63,10 @@ def test_errors_are_one_line(monkeypatch):
     monkeypatch.setenv('MMKERNEL_TRACEBACK', '1')
     with pytest.raises(KeyError):
         main(['kernel', 'show', 'RBF'])
+
+
+def test_train_is_that_of_the_tools(capsys):
+    with pytest.raises(SystemExit, match="There is no config 'nowhere.py'"):
+        main(['train', 'nowhere.py'])
+    main(['train', '--help'])
+    assert '--cfg-options' in capsys.readouterr().out
