@@ -36,19 +36,19 @@ from mmkernel.evaluation.svm import voc_svm
 from mmkernel.evaluation.tables import low_shot_table, svm_table, transfer_table, transformation_table
 from mmkernel.evaluation.trained import UntrainedError, check_trained
 from mmkernel.evaluation.transfer import TRANSFER_SETS, mean_per_class, transfer
-from mmkernel.evaluation.transformations import mlp_probe
+from mmkernel.evaluation.transformations import mlp_probe, predict_transformations
 
 __all__ = [
     'COLLAPSED', 'CRITERIA', 'DOUBTFUL', 'HEALTHY', 'TRANSFER_SETS', 'YARDSTICK', 'Cloud', 'CloudStatistics',
     'Diagnosis', 'FeatureMismatchError', 'FeatureSet', 'UntrainedError', 'accuracy', 'accuracy_history', 'agreement',
     'amount_table', 'average_precision', 'check_trained', 'checkpoint_statistics', 'class_precisions',
     'cloud_statistics', 'covariance_spectrum', 'criterion_score', 'diagnose', 'diagnose_cloud', 'draw_labelled',
-    'effective_rank', 'embedding_statistics', 'encoder_digest', 'evaluate', 'evaluation_loader',
-    'extract_features', 'feature_sets', 'few_label_scores', 'fine_tune', 'judge', 'knn_table', 'linear_probe',
-    'linear_sweep', 'load_cloud', 'logistic_regression', 'low_shot_svm', 'low_shot_table', 'mean_per_class',
-    'mlp_probe', 'nearest', 'point_statistics', 'probe_table', 'rank_correlation', 'raw_pixels', 'read_features',
-    'regret', 'report', 'run_kernel', 'sample_cloud', 'sample_source', 'save_cloud', 'save_report',
-    'scale_features', 'score_heads', 'score_table', 'semi_supervised', 'split_rows', 'svm_table', 'train_heads',
-    'transfer', 'transfer_table', 'transformation_table', 'untrained_encoder', 'voc_svm', 'weighted_knn',
-    'with_encoder', 'with_labels',
+    'effective_rank', 'embedding_statistics', 'encoder_digest', 'evaluate', 'evaluation_loader', 'extract_features',
+    'feature_sets', 'few_label_scores', 'fine_tune', 'judge', 'knn_table', 'linear_probe', 'linear_sweep',
+    'load_cloud', 'logistic_regression', 'low_shot_svm', 'low_shot_table', 'mean_per_class', 'mlp_probe', 'nearest',
+    'point_statistics', 'predict_transformations', 'probe_table', 'rank_correlation', 'raw_pixels', 'read_features',
+    'regret', 'report', 'run_kernel', 'sample_cloud', 'sample_source', 'save_cloud', 'save_report', 'scale_features',
+    'score_heads', 'score_table', 'semi_supervised', 'split_rows', 'svm_table', 'train_heads', 'transfer',
+    'transfer_table', 'transformation_table', 'untrained_encoder', 'voc_svm', 'weighted_knn', 'with_encoder',
+    'with_labels',
 ]  # fmt: skip

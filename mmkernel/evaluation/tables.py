@@ -47,7 +47,7 @@ def transfer_table(rows: list[dict], title: str = 'transfer, linear: percent') -
 
 
 def transformation_table(rows: list[dict], title: str = 'which transformation was applied: percent right') -> Table:
-    """:func:`mlp_probe`, ``scores`` being {task: {stage: its answer}}: tasks down, stages across."""
+    """:func:`predict_transformations`: tasks down, encoders and their stages across."""
     table = Table(title=title, title_justify='left', box=SIMPLE_HEAD, pad_edge=False)
     table.add_column('task', no_wrap=True)
     stages = list(next(iter(rows[0]['scores'].values())))

@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.evaluation.encoders import feature_sets
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import scale_features
+
+STAGES = dict(backbone='h', neck='g(h)')
+
+
+def predict_transformations(
+    cfg: Any,
+    encoders: Mapping[str, nn.Module],
+    tasks: Sequence[str] = ('grey', 'rotation', 'noise', 'sobel'),
+    noise_sigma: float = 25.0,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **probe: Any,
+) -> list[dict]:
+    """One row ``dict(name=, scores={task: {'h': .., 'g(h)': ..}})`` per encoder, each entry an answer of ``mlp_probe``.
+
+    Chen et al., ICML 2020, table 3, on the evaluation part of ``cfg``: its images after its transform, transformed by
+    label (see ``TransformedSource``), seen by the backbone (h) and by backbone and neck (g(h)). ``probe`` goes to
+    ``mlp_probe``. 'grey' is left out where images have one channel: it is not defined.
+    """
+    rows = {name: dict(name=name, scores={}) for name in encoders}
+    for task in tasks:
+        if task == 'grey' and len(cfg['data_preprocessor']['mean']) != 3:
+            continue
+        part = transformed_part(cfg['evaluation'], task, noise_sigma, seed)
+        for stage, short in STAGES.items():
+            say = (
+                (lambda name, *c, task=task, short=short: progress(f'{task}, {name} {short}', *c)) if progress else None
+            )
+            for name, *data in feature_sets(dict(evaluation=part), encoders, False, stage, say, cache):
+                rows[name]['scores'].setdefault(task, {})[short] = mlp_probe(*data, seed=seed, **probe)
+    return list(rows.values())
+
+
+def transformed_part(part: Mapping[str, Any], task: str, noise_sigma: float, seed: int) -> dict[str, Any]:
+    """The evaluation part of a config with each source wrapped; its own transform comes before the transformation."""
+    wrapped = dict(
+        type='TransformedSource', task=task, transform=part.get('transform'), seed=seed, noise_sigma=noise_sigma
+    )
+    return {**part, 'transform': None, **{split: dict(wrapped, source=part[split]) for split in ('train', 'test')}}
 
 
 def mlp_probe(

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mmkernel.evaluation import mlp_probe
+from mmkernel.evaluation import mlp_probe, predict_transformations
 
 
 def rings(count=400, seed=0):
@@ -33,3 +35,32 @@ def test_depends_on_its_seed_alone():
     state = torch.get_rng_state()
     assert mlp_probe(*data, **options) == first
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Colourful(torch.nn.Module):
+    """h knows how far the channels are apart; the neck has forgotten it."""
+
+    def extract(self, images, stage='backbone'):
+        spread = images.float().std(1).mean((1, 2))[:, None]
+        return torch.cat([spread, spread**2], 1) if stage == 'backbone' else torch.ones(len(images), 2)
+
+
+def test_table_of_what_h_knows_and_g_has_forgotten(tmp_path):
+    for k in range(80):
+        pixels = np.random.default_rng(k).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{k:02d}.png')
+    source = dict(type='ImageFolder', root=str(tmp_path))
+    cfg = dict(
+        evaluation=dict(
+            train=source, test=source, transform=dict(type='CenterView', resize=None, crop=6), num_workers=0
+        ),
+        data_preprocessor=dict(mean=[0.5] * 3),
+    )
+    (row,) = predict_transformations(cfg, {'ours': Colourful()}, ('grey', 'rotation'), hidden=16, epochs=30, lr=1e-2)
+    assert row['name'] == 'ours'
+    grey = row['scores']['grey']
+    assert grey['h']['top1'] == 100
+    assert grey['g(h)']['top1'] == grey['g(h)']['majority'] < 95
+    assert set(row['scores']['rotation']) == {'h', 'g(h)'}
+    one_channel = cfg | dict(data_preprocessor=dict(mean=[0.5]))
+    assert predict_transformations(one_channel, {'ours': Colourful()}, ('grey',)) == [dict(name='ours', scores={})]

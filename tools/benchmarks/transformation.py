@@ -3,58 +3,45 @@
 python tools/benchmarks/transformation.py configs/sfrik/digits_L3.py work_dirs/sfrik/digits_L3/epoch_N.pth
 """
 
-import argparse
-import copy
-from typing import Any
+import os
 
-from common import arguments, compare, console, publish
+from common import arguments, console, publish
 from door import run
-from mmengine.config import Config
+from rich.progress import Progress
 
 from mmkernel.datasets import TASKS
-from mmkernel.engine import load_config
-from mmkernel.evaluation import mlp_probe, transformation_table
-
-STAGES = dict(backbone='h', neck='g(h)')
-
-
-def overrides(args: argparse.Namespace, cfg: Config, task: str) -> dict[str, Any]:
-    """The evaluation part with each source wrapped; the config's own transform comes before the transformation."""
-    wrapped = dict(
-        _delete_=True, type='TransformedSource', task=task, transform=cfg.evaluation.transform, seed=args.seed
-    )
-    options = {
-        f'evaluation.{part}': dict(wrapped, source=cfg.evaluation[part], noise_sigma=args.noise_sigma)
-        for part in ('train', 'test')
-    }
-    return options | {'evaluation.transform': None}
+from mmkernel.engine import load_checkpoint, load_config
+from mmkernel.evaluation import predict_transformations, transformation_table, untrained_encoder
 
 
 def main() -> None:
-    parser = arguments('Transformation prediction (Chen et al., ICML 2020, table 3) from h and from g(h).')
+    parser = arguments(
+        'Transformation prediction (Chen et al., ICML 2020, table 3) from h and from g(h), whatever --stage.'
+    )
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS))
     parser.add_argument('--noise-sigma', type=float, default=25.0, help='grey levels of 255')
     parser.add_argument('--hidden', type=int, default=2048, help='width of the MLP')
     parser.add_argument('--epochs', type=int, default=30)
     args = parser.parse_args()
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise SystemExit('Transformation prediction runs in one process.')
     cfg = load_config(args.config, args.cfg_options)
-    probe = dict(hidden=args.hidden, epochs=args.epochs, seed=args.seed, device=args.device)
-    rows: dict[str, dict] = {}
-    for task in args.tasks:
-        if task == 'grey' and len(cfg.data_preprocessor.mean) != 3:
-            console.print('grey left out: images of one channel have no colour to lose; not defined.')
-            continue
-        for stage, short in STAGES.items():
-            own = copy.copy(args)
-            own.stage, own.cfg_options = stage, {**(args.cfg_options or {}), **overrides(args, cfg, task)}
-            for row in compare(own, lambda *data: mlp_probe(*data, **probe))[1]:
-                if row['name'] != 'raw pixels':  # they have no g(h), and their stage is the same twice
-                    kept = rows.setdefault(row['name'], dict(row, scores={}))
-                    kept['scores'].setdefault(task, {})[short] = row['scores']
-    if not rows:
-        raise SystemExit('No task is left: nothing to do.')
+    encoders = {'untrained encoder': untrained_encoder(cfg, args.seed).to(args.device)}
+    if args.checkpoint and args.checkpoint.lower() != 'none':
+        trained = untrained_encoder(cfg, args.seed)
+        console.print(f'{args.checkpoint}: {load_checkpoint(trained, args.checkpoint)}', highlight=False)
+        encoders['trained encoder'] = trained.to(args.device)
     settings = dict(noise_sigma=args.noise_sigma, hidden=args.hidden, epochs=args.epochs)
-    publish('transformation', args, cfg, list(rows.values()), transformation_table(list(rows.values())), **settings)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task('features')
+        shared = dict(seed=args.seed, cache=args.cache, device=args.device, **settings)
+        shared['progress'] = lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        rows = predict_transformations(cfg, encoders, args.tasks, **shared)
+    if 'grey' in args.tasks and 'grey' not in rows[0]['scores']:
+        console.print('grey left out: images of one channel have no colour to lose; not defined.')
+    if not rows[0]['scores']:
+        raise SystemExit('No task is left: nothing to do.')
+    publish('transformation', args, cfg, rows, transformation_table(rows), **settings)
 
 
 if __name__ == '__main__':
