@@ -6,19 +6,19 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from mmkernel.engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights_of
+from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import accuracy, accuracy_history
 from mmkernel.registry import HOOKS
-
-PREFIX = 'backbone.'
+from mmkernel.zoo import load_file
 
 
 @HOOKS.register_module()
 class BackboneWeightsHook(Hook):
-    """Before a run, ``model.backbone`` gets the weights below ``backbone.`` of ``checkpoint``; every key must fit.
+    """Before a run, ``model.backbone`` gets its weights from ``checkpoint``; every tensor of it must be filled.
 
-    ``checkpoint``: of a pretraining, or a plain state dict of the backbone. A resumed run overwrites them.
+    ``checkpoint``: of a pretraining, here or in another code base (prefixes are found), or a plain state dict of the
+    backbone. A resumed run overwrites them.
     """
 
     priority = 'VERY_HIGH'
@@ -27,10 +27,8 @@ class BackboneWeightsHook(Hook):
         self.checkpoint = checkpoint
 
     def before_run(self, runner: Any) -> None:
-        state = weights_of(read_checkpoint(self.checkpoint))
-        own = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
         try:
-            report = load_weights(unwrap(runner.model).backbone, own or state, source=self.checkpoint)
+            report = load_file(unwrap(runner.model).backbone, self.checkpoint)
         except CheckpointError as error:
             raise CheckpointError(f'{error} The backbone must be the one of the pretraining config.') from None
         runner.logger.info(f'Backbone from {self.checkpoint}: {report}.')

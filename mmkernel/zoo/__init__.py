@@ -12,10 +12,11 @@ from mmkernel.zoo.key_map import KeyMapError, key_maps
 from mmkernel.zoo.loading import LoadReport, load_weights, weights_of
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
 from mmkernel.zoo.pins import HashMismatchError
+from mmkernel.zoo.recognise import load_file
 
 __all__ = [
     'FRAMEWORKS', 'CheckpointError', 'DiskFullError', 'DownloadError', 'Encoder', 'HashMismatchError', 'KeyMapError',
     'LoadReport', 'MetafileError', 'ModelInfo', 'UnknownModelError', 'clean', 'config_of', 'download', 'export_detection',
-    'from_framework', 'get_features', 'get_model', 'key_maps', 'key_table', 'list_models', 'load_weights', 'model_info',
-    'read_checkpoint', 'read_metafile', 'resnet_depth', 'to_framework', 'verify', 'weights_of', 'write_checkpoint',
+    'from_framework', 'get_features', 'get_model', 'key_maps', 'key_table', 'list_models', 'load_file', 'load_weights',
+    'model_info', 'read_checkpoint', 'read_metafile', 'resnet_depth', 'to_framework', 'verify', 'weights_of', 'write_checkpoint',
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Weights that never load silently into the wrong model: a report of every key, an error unless all fit."""
+"""Weights that never load silently into the wrong model: a report of every tensor, an error unless all fit."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkernel.zoo.files import CheckpointError
+from mmkernel.zoo.stem import adapted, first_convolution
 
 PREFIXES = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
 
 
 @dataclass
 class LoadReport:
-    """Which keys of a checkpoint met which keys of a model."""
+    """Which tensors of a file met which tensors of a model."""
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # in the model only
     unexpected: list[str] = field(default_factory=list)  # in the file only
     mismatched: list[str] = field(default_factory=list)  # in both, of different shapes
+    notes: list[str] = field(default_factory=list)  # what was found where, left aside or adapted
 
     @property
     def exact(self) -> bool:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
-        lines = [f'{len(self.matched)} keys match']
+        total = len(self.matched) + len(self.missing) + len(self.mismatched)
+        text = f'{len(self.matched)}/{total} tensors, {len(self.missing)} missing, {len(self.unexpected)} unexpected'
+        if self.mismatched:
+            text += f', {len(self.mismatched)} of another shape'
         for name in ('missing', 'unexpected', 'mismatched'):
             keys = getattr(self, name)
             if keys:
                 more = f', ... ({len(keys) - 6} more)' if len(keys) > 6 else ''
-                lines.append(f'{len(keys)} {name}: {", ".join(keys[:6])}{more}')
-        return '; '.join(lines)
+                text += f'; {name}: {", ".join(keys[:6])}{more}'
+        return '; '.join([text, *self.notes])
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
@@ -46,14 +51,25 @@ def weights_of(checkpoint: dict) -> dict[str, Tensor]:
 
 
 def load_weights(
-    model: nn.Module, state: dict[str, Any], strict: bool = True, source: str = 'state dict'
+    model: nn.Module,
+    state: dict[str, Any],
+    strict: bool = True,
+    source: str = 'state dict',
+    adapt_input: bool = False,
+    notes: list[str] | None = None,
 ) -> LoadReport:
-    """Copy ``state`` into ``model``; CheckpointError with the whole report unless every key fits.
+    """Copy ``state`` into ``model``; CheckpointError with the whole report unless every tensor fits.
 
-    ``strict=False`` loads what fits and warns about the rest, but still refuses a file of which nothing fits.
+    Args:
+        strict: False loads what fits and warns about the rest, but still refuses a file of which nothing fits.
+        adapt_input: filters of the first convolution may be made for another number of channels; see ``stem.adapted``.
+        notes: put into the report.
     """
     fit_buffers(model, state)
-    own, report = model.state_dict(), LoadReport()
+    report = LoadReport(notes=list(notes or []))
+    if adapt_input:
+        state = _with_adapted_stem(model, state, report)
+    own = model.state_dict()
     for key, value in own.items():
         if key not in state:
             report.missing.append(key)
@@ -67,13 +83,39 @@ def load_weights(
     report.unexpected = [key for key in state if key not in own]
     if not report.matched or (strict and not report.exact):
         raise CheckpointError(
-            f"'{source}' is a checkpoint of another architecture: {report}. "
-            'Use the config that it was trained with, or strict=False to load the keys that match.'
+            f"'{source}' is a checkpoint of another architecture: {report}. {_likely_fix(model, state, report)}"
         )
     if not report.exact:
         warnings.warn(f"'{source}' fits only in part: {report}.", stacklevel=2)
     model.load_state_dict({key: state[key] for key in report.matched}, strict=False)
     return report
+
+
+def _with_adapted_stem(model: nn.Module, state: dict[str, Any], report: LoadReport) -> dict[str, Any]:
+    name, conv = first_convolution(model)
+    key = f'{name}.weight'
+    value = state.get(key)
+    if conv is None or value is None or value.shape[1:2] == conv.weight.shape[1:2]:
+        return state
+    report.notes.append(f'{key} adapted from {value.shape[1]} to {conv.in_channels} channels')
+    return {**state, key: adapted(value, conv.in_channels)}
+
+
+def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> str:
+    name, conv = first_convolution(model)
+    given = getattr(state.get(f'{name}.weight'), 'shape', ())
+    if conv is not None and len(given) == 4 and any(key.startswith(f'{name}.weight ') for key in report.mismatched):
+        if given[2:] != conv.weight.shape[2:]:
+            return (
+                f'The first convolution is {given[2]}x{given[3]} in the file and {conv.kernel_size[0]}x'
+                f'{conv.kernel_size[1]} in the model: small_images=True makes a 3x3 one, patch_size that of a transformer.'
+            )
+        return (
+            f'The file is made for images of {given[1]} channels, the model takes {conv.in_channels}: in_channels={given[1]} '
+            'builds the model of the file; adapt_input=True adapts the filters (one channel: their sum over colours, so '
+            'that a grey image gives what it gave; more: repeated and scaled).'
+        )
+    return 'Use the config that it was trained with, or strict=False to load the tensors that match.'
 
 
 def fit_buffers(model: nn.Module, state: dict[str, Any]) -> None:

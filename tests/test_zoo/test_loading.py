@@ -1,0 +1,240 @@
+"""Files of every published layout fill a model and give its outputs; files of another model are refused."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
+
+from mmkernel.models import build_model
+from mmkernel.zoo import CheckpointError, KeyMapError, key_maps, load_file, write_checkpoint
+from mmkernel.zoo.stem import adapted
+
+SMALL = dict(num_classes=0, layers=(1, 1, 1, 1), channels=(4, 8, 8, 16))
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def encoder(seed, **options):
+    torch.manual_seed(seed)
+    model = timm.create_model('resnet18', **{**SMALL, **options})
+    for part in model.modules():  # statistics of their own, so that a mix-up shows
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            part.num_batches_tracked.fill_(7)
+    return model.eval()
+
+
+def below(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def layouts():
+    """name -> content of a file, as the loading code of each repository reads it (configs/_base_/key_maps.yml)."""
+    net, other, more = encoder(0).state_dict(), encoder(5).state_dict(), torch.randn(4, 4)
+    return {
+        'bare_resnet': {**net, 'fc.weight': more, 'fc.bias': more[0]},
+        'ddp_backbone_projector': dict(
+            epoch=3,
+            optimizer={'state': {0: {'mu': more}}},
+            model=below('module.backbone.', net)
+            | {'module.projector.0.weight': more, 'module.bn.running_var': more[0]},
+        ),
+        'module_prototypes': below('module.', net)
+        | {'module.projection_head.0.weight': more, 'module.prototypes.weight': more},
+        'module_encoder_q': dict(
+            arch='resnet18',
+            state_dict=below('module.encoder_q.', {**net, 'fc.0.weight': more, 'fc.0.bias': more[0]})
+            | below('module.encoder_k.', other)
+            | {'module.queue': more, 'module.queue_ptr': more[0]},
+        ),
+        'module_encoder': dict(
+            state_dict=below('module.encoder.', {**net, 'fc.0.weight': more}) | {'module.predictor.0.weight': more}
+        ),
+        'mmselfsup_resnet': dict(
+            meta={},
+            state_dict=below('backbone.', net)
+            | below('target_net.0.', other)
+            | {'neck.fc0.weight': more, 'head.predictor.fc0.weight': more},
+        ),
+        'teacher': dict(
+            student=below('module.backbone.', other), teacher=below('backbone.', {**net, 'head.mlp.0.weight': more})
+        ),
+        'online': dict(model=below('online_backbone.', net) | {'projector.0.weight': more}),
+    }
+
+
+@pytest.mark.parametrize('name', sorted(layouts()))
+def test_layouts_are_recognised(tmp_path, name):
+    content = layouts()[name]
+    torch.save(content, tmp_path / 'w.pth')
+    model, want = encoder(9), encoder(0)
+    report = load_file(model, tmp_path / 'w.pth')
+    assert report.exact
+    total = len(want.state_dict())
+    assert str(report).startswith(f'{total}/{total} tensors, 0 missing, 0 unexpected')
+    assert torch.equal(model(IMAGES), want(IMAGES))
+    if name in key_maps():  # the rules of the metafiles agree
+        found = key_maps()[name].apply(content)
+        assert all(torch.equal(found[f'backbone.{key}'], value) for key, value in want.state_dict().items())
+
+
+def test_the_report_says_where_it_was_found_and_what_was_not_used(tmp_path):
+    torch.save(layouts()['module_encoder_q'], tmp_path / 'w.pth')
+    text = str(load_file(encoder(9), tmp_path / 'w.pth'))
+    assert "found in 'state_dict' -> 'module.encoder_q.'" in text
+    assert "not used: 'state_dict' -> 'module.encoder_k.'" in text
+    assert 'left aside: module (' in text
+    model = encoder(9)
+    load_file(model, tmp_path / 'w.pth', prefix='module.encoder_k.')
+    assert torch.equal(model(IMAGES), encoder(5)(IMAGES))
+    with pytest.raises(CheckpointError, match="below the prefix 'encoder_x.'"):
+        load_file(model, tmp_path / 'w.pth', prefix='encoder_x.')
+
+
+def test_two_equal_choices_are_an_error(tmp_path):
+    torch.save(below('left.', encoder(0).state_dict()) | below('right.', encoder(1).state_dict()), tmp_path / 'w.pth')
+    with pytest.raises(CheckpointError, match="holds the model 2 times: in 'left.', 'right.'"):
+        load_file(encoder(9), tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize(
+    ('change', 'text'),
+    [
+        (lambda s: s.pop('layer3.0.conv2.weight'), '1 missing, 0 unexpected; missing: layer3.0.conv2.weight'),
+        (lambda s: s.update({'layer1.1.conv1.weight': torch.ones(4)}), '0 missing, 1 unexpected'),
+        (lambda s: s.update({'bn1.weight': torch.ones(5)}), r'bn1.weight \(file \(5,\), model \(64,\)\)'),
+        (lambda s: s['bn1.bias'].fill_(float('nan')), 'not finite in 1 tensors: bn1.bias'),
+        (lambda s: s['layer1.0.bn1.running_var'].fill_(float('inf')), 'not finite in 1 tensors: layer1.0.bn1.running_var'),
+    ],
+)  # fmt: skip
+def test_a_layer_that_nothing_fills_is_an_error_and_the_model_is_untouched(tmp_path, change, text):
+    state = encoder(0).state_dict()
+    change(state)
+    torch.save(dict(model=below('module.backbone.', state)), tmp_path / 'w.pth')
+    model = encoder(9)
+    with pytest.raises(CheckpointError, match=text):
+        load_file(model, tmp_path / 'w.pth')
+    assert torch.equal(model(IMAGES), encoder(9)(IMAGES))
+
+
+def test_deeper_wider_and_foreign_networks_are_refused(tmp_path):
+    for name, options in dict(deeper=dict(layers=(1, 1, 1, 2)), wider=dict(channels=(8, 8, 8, 16))).items():
+        torch.save(encoder(0, **options).state_dict(), tmp_path / f'{name}.pth')
+        with pytest.raises(CheckpointError, match='another architecture'):
+            load_file(encoder(9), tmp_path / f'{name}.pth')
+    torch.save({'a.b': torch.ones(3)}, tmp_path / 'foreign.pth')
+    with pytest.raises(
+        CheckpointError, match=r'holds no tensor of the model under any prefix. It has a.b, the model has conv1'
+    ):
+        load_file(encoder(9), tmp_path / 'foreign.pth')
+    torch.save(dict(epoch=3), tmp_path / 'empty.pth')
+    with pytest.raises(CheckpointError, match='no tensors'):
+        load_file(encoder(9), tmp_path / 'empty.pth')
+
+
+def test_three_channels_into_one(tmp_path):
+    torch.save(encoder(0).state_dict(), tmp_path / 'w.pth')
+    model, rgb = encoder(9, in_chans=1), encoder(0)
+    with pytest.raises(CheckpointError, match=r'made for images of 3 channels, the model takes 1: .* adapt_input=True'):
+        load_file(model, tmp_path / 'w.pth')
+    report = load_file(model, tmp_path / 'w.pth', adapt_input=True)
+    assert 'conv1.weight adapted from 3 to 1 channels' in str(report)
+    grey = IMAGES[:, :1]
+    torch.testing.assert_close(model(grey), rgb(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_other_numbers_of_channels():
+    weight = torch.randn(2, 3, 5, 5)
+    for n in (1, 2, 4, 6):
+        torch.testing.assert_close(adapted(weight, n), timm.models.adapt_input_conv(n, weight.clone()))
+    torch.testing.assert_close(adapted(weight[:, :1], 4).sum(1), weight[:, 0])
+    assert adapted(weight, 3) is weight
+    with pytest.raises(CheckpointError, match='only those for 1 or 3'):
+        adapted(torch.ones(2, 5, 3, 3), 3)
+
+
+def test_another_stem(tmp_path):
+    torch.save(encoder(0).state_dict(), tmp_path / 'w.pth')
+    model = encoder(9)
+    model.conv1 = nn.Conv2d(3, 4, 3, bias=False)
+    with pytest.raises(CheckpointError, match='is 7x7 in the file and 3x3 in the model: small_images=True'):
+        load_file(model, tmp_path / 'w.pth')
+
+
+def test_counters_that_a_framework_does_not_keep(tmp_path):
+    state = {key: value for key, value in encoder(0).state_dict().items() if not key.endswith('num_batches_tracked')}
+    torch.save(state, tmp_path / 'w.pth')
+    model = encoder(9)
+    assert 'counters of batches' in str(load_file(model, tmp_path / 'w.pth'))
+    assert int(model.bn1.num_batches_tracked) == 1
+    assert torch.equal(model(IMAGES), encoder(0)(IMAGES))
+
+
+def vit(seed):
+    torch.manual_seed(seed)
+    return timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0
+    ).eval()
+
+
+def test_a_transformer_of_torchvision(tmp_path):
+    torch.manual_seed(0)
+    theirs = VisionTransformer(32, 8, 2, 2, 24, 96, num_classes=5).eval()
+    torch.save(theirs.state_dict(), tmp_path / 'w.pth')
+    theirs.heads = nn.Identity()
+    for layout in (None, 'torchvision_vit'):
+        model = vit(1)
+        load_file(model, tmp_path / 'w.pth', layout)
+        torch.testing.assert_close(model(IMAGES), theirs(IMAGES), rtol=1e-5, atol=1e-5)
+    back = key_maps()['to_torchvision_vit'].apply(model.state_dict())
+    assert {key for key in theirs.state_dict()} == set(back)
+    with pytest.raises(KeyMapError, match="there is no layout 'nonsense'"):
+        load_file(model, tmp_path / 'w.pth', 'nonsense')
+    with pytest.raises(KeyMapError, match="not of the layout 'bare_resnet'"):
+        load_file(model, tmp_path / 'w.pth', 'bare_resnet')
+
+
+def test_a_checkpoint_of_ours_fills_an_encoder(tmp_path):
+    """The momentum copy is not taken for the encoder."""
+    backbone = dict(type='TIMMBackbone', model_name='resnet18', layers=(1, 1, 1, 1), channels=(4, 8, 8, 16))
+    cfg = dict(
+        model=dict(
+            type='JointEmbedding',
+            backbone=backbone,
+            neck=dict(type='MLPNeck', dims=(8, 8)),
+            predictor=dict(type='MLPNeck', dims=(8, 8)),
+            target=dict(type='MomentumTarget'),
+            head=dict(type='CosinePredictionHead'),
+        )
+    )
+    whole = build_model(cfg)
+    whole.init_weights()
+    with torch.no_grad():
+        whole.backbone.conv1.weight.add_(1)
+    write_checkpoint(dict(state_dict=whole.state_dict(), meta={}), tmp_path / 'w.pth')
+    model = encoder(9)
+    report = load_file(model, tmp_path / 'w.pth')
+    assert "found in 'state_dict' -> 'backbone.'" in str(report)
+    assert torch.equal(model.conv1.weight, whole.backbone.conv1.weight)
+
+
+class Code:
+    def __reduce__(self):
+        return (print, ('code of the file ran',))
+
+
+@pytest.mark.parametrize('save', [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_pickle_with_code_is_not_run(tmp_path, capsys, save):
+    save(dict(state_dict=encoder(0).state_dict(), extra=Code()), tmp_path / 'w.pth')
+    with pytest.raises(CheckpointError, match='loading one can run code'):
+        load_file(encoder(9), tmp_path / 'w.pth')
+    assert 'ran' not in capsys.readouterr().out
+
+
+def test_a_page_in_place_of_weights(tmp_path):
+    (tmp_path / 'w.pth').write_text('<!DOCTYPE html><html><body>404</body></html>')
+    with pytest.raises(CheckpointError):
+        load_file(encoder(9), tmp_path / 'w.pth')
