@@ -16,10 +16,14 @@ def run_kernel(model: nn.Module | None) -> Kernel | None:
 def remedies(statistic: str, state: str, model: nn.Module | None) -> list[str]:
     """At least one clause that completes "<symptom>, ..."; the most specific cause that the parts of ``model`` suggest.
 
-    ``statistic``: 'spread', 'rank' or 'retrieval', the one that is low.
+    ``statistic``: 'spread', 'rank' or 'retrieval', the one that is low; ``state``: 'doubtful' or 'collapsed'.
     """
     if statistic == 'retrieval':
         return ['train longer, weaken the augmentations, or raise the weight of the alignment']
+    if statistic == 'spread' and state == 'doubtful':
+        return [
+            'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
+        ]
     heads = _heads(model)
     found = [word for head in heads for word in (_repulsion(head, statistic), _order(head, statistic)) if word]
     found += _asymmetry(model) if statistic == 'spread' and not found else []
