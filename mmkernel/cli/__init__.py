@@ -36,6 +36,9 @@ COMMANDS = {
         'show, compare and fit kernels on the sphere', 'mmkernel.cli.kernel:main',
         'show LegendreKernel weights=1,40,40 --width 256',
     ),
+    'zoo': Command(
+        'published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:main', "list '*r50*'",
+    ),
 }  # fmt: skip
 
 

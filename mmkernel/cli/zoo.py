@@ -1,0 +1,135 @@
+"""``mmkernel zoo list | info | download | verify | clean``: names, and what lies in the cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmkernel.zoo.cache import clean, files_here, size_of, verify
+from mmkernel.zoo.catalogue import list_models, model_info
+from mmkernel.zoo.download import download
+from mmkernel.zoo.metafile import HOLDS, ModelInfo, WeightsFile
+from mmkernel.zoo.pins import published
+from mmkernel.zoo.places import home, root
+from mmkernel.zoo.placing import path_of
+
+console = Console(highlight=False)
+
+
+def main(argv: list[str], prog: str) -> None:
+    args = arguments(prog).parse_args(argv)
+    args.run(args)
+
+
+def arguments(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description='Published weights by name: found, fetched, checked.',
+        epilog=f'Files lie in {home()} (MMKERNEL_HOME). MMKERNEL_OFFLINE=1: nothing is fetched.',
+    )
+    commands = parser.add_subparsers(required=True, metavar='{list,info,download,verify,clean}')
+    one = commands.add_parser('list', help='names that match a pattern, and what is published for them')
+    one.add_argument('pattern', nargs='?', default='*', help="a shell pattern in quotes, '*r50*'")
+    one.add_argument('--pretrained', action='store_true', help='only those with public weights')
+    one.set_defaults(run=show_list)
+    one = commands.add_parser('info', help='config, published results with their sources, files')
+    one.add_argument('name')
+    one.set_defaults(run=show_info)
+    one = commands.add_parser('download', help='fetch files and check them')
+    one.add_argument('names', nargs='+', metavar='NAME')
+    one.add_argument('--holds', choices=HOLDS, help='which file: backbone, model ... (default: the first of the row)')
+    one.set_defaults(run=fetch)
+    one = commands.add_parser('verify', help='read every byte of what is here and compare it with what is published')
+    one.add_argument('names', nargs='*', metavar='NAME', help='default: all that is here')
+    one.set_defaults(run=check)
+    one = commands.add_parser('clean', help='remove files from the cache')
+    one.add_argument('names', nargs='*', metavar='NAME', help='default: all')
+    one.add_argument('--leftovers', action='store_true', help='only what broken downloads left')
+    one.set_defaults(run=remove)
+    return parser
+
+
+def show_list(args: argparse.Namespace) -> None:
+    names = list_models(args.pattern, args.pretrained)
+    if not names:
+        raise ValueError(f"no name matches '{args.pattern}'; 'mmkernel zoo list' shows all.")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column('name', no_wrap=True, min_width=max(map(len, names)))
+    table.add_column('network', no_wrap=True)
+    for title in ('epochs', 'top-1 %', 'weights'):
+        table.add_column(title, justify='right', no_wrap=True, min_width=len(title))
+    for info in map(model_info, names):
+        cells = [info.metadata.get('Architecture', ''), str(info.metadata.get('Epochs', '')), headline(info)]
+        table.add_row(info.name, *map(escape, cells), state(info))
+    console.print(table)
+    console.print(f'{len(names)} models; top-1 as published, how and by whom: mmkernel zoo info NAME')
+
+
+def headline(info: ModelInfo) -> str:
+    """The first published accuracy of a row."""
+    found = (result['Metrics'].get('Top 1 Accuracy') for result in info.results)
+    return next((str(value) for value in found if value is not None), '')
+
+
+def state(info: ModelInfo) -> str:
+    if not info.files:
+        return ''
+    return '[green]here[/]' if files_here(info) else 'public'
+
+
+def show_info(args: argparse.Namespace) -> None:
+    info = model_info(args.name)
+    lines = [('config', f'{root() / info.config}' if info.config else 'none'), ('paper', info.paper.get('Title', ''))]
+    lines += [('with', f'{key} = {value}') for key, value in info.config_options.items()]
+    lines += [(key.lower(), str(value)) for key, value in info.metadata.items()]
+    for result in info.results:
+        metrics = ', '.join(f'{name} {value}' for name, value in result['Metrics'].items())
+        lines.append(('published', f'{metrics} ({result["Task"]}, {result["Dataset"]}; source: {result["Source"]})'))
+    lines += [('weights', f'source: {info.source}; licence: {info.license}; {info.status}')] if info.files else []
+    lines += [('note', info.note)] if info.note else []
+    console.print(f'[bold]{info.name}[/]')
+    for key, value in lines:
+        console.print(f'  {key:<13} {escape(value)}', soft_wrap=True)
+    for file in info.files:
+        show_file(info, file)
+
+
+def show_file(info: ModelInfo, file: WeightsFile) -> None:
+    path, known = path_of(info, file), published(file)
+    digest = f'{known} {file.sha256 or file.md5}' if known else 'sha256 unknown: pinned on first use'
+    size = f'{(file.size or size_of(path)) / 1e6:.1f} MB' if file.size or path.is_file() else 'size unknown'
+    console.print(f'  {file.holds:<13} {escape(str(path))} {"(here)" if path.is_file() else "(not here)"}, {size}, {digest}',
+                  soft_wrap=True)  # fmt: skip
+    for part in file.parts or (file,):
+        for url in part.urls:
+            console.print(f'  {"":<13} {escape(url)}', soft_wrap=True)
+
+
+def fetch(args: argparse.Namespace) -> None:
+    for info in [model_info(name) for name in args.names]:
+        if not info.files:
+            raise ValueError(f"no weights of '{info.name}' are public.")
+        path = download(info, args.holds or info.files[0].holds)
+        console.print(f'{info.name}: {escape(str(path))} ({size_of(path) / 1e6:.1f} MB)', soft_wrap=True)
+
+
+def check(args: argparse.Namespace) -> None:
+    found = verify(args.names)
+    for verdict in found:
+        word = {True: '[green]fine[/]', False: '[red]WRONG[/]', None: '[yellow]unknown[/]'}[verdict.fine]
+        console.print(f'{word} {verdict.name}: {escape(str(verdict.path))}: {escape(verdict.why)}', soft_wrap=True)
+    console.print(f'{len(found)} files in {home()}.')
+    if any(verdict.fine is False for verdict in found):
+        sys.exit(1)
+
+
+def remove(args: argparse.Namespace) -> None:
+    size, found = clean(args.names, args.leftovers)
+    for path in found:
+        console.print(f'removed {escape(str(path))}', soft_wrap=True)
+    console.print(f'{size / 1e6:.1f} MB freed in {home()}; hashes of first use are kept in pins.json.')
