@@ -7,7 +7,7 @@ from mmkernel.evaluation.encoders import FeatureSet, evaluate, feature_sets, unt
 from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_digest, read_features
 from mmkernel.evaluation.features import evaluation_loader, extract_features, raw_pixels
 from mmkernel.evaluation.few_labels import draw_labelled, few_label_scores
-from mmkernel.evaluation.fine_tuning import (
+from mmkernel.evaluation.fine_tuning import accuracy, accuracy_history, fine_tune, with_encoder
     accuracy,
     accuracy_history,
     fine_tune,
@@ -16,8 +16,10 @@ from mmkernel.evaluation.fine_tuning import (
     with_labels,
 )
 from mmkernel.evaluation.knn import nearest, weighted_knn
+from mmkernel.evaluation.label_amounts import semi_supervised, with_labels
 from mmkernel.evaluation.linear import linear_probe, logistic_regression, scale_features
-from mmkernel.evaluation.linear_sweep import linear_sweep, score_heads, split_rows, train_heads
+from mmkernel.evaluation.linear_heads import score_heads, train_heads
+from mmkernel.evaluation.linear_sweep import linear_sweep, split_rows
 from mmkernel.evaluation.low_shot import low_shot_svm
 from mmkernel.evaluation.monitoring import YARDSTICK, embedding_statistics, point_statistics
 from mmkernel.evaluation.remedies import run_kernel

@@ -37,6 +37,14 @@ def test_heads_together_are_heads_alone():
             torch.testing.assert_close(bias[s, g], offset[0, 0])
 
 
+def test_rows_are_a_selection_without_a_copy():
+    x, y, *_ = clusters()
+    rows = torch.arange(0, 200, 3)
+    chosen = train_heads(x, y, [none], [0], [(1.0, 0.0)], 4, 2, 16, CPU, rows=rows)
+    copied = train_heads(x[rows], y[rows], [none], [0], [(1.0, 0.0)], 4, 2, 16, CPU)
+    assert torch.equal(chosen[0], copied[0])
+
+
 def test_one_head_is_what_autograd_trains():
     x, y, *_ = clusters(train=90)
     weight, bias = train_heads(x, y, [none], [7], [(0.5, 1e-2)], 4, 2, 32, CPU)

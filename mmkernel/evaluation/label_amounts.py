@@ -1,0 +1,63 @@
+"""Fine-tuning on parts of the labels: how far few of them go when the encoder learns too."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmkernel.evaluation.fine_tuning import fine_tune
+
+
+def with_labels(protocol: Any, **amount: Any) -> Any:
+    """The config ``protocol`` trained on a ``Subset`` (names, fraction or per_class, seed) of its training images.
+
+    A batch is never larger than the subset, and the number of epochs stays.
+    """
+    cfg = copy.deepcopy(protocol)
+    loader = cfg['train_dataloader']
+    loader['dataset']['source'] = dict(type='Subset', source=loader['dataset']['source'], **amount)
+    return cfg
+
+
+def semi_supervised(
+    cfg: Any,
+    checkpoint: str | Path | None,
+    amounts: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: str | Path = 'work_dirs/benchmarks/semi_supervised',
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict]:
+    """{amount: dict(mean=, sd=, values=, images=)} of last-epoch top-1, fine-tuned on each amount of labels with each seed.
+
+    ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
+    training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``.
+    """
+    found, done = {}, 0
+    for amount in amounts:
+        name = describe_amount(amount)
+        values = []
+        for seed in seeds:
+            run = with_labels(cfg, **amount, seed=seed) if amount else copy.deepcopy(cfg)
+            run['randomness'] = {**run.get('randomness', {}), 'seed': seed}
+            run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
+            result = fine_tune(run, checkpoint)
+            values.append(result['top1'])
+            done += 1
+            if progress:
+                progress(done, len(amounts) * len(seeds))
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        found[name] = dict(mean=float(np.mean(values)), sd=spread, values=values, images=result['images'])
+    return found
+
+
+def describe_amount(amount: Mapping[str, Any]) -> str:
+    """'1 %', '4 per class', the name of a list, or 'all' as the config has it."""
+    if 'fraction' in amount:
+        return f'{100 * amount["fraction"]:g} %'
+    if 'per_class' in amount:
+        return f'{amount["per_class"]} per class'
+    return Path(amount['names']).stem if 'names' in amount else 'as configured'
