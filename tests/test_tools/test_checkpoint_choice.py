@@ -1,15 +1,19 @@
 """The study of label-free criteria: its recipes, its scores, its table."""
 
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmkernel.engine import load_config
 from mmkernel.evaluation import agreement, untrained_encoder
+from mmkernel.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ('rank', 'feature_rank', 'mmd2', 'alignment', 'uniformity')
@@ -76,3 +80,16 @@ def test_recipes_and_scores_of_checkpoints(study, tmp_path, monkeypatch):
     assert 0 < rows[0]['linear'] <= 100
     assert rows[0]['statistics']['rank'] >= 1
     assert study.scored(cfg, [weights], tmp_path / 'rows.json', 'tiny') == rows  # not computed twice
+
+
+def test_the_recipe_on_a_pack_reads_its_images(study, tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(buffer, 'JPEG')
+    blob = np.frombuffer(buffer.getvalue(), np.uint8)
+    arrays = dict(train_jpeg=np.tile(blob, 2), train_off=np.arange(3) * len(blob), train_label=np.arange(2))
+    np.savez(tmp_path / 'pack.npz', **arrays, train_file=np.array(['a', 'b']), classes=np.array(['cat', 'dog']))
+    cfg = load_config(study.many_checkpoints('simclr/digits', 2, tmp_path, tmp_path / 'pack.npz'))
+    views = DATASETS.build(cfg.train_dataloader.dataset)[0, 1]
+    assert [view.shape for view in views['inputs']] == [(3, 32, 32)] * 2
+    assert cfg.model.backbone.in_channels == len(cfg.data_preprocessor.mean) == 3
+    assert cfg.evaluation.test.source.path == str(tmp_path / 'pack.npz')

@@ -42,7 +42,7 @@ METHODS = (
     'byol/digits',
 )  # fmt: skip
 CIFAR_METHODS = ('sfrik/digits_L1', 'sfrik/digits_L3', 'simclr/digits')
-IMAGES = 1000  # whose embeddings are looked at
+IMAGES = 500  # whose embeddings are looked at
 BEGIN, END = '<!-- checkpoint choice: begin -->', '<!-- checkpoint choice: end -->'
 
 console = Console()
@@ -92,7 +92,7 @@ def scored(cfg: Config, checkpoints: list[Path], kept: Path, name: str) -> list[
     rows = json.loads(kept.read_text()) if kept.is_file() else []
     done = {row['checkpoint'] for row in rows}
     new = [path for path in checkpoints if shown(path) not in done]
-    for path in track(new, f'scoring {name}', console=console, transient=True, disable=not new):
+    for path in track(new, f'scoring {name}', console=console, transient=True, disable=not console.is_terminal):
         rows.append(dict(checkpoint=shown(path), **score(cfg, path)))
         save_report(kept, rows)
     return rows
