@@ -8,13 +8,6 @@ from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_dige
 from mmkernel.evaluation.features import evaluation_loader, extract_features, raw_pixels
 from mmkernel.evaluation.few_labels import draw_labelled, few_label_scores
 from mmkernel.evaluation.fine_tuning import accuracy, accuracy_history, fine_tune, with_encoder
-    accuracy,
-    accuracy_history,
-    fine_tune,
-    semi_supervised,
-    with_encoder,
-    with_labels,
-)
 from mmkernel.evaluation.knn import nearest, weighted_knn
 from mmkernel.evaluation.label_amounts import semi_supervised, with_labels
 from mmkernel.evaluation.linear import linear_probe, logistic_regression, scale_features
