@@ -105,7 +105,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
 def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
     if statistic == 'spread':
         size = f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})'
-        return f'{size}: complete collapse' if state == COLLAPSED else f'{size}: close to complete collapse'
+        return f'{size}: complete collapse' if state == COLLAPSED else size
     if statistic == 'rank':
         size = (
             f'99 % of the variance in {found.dimensions} of {found.width} dimensions, effective rank {found.rank:.1f}'

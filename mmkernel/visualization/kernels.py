@@ -30,7 +30,7 @@ def kernel_plot(profiles: Mapping[str, KernelProfile], path: str | Path | None =
     draw_expansions(expansion, profiles)
     draw_pulls(pull, profiles)
     figure.suptitle(f'q = {q:,}, N = {count:,}', x=0.01, ha='left', fontsize=10, color=GREY)
-    figure.legend(*profile.get_legend_handles_labels(), loc='outside lower center', ncols=min(len(profiles), 3))
+    figure.legend(*profile.get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
     return finish(figure, path)
 
 
@@ -51,11 +51,11 @@ def draw_slopes(axes: Axes, profiles: Mapping[str, KernelProfile]) -> None:
         size = p.slope[seen].abs()
         largest = float(size.max()) or 1.0
         up = torch.where(p.slope[seen] >= 0, size / largest, torch.nan)
-        axes.plot(p.t[seen], up.clamp_min(1e-6), color=colour(i), linewidth=1.6)
-        axes.plot(p.t[seen], (size / largest).clamp_min(1e-6), color=colour(i), linewidth=0.9, linestyle=':')
+        axes.plot(p.t[seen], up.clamp_min(1e-5), color=colour(i), linewidth=1.6)
+        axes.plot(p.t[seen], (size / largest).clamp_min(1e-5), color=colour(i), linewidth=0.9, linestyle=':')
     _shade_typical(axes, next(iter(profiles.values())))
     axes.set_yscale('log')
-    axes.set_ylim(1e-6, 2)
+    axes.set_ylim(1e-5, 2)
     plain(axes, "push, |φ'(t)| / its maximum (dotted: a pull, φ' < 0)", 't = u·v')
 
 
