@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from mmkernel.engine import OptionsAction, default_work_dir, init_processes, load_checkpoint, load_config
+from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
 
@@ -37,6 +38,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument('--cache', type=Path, default=Path('work_dirs/features'), help='folder where features are kept')
     parser.add_argument('--no-cache', dest='cache', action='store_const', const=None, help='compute features again')
+    parser.add_argument('--no-raw', dest='raw', action='store_false', help='no row for raw pixels')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
     return parser
 
@@ -65,6 +67,7 @@ def share_extraction(cfg: Config, encoders: dict[str, nn.Module], **options: Any
 def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Config, list[dict]]:
     """The config and one row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
     several = join_processes(args)
+    keep_freed_memory()
     cfg = load_config(args.config, args.cfg_options)
     encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
     if args.checkpoint and args.checkpoint.lower() != 'none':
@@ -81,7 +84,7 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
                 tasks[name] = bar.add_task(f'features: {name}', total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        options = dict(stage=args.stage, progress=progress, cache=args.cache)
+        options = dict(raw=args.raw, stage=args.stage, progress=progress, cache=args.cache)
         if several:
             share_extraction(cfg, encoders, **options)
         return cfg, evaluate(cfg, encoders, score, **options)

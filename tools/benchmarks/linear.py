@@ -10,6 +10,8 @@ from door import run
 from torch import Tensor
 
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, probe_table
+from mmkernel.evaluation.linear import SCALINGS
+from mmkernel.evaluation.linear_sweep import LEARNING_RATES, WEIGHT_DECAYS
 
 LARGE = 50_000  # images; above, L-BFGS over all of them at once takes hours
 PROTOCOLS = ('sweep', 'lbfgs', 'sgd')
@@ -19,7 +21,8 @@ def scores(args: argparse.Namespace, *data: Tensor) -> dict[str, dict[str, float
     """{protocol: accuracies} for one encoder."""
     found = {}
     if 'sweep' in args.protocol:
-        best = linear_sweep(*data, epochs=args.epochs, batch_size=args.batch_size, seeds=args.seeds, device=args.device)
+        grid = (args.lrs, args.weight_decays, args.scalings)
+        best = linear_sweep(*data, *grid, args.epochs, args.batch_size, seeds=args.seeds, device=args.device)
         found[f'best of {best["heads"]} heads'] = best
         if best['at_edge']:
             console.print(f'The chosen {" and ".join(best["at_edge"])} is the last one offered: {best["chosen"]}.')
@@ -43,6 +46,9 @@ def main() -> None:
     parser.add_argument('--protocol', nargs='+', choices=PROTOCOLS, default=list(PROTOCOLS))
     parser.add_argument('--epochs', type=int, default=100)
     parser.add_argument('--batch-size', type=int, default=256)
+    parser.add_argument('--lrs', type=float, nargs='+', default=LEARNING_RATES, help='of the sweep')
+    parser.add_argument('--weight-decays', type=float, nargs='+', default=WEIGHT_DECAYS, help='of the sweep')
+    parser.add_argument('--scalings', nargs='+', choices=SCALINGS, default=SCALINGS, help='of the sweep')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the sweep: one refit each')
     parser.add_argument('--lr', type=float, default=0.4, help='of sgd, absolute: not scaled by the batch')
     parser.add_argument('--weight-decay', type=float, default=1e-6, help='of sgd')
@@ -50,7 +56,7 @@ def main() -> None:
     parser.add_argument('--force', action='store_true', help=f'L-BFGS even above {LARGE} images')
     args = parser.parse_args()
     cfg, rows = compare(args, lambda *data: scores(args, *data))
-    names = ('protocol', 'epochs', 'batch_size', 'seeds', 'lr', 'weight_decay', 'strength')
+    names = 'protocol epochs batch_size lrs weight_decays scalings seeds lr weight_decay strength'.split()
     settings = {name: getattr(args, name) for name in names}
     publish('linear', args, cfg, rows, probe_table(rows, 'linear probe: top-1/top-5 in percent'), **settings)
 
