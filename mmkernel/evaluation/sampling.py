@@ -40,6 +40,11 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     Nothing is random: the views are those of epochs 0 and 1. Where the config has no evaluation part, the first
     augmentation stands for the image.
     """
+    if not hasattr(model, 'extract') or getattr(model, 'neck', None) is None:
+        raise ValueError(
+            f'{type(model).__name__} has no embeddings to look at: expected a pretraining model with a backbone and a neck, '
+            'such as JointEmbedding.'
+        )
     source = sample_source(cfg) if source is None else source
     index = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long().unique()
     part = cfg.get('evaluation') or {}
