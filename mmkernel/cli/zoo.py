@@ -60,7 +60,7 @@ def show_list(args: argparse.Namespace) -> None:
         raise ValueError(f"no name matches '{args.pattern}'; 'mmkernel zoo list' shows all.")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column('name', no_wrap=True, min_width=max(map(len, names)))
-    table.add_column('network', no_wrap=True)
+    table.add_column('network')  # the one that may be folded
     for title in ('epochs', 'top-1 %', 'weights'):
         table.add_column(title, justify='right', no_wrap=True, min_width=len(title))
     for info in map(model_info, names):

@@ -1,0 +1,51 @@
+"""The page of the model zoo says what the metafiles say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('model_zoo_tool', TOOLS / 'model_zoo.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date(tool):
+    tool.main(['--check'])
+
+
+def test_rows_with_weights_and_rows_to_train(tool):
+    result = dict(
+        Task='Linear probe',
+        Dataset='ImageNet-1k',
+        Metrics={'Top 1 Accuracy': 70.3, 'Top 5 Accuracy': 89.7},
+        Source='us',
+    )
+    files = (WeightsFile('a', ('https://x/a',), sha256='0123456789abcdef'),
+             WeightsFile('b.tar.gz', parts=(Part('1', ('https://x/1',)), Part('2', ('https://x/2',))), holds='model'))  # fmt: skip
+    with_files = ModelInfo('w', 'C', 'configs/c/w.py', {}, dict(Epochs=3), (result,), files, 'them', 'MIT', 'unchecked')
+    text = tool.section(
+        [with_files, ModelInfo('t', 'C', 'configs/c/t.py')], {'configs/c/t.py': '1.0 ± 0.1'}
+    ).splitlines()
+    (row,) = [line for line in text if line.startswith('| `w`')]
+    assert row == (
+        '| `w` | [c/w](configs/c/w.py) | 3 | 70.3 / 89.7 linear [1] | [backbone](https://x/a), '
+        'model ([part 1](https://x/1), [part 2](https://x/2)) | sha256 `01234567`, pinned | MIT [2] |'
+    )
+    assert '| `t` | [c/t](configs/c/t.py) |  |  |  | 1.0 ± 0.1 |' in text
+    assert text[-2:] == ['[1] us  ', '[2] them']
+
+
+def test_only_what_stands_between_the_markers_changes(tool):
+    page = f'above\n{tool.BEGIN}\nold\n{tool.END}\nbelow\n'
+    assert tool.page_with(page, 'new') == f'above\n{tool.BEGIN}\nnew\n{tool.END}\nbelow\n'
+    with pytest.raises(RuntimeError, match='once each'):
+        tool.page_with('mine', 'new')
