@@ -37,9 +37,14 @@ def test_linear_protocol_beside_the_untrained_encoder(checkpoint, tmp_path, monk
     assert written['rows'][1]['history'][0]['epoch'] == 1
     assert (tmp_path / 'trained/epoch_1.pth').is_file()
     assert 'trained encoder' in capsys.readouterr().out
-    words = (CONFIG, tmp_path / 'trained/epoch_1.pth', *words[2:4], '--test-only')
+    run('classify.py', *words, '--resume', '--out', tmp_path, *SHORT, 'train_cfg.max_epochs=2', monkeypatch=monkeypatch)
+    resumed = json.loads((tmp_path / 'classify.json').read_text())['rows'][1]['history']
+    assert [row['epoch'] for row in resumed] == [1, 2]
+    assert resumed[0] == written['rows'][1]['history'][0]
+    capsys.readouterr()
+    words = (CONFIG, tmp_path / 'trained/epoch_2.pth', *words[2:4], '--test-only')
     run('classify.py', *words, monkeypatch=monkeypatch)
-    last = written['rows'][1]['scores']['last epoch']
+    last = resumed[-1]
     assert f'{last["top1"]:.1f}/{last["top5"]:.1f}' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run('classify.py', CONFIG, checkpoint, *words[2:], monkeypatch=monkeypatch)

@@ -75,6 +75,7 @@ def test(cfg: Config, checkpoint: str) -> None:
 def main() -> None:
     parser = arguments()
     parser.add_argument('--test-only', action='store_true', help='CHECKPOINT is a classifier: measure it once more')
+    parser.add_argument('--resume', action='store_true', help='go on from the newest checkpoint of --out')
     args = parser.parse_args()
     cfg, folder = protocol(args)
     if args.test_only:
@@ -83,7 +84,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, checkpoint in encoders(args).items():
         cfg.work_dir = str(folder / name.split()[0])
-        found = fine_tune(cfg, checkpoint)
+        found = fine_tune(cfg, checkpoint, args.resume)
         scores = {'last epoch': found['last'], 'best epoch': found['best']}
         rows.append(dict(name=name, scores=scores, **found))
     if is_main_process():
