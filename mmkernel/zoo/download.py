@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,9 +41,17 @@ def download(info: ModelInfo, holds: str = 'backbone', patience: Patience = PATI
                 f"'{info.name}' is not in the cache, and MMKERNEL_OFFLINE forbids to fetch it. {by_hand(info, file)}"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(path):  # another process may have fetched it meanwhile
+        asked, failed = time.time(), path.with_name(f'.{path.name}.failed')
+        with _only_one(path):  # another process may have fetched it meanwhile, or have found out that it cannot be had
             if not _accepted(info, file, path):
-                _fetch(info, file, path, patience, progress)
+                if failed.is_file() and failed.stat().st_mtime > asked:
+                    raise DownloadError(failed.read_text(encoding='utf-8'))
+                try:
+                    _fetch(info, file, path, patience, progress)
+                except DownloadError as error:
+                    failed.write_text(str(error), encoding='utf-8')
+                    raise
+                failed.unlink(missing_ok=True)
     return path
 
 

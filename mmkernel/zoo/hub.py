@@ -16,6 +16,7 @@ from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import key_maps
 from mmkernel.zoo.loading import load_weights
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
+from mmkernel.zoo.places import root
 from mmkernel.zoo.placing import console
 
 PARTS = {'encoder': ('backbone', 'model'), 'whole': ('model',)}  # which files serve, the smaller first
@@ -69,7 +70,7 @@ def _file(info: ModelInfo, part: str) -> WeightsFile:
             'pretrained=False.'
         )
     raise ValueError(
-        f"No weights of '{info.name}' are public. pretrained=False builds it; 'mmkernel train {info.config}' trains it."
+        f"No weights of '{info.name}' are public. pretrained=False builds it; 'mmkernel train {root() / info.config}' trains it."
     )
 
 

@@ -298,6 +298,41 @@ def test_eight_ranks_download_once(cache, server):
     assert len(faults.seen) == 2  # the dropped one and its continuation
 
 
+def _refused(url, start, queue):
+    start.wait()
+    try:
+        fetch(f'{url}/a')
+    except DownloadError as error:
+        queue.put(str(error))
+
+
+def test_eight_ranks_learn_from_one_that_it_cannot_be_had(cache, server):
+    url, faults = server
+    faults.plan['/a'] = ['stall:0.3']  # long enough for all of them to ask
+    context = multiprocessing.get_context('fork')
+    start, queue = context.Event(), context.Queue()
+    ranks = [context.Process(target=_refused, args=(url, start, queue)) for _ in range(8)]
+    for rank in ranks:
+        rank.start()
+    start.set()
+    answers = {queue.get(timeout=20) for _ in ranks}
+    for rank in ranks:
+        rank.join()
+    assert len(answers) == 1
+    assert len(faults.seen) < 8 * QUICK.attempts
+    faults.plan['/a'] = ['fine']
+    assert fetch(f'{url}/a', sha256=SHA).read_bytes() == BODY  # the next one to ask tries again
+
+
+def test_a_busy_server_says_when(cache, server, monkeypatch):
+    url, faults = server
+    faults.plan['/a'] = ['status:429/3', 'status:503/Wed, 21 Oct 2015 07:28:00 GMT', 'fine']
+    pauses = []
+    monkeypatch.setattr(transfer.time, 'sleep', pauses.append)
+    fetch(f'{url}/a')
+    assert pauses == [3.0, 0.0]
+
+
 def test_files_of_the_package(cache):
     inside = WeightsFile('x.pth', ('package:zoo/__init__.py',))
     assert download(ModelInfo('m', 'S', None, files=(inside,))).name == '__init__.py'

@@ -1,0 +1,39 @@
+"""Configs and metafiles travel with the package, so that the zoo works outside a checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+LOOK = """
+import mmkernel
+from mmkernel.zoo.catalogue import config_of, list_models, model_info
+from mmkernel.zoo.key_map import key_maps
+from mmkernel.zoo.places import root
+print(root())
+print(len(list_models()), len(key_maps()), config_of(model_info('kernels_digits_rbf')).model.head.type)
+"""
+
+
+def test_a_built_package_has_its_zoo(repository, tmp_path):
+    pytest.importorskip('setuptools')
+    source, built = tmp_path / 'source', tmp_path / 'lib'
+    source.mkdir()
+    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(repository / name, source)
+    for name in ('mmkernel', 'configs'):
+        shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+    command = [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    assert not list(built.rglob('__pycache__'))
+    environment = os.environ | dict(PYTHONPATH=str(built), OMP_NUM_THREADS='1')
+    run = subprocess.run([sys.executable, '-c', LOOK], cwd='/', env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    place, found = run.stdout.splitlines()
+    assert place == str(built / 'mmkernel')
+    models, layouts, head = found.split()
+    assert int(models) > 100
+    assert int(layouts) >= 8
+    assert head == 'KernelMMDHead'
