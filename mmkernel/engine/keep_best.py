@@ -26,7 +26,7 @@ class KeepBestHook(Hook):
 
     priority = 'LOW'  # before the epoch's own checkpoint, which is to know the record
 
-    def __init__(self, criterion: str = 'rank', interval: int = 1, images: int = 1000, start_epoch: int = 1) -> None:
+    def __init__(self, criterion: str = 'mmd2', interval: int = 1, images: int = 1000, start_epoch: int = 1) -> None:
         if criterion not in CRITERIA:
             raise ValueError(f'KeepBestHook.criterion is one of {", ".join(CRITERIA)}, got {criterion!r}.')
         if interval < 1 or images < 2:

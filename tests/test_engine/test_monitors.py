@@ -17,7 +17,7 @@ WATCHERS = {
     'monitor': dict(type='EmbeddingMonitorHook', interval=2),
     'knn': dict(type='KNNMonitorHook', max_images=60),
     'probe': dict(type='OnlineProbeHook', max_images=60),
-    'best': dict(type='KeepBestHook', images=40),
+    'best': dict(type='KeepBestHook', criterion='rank', images=40),
 }
 
 
