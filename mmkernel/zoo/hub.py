@@ -14,10 +14,10 @@ from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import key_maps
-from mmkernel.zoo.loading import load_weights
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.places import root
 from mmkernel.zoo.placing import console
+from mmkernel.zoo.recognise import load_content
 
 PARTS = {'encoder': ('backbone', 'model'), 'whole': ('model',)}  # which files serve, the smaller first
 
@@ -27,6 +27,7 @@ def get_model(
     pretrained: bool = True,
     part: str = 'encoder',
     cfg_options: Mapping[str, Any] | None = None,
+    adapt_input: bool = False,
     progress: bool = True,
 ) -> nn.Module:
     """The model of a row of the zoo, by default with its published weights, every tensor of which must fit.
@@ -36,6 +37,8 @@ def get_model(
         pretrained: False: as it is before training; nothing is fetched.
         part: 'encoder': ``Encoder``, in eval mode; 'whole': the pretraining model, to go on with.
         cfg_options: changes of the config, {'model.backbone.drop_path_rate': 0.1}.
+        adapt_input: with cfg_options={'model.backbone.in_channels': n}, make the filters of the first convolution for n channels
+            from those for 3 (``stem.adapted``); the mean and std of n channels are yours to give (data_preprocessor.mean, .std).
         progress: a bar while downloading, on a terminal.
 
     Errors: UnknownModelError with the nearest names; ValueError for a row without public weights, or whose files lack the
@@ -54,7 +57,7 @@ def get_model(
         state = key_maps()[file.key_map or 'mmkernel'].apply(read_checkpoint(path), str(path))
         if part == 'encoder':
             state = {key: value for key, value in state.items() if key.startswith('backbone.')}
-        report = load_weights(model, state, source=str(path))
+        report = load_content(model, state, str(path), adapt_input=adapt_input)
         if is_main_process():
             console.print(f'{name}: {report} ({path})', soft_wrap=True)
     return model

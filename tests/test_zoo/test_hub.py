@@ -74,7 +74,7 @@ def test_weights_arrive_and_features_equal(zoo, capfd, monkeypatch):
     monkeypatch.setenv('MMKERNEL_OFFLINE', '1')
     mmkernel.get_model('tiny_digits')
     assert len(faults.seen) == 1
-    assert 'missing: ' not in capfd.readouterr().err  # the words before names of keys
+    assert 'tensors, 0 missing, 0 unexpected' in capfd.readouterr().err
     (verdict,) = verify(['tiny_digits'])
     assert verdict.fine
     assert verdict.why == 'as published (sha256)'
@@ -91,8 +91,11 @@ def test_an_encoder_of_another_layout_and_no_silent_rest(zoo):
     assert all(torch.equal(v, encoder.backbone.state_dict()[k]) for k, v in model.backbone.state_dict().items())
     with pytest.raises(ValueError, match="are those of its encoder; the rest would stay random. Use part='encoder'"):
         mmkernel.get_model('tiny_digits', part='whole')
-    with pytest.raises(CheckpointError, match=r'another architecture.*mismatched: backbone.conv1.weight \(file'):
+    with pytest.raises(CheckpointError, match=r'images of 1 channels, the model takes 3: .*adapt_input=True adapts'):
         mmkernel.get_model('tiny_digits', cfg_options={'model.backbone.in_channels': 3})
+    colour = mmkernel.get_model('tiny_digits', cfg_options={'model.backbone.in_channels': 3}, adapt_input=True)
+    grey = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(colour.extract(grey.expand(-1, 3, -1, -1)), encoder.extract(grey))
     faults.bodies['/b'] = saved({key: value for key, value in state.items() if 'layer2' not in key})
     write(f'{url}/b', 'backbone', 'module_prototypes')
     mmkernel.zoo.clean()
