@@ -15,6 +15,7 @@ from mmkernel.evaluation.linear_heads import score_heads, train_heads
 from mmkernel.evaluation.linear_sweep import linear_sweep, split_rows
 from mmkernel.evaluation.low_shot import low_shot_svm
 from mmkernel.evaluation.monitoring import YARDSTICK, embedding_statistics, point_statistics
+from mmkernel.evaluation.option_grid import choose_options
 from mmkernel.evaluation.remedies import run_kernel
 from mmkernel.evaluation.report import amount_table, knn_table, probe_table, report, save_report, score_table
 from mmkernel.evaluation.sampling import Cloud, load_cloud, sample_cloud, sample_source, save_cloud
@@ -35,15 +36,15 @@ from mmkernel.evaluation.transformations import mlp_probe, predict_transformatio
 
 __all__ = [
     'COLLAPSED', 'CRITERIA', 'DOUBTFUL', 'HEALTHY', 'TRANSFER_SETS', 'YARDSTICK', 'Cloud', 'CloudStatistics',
-    'Diagnosis', 'FeatureMismatchError', 'FeatureSet', 'UntrainedError', 'accuracy', 'accuracy_history', 'agreement',
-    'amount_table', 'average_precision', 'check_trained', 'checkpoint_statistics', 'class_precisions',
-    'cloud_statistics', 'covariance_spectrum', 'criterion_score', 'diagnose', 'diagnose_cloud', 'draw_labelled',
-    'effective_rank', 'embedding_statistics', 'encoder_digest', 'evaluate', 'evaluation_loader', 'extract_features',
-    'feature_sets', 'few_label_scores', 'fine_tune', 'judge', 'knn_table', 'linear_probe', 'linear_sweep',
-    'load_cloud', 'logistic_regression', 'low_shot_svm', 'low_shot_table', 'mean_per_class', 'mlp_probe', 'nearest',
-    'point_statistics', 'predict_transformations', 'probe_table', 'rank_correlation', 'raw_pixels', 'read_features',
-    'regret', 'report', 'run_kernel', 'sample_cloud', 'sample_source', 'save_cloud', 'save_report', 'scale_features',
-    'score_heads', 'score_table', 'semi_supervised', 'split_rows', 'svm_table', 'train_heads', 'transfer',
-    'transfer_table', 'transformation_table', 'untrained_encoder', 'voc_svm', 'weighted_knn', 'with_encoder',
-    'with_labels',
+    'Diagnosis', 'FeatureMismatchError', 'FeatureSet', 'UntrainedError', 'accuracy', 'accuracy_history',
+    'agreement', 'amount_table', 'average_precision', 'check_trained', 'checkpoint_statistics', 'choose_options',
+    'class_precisions', 'cloud_statistics', 'covariance_spectrum', 'criterion_score', 'diagnose', 'diagnose_cloud',
+    'draw_labelled', 'effective_rank', 'embedding_statistics', 'encoder_digest', 'evaluate', 'evaluation_loader',
+    'extract_features', 'feature_sets', 'few_label_scores', 'fine_tune', 'judge', 'knn_table', 'linear_probe',
+    'linear_sweep', 'load_cloud', 'logistic_regression', 'low_shot_svm', 'low_shot_table', 'mean_per_class',
+    'mlp_probe', 'nearest', 'point_statistics', 'predict_transformations', 'probe_table', 'rank_correlation',
+    'raw_pixels', 'read_features', 'regret', 'report', 'run_kernel', 'sample_cloud', 'sample_source', 'save_cloud',
+    'save_report', 'scale_features', 'score_heads', 'score_table', 'semi_supervised', 'split_rows', 'svm_table',
+    'train_heads', 'transfer', 'transfer_table', 'transformation_table', 'untrained_encoder', 'voc_svm',
+    'weighted_knn', 'with_encoder', 'with_labels',
 ]  # fmt: skip

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from mmkernel.engine import CheckpointError, load_config, read_checkpoint, write_checkpoint
-from mmkernel.evaluation import accuracy, fine_tune, semi_supervised, untrained_encoder, with_encoder, with_labels
+from mmkernel.evaluation import (
+    accuracy,
+    choose_options,
+    fine_tune,
+    semi_supervised,
+    untrained_encoder,
+    with_encoder,
+    with_labels,
+)
 from mmkernel.models import build_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -131,3 +139,17 @@ def test_amounts_of_labels(pretraining, checkpoint, tmp_path):
     assert [row['images'] for row in found.values()] == [20, 180, 360]
     assert all(len(row['values']) == 2 for row in found.values())
     assert (tmp_path / 'runs/50_percent/1').is_dir()
+
+
+def test_settings_are_chosen_on_held_out_training_images(pretraining, checkpoint, tmp_path):
+    cfg = protocol(pretraining, tmp_path, **{'train_cfg.max_epochs': 1})
+    cfg.evaluation.test = dict(type='NoSuchSource')  # the test set is not touched
+    key = 'optim_wrapper.optimizer.lr'
+    chosen, tried = choose_options(cfg, checkpoint, {key: [float('nan'), 0.4, 1.0]}, 0.2, folder=tmp_path / 'tried')
+    assert [each['options'][key] for each in tried][1:] == [0.4, 1.0]
+    assert tried[0]['top1'] == -float('inf')  # diverged
+    assert chosen == max(tried, key=lambda each: each['top1'])['options']
+    with pytest.raises(ValueError, match='Every one of the 1 combinations diverged'):
+        choose_options(cfg, checkpoint, {key: [float('nan')]}, folder=tmp_path / 'tried')
+    with pytest.raises(ValueError, match=r'at least one \{key: \[values\]\}'):
+        choose_options(cfg, checkpoint, {key: 0.4})

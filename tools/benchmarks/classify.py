@@ -9,6 +9,7 @@ The second config says how the classifier is trained and on what; backbone and n
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.launch import leave_processes
-from mmkernel.evaluation import accuracy, fine_tune, probe_table, report, save_report, with_encoder
+from mmkernel.evaluation import accuracy, choose_options, fine_tune, probe_table, report, save_report, with_encoder
 from mmkernel.models import build_model
 
 console = Console()
@@ -75,6 +76,11 @@ def test(cfg: Config, checkpoint: str) -> None:
 def main() -> None:
     parser = arguments()
     parser.add_argument('--test-only', action='store_true', help='CHECKPOINT is a classifier: measure it once more')
+    parser.add_argument(
+        '--try', dest='options', nargs='+', action=OptionsAction, default={}, metavar='KEY=V1,V2',
+        help='values to choose from on --held-out of the training images, in every combination',
+    )  # fmt: skip
+    parser.add_argument('--held-out', type=float, default=0.1, help='of each class, for --try')
     parser.add_argument('--resume', action='store_true', help='go on from the newest checkpoint of --out')
     args = parser.parse_args()
     cfg, folder = protocol(args)
@@ -83,12 +89,23 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     for name, checkpoint in encoders(args).items():
-        cfg.work_dir = str(folder / name.split()[0])
-        found = fine_tune(cfg, checkpoint, args.resume)
+        own, chosen, tried = copy.deepcopy(cfg), {}, []
+        own.work_dir = str(folder / name.split()[0])
+        if args.options:
+            trials = Path(own.work_dir) / 'tried'
+            chosen, tried = choose_options(own, checkpoint, args.options, args.held_out, args.seed, trials)
+            own.merge_from_dict(chosen)
+        found = dict(fine_tune(own, checkpoint, args.resume), chosen=chosen, tried=tried)
         scores = {'last epoch': found['last'], 'best epoch': found['best']}
         rows.append(dict(name=name, scores=scores, **found))
     if is_main_process():
         console.print(probe_table(rows, f'{Path(args.protocol).stem}: top-1/top-5 in percent'))
+        for row in rows:
+            console.print(
+                f'{row["name"]}: {row["last"]["mean_per_class"]:.1f} % mean per class, last epoch', highlight=False
+            )
+        for row in rows if args.options else ():
+            console.print(f'{row["name"]}: chosen on held-out training images: {row["chosen"]}', highlight=False)
         settings = dict(protocol=args.protocol, cfg_options=args.cfg_options)
         content = report('classify', rows, args.config, args.checkpoint, args.seed, **settings)
         console.print(f'written: {save_report(folder / "classify.json", content)}', highlight=False)

@@ -1,0 +1,56 @@
+"""Settings of a classifier's training, chosen without the test set."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mmkernel.evaluation.fine_tuning import fine_tune
+
+
+def choose_options(
+    cfg: Any,
+    checkpoint: str | Path | None,
+    options: Mapping[str, Sequence],
+    held_out: float = 0.1,
+    seed: int = 0,
+    folder: str | Path = 'work_dirs/benchmarks/options',
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], list[dict]]:
+    """The combination of ``options`` with the highest last-epoch top-1 on ``held_out`` of each training class, and all tried.
+
+    ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
+    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite counts as the worst.
+    """
+    if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
+        raise ValueError(f'options={dict(options)}; expected at least one {{key: [values]}} to choose from.')
+    trial = copy.deepcopy(cfg)
+    part = dict(type='Subset', source=trial['train_dataloader']['dataset']['source'], fraction=held_out, seed=seed)
+    trial['train_dataloader']['dataset']['source'] = dict(part, complement=True)
+    trial['evaluation']['test'] = part
+    combinations, tried = list(product(*options.values())), []
+    for number, values in enumerate(combinations):
+        run = copy.deepcopy(trial)
+        given = dict(zip(options, values, strict=True))
+        run.merge_from_dict(given)
+        run['work_dir'] = str(Path(folder) / str(number))
+        tried.append(dict(options=given, top1=_top1(run, checkpoint)))
+        if progress:
+            progress(number + 1, len(combinations))
+    best = max(tried, key=lambda each: each['top1'])
+    if best['top1'] == -math.inf:
+        raise ValueError(f'Every one of the {len(tried)} combinations diverged: offer smaller learning rates.')
+    return best['options'], tried
+
+
+def _top1(cfg: Any, checkpoint: str | Path | None) -> float:
+    try:
+        return fine_tune(cfg, checkpoint)['top1']
+    except RuntimeError as error:
+        if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
+            raise
+        return -math.inf
