@@ -24,7 +24,7 @@ def choose_options(
     """The combination of ``options`` with the highest last-epoch top-1 on ``held_out`` of each training class, and all tried.
 
     ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
-    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite counts as the worst.
+    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has top1 None and never wins.
     """
     if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
         raise ValueError(f'options={dict(options)}; expected at least one {{key: [values]}} to choose from.')
@@ -41,16 +41,16 @@ def choose_options(
         tried.append(dict(options=given, top1=_top1(run, checkpoint)))
         if progress:
             progress(number + 1, len(combinations))
-    best = max(tried, key=lambda each: each['top1'])
-    if best['top1'] == -math.inf:
+    best = max(tried, key=lambda each: -math.inf if each['top1'] is None else each['top1'])
+    if best['top1'] is None:
         raise ValueError(f'Every one of the {len(tried)} combinations diverged: offer smaller learning rates.')
     return best['options'], tried
 
 
-def _top1(cfg: Any, checkpoint: str | Path | None) -> float:
+def _top1(cfg: Any, checkpoint: str | Path | None) -> float | None:
     try:
         return fine_tune(cfg, checkpoint)['top1']
     except RuntimeError as error:
         if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
             raise
-        return -math.inf
+        return None
