@@ -17,6 +17,7 @@ def TIMMBackbone(
     small_images: bool = False,
     in_channels: int = 3,
     zero_init_residual: bool = False,
+    width: int = 1,
     pretrained: bool = False,
     **timm_kwargs: Any,
 ) -> nn.Module:
@@ -29,6 +30,7 @@ def TIMMBackbone(
         small_images: for images up to about 64 pixels, a 3x3 stem of stride 1 without pooling (He et al. 2016, CIFAR form).
         in_channels: channels of the images.
         zero_init_residual: each residual branch starts at zero (Goyal et al. 2017); ResNets only.
+        width: times the channels of every layer, the stem included (He et al. 2016, Kolesnikov et al. 2019); ResNets only.
         pretrained: timm's weights, downloaded.
         timm_kwargs: passed on, e.g. ``img_size``, ``patch_size``, ``drop_path_rate``, ``channels``.
     """
@@ -40,10 +42,18 @@ def TIMMBackbone(
         timm_kwargs['zero_init_last'] = zero_init_residual
     elif zero_init_residual:
         raise ValueError(f'zero_init_residual is for ResNets, got model_name = {model_name!r}.')
+    if width != 1:
+        if not is_resnet or width < 1 or pretrained:
+            raise ValueError(
+                f'width multiplies the channels of a ResNet without weights, got width = {width}, {model_name}.'
+            )
+        timm_kwargs['channels'] = tuple(64 * width * 2**i for i in range(4))
     try:
         model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **timm_kwargs)
     except TypeError as error:
         raise TypeError(f'timm.create_model({model_name!r}) refused one of {sorted(timm_kwargs)}: {error}') from error
+    if width != 1:
+        _widen_stem(model, 64 * width)
     if small_images:
         _use_small_stem(model, model_name)
     model.out_dim = getattr(model, 'head_hidden_size', None) or model.num_features
@@ -60,3 +70,24 @@ def _use_small_stem(model: nn.Module, model_name: str) -> None:
     model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode='fan_out', nonlinearity='relu')
     model.maxpool = nn.Identity()
+
+
+def _widen_stem(model: nn.Module, channels: int) -> None:
+    """timm's own stem has 64 channels whatever the width of the blocks; those that read it are the first block's."""
+    stem, first = model.conv1, model.layer1[0]
+    if not isinstance(stem, nn.Conv2d):
+        raise ValueError('width is for ResNets whose stem is one convolution (resnet18 ... resnet200).')
+    model.conv1, model.bn1 = _resized(stem, out_channels=channels), nn.BatchNorm2d(channels)
+    first.conv1 = _resized(first.conv1, in_channels=channels)
+    first.downsample[0] = _resized(first.downsample[0], in_channels=channels)
+    if first.downsample[0].out_channels == channels:  # a basic block: its input has its width again
+        first.downsample = None
+
+
+def _resized(conv: nn.Conv2d, in_channels: int | None = None, out_channels: int | None = None) -> nn.Conv2d:
+    new = nn.Conv2d(
+        in_channels or conv.in_channels, out_channels or conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+        bias=False,
+    )  # fmt: skip
+    nn.init.kaiming_normal_(new.weight, mode='fan_out', nonlinearity='relu')
+    return new

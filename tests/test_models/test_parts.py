@@ -41,6 +41,24 @@ def test_small_images_keep_their_resolution():
     assert backbone.forward_features(torch.randn(1, 5, 32, 32)).shape[-2:] == (4, 4)
 
 
+@pytest.mark.parametrize('name, width, millions', [
+    ('resnet50', 2, 93.9), ('resnet50', 4, 375.4), ('resnet50', 5, 586.5), ('resnet200', 2, 250.1),
+])  # fmt: skip
+def test_wide_resnets_have_the_published_sizes(name, width, millions):
+    """Published as 94, 375 and 586 M (Caron et al., NeurIPS 2020) and 250 M (Bardes et al., ICLR 2022)."""
+    with torch.device('meta'):
+        wide, plain = TIMMBackbone(name, width=width), TIMMBackbone(name)
+    assert sum(p.numel() for p in wide.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert list(wide.state_dict()) == list(plain.state_dict())
+    assert wide.out_dim == width * 2048
+
+
+def test_a_wide_resnet_of_basic_blocks():
+    wide = TIMMBackbone('resnet18', width=2, small_images=True, in_channels=1)
+    assert wide(torch.randn(1, 1, 16, 16)).shape == (1, 1024)
+    assert list(wide.state_dict()) == list(TIMMBackbone('resnet18').state_dict())
+
+
 def test_a_vision_transformer():
     backbone = TIMMBackbone('vit_tiny_patch16_224', img_size=32, patch_size=8, depth=1)
     assert backbone(torch.randn(2, 3, 32, 32)).shape == (2, backbone.out_dim)
@@ -52,6 +70,9 @@ def test_a_vision_transformer():
         (dict(model_name='resnet51'), ValueError, 'Did you mean resnet'),
         (dict(model_name='vit_tiny_patch16_224', small_images=True), ValueError, 'patch_size'),
         (dict(model_name='vit_tiny_patch16_224', zero_init_residual=True), ValueError, 'ResNets'),
+        (dict(model_name='vit_tiny_patch16_224', width=2), ValueError, 'width multiplies the channels of a ResNet'),
+        (dict(model_name='resnet18', width=0), ValueError, 'got width = 0'),
+        (dict(model_name='resnet50d', width=2), ValueError, 'stem is one convolution'),
         (dict(model_name='resnet18', depth_of_field=3), TypeError, 'depth_of_field'),
     ],
 )

@@ -126,6 +126,10 @@ def test_redirects_to_plain_http_elsewhere_are_refused(cache, server):
     faults.plan = {'/a': [f'to:{url}/b'], '/c': ['to:http://example.invalid/x'], '/d': ['to:file:///etc/passwd']}
     assert fetch(f'{url}/a', sha256=SHA).read_bytes() == BODY
     clean()
+    faults.plan |= {'/e': [f'to:{url}/f'], '/f': ['drop:100000', 'fine']}
+    assert fetch(f'{url}/e', sha256=SHA).read_bytes() == BODY
+    assert faults.seen[-1] == ('/f', 'bytes=100000-')  # the range goes where the redirect leads
+    clean()
     with pytest.raises(DownloadError, match='expected an https URL'):
         fetch(f'{url}/c')
     with pytest.raises(DownloadError):

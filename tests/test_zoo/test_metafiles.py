@@ -139,7 +139,7 @@ def test_names(monkeypatch):
     with pytest.raises(UnknownModelError, match='mmkernel zoo list'):
         model_info('qqq')
     with pytest.raises(ValueError, match='listed for its files only'):
-        config_of(model_info('vicreg_r50x2'))
+        config_of(model_info('deepcluster_r50_sobel_200e_mmselfsup'))
 
 
 GOOD = yaml.safe_load("""
@@ -178,6 +178,14 @@ def test_what_a_metafile_may_not_say(tmp_path, place, value, said):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(MetafileError, match=said):
         read_metafile(path)
+
+
+def test_the_example_of_the_documentation(repository, tmp_path):
+    (example,) = re.findall(r'```yaml\n(.*?)```', (repository / 'docs/model_zoo.md').read_text(), re.S)
+    path = tmp_path / 'metafile.yml'
+    path.write_text('Collections: [{Name: Some Method}]\n' + example)
+    (info,) = read_metafile(path)[0]
+    assert info.config_options == {'train_cfg.max_epochs': 200}
 
 
 def test_text_that_is_no_yaml(tmp_path):
