@@ -15,6 +15,7 @@ from mmengine.utils import import_modules_from_strings
 from mmkernel.engine.check import ConfigError, accepted_by, check_component_tree
 from mmkernel.engine.config_text import ordered
 from mmkernel.engine.scaling import micro_batches
+from mmkernel.zoo.places import root
 
 TOP_LEVEL = (
     'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
@@ -28,11 +29,12 @@ TOP_LEVEL = (
 def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Config:
     """The config in ``path`` with ``cfg_options`` ({'a.b.0.c': value}) put in, checked by ``check_config``.
 
-    The file's own folder (and each folder of a key ``import_folders``) joins the import path first, so that
-    ``custom_imports=dict(imports=['my_kernel'])`` finds ``my_kernel.py`` beside the config. Errors: FileNotFoundError;
-    ConfigError for an unknown key, type or keyword, naming the nearest right one.
+    Outside a checkout, 'configs/...' is found in the package. The file's own folder (and each folder of a key
+    ``import_folders``) joins the import path first, so that ``custom_imports=dict(imports=['my_kernel'])`` finds
+    ``my_kernel.py`` beside the config. Errors: FileNotFoundError; ConfigError for an unknown key, type or keyword, naming
+    the nearest right one.
     """
-    path = Path(path)
+    path = packaged(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*.py')], n=3, cutoff=0.5)
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
@@ -44,6 +46,15 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         set_option(cfg, key, cfg_options[key])
     check_config(cfg)
     return cfg
+
+
+def packaged(path: str | Path) -> Path:
+    """``path``, or where nothing lies there, the config of that name that came with the package ('configs/...')."""
+    path = Path(path)
+    if path.is_file() or path.is_absolute() or path.parts[:1] != ('configs',):
+        return path
+    inside = root() / path
+    return inside if inside.is_file() else path
 
 
 def _refuse_circle(path: Path, below: tuple[Path, ...] = ()) -> None:

@@ -74,6 +74,13 @@ def test_mistakes_in_a_config_name_their_place_and_the_nearest_word(write, text,
         assert word in str(error.value)
 
 
+def test_configs_of_the_package_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config('configs/kernels/digits_rbf.py').model.head.kernel.type == 'RBFKernel'
+    with pytest.raises(FileNotFoundError, match="There is no config 'configs/kernels/digits_rbff.py'"):
+        load_config('configs/kernels/digits_rbff.py')
+
+
 def test_free_helper_variables_stay_legal(write):
     assert load_config(write('width = 5\nmodel = dict(width=width)')).model.width == 5
 
