@@ -39,6 +39,18 @@ COMMANDS = {
     'zoo': Command(
         'published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:main', "list '*r50*'",
     ),
+    'export': Command(
+        'write an encoder for timm, torchvision, the hub, ONNX, detectors; proven by equal features',
+        'mmkernel.cli.export:main', 'work_dirs/kernels/digits_rbf/epoch_20.pth --to onnx',
+    ),
+    'import': Command(
+        'read weights of another library into a file of this one', 'mmkernel.cli.incoming:main',
+        'resnet50.pth --from torchvision --arch resnet50',
+    ),
+    'publish': Command(
+        'make a file for others of a checkpoint: weights only, hash in the name, card', 'mmkernel.cli.publish:main',
+        'work_dirs/kernels/digits_rbf/epoch_20.pth --name digits_rbf',
+    ),
 }  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """Weights that leave the house, and weights that come in."""
 
+from importlib import import_module
+from typing import Any
+
 from mmkernel.zoo.cache import clean, verify
 from mmkernel.zoo.catalogue import UnknownModelError, config_of, list_models, model_info
 from mmkernel.zoo.detection import FRAMEWORKS, export_detection, from_framework, key_table, resnet_depth, to_framework
@@ -14,9 +17,25 @@ from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
 from mmkernel.zoo.pins import HashMismatchError
 from mmkernel.zoo.recognise import load_file
 
+# Bring timm and torchvision: seconds that a list of names, or a resumed run, need not pay.
+_ON_FIRST_USE = {
+    'TARGETS': 'export', 'export_encoder': 'export', 'ExportError': 'export_weights', 'import_weights': 'incoming',
+    'load_encoder': 'incoming', 'Portable': 'portable', 'Preprocessing': 'portable', 'portable_encoder': 'portable',
+    'read_portable': 'portable', 'Published': 'publish', 'publish_checkpoint': 'publish',
+}  # fmt: skip
+
 __all__ = [
-    'FRAMEWORKS', 'CheckpointError', 'DiskFullError', 'DownloadError', 'Encoder', 'HashMismatchError', 'KeyMapError',
-    'LoadReport', 'MetafileError', 'ModelInfo', 'UnknownModelError', 'clean', 'config_of', 'download', 'export_detection',
-    'from_framework', 'get_features', 'get_model', 'key_maps', 'key_table', 'list_models', 'load_file', 'load_weights',
-    'model_info', 'read_checkpoint', 'read_metafile', 'resnet_depth', 'to_framework', 'verify', 'weights_of', 'write_checkpoint',
+    'FRAMEWORKS', 'TARGETS', 'CheckpointError', 'DiskFullError', 'DownloadError', 'Encoder', 'ExportError',
+    'HashMismatchError', 'KeyMapError', 'LoadReport', 'MetafileError', 'ModelInfo', 'Portable', 'Preprocessing',
+    'Published', 'UnknownModelError', 'clean', 'config_of', 'download', 'export_detection', 'export_encoder',
+    'from_framework', 'get_features', 'get_model', 'import_weights', 'key_maps', 'key_table', 'list_models',
+    'load_encoder', 'load_file', 'load_weights', 'model_info', 'portable_encoder', 'publish_checkpoint',
+    'read_checkpoint', 'read_metafile', 'read_portable', 'resnet_depth', 'to_framework', 'verify', 'weights_of',
+    'write_checkpoint',
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        return getattr(import_module(f'mmkernel.zoo.{_ON_FIRST_USE[name]}'), name)
+    raise AttributeError(f"module 'mmkernel.zoo' has no attribute '{name}'")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 
 class CheckpointError(RuntimeError):
@@ -69,3 +72,33 @@ def _read_safetensors(path: Path) -> dict:
         raise CheckpointError(
             f"'{path}' ({path.stat().st_size} bytes) is no whole safetensors file: {error}"
         ) from error
+
+
+def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: dict[str, str]) -> None:
+    """The native format of published weights: whole or absent, and the same bytes for the same content.
+
+    ``meta``: texts in the header, without the tensors being read: ``safetensors.safe_open(path, 'pt').metadata()``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=meta)
+        with open(temporary, 'r+b') as file:
+            _sort_header(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sort_header(file: BinaryIO) -> None:
+    """The library writes the texts in an order that changes from run to run, and with it the hash of the file."""
+    length = int.from_bytes(file.read(8), 'little')
+    header = json.loads(file.read(length))
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+    if len(text) <= length:  # always so, as only the order changes; the format pads with spaces
+        file.seek(8)
+        file.write(text.ljust(length))

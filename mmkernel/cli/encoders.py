@@ -1,0 +1,37 @@
+"""What export, import and publish share: a checkpoint or a name of the zoo -> an encoder with its preprocessing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmkernel.cli.diagnose import find_config
+from mmkernel.engine import OptionsAction
+from mmkernel.zoo import list_models, model_info, read_checkpoint
+from mmkernel.zoo.catalogue import config_of
+from mmkernel.zoo.hub import get_model
+from mmkernel.zoo.portable import Portable, portable_encoder, read_portable
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--config', help='default: config.py beside the checkpoint, or the copy inside it')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
+    parser.add_argument('--license', metavar='TEXT', help="e.g. Apache-2.0 (default: 'not stated')")
+
+
+def encoder_of(args: argparse.Namespace) -> tuple[Portable, str]:
+    """(encoder, report of loading) of ``args.checkpoint``: a file, or a name of the zoo, which is downloaded."""
+    path, given = Path(args.checkpoint), dict(license=args.license)
+    if not path.exists() and args.checkpoint in list_models():
+        info, cfg = model_info(args.checkpoint), config_of(model_info(args.checkpoint))
+        model = get_model(args.checkpoint)
+        facts = dict(name=info.name, license=args.license or info.license, source=info.source, config=cfg.pretty_text)
+        found = portable_encoder(cfg, model.backbone, **{key: value for key, value in facts.items() if value})
+        return found, 'from the zoo'
+    content = read_checkpoint(path)
+    if 'preprocessing' in (content.get('meta') or {}) and not args.config:  # one of ours describes itself
+        return read_portable(path, **given)
+    cfg = find_config(path, content, args.config, args.cfg_options)
+    found, report = read_portable(path, cfg, **given)
+    found.facts.setdefault('config', cfg.pretty_text)
+    return found, report

@@ -1,0 +1,140 @@
+"""An encoder for another library: written, read back there, and compared on the same images before the file appears."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mmkernel.zoo import export_graphs, export_weights
+from mmkernel.zoo.card import model_card
+from mmkernel.zoo.detection import export_detection
+from mmkernel.zoo.export_weights import ExportError
+from mmkernel.zoo.portable import Portable
+
+TOLERANCE = 1e-4  # of the largest feature; other kernels add in another order. Weights under other names give 0
+
+
+class Target(NamedTuple):
+    """``write`` puts the encoder into a file and returns what the target makes of it, None if it cannot be run here."""
+
+    suffix: str
+    write: Callable[[Portable, Path], Callable | None]
+    normalised: bool  # whether it takes normalised images, or 0..1
+    how: str  # to use it; {path}, {arguments} (of timm's create_model) are filled in
+
+
+class Exported(NamedTuple):
+    """``difference``: largest, of the features of 3 images, as a fraction of the largest; None: not loaded in target."""
+
+    path: Path
+    difference: float | None
+    how: str
+
+    @property
+    def verdict(self) -> str:
+        if self.difference is None:
+            return 'not loaded in target; the round trip of names and values is exact'
+        return f'read back and run: largest difference of features {self.difference:.2g} of the largest'
+
+
+def _detection(framework: str) -> Callable[[Portable, Path], None]:
+    def write(encoder: Portable, path: Path) -> None:
+        pixels = encoder.preprocessing
+        export_detection(encoder.backbone.state_dict(), path, framework, pixels.mean, pixels.std)
+
+    return write
+
+
+INIT_CFG = "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{path}'))"
+TARGETS = {
+    'safetensors': Target('.safetensors', export_weights.to_safetensors, True, "mmkernel.zoo.load_encoder('{path}')"),
+    'timm': Target(
+        '.safetensors', export_weights.to_timm, True,
+        "timm.create_model({arguments}, checkpoint_path='{path}')",
+    ),
+    'hf': Target('', export_weights.to_hf, True, "timm.create_model('local-dir:{path}', pretrained=True)"),
+    'torchvision': Target(
+        '.pth', export_weights.to_torchvision, True,
+        "model.fc = nn.Identity()  # vision transformers: model.heads\nmodel.load_state_dict(torch.load('{path}'))",
+    ),
+    'torchscript': Target('.pt', export_graphs.to_torchscript, False, "torch.jit.load('{path}')(images in 0..1)"),
+    'torch_export': Target(
+        '.pt2', export_graphs.to_torch_export, False, "torch.export.load('{path}').module()(images in 0..1)"
+    ),
+    'onnx': Target(
+        '.onnx', export_graphs.to_onnx, False,
+        "onnxruntime.InferenceSession('{path}').run(['features'], dict(images=images in 0..1))",
+    ),
+    'mmdet': Target('.pth', _detection('mmdetection'), True, INIT_CFG),
+    'mmseg': Target('.pth', _detection('mmsegmentation'), True, INIT_CFG),
+    'detectron2': Target('.pkl', _detection('detectron2'), True, "cfg.MODEL.WEIGHTS = '{path}'"),
+}  # fmt: skip
+
+
+def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool = False) -> Exported:
+    """Write ``encoder`` for ``target``; nothing stands at ``path`` unless the target gives the same features.
+
+    Errors: ExportError for an unknown target, an encoder that it has no place for, a wrong ending of ``path``, or features
+    that differ; FileExistsError without ``force``.
+    """
+    if target not in TARGETS:
+        raise ExportError(f"there is no target '{target}'; expected one of {', '.join(TARGETS)}.")
+    chosen, path = TARGETS[target], Path(path)
+    if chosen.suffix and path.suffix != chosen.suffix:
+        raise ExportError(f"'{path}': {target} wants a file that ends in {chosen.suffix}.")
+    if path.exists() and not force:
+        raise FileExistsError(f"'{path}' is there already; --force replaces it.")
+    partial = path.with_name(f'.partial_{path.name}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        run = chosen.write(encoder, partial)
+        difference = None if run is None else compare(encoder, run, chosen.normalised)
+        if difference is not None and not difference <= TOLERANCE:
+            raise ExportError(
+                f'{target} gives other features: they differ by {difference:.2g} of the largest (at most {TOLERANCE:.0g} is '
+                'rounding). Nothing was written; please report this network.'
+            )
+        if partial.is_dir():
+            (partial / 'README.md').write_text(model_card(encoder, target), encoding='utf-8')
+        _place(partial, path)
+    finally:
+        _remove(partial)
+    arguments = export_weights.timm_arguments(encoder) if '{arguments}' in chosen.how else {}
+    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
+    return Exported(path, difference, chosen.how.format(path=path, arguments=text))
+
+
+@torch.no_grad()
+def compare(encoder: Portable, run: Callable, normalised: bool) -> float:
+    """Largest difference of the features of three images (another number than any graph was traced with)."""
+    images = encoder.images(3, seed=1)
+    want = encoder.features(images)
+    if isinstance(run, torch.nn.Module) and normalised:
+        run.eval()
+    given: Any = run(encoder.preprocessing.normalise(images) if normalised else images.float() / 255)
+    if given.shape != want.shape:
+        raise ExportError(f'features of shape {tuple(given.shape)}; expected {tuple(want.shape)}.')
+    return float((given - want).abs().max() / want.abs().max().clamp_min(1e-30))
+
+
+def _place(partial: Path, path: Path) -> None:
+    if path.is_dir():
+        strange = sorted({p.name for p in path.iterdir()} - {'README.md', 'config.json', 'model.safetensors'})
+        if strange:
+            raise FileExistsError(
+                f"'{path}' holds {', '.join(strange[:4])}, which no export wrote: choose another folder."
+            )
+        shutil.rmtree(path)
+    os.replace(partial, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Every export is loaded by its target's own functions and gives the same features."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from exported import encoder
+from safetensors import safe_open
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
+
+from mmkernel.zoo import TARGETS, ExportError, export_encoder, get_features, load_encoder
+from mmkernel.zoo.export import TARGETS as TABLE
+from mmkernel.zoo.files import write_safetensors
+
+
+def features(net, model, unit=False):
+    """Those of the target, on images that no export has seen."""
+    images = net.images(5, seed=3)
+    given = images.float() / 255 if unit else net.preprocessing.normalise(images)
+    with torch.no_grad():
+        return model(given), net.features(images)
+
+
+@pytest.mark.parametrize('name', ['resnet', 'small', 'vit'])
+def test_safetensors_describes_itself(tmp_path, name):
+    net = encoder(name)
+    found = export_encoder(net, 'safetensors', tmp_path / 'a.safetensors')
+    assert found.difference == 0
+    assert 'largest difference of features 0 ' in found.verdict
+    back = load_encoder(tmp_path / 'a.safetensors')
+    images = net.images(3)
+    assert torch.equal(get_features(back, images), net.features(images))
+    view = back.transform(np.zeros((50, 70, net.channels), np.uint8))
+    assert view.shape == (32, 32, net.channels)
+    with safe_open(tmp_path / 'a.safetensors', 'pt') as file:
+        meta = file.metadata()
+    assert json.loads(meta['preprocessing'])['interpolation'] == 'bilinear'
+    assert (meta['format'], meta['license'], meta['name']) == ('pt', 'Apache-2.0', 'tiny')
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    texts = {f'key {i}': 'ü "quoted"\n' for i in range(12)}
+    for name in 'abc':
+        write_safetensors({'x': torch.ones(3), 'y': torch.zeros(2, 2)}, tmp_path / name, texts)
+    assert len({(tmp_path / name).read_bytes() for name in 'abc'}) == 1
+    with safe_open(tmp_path / 'a', 'pt') as file:
+        assert file.metadata() == texts
+        assert torch.equal(file.get_tensor('x'), torch.ones(3))
+
+
+@pytest.mark.parametrize('name', ['resnet', 'vit'])
+def test_timm(tmp_path, name):
+    net = encoder(name)
+    found = export_encoder(net, 'timm', tmp_path / 'a.safetensors')
+    assert found.how.startswith('timm.create_model(model_name=')
+    model = eval(found.how, dict(timm=timm))  # the line that is printed is the one that works
+    assert torch.equal(*features(net, model.eval()))
+
+
+@pytest.mark.parametrize('name', ['resnet', 'vit'])
+def test_hugging_face_folder(tmp_path, name, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    net = encoder(name)
+    found = export_encoder(net, 'hf', tmp_path / 'a')
+    assert sorted(path.name for path in found.path.iterdir()) == ['README.md', 'config.json', 'model.safetensors']
+    model = timm.create_model(f'local-dir:{found.path}', pretrained=True).eval()
+    assert torch.equal(*features(net, model))
+    data = timm.data.resolve_model_data_config(model)
+    assert data['input_size'] == (3, 32, 32)
+    assert (tuple(data['mean']), data['interpolation']) == (net.preprocessing.mean, 'bilinear')
+    assert data['crop_pct'] == pytest.approx(32 / 36)
+    config = json.loads((found.path / 'config.json').read_text())
+    assert not {'tag', 'origin_url', 'paper_ids'} & set(config['pretrained_cfg'])  # those of timm's own weights
+    assert (found.path / 'README.md').read_text().startswith('---\nlicense: apache-2.0\nlibrary_name: timm')
+
+
+def test_torchvision_resnet(tmp_path):
+    net = encoder('resnet18')
+    assert export_encoder(net, 'torchvision', tmp_path / 'a.pth').difference == 0
+    model = torchvision.models.resnet18()
+    model.fc = nn.Identity()
+    model.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
+    assert torch.equal(*features(net, model.eval()))
+
+
+def test_torchvision_transformer(tmp_path):
+    net = encoder('vit')
+    export_encoder(net, 'torchvision', tmp_path / 'a.pth')
+    model = VisionTransformer(32, 8, 2, 2, 24, 96)
+    model.heads = nn.Identity()
+    model.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
+    torch.testing.assert_close(*features(net, model.eval()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['small', 'vit'])
+def test_torchscript(tmp_path, name):
+    net = encoder(name)
+    export_encoder(net, 'torchscript', tmp_path / 'a.pt')
+    texts = {'mmkernel.json': ''}
+    model = torch.jit.load(str(tmp_path / 'a.pt'), _extra_files=texts)
+    torch.testing.assert_close(*features(net, model, True), rtol=1e-5, atol=1e-6)
+    assert json.loads(texts['mmkernel.json'])['license'] == 'Apache-2.0'
+
+
+def test_torch_export(tmp_path):
+    net = encoder('small')
+    export_encoder(net, 'torch_export', tmp_path / 'a.pt2')
+    model = torch.export.load(str(tmp_path / 'a.pt2')).module()
+    torch.testing.assert_close(*features(net, model, True), rtol=1e-5, atol=1e-6)
+
+
+def test_onnx(tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    net = encoder('small')
+    export_encoder(net, 'onnx', tmp_path / 'a.onnx')
+    assert [path.name for path in tmp_path.iterdir()] == ['a.onnx']
+    session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'))
+    assert session.get_modelmeta().custom_metadata_map['license'] == 'Apache-2.0'
+    given, want = features(net, lambda x: torch.from_numpy(session.run(['features'], dict(images=x.numpy()))[0]), True)
+    torch.testing.assert_close(given, want, rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmkernel.zoo.export_graphs.find_spec', lambda name: None)
+    with pytest.raises(ExportError, match='pip install onnx onnxruntime onnxscript'):
+        export_encoder(encoder('small'), 'onnx', tmp_path / 'a.onnx')
+
+
+@pytest.mark.parametrize('target', ['mmdet', 'mmseg', 'detectron2'])
+def test_detectors_are_not_claimed_to_be_run(tmp_path, target):
+    path = tmp_path / f'a{TARGETS[target].suffix}'
+    found = export_encoder(encoder('resnet18'), target, path)
+    assert found.difference is None
+    assert found.verdict.startswith('not loaded in target')
+    assert str(path) in found.how
+
+
+def test_what_a_target_has_no_place_for(tmp_path):
+    for target in ('timm', 'hf', 'torchvision'):
+        with pytest.raises(ExportError, match='no ResNet with the 3x3 stem .* safetensors, torchscript'):
+            export_encoder(encoder('small'), target, tmp_path / f'a{TARGETS[target].suffix}')
+    with pytest.raises(
+        ExportError, match=r"torchvision's ResNet differs in .* layer1.0.bn1.bias \(here \(4,\), there \(64,\)\)"
+    ):
+        export_encoder(encoder('resnet'), 'torchvision', tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='no ResNet-18, -34'):
+        export_encoder(encoder('vit'), 'mmdet', tmp_path / 'a.pth')
+    with pytest.raises(ExportError, match="there is no target 'tensorrt'; expected one of safetensors, timm"):
+        export_encoder(encoder('vit'), 'tensorrt', tmp_path / 'a.pth')
+    with pytest.raises(ExportError, match='timm wants a file that ends in .safetensors'):
+        export_encoder(encoder('vit'), 'timm', tmp_path / 'a.pth')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_features_are_never_written(tmp_path, monkeypatch):
+    """A target that takes the weights and computes something else."""
+    wrong = encoder('resnet', seed=4).backbone
+    target = TARGETS['timm']._replace(write=lambda net, path: path.write_bytes(b'x') and wrong)
+    monkeypatch.setitem(TABLE, 'timm', target)
+    with pytest.raises(ExportError, match='timm gives other features'):
+        export_encoder(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
+    monkeypatch.setitem(TABLE, 'timm', target._replace(write=lambda net, path: lambda x: x * float('nan')))
+    with pytest.raises(ExportError):
+        export_encoder(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_replaced_unasked(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    path.write_text('mine')
+    with pytest.raises(FileExistsError, match='--force'):
+        export_encoder(encoder('vit'), 'timm', path)
+    assert path.read_text() == 'mine'
+    export_encoder(encoder('vit'), 'timm', path, force=True)
+    folder = tmp_path / 'home'
+    folder.mkdir()
+    (folder / 'letter.txt').write_text('mine')
+    with pytest.raises(FileExistsError, match='letter.txt, which no export wrote'):
+        export_encoder(encoder('vit'), 'hf', folder, force=True)
+    assert (folder / 'letter.txt').exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.safetensors', 'home']
