@@ -40,19 +40,30 @@ def download(info: ModelInfo, holds: str = 'backbone', patience: Patience = PATI
             raise DownloadError(
                 f"'{info.name}' is not in the cache, and MMKERNEL_OFFLINE forbids to fetch it. {by_hand(info, file)}"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        asked, failed = time.time(), path.with_name(f'.{path.name}.failed')
-        with _only_one(path):  # another process may have fetched it meanwhile, or have found out that it cannot be had
-            if not _accepted(info, file, path):
-                if failed.is_file() and failed.stat().st_mtime > asked:
-                    raise DownloadError(failed.read_text(encoding='utf-8'))
-                try:
-                    _fetch(info, file, path, patience, progress)
-                except DownloadError as error:
-                    failed.write_text(str(error), encoding='utf-8')
-                    raise
-                failed.unlink(missing_ok=True)
+        try:
+            _fetch_once(info, file, path, patience, progress)
+        except PermissionError as error:
+            raise DownloadError(
+                f'{error.filename or path} cannot be written ({error.strerror}): set MMKERNEL_HOME to a folder of yours.'
+            ) from error
     return path
+
+
+def _fetch_once(info: ModelInfo, file: WeightsFile, path: Path, patience: Patience, progress: bool) -> None:
+    """By the first process that asks; those that wait for it take its file, or its word that it cannot be had."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asked, failed = time.time(), path.with_name(f'.{path.name}.failed')
+    with _only_one(path):
+        if _accepted(info, file, path):
+            return
+        if failed.is_file() and failed.stat().st_mtime > asked:
+            raise DownloadError(failed.read_text(encoding='utf-8'))
+        try:
+            _fetch(info, file, path, patience, progress)
+        except DownloadError as error:
+            failed.write_text(str(error), encoding='utf-8')
+            raise
+        failed.unlink(missing_ok=True)
 
 
 def _accepted(info: ModelInfo, file: WeightsFile, path: Path) -> bool:

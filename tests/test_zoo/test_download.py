@@ -212,6 +212,15 @@ def test_a_full_disk(cache, server, monkeypatch):
         disk.write(Full(), b'x', cache / 'y')
 
 
+def test_a_cache_of_someone_else(cache, server, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    with pytest.raises(DownloadError, match=r'some_model cannot be written \(Permission denied\): set MMKERNEL_HOME'):
+        fetch(f'{server[0]}/a')
+
+
 def archive(**members):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode='w:gz') as tar:
