@@ -12,7 +12,7 @@ from mmkernel.zoo.pins import HashMismatchError, Pins, check_published, hashes, 
 from mmkernel.zoo.places import weights_folder
 from mmkernel.zoo.placing import key_of, path_of
 
-LEFTOVERS = ('*.partial', '*.partial.json', '*.piece', '*.whole', '*.rejected-*')
+LEFTOVERS = ('*.partial', '*.partial.json', '*.piece', '*.whole', '*.rejected-*', '.*.failed')
 
 
 @dataclass(frozen=True)
