@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmkernel.cli.diagnose import find_config
 from mmkernel.engine import OptionsAction
+from mmkernel.engine.config_text import config_text  # mmengine's sorts keys, and operations are applied in order
 from mmkernel.zoo import list_models, model_info, read_checkpoint
 from mmkernel.zoo.catalogue import config_of
 from mmkernel.zoo.hub import get_model
@@ -25,7 +26,9 @@ def encoder_of(args: argparse.Namespace) -> tuple[Portable, str]:
     if not path.exists() and args.checkpoint in list_models():
         info, cfg = model_info(args.checkpoint), config_of(model_info(args.checkpoint))
         model = get_model(args.checkpoint)
-        facts = dict(name=info.name, license=args.license or info.license, source=info.source, config=cfg.pretty_text)
+        facts = dict(
+            name=info.name, license=args.license or info.license, source=info.source, config=config_text(cfg.to_dict())
+        )
         found = portable_encoder(cfg, model.backbone, **{key: value for key, value in facts.items() if value})
         return found, 'from the zoo'
     content = read_checkpoint(path)
@@ -33,5 +36,5 @@ def encoder_of(args: argparse.Namespace) -> tuple[Portable, str]:
         return read_portable(path, **given)
     cfg = find_config(path, content, args.config, args.cfg_options)
     found, report = read_portable(path, cfg, **given)
-    found.facts.setdefault('config', cfg.pretty_text)
+    found.facts.setdefault('config', config_text(cfg.to_dict()))
     return found, report

@@ -35,7 +35,7 @@ def model_card(encoder: Portable, target: str = 'safetensors', file: str = 'mode
     lines += ['An image encoder trained without labels, without its projector. Random parts: none.', '']
     rows = {
         'Backbone': f'{_text(options)}; {parameters / 1e6:.2f} M parameters',
-        'Images': f'{encoder.channels} channels, {size}; short side to {pixels.resize or "its own size"}, middle '
+        'Images': f'{_channels(encoder.channels)}, {size}; short side to {pixels.resize or "its own size"}, middle '
         f'{pixels.crop or "not cropped"}, {pixels.interpolation}',
         'Pixels': f'(x / 255 - mean) / std, mean {_numbers(pixels.mean)}, std {_numbers(pixels.std)}',
         'Features': f'{encoder.backbone.out_dim} numbers an image',
@@ -48,7 +48,7 @@ def model_card(encoder: Portable, target: str = 'safetensors', file: str = 'mode
     lines += _results(facts.get('metrics') or [])
     lines += ['## Use', '', USE.get(target, USE['safetensors']).replace('{file}', file), '']
     if facts.get('config'):
-        lines += ['## Config', '', '```python', str(facts['config']).strip(), '```', '']
+        lines += ['## Config', '', '```python', encoder.metadata()['config'].strip(), '```', '']
     return '\n'.join(lines)
 
 
@@ -70,3 +70,7 @@ def _text(options: dict) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return ', '.join(f'{value:g}' for value in values)
+
+
+def _channels(count: int) -> str:
+    return '1 channel' if count == 1 else f'{count} channels'

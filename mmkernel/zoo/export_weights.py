@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torchvision
+from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
@@ -58,6 +59,8 @@ def to_hf(encoder: Portable, path: Path) -> Run:
     plain.load_state_dict(encoder.backbone.state_dict())
     save_for_hf(plain, str(path), model_config=dict(pretrained_cfg=data), model_args=arguments, safe_serialization=True)
     _forget_origin(path / 'config.json')
+    weights = path / 'model.safetensors'
+    write_safetensors(load_file(weights), weights, dict(format='pt'))  # readable by others
     return timm.create_model(f'local-dir:{path}', pretrained=True)
 
 

@@ -83,11 +83,14 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the library makes files that only their owner can read
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=meta)
         with open(temporary, 'r+b') as file:
             _sort_header(file)
             file.flush()
             os.fsync(file.fileno())
+        temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

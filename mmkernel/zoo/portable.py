@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from mmkernel.registry import MODELS
 from mmkernel.zoo.files import CheckpointError, read_checkpoint
 from mmkernel.zoo.recognise import load_content
 
+# Lines of a config that tell where it ran, and nothing about what was trained.
+OF_ONE_MACHINE = re.compile(r'^(work_dir|load_from|resume|launcher|log_file) = [^\n(\[{]*\n', re.MULTILINE)
 FACTS = ('name', 'license', 'source', 'config', 'metrics', 'epochs', 'trained_on', 'note')
 
 
@@ -69,6 +72,8 @@ class Portable:
         facts = {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in self.facts.items() if value
         }
+        if 'config' in facts:
+            facts['config'] = OF_ONE_MACHINE.sub('', facts['config'])
         return dict(
             format='pt',  # what other readers of safetensors look for
             mmkernel=mmkernel.__version__,

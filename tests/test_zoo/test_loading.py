@@ -197,6 +197,20 @@ def test_a_transformer_of_torchvision(tmp_path):
         load_file(model, tmp_path / 'w.pth', 'bare_resnet')
 
 
+def test_a_transformer_of_openmmlab(tmp_path):
+    names = [('blocks.', 'layers.'), ('.norm', '.ln'), ('norm.', 'ln1.'), ('mlp.fc1', 'ffn.layers.0.0')]
+    names += [('mlp.fc2', 'ffn.layers.1'), ('patch_embed.proj', 'patch_embed.projection')]
+    state = {}
+    for key, value in vit(0).state_dict().items():
+        for ours, theirs in names:
+            key = key.replace(ours, theirs)
+        state[f'backbone.{key}'] = value
+    torch.save(dict(meta={}, state_dict={**state, 'neck.fc0.weight': torch.ones(2, 2)}), tmp_path / 'w.pth')
+    model = vit(1)
+    assert "names of the layout 'mmselfsup_vit'" in str(load_file(model, tmp_path / 'w.pth'))
+    assert torch.equal(model(IMAGES), vit(0)(IMAGES))
+
+
 def test_a_checkpoint_of_ours_fills_an_encoder(tmp_path):
     """The momentum copy is not taken for the encoder."""
     backbone = dict(type='TIMMBackbone', model_name='resnet18', layers=(1, 1, 1, 1), channels=(4, 8, 8, 16))

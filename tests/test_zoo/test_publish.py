@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     net = encoder('small')
     state = {f'backbone.{key}': value for key, value in net.backbone.state_dict().items()}
     path = tmp_path_factory.mktemp('run') / 'epoch_3.pth'
-    meta = dict(epoch=3, iter=30, config='model = dict()\n')
+    meta = dict(epoch=3, iter=30, config="work_dir = '/home/me/runs'\nmodel = dict()\nload_from = None\n")
     write_checkpoint(
         dict(
             meta=meta,
@@ -55,6 +55,8 @@ def test_publish(run, tmp_path):
         meta = file.metadata()
     assert (meta['config'], meta['epochs'], meta['name']) == ('model = dict()\n', '3', 'tiny_a')
     assert json.loads(meta['metrics']) == METRICS
+    assert '/home' not in str(meta) + found.card.read_text()  # where it ran is nobody's business
+    assert found.path.stat().st_mode == found.card.stat().st_mode  # as readable as any file
     images = net.images(3)
     assert torch.equal(get_features(load_encoder(found.path), images), net.features(images))
     card = found.card.read_text()
