@@ -65,6 +65,7 @@ def official(layout, keys):
         for ours, theirs in words:
             bare = [re.sub(ours, theirs, key) for key in bare]
     prefix, more = {
+        'mmkernel': ('backbone.', []),
         'bare_resnet': ('', ['fc.weight']),
         'ddp_backbone_projector': ('module.backbone.', ['module.projector.0.weight', 'module.bn.running_mean']),
         'module_prototypes': ('module.', ['module.projection_head.0.weight', 'module.prototypes.prototypes0.weight']),
