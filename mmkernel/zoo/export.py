@@ -12,7 +12,7 @@ import torch
 
 from mmkernel.zoo import export_graphs, export_weights
 from mmkernel.zoo.card import model_card
-from mmkernel.zoo.detection import export_detection
+from mmkernel.zoo.export_detectors import to_detector
 from mmkernel.zoo.export_weights import ExportError
 from mmkernel.zoo.portable import Portable
 
@@ -38,16 +38,8 @@ class Exported(NamedTuple):
     @property
     def verdict(self) -> str:
         if self.difference is None:
-            return 'not loaded in target; the round trip of names and values is exact'
+            return 'not loaded in target; read back, and every tensor equal under its old name'
         return f'read back and run: largest difference of features {self.difference:.2g} of the largest'
-
-
-def _detection(framework: str) -> Callable[[Portable, Path], None]:
-    def write(encoder: Portable, path: Path) -> None:
-        pixels = encoder.preprocessing
-        export_detection(encoder.backbone.state_dict(), path, framework, pixels.mean, pixels.std)
-
-    return write
 
 
 INIT_CFG = "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{path}'))"
@@ -70,9 +62,9 @@ TARGETS = {
         '.onnx', export_graphs.to_onnx, False,
         "onnxruntime.InferenceSession('{path}').run(['features'], dict(images=images in 0..1))",
     ),
-    'mmdet': Target('.pth', _detection('mmdetection'), True, INIT_CFG),
-    'mmseg': Target('.pth', _detection('mmsegmentation'), True, INIT_CFG),
-    'detectron2': Target('.pkl', _detection('detectron2'), True, "cfg.MODEL.WEIGHTS = '{path}'"),
+    'mmdet': Target('.pth', to_detector('mmdetection'), True, INIT_CFG),
+    'mmseg': Target('.pth', to_detector('mmsegmentation'), True, INIT_CFG),
+    'detectron2': Target('.pkl', to_detector('detectron2'), True, "cfg.MODEL.WEIGHTS = '{path}'"),
 }  # fmt: skip
 
 

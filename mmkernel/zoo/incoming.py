@@ -66,7 +66,7 @@ def import_weights(
         found, content = _hub_folder(path)
     else:
         found = portable_encoder(cfg) if cfg is not None else _by_name(arch, channels, path)
-        content = _unpickled(path) if path.suffix == '.pkl' else read_checkpoint(path)
+        content = read_arrays(path) if path.suffix == '.pkl' else read_checkpoint(path)
     if layout == 'detectron2':
         content = _renamed(content)
     known = layout if layout in key_maps() else None
@@ -118,7 +118,7 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path) -> dict[str, Any]:
     """A .pkl as detectron2 writes them: arrays become tensors."""
     with open(path, 'rb') as file:
         try:

@@ -140,6 +140,16 @@ def test_detectors_are_not_claimed_to_be_run(tmp_path, target):
     assert str(path) in found.how
 
 
+def test_detectors_that_would_get_other_tensors(tmp_path, monkeypatch):
+    def mixed_up(state, framework):
+        return {**state, 'layer1.0.conv1.weight': state['layer1.0.conv2.weight']}
+
+    monkeypatch.setattr('mmkernel.zoo.export_detectors.from_framework', mixed_up)
+    with pytest.raises(ExportError, match='1 tensors do not come back as they were, first layer1.0.conv1.weight'):
+        export_encoder(encoder('resnet18'), 'mmdet', tmp_path / 'a.pth')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_target_has_no_place_for(tmp_path):
     for target in ('timm', 'hf', 'torchvision'):
         with pytest.raises(ExportError, match='no ResNet with the 3x3 stem .* safetensors, torchscript'):
