@@ -115,6 +115,12 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
             'builds the model of the file; adapt_input=True adapts the filters (one channel: their sum over colours, so '
             'that a grey image gives what it gave; more: repeated and scaled).'
         )
+    own, rest = model.state_dict(), [key for key in report.missing if not key.startswith('backbone.')]
+    if rest and all(f'backbone.{key.split("backbone.")[-1]}' in own or key.startswith('fc.') for key in state):
+        return (
+            'It holds an encoder and nothing that stands on it, which would stay random: '
+            'mmkernel.zoo.load_file(model.backbone, FILE) loads the encoder alone.'
+        )
     return 'Use the config that it was trained with, or strict=False to load the tensors that match.'
 
 

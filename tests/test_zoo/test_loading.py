@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from mmkernel.models import build_model
-from mmkernel.zoo import CheckpointError, KeyMapError, key_maps, load_file, write_checkpoint
+from mmkernel.zoo import CheckpointError, KeyMapError, key_maps, load_file, load_weights, write_checkpoint
 from mmkernel.zoo.stem import adapted
 
 SMALL = dict(num_classes=0, layers=(1, 1, 1, 1), channels=(4, 8, 8, 16))
@@ -233,6 +233,18 @@ def test_a_checkpoint_of_ours_fills_an_encoder(tmp_path):
     report = load_file(model, tmp_path / 'w.pth')
     assert "found in 'state_dict' -> 'backbone.'" in str(report)
     assert torch.equal(model.conv1.weight, whole.backbone.conv1.weight)
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
+def test_a_whole_model_is_not_filled_by_an_encoder(tmp_path, prefix):
+    """The projector would stay random, and features after it would be noise."""
+    whole = nn.ModuleDict(dict(backbone=encoder(9), neck=nn.Linear(16, 4)))
+    torch.save(below(prefix, encoder(0).state_dict()), tmp_path / 'w.pth')
+    with pytest.raises(CheckpointError, match=r'would stay random: mmkernel.zoo.load_file\(model.backbone, FILE\)'):
+        load_weights(whole, torch.load(tmp_path / 'w.pth', weights_only=True))
+    assert load_file(whole['backbone'], tmp_path / 'w.pth').exact
+    with pytest.raises(CheckpointError, match='2 missing, 0 unexpected; missing: neck.weight, neck.bias'):
+        load_file(whole, tmp_path / 'w.pth')
 
 
 class Code:
