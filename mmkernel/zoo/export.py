@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +73,8 @@ TARGETS = {
 def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool = False) -> Exported:
     """Write ``encoder`` for ``target``; nothing stands at ``path`` unless the target gives the same features.
 
+    On the CPU, in float32 and eval mode, with a copy: the encoder stays where and as it is.
+
     Errors: ExportError for an unknown target, an encoder that it has no place for, a wrong ending of ``path``, or features
     that differ; FileExistsError without ``force``.
     """
@@ -82,6 +86,7 @@ def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool
     if path.exists() and not force:
         raise FileExistsError(f"'{path}' is there already; --force replaces it.")
     partial = path.with_name(f'.partial_{path.name}')
+    encoder = replace(encoder, backbone=copy.deepcopy(encoder.backbone).cpu().float().eval())
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run = chosen.write(encoder, partial)

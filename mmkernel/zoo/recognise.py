@@ -6,8 +6,7 @@ Nothing is known of methods: every prefix in the file is tried against the names
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,38 +15,14 @@ from torch import Tensor, nn
 from mmkernel.zoo.files import CheckpointError, read_checkpoint
 from mmkernel.zoo.key_map import KeyMapError, key_maps
 from mmkernel.zoo.loading import LoadReport, load_weights
+from mmkernel.zoo.search import choose, containers, places
 
-# Moving averages of the weights that the file holds too; linear probes of the papers use the others (He et al., CVPR 2020).
-# Where there are a student and a teacher, the teacher is published to be used (Caron et al., ICCV 2021).
-SECOND_CHOICE = {
-    'encoder_k', 'ema', 'model_ema', 'momentum_backbone', 'momentum_encoder', 'student', 'target', 'target_backbone',
-    'target_encoder', 'target_net',
-}  # fmt: skip
 # What stands beside an encoder or on top of it, and is not wanted when only the encoder is.
 OTHER_PARTS = {
-    'bn', 'classifier', 'decoder', 'encoder_k', 'fc', 'fc_norm', 'head', 'head_drop', 'heads', 'linear', 'memory', 'neck',
-    'predictor', 'projection_head', 'projector', 'prototypes', 'queue', 'queue_ptr',
+    'classifier', 'decoder', 'encoder_k', 'fc', 'head', 'heads', 'linear', 'memory', 'neck', 'predictor', 'projection_head',
+    'projector', 'prototypes', 'queue', 'queue_ptr',
 }  # fmt: skip
 COUNTER = 'num_batches_tracked'
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in a file: the keys of nested dicts, then the prefix of names; ``matched``: names and shapes that fit there."""
-
-    path: tuple[str, ...]
-    prefix: str
-    matched: int
-
-    @property
-    def words(self) -> list[str]:
-        return [*self.path, *self.prefix.split('.')]
-
-    def __str__(self) -> str:
-        return (
-            ' -> '.join([*map(repr, self.path), repr(self.prefix)] if self.prefix else map(repr, self.path))
-            or 'the top'
-        )
 
 
 def load_file(
@@ -97,13 +72,13 @@ def recognise(
     found = [place for place in places(content, own) if prefix is None or place.prefix == prefix]
     if not found:
         what = f"below the prefix '{prefix}'" if prefix is not None else 'under any prefix'
-        names = [key for _, state in _containers(content) for key in state][:4]
+        names = [key for _, state in containers(content) for key in state][:4]
         raise CheckpointError(
             f"'{source}' holds no tensor of the model {what}. It has {', '.join(names) or 'no tensors'}, the model has "
             f'{", ".join(list(own)[:2])}. Is it a file of this architecture?'
         )
-    best = _choose(found, source)
-    inside = dict(_containers(content))[best.path]
+    best = choose(found, source)
+    inside = dict(containers(content))[best.path]
     state = {key[len(best.prefix) :]: value for key, value in inside.items() if key.startswith(best.prefix)}
     beside = Counter(key.split('.')[0] for key in inside if not key.startswith(best.prefix))
     for key in [key for key in state if key not in own and key.split('.')[0] in OTHER_PARTS]:
@@ -134,41 +109,6 @@ def _renamed(content: Mapping, own: Mapping[str, Tensor], source: str, layout: s
         if places(state, own) and places(state, own)[0].matched > most:
             return state, [f"names of the layout '{name}'"]
     return content, []
-
-
-def places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
-    """Every place of a file where a tensor of the model could lie, best first."""
-    found = []
-    for path, state in _containers(content):
-        fits: Counter[str] = Counter()
-        for key, value in state.items():
-            words = key.split('.')
-            for i in range(len(words)):
-                name = '.'.join(words[i:])
-                if name in own and own[name].shape == value.shape:
-                    fits[key.removesuffix(name)] += 1
-        found += [Place(path, prefix, count) for prefix, count in fits.items()]
-    return sorted(found, key=lambda place: -place.matched)
-
-
-def _choose(found: list[Place], source: str) -> Place:
-    best = [place for place in found if place.matched == found[0].matched]
-    first = [place for place in best if not SECOND_CHOICE & set(place.words)] or best
-    if len(first) > 1:
-        raise CheckpointError(
-            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Say which with prefix=."
-        )
-    return first[0]
-
-
-def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """(keys that lead there, tensors) of each dict of tensors, at most three deep. An optimizer's are no weights."""
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if state:
-        yield path, state
-    for key, value in content.items():
-        if isinstance(value, Mapping) and 'optim' not in str(key) and len(path) < 3:
-            yield from _containers(value, (*path, str(key)))
 
 
 def _with_counters(own: Mapping[str, Tensor], state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:

@@ -180,6 +180,14 @@ def test_other_features_are_never_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_encoder_stays_as_it_is(tmp_path):
+    net = encoder('resnet')
+    net.backbone.train().half()
+    assert export_encoder(net, 'timm', tmp_path / 'a.safetensors').difference == 0
+    assert net.backbone.training
+    assert net.backbone.conv1.weight.dtype == torch.float16
+
+
 def test_nothing_is_replaced_unasked(tmp_path):
     path = tmp_path / 'a.safetensors'
     path.write_text('mine')

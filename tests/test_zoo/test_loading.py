@@ -105,6 +105,7 @@ def test_two_equal_choices_are_an_error(tmp_path):
     [
         (lambda s: s.pop('layer3.0.conv2.weight'), '1 missing, 0 unexpected; missing: layer3.0.conv2.weight'),
         (lambda s: s.update({'layer1.1.conv1.weight': torch.ones(4)}), '0 missing, 1 unexpected'),
+        (lambda s: s.update({'fc_norm.weight': torch.ones(4)}), '1 unexpected; unexpected: fc_norm.weight'),
         (lambda s: s.update({'bn1.weight': torch.ones(5)}), r'bn1.weight \(file \(5,\), model \(64,\)\)'),
         (lambda s: s['bn1.bias'].fill_(float('nan')), 'not finite in 1 tensors: bn1.bias'),
         (lambda s: s['layer1.0.bn1.running_var'].fill_(float('inf')), 'not finite in 1 tensors: layer1.0.bn1.running_var'),
