@@ -17,7 +17,7 @@ _ROOMS = (
     'visualization',
     'zoo',
 )
-_ZOO = ('get_features', 'get_model', 'list_models', 'model_info')
+_ZOO = ('export_model', 'get_features', 'get_model', 'list_models', 'model_info')
 _REGISTRIES = ('MODELS', 'KERNELS', 'DATASETS', 'TRANSFORMS', 'HOOKS', 'OPTIMIZERS')
 
 

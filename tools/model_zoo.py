@@ -22,6 +22,8 @@ from mmkernel.zoo.pins import published
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = '<!-- weights: begin (tools/model_zoo.py) -->', '<!-- weights: end -->'
 SHORT = {'Linear probe': 'linear', 'Classifier trained online': 'online', 'Fine-tuning': 'fine-tuned'}
+SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 label per class'}
+SILENT = ('ImageNet-1k', 'digits')  # data sets that go without saying
 
 
 class Sources:
@@ -39,18 +41,16 @@ class Sources:
         return [f'{self.number(name)} {name}  ' for name in self.names]
 
 
-def figures(info: ModelInfo, sources: Sources) -> str:
+def figures(info: ModelInfo, results: tuple[dict, ...], sources: Sources) -> str:
     """'70.3 / 89.7 linear; ... [1]': top-1 / top-5, the task, and the data set where it is not ImageNet."""
     cells = []
-    for result in info.results:
+    for result in results:
         values = ' / '.join(str(value) for value in result['Metrics'].values())
         names = [name for name in result['Metrics'] if 'Accuracy' not in name]
-        place = (
-            '' if result['Dataset'] in ('ImageNet-1k', info.metadata.get('Training Data')) else f' {result["Dataset"]}'
-        )
+        place = '' if result['Dataset'] in (*SILENT, info.metadata.get('Training Data')) else f' {result["Dataset"]}'
         task = SHORT.get(result['Task'], result['Task'].lower())
         cells.append(f'{values} {" ".join([*names, task])}{place}')
-    marks = dict.fromkeys(sources.number(result['Source']) for result in info.results)
+    marks = dict.fromkeys(sources.number(result['Source']) for result in results)
     return '; '.join(cells) + (f' {"".join(marks)}' if marks else '')
 
 
@@ -94,19 +94,38 @@ def run_here(page: dict) -> dict[str, str]:
     return {name: f'{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}' for name, v in found.items() if len(v) > 1}
 
 
+def packaged(info: ModelInfo) -> bool:
+    return bool(info.files and info.files[0].urls and info.files[0].urls[0].startswith('package:'))
+
+
+def own(infos: list[ModelInfo], here: dict[str, str], sources: Sources) -> list[str]:
+    """The table of the files that come with the package, then the notes on them."""
+    run, seeds = 'run here (this file), %', 'run here: kNN, % (three seeds)'
+    titles = ['name', 'config', 'epochs', run, seeds, 'bytes', 'hash', 'licence']
+    found = [info for info in infos if packaged(info)]
+    rows = [
+        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), figures(info, info.run_here, sources),
+         here.get(info.config, ''), str(info.files[0].size), digests(info), info.license]
+        for info in found
+    ]  # fmt: skip
+    notes = [f'`{info.name}`: {info.note}  ' for info in found if info.note]
+    return [*table(titles, rows), *notes, *([''] if notes else [])]
+
+
 def section(infos: list[ModelInfo], here: dict[str, str]) -> str:
     sources = Sources()
+    lines = ['### In the package', '', *own(infos, here, sources)] if any(map(packaged, infos)) else []
     weights = [
-        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), figures(info, sources), links(info),
+        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), figures(info, info.published, sources), links(info),
          digests(info), f'{info.license} {sources.number(info.source)}']
-        for info in infos if info.files
+        for info in infos if info.files and not packaged(info)
     ]  # fmt: skip
     rest = [
         [f'`{info.name}`', config(info), info.metadata.get('Training Data', ''), str(info.metadata.get('Epochs', '')),
-         figures(info, sources), here.get(info.config, '')]
+         figures(info, info.published, sources), here.get(info.config, '')]
         for info in infos if not info.files
     ]  # fmt: skip
-    lines = ['### With public weights', '']
+    lines += ['### With public weights', '']
     lines += table(
         ['name', 'config', 'epochs', 'published, %', 'files', 'hash', 'licence and source of the files'], weights
     )

@@ -72,7 +72,7 @@ def show_list(args: argparse.Namespace) -> None:
 
 def headline(info: ModelInfo) -> str:
     """The first published accuracy of a row."""
-    found = (result['Metrics'].get('Top 1 Accuracy') for result in info.results)
+    found = (result['Metrics'].get('Top 1 Accuracy') for result in info.published)
     return next((str(value) for value in found if value is not None), '')
 
 
@@ -87,9 +87,10 @@ def show_info(args: argparse.Namespace) -> None:
     lines = [('config', f'{root() / info.config}' if info.config else 'none'), ('paper', info.paper.get('Title', ''))]
     lines += [('with', f'{key} = {value}') for key, value in info.config_options.items()]
     lines += [(key.lower(), str(value)) for key, value in info.metadata.items()]
-    for result in info.results:
+    for result in (*info.published, *info.run_here):
         metrics = ', '.join(f'{name} {value}' for name, value in result['Metrics'].items())
-        lines.append(('published', f'{metrics} ({result["Task"]}, {result["Dataset"]}; source: {result["Source"]})'))
+        word = 'run here' if result in info.run_here else 'published'
+        lines.append((word, f'{metrics} ({result["Task"]}, {result["Dataset"]}; source: {result["Source"]})'))
     lines += [('weights', f'source: {info.source}; licence: {info.license}; {info.status}')] if info.files else []
     lines += [('note', info.note)] if info.note else []
     console.print(f'[bold]{info.name}[/]')

@@ -19,7 +19,8 @@ from mmkernel.zoo.recognise import load_file
 
 # Bring timm and torchvision: seconds that a list of names, or a resumed run, need not pay.
 _ON_FIRST_USE = {
-    'TARGETS': 'export', 'export_encoder': 'export', 'ExportError': 'export_weights', 'import_weights': 'incoming',
+    'TARGETS': 'export', 'export_encoder': 'export', 'export_model': 'outgoing', 'ExportError': 'export_weights',
+    'import_weights': 'incoming',
     'load_encoder': 'incoming', 'Portable': 'portable', 'Preprocessing': 'portable', 'portable_encoder': 'portable',
     'read_portable': 'portable', 'Published': 'publish', 'publish_checkpoint': 'publish',
 }  # fmt: skip
@@ -27,7 +28,7 @@ _ON_FIRST_USE = {
 __all__ = [
     'FRAMEWORKS', 'TARGETS', 'CheckpointError', 'DiskFullError', 'DownloadError', 'Encoder', 'ExportError',
     'HashMismatchError', 'KeyMapError', 'LoadReport', 'MetafileError', 'ModelInfo', 'Portable', 'Preprocessing',
-    'Published', 'UnknownModelError', 'clean', 'config_of', 'download', 'export_detection', 'export_encoder',
+    'Published', 'UnknownModelError', 'clean', 'config_of', 'download', 'export_detection', 'export_encoder', 'export_model',
     'from_framework', 'get_features', 'get_model', 'import_weights', 'key_maps', 'key_table', 'list_models',
     'load_encoder', 'load_file', 'load_weights', 'model_info', 'portable_encoder', 'publish_checkpoint',
     'read_checkpoint', 'read_metafile', 'read_portable', 'resnet_depth', 'to_framework', 'verify', 'weights_of',

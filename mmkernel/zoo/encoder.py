@@ -18,13 +18,16 @@ from mmkernel.zoo.metafile import ModelInfo
 class Encoder(nn.Module):
     """h = backbone((x / 255 - mean) / std): (B, C, H, W) uint8, or floating and normalised already, -> (B, out_dim).
 
-    ``transform``: uint8 (H, W, C) -> the view that the network was judged on. ``info``: its row of the zoo.
+    ``transform``: uint8 (H, W, C) -> the view that the network was judged on. ``info``: its row of the zoo. ``cfg``: the
+    config that it was built from, which exports need.
     """
 
-    def __init__(self, backbone: nn.Module, data_preprocessor: nn.Module, transform: Any, info: ModelInfo) -> None:
+    def __init__(
+        self, backbone: nn.Module, data_preprocessor: nn.Module, transform: Any, info: ModelInfo, cfg: Any = None
+    ) -> None:
         super().__init__()
         self.backbone, self.data_preprocessor = backbone, data_preprocessor
-        self.transform, self.info = transform, info
+        self.transform, self.info, self.cfg = transform, info, cfg
         self.out_dim = backbone.out_dim
 
     def forward(self, images: Tensor) -> Tensor:

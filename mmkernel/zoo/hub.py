@@ -87,4 +87,4 @@ def _build(cfg: Any, info: ModelInfo, part: str) -> nn.Module:
         model.transform, model.info = transform, info
         return model
     preprocessor = MODELS.build(cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor'))
-    return Encoder(MODELS.build(cfg.model.backbone), preprocessor, transform, info).eval()
+    return Encoder(MODELS.build(cfg.model.backbone), preprocessor, transform, info, cfg).eval()

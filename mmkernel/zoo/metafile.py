@@ -74,9 +74,23 @@ class ModelInfo:
     note: str = ''
     paper: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def published(self) -> tuple[dict, ...]:
+        """Results of their authors."""
+        return tuple(result for result in self.results if not _ours(result))
+
+    @property
+    def run_here(self) -> tuple[dict, ...]:
+        """Results measured with this package, of the files of this row: their source starts with 'run here'."""
+        return tuple(result for result in self.results if _ours(result))
+
     def file(self, holds: str) -> WeightsFile | None:
         """The first file that holds this: 'backbone', 'model', 'classifier' or 'other'."""
         return next((file for file in self.files if file.holds == holds), None)
+
+
+def _ours(result: Mapping[str, Any]) -> bool:
+    return str(result['Source']).startswith('run here')
 
 
 def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:

@@ -1,4 +1,4 @@
-"""Configs and metafiles travel with the package, so that the zoo works outside a checkout."""
+"""Configs, metafiles and small weights travel with the package, so that the zoo works outside a checkout."""
 
 import os
 import shutil
@@ -14,6 +14,7 @@ from mmkernel.zoo.key_map import key_maps
 from mmkernel.zoo.places import root
 print(root())
 print(len(list_models()), len(key_maps()), config_of(model_info('kernels_digits_rbf')).model.head.type)
+print(mmkernel.get_model('sfrik_digits_L3', pretrained=True).out_dim)
 """
 
 
@@ -28,12 +29,16 @@ def test_a_built_package_has_its_zoo(repository, tmp_path):
     command = [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     assert not list(built.rglob('__pycache__'))
-    environment = os.environ | dict(PYTHONPATH=str(built), OMP_NUM_THREADS='1')
+    environment = os.environ | dict(PYTHONPATH=str(built), OMP_NUM_THREADS='1', MMKERNEL_OFFLINE='1')
+    environment['MMKERNEL_HOME'] = str(tmp_path / 'home')
     run = subprocess.run([sys.executable, '-c', LOOK], cwd='/', env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    place, found = run.stdout.splitlines()
+    place, found, width = run.stdout.splitlines()
     assert place == str(built / 'mmkernel')
     models, layouts, head = found.split()
     assert int(models) > 100
     assert int(layouts) >= 8
     assert head == 'KernelMMDHead'
+    assert width == '96'
+    assert not (tmp_path / 'home').exists()
+    assert len(list((built / 'mmkernel/weights').glob('*.md'))) == 5
