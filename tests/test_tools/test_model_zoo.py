@@ -49,3 +49,19 @@ def test_only_what_stands_between_the_markers_changes(tool):
     assert tool.page_with(page, 'new') == f'above\n{tool.BEGIN}\nnew\n{tool.END}\nbelow\n'
     with pytest.raises(RuntimeError, match='once each'):
         tool.page_with('mine', 'new')
+
+
+def test_files_of_the_package_have_a_table_of_their_own(tool):
+    ours = dict(Task='Weighted kNN', Dataset='digits', Metrics={'Top 1 Accuracy': 98.0}, Source='run here, seed 0')
+    theirs = dict(Task='Linear probe', Dataset='digits', Metrics={'Top 1 Accuracy': 1.0}, Source='a paper')
+    file = WeightsFile('p', ('package:weights/p',), '0123456789abcdef', size=12)
+    row = ModelInfo(
+        'p', 'C', 'configs/c/p.py', {}, {}, (ours, theirs), (file,), 'us', 'MIT', 'run here', 'Not so good.'
+    )
+    text = tool.section([row], {'configs/c/p.py': '97.0 ± 0.1'}).splitlines()
+    assert text[0] == '### In the package'
+    assert (
+        '| `p` | [c/p](configs/c/p.py) |  | 98.0 kNN [1] | 97.0 ± 0.1 | 12 | sha256 `01234567` | MIT |' in text
+    )  # of others: in no column of this table
+    assert '`p`: Not so good.  ' in text
+    assert row.published == (theirs,)
