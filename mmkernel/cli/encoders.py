@@ -7,11 +7,10 @@ from pathlib import Path
 
 from mmkernel.cli.diagnose import find_config
 from mmkernel.engine import OptionsAction
-from mmkernel.engine.config_text import config_text  # mmengine's sorts keys, and operations are applied in order
-from mmkernel.zoo import list_models, model_info, read_checkpoint
-from mmkernel.zoo.catalogue import config_of
-from mmkernel.zoo.hub import get_model
-from mmkernel.zoo.portable import Portable, portable_encoder, read_portable
+from mmkernel.zoo import get_model, list_models, read_checkpoint
+from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.outgoing import portable
+from mmkernel.zoo.portable import Portable, read_portable
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +23,8 @@ def encoder_of(args: argparse.Namespace) -> tuple[Portable, str]:
     """(encoder, report of loading) of ``args.checkpoint``: a file, or a name of the zoo, which is downloaded."""
     path, given = Path(args.checkpoint), dict(license=args.license)
     if not path.exists() and args.checkpoint in list_models():
-        info, cfg = model_info(args.checkpoint), config_of(model_info(args.checkpoint))
-        model = get_model(args.checkpoint)
-        facts = dict(
-            name=info.name, license=args.license or info.license, source=info.source, config=config_text(cfg.to_dict())
-        )
-        found = portable_encoder(cfg, model.backbone, **{key: value for key, value in facts.items() if value})
+        found = portable(get_model(args.checkpoint))
+        found.facts |= {key: value for key, value in given.items() if value}
         return found, 'from the zoo'
     content = read_checkpoint(path)
     if 'preprocessing' in (content.get('meta') or {}) and not args.config:  # one of ours describes itself

@@ -38,7 +38,9 @@ def load_encoder(path: str | Path, cfg: Mapping[str, Any] | None = None) -> Enco
     pixels = found.preprocessing
     normalise = MODELS.build(dict(type='ViewPreprocessor', mean=pixels.mean, std=pixels.std))
     info = ModelInfo(str(found.facts.get('name') or Path(path).stem), collection='', config=None)
-    return Encoder(found.backbone, normalise, TRANSFORMS.build(pixels.transform), info).eval()
+    encoder = Encoder(found.backbone, normalise, TRANSFORMS.build(pixels.transform), info).eval()
+    encoder.portable = found  # what ``export_model`` needs
+    return encoder
 
 
 def import_weights(

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from mmkernel.zoo import TARGETS, ExportError, export_encoder, get_features, load_encoder
+from mmkernel.zoo import TARGETS, ExportError, export_encoder, export_model, get_features, load_encoder
 from mmkernel.zoo.export import TARGETS as TABLE
 from mmkernel.zoo.files import write_safetensors
 
@@ -186,6 +186,15 @@ def test_the_encoder_stays_as_it_is(tmp_path):
     assert export_encoder(net, 'timm', tmp_path / 'a.safetensors').difference == 0
     assert net.backbone.training
     assert net.backbone.conv1.weight.dtype == torch.float16
+
+
+def test_a_published_file_goes_on_to_another_target(tmp_path):
+    export_encoder(encoder('vit'), 'safetensors', tmp_path / 'a.safetensors')
+    found = export_model(load_encoder(tmp_path / 'a.safetensors'), 'timm', tmp_path / 'b.safetensors')
+    assert found.difference == 0
+    assert torch.equal(*features(encoder('vit'), eval(found.how, dict(timm=timm)).eval()))
+    with pytest.raises(TypeError, match='expected an encoder of get_model'):
+        export_model(nn.Linear(2, 2), 'timm', tmp_path / 'c.safetensors')
 
 
 def test_nothing_is_replaced_unasked(tmp_path):
