@@ -28,6 +28,7 @@ from mmkernel.evaluation import (
     save_report,
     untrained_encoder,
 )
+from mmkernel.zoo.plain_config import plain_config
 
 console = Console(highlight=False)
 STYLES = {HEALTHY: 'bold white on green', DOUBTFUL: 'bold black on yellow', COLLAPSED: 'bold white on red'}
@@ -82,6 +83,7 @@ def find_config(path: Path, checkpoint: dict, given: str | None, options: dict |
         raise FileNotFoundError(
             f"no config for '{path}': there is no {beside} and the file holds none. Name it with --config."
         )
+    plain_config(text, str(path))  # nothing that came inside a file of weights is run
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / 'config.py'
         copy.write_text(text)

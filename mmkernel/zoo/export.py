@@ -87,6 +87,7 @@ def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool
         raise FileExistsError(f"'{path}' is there already; --force replaces it.")
     partial = path.with_name(f'.partial_{path.name}')
     encoder = replace(encoder, backbone=copy.deepcopy(encoder.backbone).cpu().float().eval())
+    reference(encoder)  # an error in words, before a target gives one of its own
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run = chosen.write(encoder, partial)
@@ -106,11 +107,21 @@ def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool
     return Exported(path, difference, chosen.how.format(path=path, arguments=text))
 
 
+def reference(encoder: Portable) -> tuple[torch.Tensor, torch.Tensor]:
+    """(three images, their features); ExportError if the encoder takes others."""
+    images = encoder.images(3, seed=1)
+    try:
+        return images, encoder.features(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ExportError(
+            f'the encoder does not take images of {tuple(images.shape[1:])}: {error}. Say another --size.'
+        ) from error
+
+
 @torch.no_grad()
 def compare(encoder: Portable, run: Callable, normalised: bool) -> float:
     """Largest difference of the features of three images (another number than any graph was traced with)."""
-    images = encoder.images(3, seed=1)
-    want = encoder.features(images)
+    images, want = reference(encoder)
     if isinstance(run, torch.nn.Module) and normalised:
         run.eval()
     given: Any = run(encoder.preprocessing.normalise(images) if normalised else images.float() / 255)

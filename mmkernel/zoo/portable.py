@@ -16,10 +16,13 @@ from torch import Tensor, nn
 import mmkernel
 from mmkernel.registry import MODELS
 from mmkernel.zoo.files import CheckpointError, read_checkpoint
+from mmkernel.zoo.plain_config import ConfigTextError, check_types
 from mmkernel.zoo.recognise import load_content
 
 # Lines of a config that tell where it ran, and nothing about what was trained.
 OF_ONE_MACHINE = re.compile(r'^(work_dir|load_from|resume|launcher|log_file) = [^\n(\[{]*\n', re.MULTILINE)
+# Options that would fetch or read weights from another place than the file.
+ELSEWHERE = ('pretrained', 'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir')
 FACTS = ('name', 'license', 'source', 'config', 'metrics', 'epochs', 'trained_on', 'note')
 
 
@@ -87,7 +90,8 @@ def portable_encoder(
     cfg: Mapping[str, Any], backbone: nn.Module | None = None, size: tuple[int, int] | None = None, **facts: Any
 ) -> Portable:
     """The encoder of a config; ``backbone`` None: built, with random weights. ``size``: height and width, None: of the config."""
-    options = copy.deepcopy(dict(cfg['model']['backbone']))
+    options = {key: value for key, value in cfg['model']['backbone'].items() if key not in ELSEWHERE}
+    options = copy.deepcopy(options)
     if backbone is None:
         backbone = MODELS.build(dict(options))
     channels = int(options.get('in_channels', 3))
@@ -109,9 +113,13 @@ def of_metadata(meta: Mapping[str, str], source: str) -> Portable:
     """An encoder with random weights, as the header of a file of ours describes it."""
     try:
         options, pixels = json.loads(meta['backbone']), json.loads(meta['preprocessing'])
+        check_types(options, source)
+        options = {key: value for key, value in options.items() if key not in ELSEWHERE}
         pixels = {key: _plain(value) for key, value in pixels.items()}
         facts = {key: _value(key, meta[key]) for key in FACTS if key in meta}
         return Portable(MODELS.build(dict(options)).eval(), options, Preprocessing(**pixels), facts)
+    except ConfigTextError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config)."

@@ -1,6 +1,7 @@
 """Every export is loaded by its target's own functions and gives the same features."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,15 @@ def test_what_a_target_has_no_place_for(tmp_path):
         export_encoder(encoder('vit'), 'tensorrt', tmp_path / 'a.pth')
     with pytest.raises(ExportError, match='timm wants a file that ends in .safetensors'):
         export_encoder(encoder('vit'), 'timm', tmp_path / 'a.pth')
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('target', ['timm', 'torchscript'])
+def test_images_of_another_size(tmp_path, target):
+    net = encoder('vit')
+    net.preprocessing = replace(net.preprocessing, size=(48, 48))
+    with pytest.raises(ExportError, match=r'does not take images of \(3, 48, 48\): .* --size'):
+        export_encoder(net, target, tmp_path / f'a{TARGETS[target].suffix}')
     assert list(tmp_path.iterdir()) == []
 
 
