@@ -28,6 +28,7 @@ from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import evaluate, few_label_scores, untrained_encoder
 from mmkernel.zoo import portable_encoder, publish_checkpoint
+from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.metafile_rows import add_row
 
@@ -78,7 +79,10 @@ def check_same_recipe(run: Run, meta: dict[str, Any]) -> None:
     """RuntimeError unless the run was one of this seed, finished, with the config as it is now."""
     then = load_config(run.folder / 'config.py')
     parts = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'data_preprocessor')
-    changed = [part for part in parts if then.get(part) != run.cfg.get(part)]
+    old, new = (
+        {part: config_text({part: cfg.get(part)}) for part in parts} for cfg in (then.to_dict(), run.cfg.to_dict())
+    )
+    changed = [part for part in parts if old[part] != new[part]]  # as texts: the order of operations counts
     if changed or meta['epoch'] != run.cfg.train_cfg.max_epochs or meta.get('seed') != SEED:
         raise RuntimeError(
             f'{shown(run.folder)} is not a finished run of {run.name} with seed {SEED} (epoch {meta["epoch"]}, seed '
@@ -113,7 +117,7 @@ def pack(run: Run, folder: Path, root: Path = ROOT) -> dict[str, Any]:
     command = f'python tools/train.py {config} --seed {SEED}'
     facts = dict(
         name=name, license='Apache-2.0', source=f'trained with this package: {command}', config_name=config,
-        config=load_config(root / config).pretty_text, command=command, seed=str(SEED), epochs=meta['epoch'],
+        config=config_text(run.cfg.to_dict()), command=command, seed=str(SEED), epochs=meta['epoch'],
         trained_on="scikit-learn's digits, the 1437 of the training split", metrics=results(half),
     )  # fmt: skip
     if worst > TOLERANCE:

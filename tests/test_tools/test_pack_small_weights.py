@@ -11,6 +11,7 @@ import yaml
 from torch import nn
 
 from mmkernel.engine import load_config
+from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile_rows import add_row
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -43,7 +44,7 @@ def test_a_row_is_replaced_and_others_stay(tool, repository, tmp_path):
 def test_runs_of_another_recipe_are_refused(tool, repository, tmp_path):
     config = repository / 'configs/sfrik/digits_L2.py'
     cfg = load_config(config)
-    (tmp_path / 'config.py').write_text(cfg.pretty_text)
+    (tmp_path / 'config.py').write_text(config_text(cfg.to_dict()))
     run = SimpleNamespace(name='sfrik/digits_L2', folder=tmp_path, cfg=cfg)
     tool.check_same_recipe(run, dict(epoch=20, seed=0))
     for meta in (dict(epoch=10, seed=0), dict(epoch=20, seed=1)):
