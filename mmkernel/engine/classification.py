@@ -18,17 +18,18 @@ class BackboneWeightsHook(Hook):
     """Before a run, ``model.backbone`` gets its weights from ``checkpoint``; every tensor of it must be filled.
 
     ``checkpoint``: of a pretraining, here or in another code base (prefixes are found), or a plain state dict of the
-    backbone. A resumed run overwrites them.
+    backbone. A resumed run overwrites them. ``adapt_input``: filters for RGB serve images of other channels, see
+    ``mmkernel.zoo.load_file``.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, checkpoint: str) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: str, adapt_input: bool = False) -> None:
+        self.checkpoint, self.adapt_input = checkpoint, adapt_input
 
     def before_run(self, runner: Any) -> None:
         try:
-            report = load_file(unwrap(runner.model).backbone, self.checkpoint)
+            report = load_file(unwrap(runner.model).backbone, self.checkpoint, adapt_input=self.adapt_input)
         except CheckpointError as error:
             raise CheckpointError(f'{error} The backbone must be the one of the pretraining config.') from None
         runner.logger.info(f'Backbone from {self.checkpoint}: {report}.')

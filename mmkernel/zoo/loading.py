@@ -121,7 +121,7 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
             'It holds an encoder and nothing that stands on it, which would stay random: '
             'mmkernel.zoo.load_file(model.backbone, FILE) loads the encoder alone.'
         )
-    return 'Use the config that it was trained with, or strict=False to load the tensors that match.'
+    return 'Use the config that it was trained with; load_weights(..., strict=False) loads the tensors that match.'
 
 
 def fit_buffers(model: nn.Module, state: dict[str, Any]) -> None:

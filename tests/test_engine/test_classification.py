@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from mmkernel.datasets import Digits
-from mmkernel.engine import AccuracyHook, load_config, train, write_checkpoint
+from mmkernel.engine import AccuracyHook, CheckpointError, load_config, train, write_checkpoint
 from mmkernel.evaluation import accuracy, fine_tuning
 from mmkernel.models import build_model
 
@@ -63,3 +63,21 @@ def test_a_plain_state_dict_of_the_backbone_will_do(tmp_path, repository):
     cfg.default_hooks.weights = dict(type='BackboneWeightsHook', checkpoint=str(tmp_path / 'backbone.pth'))
     own = train(cfg).model.backbone.state_dict()
     assert all(torch.equal(own[key], given[key]) for key in given)
+
+
+def test_a_file_of_another_code_base_for_rgb_will_do_for_grey_images(tmp_path, repository):
+    path = repository / 'configs/benchmarks/linear_digits.py'
+    small = {'log_level': 'ERROR', 'train_cfg.max_epochs': 1, 'train_dataloader.dataset.source.split': 'test'}
+    cfg = load_config(path, {**small, 'model.backbone.channels': (4, 4, 8, 8)})
+    cfg.work_dir = str(tmp_path)
+    given = build_model(cfg).backbone.state_dict()
+    theirs = {**given, 'conv1.weight': torch.randn(64, 3, 3, 3)}
+    state = {f'module.encoder.{key}': value for key, value in theirs.items()}
+    write_checkpoint(dict(state_dict={**state, 'module.predictor.0.weight': torch.ones(2, 2)}), tmp_path / 'theirs.pth')
+    hook = cfg.default_hooks.weights = dict(type='BackboneWeightsHook', checkpoint=str(tmp_path / 'theirs.pth'))
+    with pytest.raises(CheckpointError, match=r'3 channels, the model takes 1: .* adapt_input=True'):
+        train(cfg)
+    cfg.default_hooks.weights = dict(**hook, adapt_input=True)
+    own = train(cfg).model.backbone.state_dict()
+    assert torch.equal(own['conv1.weight'], theirs['conv1.weight'].sum(1, keepdim=True))
+    assert torch.equal(own['layer1.0.conv1.weight'], given['layer1.0.conv1.weight'])
