@@ -102,3 +102,17 @@ def test_verdict_of_the_quickstart(scores, holds):
 @pytest.mark.parametrize('script', sorted(path.name for path in TOOLS.glob('*.sh')))
 def test_shell_scripts_parse(script):
     assert subprocess.run(['bash', '-n', str(TOOLS / script)], capture_output=True).returncode == 0
+
+
+def test_knn_of_a_file_that_holds_an_encoder_alone(config, tmp_path, monkeypatch, capsys):
+    from mmkernel.engine import load_config
+    from mmkernel.evaluation import untrained_encoder
+
+    backbone = untrained_encoder(load_config(config), seed=5).backbone
+    weights = tmp_path / 'backbone.pth'
+    torch.save({f'module.encoder_q.{key}': value for key, value in backbone.state_dict().items()}, weights)
+    words = (config, weights, '--k', 1, '--json', tmp_path / 'knn.json', '--no-cache', '--no-raw', '--device', 'cpu')
+    run('knn.py', *words, monkeypatch=monkeypatch)
+    rows = json.loads((tmp_path / 'knn.json').read_text())['rows']
+    assert [row['name'] for row in rows] == ['untrained encoder', 'trained encoder']
+    assert '0 missing, 0 unexpected' in capsys.readouterr().out.replace('\n', ' ')

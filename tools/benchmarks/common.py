@@ -20,6 +20,7 @@ from mmkernel.engine import OptionsAction, default_work_dir, init_processes, loa
 from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
+from mmkernel.zoo import CheckpointError, LoadReport, load_file
 
 console = Console()
 
@@ -72,7 +73,7 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
     encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
     if args.checkpoint and args.checkpoint.lower() != 'none':
         trained = untrained_encoder(cfg, args.seed)
-        console.print(f'{args.checkpoint}: {load_checkpoint(trained, args.checkpoint)}', highlight=False)
+        console.print(f'{args.checkpoint}: {load_trained(trained, args.checkpoint, args.stage)}', highlight=False)
         encoders['trained encoder'] = trained
     for model in encoders.values():
         model.to(args.device)
@@ -88,6 +89,16 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
         if several:
             share_extraction(cfg, encoders, **options)
         return cfg, evaluate(cfg, encoders, score, **options)
+
+
+def load_trained(model: nn.Module, path: str, stage: str) -> LoadReport:
+    """The weights of a run; where backbone features are enough, also a file of an encoder alone, in any published layout."""
+    try:
+        return load_checkpoint(model, path)
+    except CheckpointError:
+        if stage != 'backbone':
+            raise
+        return load_file(model.backbone, path)
 
 
 def publish(
