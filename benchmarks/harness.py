@@ -203,7 +203,7 @@ def circumstances(device: str) -> dict:
         except PackageNotFoundError:
             continue
     return dict(
-        command=' '.join(['python', *(Path(a).name if a == sys.argv[0] else a for a in sys.argv)]),
+        command=' '.join(['python', f'{Path(__file__).resolve().parent.name}/{Path(sys.argv[0]).name}', *sys.argv[1:]]),
         python=platform.python_version(),
         versions=dict(versions, torch=torch.__version__),
         hardware=torch.cuda.get_device_name() if device.startswith('cuda') else _processor(),
