@@ -18,6 +18,7 @@ def model(head=None, batches=1):
 def test_a_trained_model_passes():
     check_trained(model(), dict(epoch=20, iter=220))
     check_trained(nn.Linear(2, 2))  # nothing to tell it by
+    assert untrained_signs(model(), dict(epoch=20, iter=220)) == []
 
 
 def test_position_in_the_run():

@@ -11,24 +11,6 @@ import pytest
 from PIL import Image
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-CONFIG = """
-model = dict(
-    type='JointEmbedding',
-    backbone=dict(type='TIMMBackbone', model_name='resnet10t', in_channels=1),
-    neck=dict(type='MLPNeck', dims=(16, 8)),
-    head=dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 1.0))))
-data_preprocessor = dict(type='ViewPreprocessor', mean=[0.3], std=[0.4])
-evaluation = dict(
-    train=dict(type='Digits', split='test', size=16), test=dict(type='Digits', split='test', size=16),
-    transform=None, batch_size=360, num_workers=0)
-"""
-
-
-@pytest.fixture
-def config(tmp_path):
-    path = tmp_path / 'tiny.py'
-    path.write_text(CONFIG)
-    return path
 
 
 @pytest.fixture
@@ -117,8 +99,8 @@ def test_transformations(door, capsys):
     assert 'grey left out' in capsys.readouterr().out
 
 
-def test_export_of_a_backbone(tmp_path, monkeypatch, capsys):
-    text = CONFIG.replace('resnet10t', 'resnet18').replace('in_channels=1', 'in_channels=3')
+def test_export_of_a_backbone(config, tmp_path, monkeypatch, capsys):
+    text = config.read_text().replace('resnet10t', 'resnet18').replace('in_channels=1', 'in_channels=3')
     text = text.replace('mean=[0.3], std=[0.4]', 'mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.2]')
     (tmp_path / 'colour.py').write_text(text)
     words = (tmp_path / 'colour.py', 'none', '--framework', 'detectron2', '--out', tmp_path / 'out/weights.pkl')
