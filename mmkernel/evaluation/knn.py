@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,9 +77,9 @@ def _rank(votes: Tensor, label: Tensor) -> Tensor:
 
 def _neighbour_counts(k: int | Sequence[int], bank: int) -> dict[int, int]:
     """{k asked for: k that the bank can give}."""
-    wanted = [k] if isinstance(k, int) else [int(each) for each in k]
-    if not wanted or min(wanted) < 1:
-        raise ValueError(f'k={k}; expected one or more numbers of neighbours >= 1.')
+    wanted = np.atleast_1d(np.asarray(k)).tolist()
+    if not wanted or any(not isinstance(each, int) or each < 1 for each in wanted):
+        raise ValueError(f'k={k}; expected one or more whole numbers of neighbours >= 1.')
     if max(wanted) > bank:
         warnings.warn(f'k={max(wanted)} exceeds the {bank} images of the bank; all {bank} vote instead.', stacklevel=3)
     return {each: min(each, bank) for each in wanted}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_features
+from mmkernel.evaluation.inputs import as_features, row_norms, unit_rows
 from mmkernel.kernels.gram import available_memory
 
 BACKENDS = ('auto', 'torch', 'faiss')
@@ -46,12 +45,12 @@ def nearest(
     half = _check(backend, precision, rerank, k, bank, device)
     listed = min(max(k, rerank), len(bank))
     query_chunk, bank_chunk = _chunks(len(queries), bank, listed, device, query_chunk, bank_chunk)
-    unit = F.normalize(queries.to(device), dim=1)  # (n, d)
+    unit = unit_rows(queries.to(device))  # (n, d)
     value = unit.new_full((len(queries), listed), -torch.inf)
     index = torch.zeros(len(queries), listed, dtype=torch.long, device=device)
     by_faiss = backend == 'faiss' or (backend == 'auto' and _faiss_can(unit, half))
     for start in range(0, len(bank), bank_chunk):
-        chunk = F.normalize(bank[start : start + bank_chunk].to(device), dim=1)  # (m, d)
+        chunk = unit_rows(bank[start : start + bank_chunk].to(device))  # (m, d)
         chunk = chunk if half is None else chunk.to(half)
         for rows in _slices(len(queries), len(queries) if by_faiss else query_chunk):
             score, found = (_search_faiss if by_faiss else _search)(unit[rows], chunk, min(listed, len(chunk)))
@@ -100,7 +99,8 @@ def _search_faiss(queries: Tensor, chunk: Tensor, k: int) -> tuple[Tensor, Tenso
 def _compare_again(unit: Tensor, bank: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of the listed rows by their float32 cosines."""
     values, indices = unit.new_empty(len(unit), k), index.new_empty(len(unit), k)
-    length = bank.norm(dim=1).clamp_min(1e-12).to(unit.device)
+    length = row_norms(bank).to(unit.device)
+    length = torch.where(length > 0, length, 1)
     for rows in _slices(len(unit), max(1, 2**22 // (index.shape[1] * unit.shape[1]))):
         near = bank[index[rows].to(bank.device)].to(unit.device)  # (b, listed, d)
         cosine = torch.bmm(near, unit[rows, :, None]).squeeze(2) / length[index[rows]]

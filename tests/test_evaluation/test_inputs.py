@@ -1,0 +1,91 @@
+"""Features and labels as people bring them: any type, layout and scale that holds numbers."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmkernel.evaluation import weighted_knn
+from mmkernel.evaluation.inputs import as_features, as_labels, as_split, row_norms, unit_rows
+
+
+def test_ordinary_rows_are_normalised_as_everywhere():
+    x = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(unit_rows(x), F.normalize(x, dim=1))
+    assert torch.equal(row_norms(x), x.norm(dim=1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(-36, 36), st.integers(0, 99))
+def test_directions_do_not_depend_on_the_scale(exponent, seed):
+    x = torch.randn(5, 9, generator=torch.Generator().manual_seed(seed))
+    scaled = x * 10.0**exponent
+    torch.testing.assert_close(unit_rows(scaled), unit_rows(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(row_norms(scaled).double(), row_norms(x).double() * 10.0**exponent, rtol=1e-5, atol=0)
+
+
+def test_rows_of_zeros_stay_and_disturb_no_other():
+    x = torch.cat([torch.zeros(2, 3), torch.eye(3) * 1e-25])
+    assert torch.equal(unit_rows(x), torch.cat([torch.zeros(2, 3), torch.eye(3)]))
+
+
+@pytest.mark.parametrize('scale', [1e-20, 1e20])
+def test_neighbours_do_not_depend_on_the_scale(scale):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (80,), generator=generator)
+    x = F.one_hot(y, 8) + 0.5 * torch.randn(80, 8, generator=generator)
+    plain = weighted_knn(x[:60], y[:60], x[60:], y[60:], 5)
+    assert weighted_knn(scale * x[:60], y[:60], scale * x[60:], y[60:], 5) == plain
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda x: np.ascontiguousarray(x.numpy()[::-1])[::-1],
+        lambda x: np.asfortranarray(x.numpy()),
+        lambda x: x.numpy().astype('>f4'),
+        lambda x: x.tolist(),
+        lambda x: x.T.contiguous().T,
+    ],
+    ids=['backwards', 'columns', 'big-endian', 'lists', 'strided'],
+)
+def test_layouts(change):
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(as_features(change(x), 'features'), x)
+
+
+def test_types_of_features():
+    assert as_features(torch.ones(2, 3, dtype=torch.bfloat16), 'features').dtype == torch.float32
+    assert as_features(np.ones((2, 3), int), 'features').dtype == torch.float32
+    x = torch.ones(2, 3)
+    for other, expected in ((x, torch.float32), (x.double(), torch.float64)):
+        train_x, _, test_x, _, _ = as_split(x, [0, 1], other, [0, 1])
+        assert train_x.dtype == test_x.dtype == expected
+
+
+@pytest.mark.parametrize('kind', ['uint8', 'int32', 'uint16', 'float32'])
+def test_types_of_labels(kind):
+    assert torch.equal(as_labels(np.array([0, 7, 3], kind), 3, 'labels'), torch.tensor([0, 7, 3]))
+
+
+def test_labels_that_are_none():
+    with pytest.raises(ValueError, match='hold fractions or NaN'):
+        as_labels([0.5, 1.0], 2, 'labels')
+    with pytest.raises(ValueError, match='hold fractions or NaN'):
+        as_labels([float('nan'), 1.0], 2, 'labels')
+    with pytest.raises(ValueError, match='labels hold <U3; expected numbers'):
+        as_labels(np.array(['cat', 'dog']), 2, 'labels')
+
+
+@pytest.mark.parametrize('k', [np.int64(5), torch.tensor(5), [np.int32(5)], (5,)])
+def test_numbers_of_neighbours(k):
+    x, y = torch.eye(8), torch.arange(8)
+    assert weighted_knn(x, y, x, y, k)[5]['top1'] == 100
+
+
+@pytest.mark.parametrize('k', [2.5, 0, [], '5'])
+def test_what_is_no_number_of_neighbours(k):
+    with pytest.raises(ValueError, match='whole numbers of neighbours'):
+        weighted_knn(torch.eye(8), torch.arange(8), torch.eye(8), torch.arange(8), k)
