@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_features, as_split
+from mmkernel.evaluation.inputs import as_features, as_split, unit_rows
 
 SCALINGS = ('none', 'l2', 'standard')
 
@@ -18,12 +18,22 @@ def scaling_of(train_x: Tensor, scaling: str) -> Callable[[Tensor], Tensor]:
     if scaling == 'none':
         return lambda x: x
     if scaling == 'l2':
-        return lambda x: F.normalize(x, dim=1)
+        return unit_rows
     if scaling == 'standard':
-        mean, std = train_x.mean(0), train_x.std(0, correction=0)
-        factor = torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), 1 / std, 0)
+        mean, std = _column_moments(train_x)
+        factor = torch.where(std > 1e-6 * mean.abs(), 1 / std, 0)
         return lambda x: (x - mean.to(x.device)) * factor.to(x.device)
     raise ValueError(f"scaling='{scaling}'; expected one of {', '.join(SCALINGS)}.")
+
+
+def _column_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column; in double where squares leave float32."""
+    mean, std = x.mean(0), x.std(0, correction=0)
+    odd = ~((std > 1e-15) & (std < 1e15))
+    if odd.any():
+        columns = x[:, odd].double()
+        mean[odd], std[odd] = columns.mean(0).to(x.dtype), columns.std(0, correction=0).to(x.dtype)
+    return mean, std
 
 
 def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
@@ -125,6 +135,8 @@ def logistic_regression(
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Percent of rows whose label is the first, and among the first five."""
-    hit = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    """Percent of rows whose label is the first, and among the first five; logits that are not finite are right about nothing."""
+    own = logits.gather(1, labels[:, None])
+    counted = own.isfinite() & ~logits.isnan().any(1, keepdim=True)  # -inf: a class absent from training
+    hit = (logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]) & counted
     return dict(top1=100 * int(hit[:, 0].sum()) / len(labels), top5=100 * int(hit.sum()) / len(labels))

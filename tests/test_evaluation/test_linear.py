@@ -71,6 +71,33 @@ def test_two_classes_and_classes_without_a_training_image():
     assert result['top1'] == pytest.approx(100 * (test_y != 1).float().mean().item())
 
 
+def test_a_class_without_a_training_image_is_not_among_the_first_five_either():
+    train_x, train_y, test_x, test_y = clusters(noise=0.05, classes=4)
+    kept = train_y < 2
+    result = logistic_regression(train_x[kept], train_y[kept], test_x, test_y)
+    assert result['top5'] == pytest.approx(100 * (test_y < 2).float().mean().item())
+
+
+@pytest.mark.parametrize('probe', [linear_probe, logistic_regression])
+def test_training_and_test_features_of_two_precisions(probe):
+    train_x, train_y, test_x, test_y = clusters(noise=0.05)
+    assert probe(train_x, train_y, test_x.double(), test_y)['top1'] == 100
+
+
+def test_a_probe_that_diverged_is_right_about_nothing():
+    train_x, train_y, test_x, test_y = clusters()
+    assert linear_probe(1e25 * train_x, train_y, test_x, test_y, epochs=2)['top1'] == 0
+
+
+@pytest.mark.parametrize('scaling', ['l2', 'standard'])
+@pytest.mark.parametrize('scale', [1e-20, 1e20])
+def test_scaled_features_have_no_units(scaling, scale):
+    train_x, _, test_x, _ = clusters()
+    expected = scale_features(train_x, test_x, scaling)
+    for a, b in zip(scale_features(scale * train_x, scale * test_x, scaling), expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_one_class_is_refused():
     train_x, train_y, test_x, test_y = clusters()
     with pytest.raises(ValueError, match='expected at least 2 classes'):
