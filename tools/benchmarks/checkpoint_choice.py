@@ -182,8 +182,10 @@ def main() -> None:
     finished = between(args)
     text = []
     for accuracy, title in (('linear', 'all labels'), ('linear_4', '4 labels per class, mean of 5 draws')):
-        studies = {name: agreement(rows, accuracy) for name, rows in runs.items()}
-        studies['**mean of these runs**'] = mean(list(studies.values()))
+        studies = {}
+        for images in dict.fromkeys(name.split(',')[0] for name in runs):
+            group = {name: agreement(rows, accuracy) for name, rows in runs.items() if name.startswith(images)}
+            studies |= group | {f'**mean, {images}**': mean(list(group.values()))}
         if len(finished) >= 3:
             studies[f'{len(finished)} finished runs, one per config'] = found = agreement(finished, accuracy)
             del found['epoch']  # says nothing between runs
