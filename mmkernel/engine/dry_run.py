@@ -16,11 +16,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from torch import nn
 
-from mmkernel.engine.check import find_component
+from mmkernel.engine.check import ConfigError, find_component
+from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.config_text import ordered
 from mmkernel.engine.scaling import describe_scaling, effective_batch
-from mmkernel.registry import DATASETS, MODELS
+from mmkernel.registry import DATASETS, HOOKS, MODELS
 
 # Tensors of a parameter's size that the optimizer keeps.
 OPTIMIZER_STATES = {'Adam': 2, 'AdamW': 2, 'NAdam': 2, 'RAdam': 2, 'Adamax': 2, 'LAMB': 2}
@@ -75,7 +76,8 @@ class Plan:
 def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str:
     """Print and return the resolved config, parameters, batch, learning rate, steps and estimated memory of a run.
 
-    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1).
+    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1). ConfigError for what training
+    would refuse before its first step.
     """
     plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
     console = Console(record=True, width=120, file=file)
@@ -89,7 +91,7 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
 def make_plan(cfg: Config, world_size: int) -> Plan:
     model = build_on_meta(cfg)
     loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
-    return Plan(
+    plan = Plan(
         parameters=count_parameters(model),
         width=int(getattr(getattr(model, 'neck', None), 'out_dim', 0) or getattr(model.backbone, 'out_dim', 0)),
         views=_number_of_views(model, loader.dataset),
@@ -101,6 +103,21 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
         optimizer_states=OPTIMIZER_STATES.get(wrapper.optimizer.type, 1),
         micro_batches=check_virtual_batch(cfg, world_size),
     )
+    check_hooks(cfg, model, plan)
+    return plan
+
+
+def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
+    """ConfigError where ``check_clocks`` would end the run, or where a hook does not take its settings."""
+    given = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', [])]
+    try:
+        hooks = [HOOKS.build({k: v for k, v in hook.items() if k != 'priority'}) for hook in given if hook]
+        check_clocks(model, hooks, plan.rows)
+    except ValueError as error:
+        raise ConfigError(
+            f'{error} (Reckoned with {plan.world_size} process(es) of {plan.rows // plan.world_size} images; --gpus takes '
+            'another number.)'
+        ) from None
 
 
 def build_on_meta(cfg: Config) -> nn.Module:

@@ -35,7 +35,7 @@ class FeatureQueue(nn.Module):
         self.register_buffer('rows', F.normalize(rows, dim=-1))  # (G, length, q)
         self.register_buffer('pointer', torch.zeros((), dtype=torch.int64))  # where the next rows go
         self.register_buffer('stored', torch.zeros((), dtype=torch.int64))  # rows stored so far, up to length
-        self.register_buffer('enabled', torch.tensor(enabled))
+        self.register_buffer('enabled', torch.tensor(enabled, device='cpu'))  # a dry run reads it
 
     @property
     def length(self) -> int:

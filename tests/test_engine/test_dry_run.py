@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmkernel.engine import dry_run, load_config
+from mmkernel.engine import ConfigError, dry_run, load_config
 from mmkernel.engine.dry_run import build_on_meta, make_plan, number_of_images, readable
 from mmkernel.engine.training import main
 
@@ -50,6 +50,40 @@ def test_a_mistake_on_the_command_line_is_one_line():
         main([str(CONFIG), '--cfg-options', 'model.witdh=4'])
     with pytest.raises(SystemExit, match='FileNotFoundError: .*tiny_config.py'):
         main([str(CONFIG.with_name('tiny_confg.py'))])
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            {'head.num_prototypes': 40},
+            r'40 prototypes for 16 rows .*\(Reckoned with 2 process\(es\) of 8 images; --gpus',
+        ),
+        ({'head.queue_length': 32}, 'queue of model.head would never be used'),
+        (
+            {'head.queue_length': 24, 'queue': dict(type='QueueHook')},
+            'length 24 is no multiple of the global batch of 16',
+        ),
+        ({'target': dict(type='MomentumTarget')}, 'exactly one hook must move; there are 0'),
+        ({'freeze': dict(type='FreezeHook', layers=dict(neck=3))}, 'FreezeHook.layers'),
+    ],
+)
+def test_what_would_end_the_run_at_its_start_is_said(change, message, capsys):
+    cfg = load_config(CONFIG)
+    cfg.data_preprocessor = dict(type='ViewPreprocessor', mean=[0.5], std=[0.2])
+    cfg.model = dict(
+        type='JointEmbedding',
+        backbone=dict(type='TIMMBackbone', model_name='resnet10t', in_channels=1),
+        neck=dict(type='MLPNeck', dims=(8, 6)),
+        head=dict(type='SinkhornCodesHead', num_prototypes=5),
+    )
+    dry_run(cfg, world_size=2, file=io.StringIO())
+    for key, value in change.items():
+        place = {'head': cfg.model.head, 'target': cfg.model}.get(key.split('.')[0], cfg.default_hooks)
+        place[key.split('.')[-1]] = value
+    with pytest.raises(ConfigError, match=message):
+        dry_run(cfg, world_size=2)
+    assert not capsys.readouterr().out
 
 
 def test_a_real_model_at_full_width():

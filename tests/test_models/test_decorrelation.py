@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from multiprocess import run_processes
 
 from mmkernel.models import DBN, MLPNeck, ShuffledDBN
 
@@ -93,6 +94,25 @@ def test_as_the_last_norm_of_a_neck(kind):
     neck = MLPNeck((8, 12), in_dim=4, last_norm=dict(type=kind, groups=3, eps=0.0))
     C = covariance(neck(torch.randn(60, 4)))
     torch.testing.assert_close(C.diagonal(), torch.ones(12), rtol=1e-3, atol=1e-3)
+
+
+def on_two(rank, world_size):
+    torch.manual_seed(rank)  # nothing global decides the shuffle
+    x = rows()[20 * rank :][:20]
+    norms = [kind(12, groups=3, eps=0.0) for kind in (DBN, ShuffledDBN)]
+    return torch.stack([torch.stack([norm(x), norm(x)]) for norm in norms])
+
+
+def test_statistics_are_those_of_one_process_and_shuffles_the_same_on_all():
+    x, found = rows(), run_processes(on_two, 2)
+    for k, kind in enumerate((DBN, ShuffledDBN)):
+        for rank, own in enumerate(found):
+            alone = kind(12, groups=3, eps=0.0)
+            for y in own[k]:  # whitened by its own rows, in the series of shuffles that one process draws
+                torch.testing.assert_close(y, alone(x[20 * rank :][:20]))
+                torch.testing.assert_close(covariance(y).diagonal(), torch.ones(12, dtype=torch.float64))
+        union = kind(12, groups=3, eps=0.0)(x)
+        assert (torch.cat([own[k, 0] for own in found]) - union).abs().max() > 0.1  # not by those of the union
 
 
 def test_half_precision_is_whitened_in_single():
