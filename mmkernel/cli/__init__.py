@@ -79,10 +79,12 @@ def call(name: str, argv: list[str]) -> None:
         return
     try:
         run(argv, f'mmkernel {name}')
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError) as error:
         # str() of a KeyError is the repr of its message
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        ours = isinstance(error, (ValueError, KeyError, OSError)) or type(error).__module__.startswith('mmkernel')
+        ours = isinstance(error, (ValueError, KeyError, OSError, ImportError)) or type(error).__module__.startswith(
+            'mmkernel'
+        )
         sys.exit(f'mmkernel {name}: {text}' + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)'))
 
 

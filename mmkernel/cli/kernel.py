@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmkernel.evaluation import save_report
-from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, kernel_profile, mimic, summary
+from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, NoMimicError, kernel_profile, mimic, summary
 from mmkernel.kernels.text import kernel_from_text
 
 console = Console(highlight=False)
@@ -63,7 +63,7 @@ def show(args: argparse.Namespace) -> None:
     console.print(table)
     table = Table('pair', 't', 'phi(t)', "phi'(t)", box=SIMPLE_HEAD)
     for place, values in p.typical.items():
-        table.add_row(place, *(_number(value) for value in values))
+        table.add_row(place, _number(values[0]), _number(values[1]), _slope(values[2], p))
     console.print(table)
     console.print(_bands(p), soft_wrap=True)
     if args.plot:
@@ -84,7 +84,7 @@ def compare(args: argparse.Namespace) -> None:
     table.add_row('point: phi(1) - b_0', *(_number(p.point) for p in profiles.values()))
     table.add_row(f'null sd of U, N = {args.batch:,}', *(_number(p.band_u.sd) for p in profiles.values()))
     for place in next(iter(profiles.values())).typical:
-        table.add_row(f"phi', {place}", *(_number(p.typical[place][2]) for p in profiles.values()))
+        table.add_row(f"phi', {place}", *(_slope(p.typical[place][2], p) for p in profiles.values()))
     console.print(table)
     _plot(profiles, args.plot or 'work_dirs/kernels.png')
     _save(args, profiles)
@@ -92,14 +92,16 @@ def compare(args: argparse.Namespace) -> None:
 
 def fitted(args: argparse.Namespace) -> None:
     kernel = kernel_from_text(' '.join(args.kernel))
+    if args.max_order < 1:
+        raise ValueError(f'--max-order {args.max_order}: a LegendreKernel has order >= 1; 4 shows the orders 1 to 4.')
     table = Table('order', 'weighting', 'weights', 'residual', 'of the slope', box=SIMPLE_HEAD)
     rows = []
     for order in range(1, args.max_order + 1):
         for weighting in WEIGHTINGS:
             try:
                 m = mimic(kernel, args.width, order, weighting)
-            except ValueError as error:  # an even kernel has no fit of order 1
-                table.add_row(str(order), weighting, str(error).split('.')[0], '', '')
+            except NoMimicError:  # an even kernel has no fit of order 1
+                table.add_row(str(order), weighting, 'none: every b_l is 0', '', '')
                 continue
             weights = ', '.join(f'{b:.4g}' for b in m.weights)
             table.add_row(str(order), weighting, weights, f'{m.residual:.2%}', f'{m.slope_residual:.2%}')
@@ -126,14 +128,19 @@ def _bands(p: KernelProfile) -> str:
 
 
 def _number(value: float) -> str:
-    return '0' if abs(value) < 1e-12 else 'inf' if value > 1e5 else f'{value:.3g}'
+    return '0' if abs(value) < 1e-12 else f'{value:.3g}'
+
+
+def _slope(value: float, p: KernelProfile) -> str:
+    """A power of the distance has no slope at t = 1; the engine caps it far above all that a finite one reaches."""
+    return 'inf' if value > 1e5 * p.point else _number(value)
 
 
 def _plot(profiles: dict[str, KernelProfile], path: str) -> None:
     from mmkernel.visualization.kernels import kernel_plot  # matplotlib: a second to import
 
     kernel_plot(profiles, path)
-    console.print(f'written: {path}')
+    console.print(f'written: {path}', soft_wrap=True)
 
 
 def _save(args: argparse.Namespace, profiles: dict[str, KernelProfile]) -> None:

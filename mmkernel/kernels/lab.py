@@ -14,6 +14,11 @@ from mmkernel.kernels.library import LegendreKernel
 from mmkernel.kernels.uniformity import NullBand, null_band
 
 WEIGHTINGS = ('typical', 'flat')
+ROUNDING = 1e-12  # of rms phi: a weight below is 0
+
+
+class NoMimicError(ValueError):
+    """Every weight of the nearest LegendreKernel is 0, as for an even kernel and order 1."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class KernelProfile:
 def kernel_profile(kernel: Kernel, q: int, count: int = 256, order: int = 8, points: int = 401) -> KernelProfile:
     """Everything that one wants to know of ``kernel`` at width ``q`` and ``count`` points before training with it."""
     q = check_dimension(q)
+    if int(order) != order or order < 1:
+        raise ValueError(f'An expansion goes up to a degree >= 1, got order = {order}.')
     t = _grid(q, points)
     sigma = 1 / math.sqrt(q)  # the standard deviation of u.v
     places = {
@@ -119,8 +126,9 @@ def mimic(kernel: Kernel, q: int, order: int = 3, weighting: str = 'typical') ->
         constant, weights = float(b[0]), b[1:].clamp_min(0)
     else:
         constant, weights = _least_squares(phi, torch.stack(legendre_polynomials(order, q, t)), w)
+    weights = torch.where(weights > ROUNDING * float((w * (phi - constant).square()).sum().sqrt()), weights, 0)
     if not bool(weights.any()):
-        raise ValueError(
+        raise NoMimicError(
             f'No LegendreKernel of order {order} resembles {kernel} at q = {q}: every b_l is 0. Raise order.'
         )
     nearest = LegendreKernel(tuple(weights.tolist()))

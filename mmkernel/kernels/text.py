@@ -10,6 +10,11 @@ from typing import Any
 
 from mmkernel.kernels.kernel import Kernel
 
+_EXAMPLES = (
+    "Expected 'TYPE key=value ...', e.g. 'LegendreKernel weights=1,40,40', or an expression such as "
+    "'LegendreKernel(weights=(1, 40, 40)) + 0.5 * RBFKernel(scale=2)'."
+)
+
 
 def kernel_from_text(text: str) -> Kernel:
     """The kernel that ``text`` describes. Types are those of KERNELS, one's own included once they are imported.
@@ -32,10 +37,7 @@ def kernel_from_text(text: str) -> Kernel:
 
 
 def _unreadable(text: str) -> str:
-    return (
-        f"'{text}' is no kernel. Expected 'TYPE key=value ...', e.g. 'LegendreKernel weights=1,40,40', or an expression "
-        "such as 'LegendreKernel(weights=(1, 40, 40)) + 0.5 * RBFKernel(scale=2)'."
-    )
+    return f"'{text}' is no kernel. {_EXAMPLES}"
 
 
 def _pair(word: str, text: str) -> tuple[str, Any]:
@@ -74,4 +76,6 @@ def _build(name: str, keywords: dict[str, Any], text: str) -> Kernel:
     try:
         return KERNELS.build(dict(type=name, **keywords))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"kernel '{text}': {error}") from None
+        takes = ', '.join(key for key in inspect.signature(factory).parameters)
+        hint = f'. It takes: {takes}. {_EXAMPLES}' if 'required positional' in str(error) else ''
+        raise ValueError(f"kernel '{text}': {error}{hint}") from None

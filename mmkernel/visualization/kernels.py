@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import betaincinv
 
 from mmkernel.kernels.lab import KernelProfile
 from mmkernel.visualization.style import GREY, colour, finish, new_figure, plain
@@ -88,6 +89,6 @@ def draw_pulls(axes: Axes, profiles: Mapping[str, KernelProfile]) -> None:
 
 
 def _shade_typical(axes: Axes, profile: KernelProfile) -> None:
-    """Where 95 % of t lie for independent uniform points."""
-    reach = 2 / math.sqrt(profile.q)
+    """Where 95 % of t lie for independent uniform points: t^2 has the law Beta(1/2, (q - 1)/2)."""
+    reach = math.sqrt(betaincinv(0.5, (profile.q - 1) / 2, 0.95))
     axes.axvspan(-reach, reach, color='#BBBBBB', alpha=0.45, linewidth=0, label='95 % of pairs of uniform points')

@@ -30,8 +30,12 @@ def plain(axes: Axes, title: str = '', x: str = '', y: str = '') -> Axes:
 
 
 def finish(figure: Figure, path: str | Path | None, dpi: int = 150) -> Figure:
-    """Save where a path is given (the folder is made; the format follows from the suffix)."""
+    """Save where a path is given (the folder is made; the format follows from the suffix, without one ValueError)."""
     if path is not None:
+        if not Path(path).suffix:
+            raise ValueError(
+                f"the picture '{path}' has no suffix to tell its format; expected a file such as '{path}.png'."
+            )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=dpi)
     return figure

@@ -40,7 +40,7 @@ def test_compare(capsys, tmp_path):
 def test_fit(capsys, tmp_path):
     out = tmp_path / 'fit.json'
     main(['kernel', 'fit', 'PolynomialKernel', 'degree=2', '--width', '16', '--max-order', '2', '--json', str(out)])
-    assert 'No LegendreKernel of order 1' in ' '.join(capsys.readouterr().out.split())
+    assert ' '.join(capsys.readouterr().out.split()).count('none: every b_l is 0') == 2  # with either weighting
     fits = json.loads(out.read_text())['fits']
     assert fits[-1]['weights'] == pytest.approx([0, 15 / 16], abs=1e-6)
 
@@ -63,6 +63,33 @@ def test_errors_are_one_line(monkeypatch):
     monkeypatch.setenv('MMKERNEL_TRACEBACK', '1')
     with pytest.raises(KeyError):
         main(['kernel', 'show', 'RBF'])
+
+
+@pytest.mark.parametrize(
+    ('argv', 'said'),
+    [
+        (['show', 'SumKernel'], "It takes: kernels. Expected 'TYPE key=value ...'"),
+        (['show', 'RBFKernel', '--order', '-1'], 'degree >= 1, got order = -1'),
+        (['show', 'RBFKernel', '--imports', 'no_such_module_of_mine'], 'Failed to import no_such_module_of_mine'),
+        (['show', 'RBFKernel', '--plot', 'no_suffix'], "expected a file such as 'no_suffix.png'"),
+        (['show', 'RBFKernel', '--width', '1'], 'q >= 2, got q = 1'),
+        (['show', 'RBFKernel', '--batch', '1'], 'N >= 2 points, got count = 1'),
+        (['fit', 'RBFKernel', '--max-order', '0'], '--max-order 0: a LegendreKernel has order >= 1'),
+    ],
+)
+def test_every_wrong_argument_ends_with_one_line(argv, said, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(['kernel', *argv])
+    assert said in str(stop.value)
+    assert '\n' not in str(stop.value)
+
+
+def test_large_numbers_are_no_infinity_and_a_corner_is(capsys):
+    main(['kernel', 'show', 'LegendreKernel', 'weights=1e6'])
+    assert 'inf' not in capsys.readouterr().out
+    main(['kernel', 'show', 'RieszKernel'])
+    assert 'inf' in capsys.readouterr().out
 
 
 def test_train_is_that_of_the_tools(capsys):

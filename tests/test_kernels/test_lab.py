@@ -71,9 +71,15 @@ def test_more_degrees_fit_better():
     assert residuals[-1] < 0.1
 
 
-def test_an_even_kernel_has_no_fit_of_order_one():
+@pytest.mark.parametrize('weighting', ['typical', 'flat'])
+@pytest.mark.parametrize('q', [2, 16, 32768])
+def test_an_even_kernel_has_no_fit_of_order_one(q, weighting):
     with pytest.raises(ValueError, match='No LegendreKernel of order 1 resembles'):
-        mimic(PolynomialKernel(2), 16, 1)
+        mimic(PolynomialKernel(2), q, 1, weighting)
+
+
+def test_rounding_is_no_weight():
+    assert mimic(LegendreKernel((1, 40, 40)), 3, 4, 'flat').weights[3] == 0
     assert mimic(PolynomialKernel(2), 16, 2).weights[1] == pytest.approx(15 / 16)
 
 
@@ -84,3 +90,5 @@ def test_bad_input():
         mimic(RBFKernel(), 16, 0)
     with pytest.raises(ValueError, match='q >= 2'):
         kernel_profile(RBFKernel(), 1)
+    with pytest.raises(ValueError, match='degree >= 1, got order = 0'):
+        kernel_profile(RBFKernel(), 16, order=0)

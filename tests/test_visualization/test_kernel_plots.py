@@ -23,3 +23,13 @@ def test_four_panels_one_colour_per_kernel(tmp_path):
 def test_one_width_only():
     with pytest.raises(ValueError, match='compared at one width'):
         kernel_plot({'a': kernel_profile(RBFKernel(), 8), 'b': kernel_profile(RBFKernel(), 16)})
+
+
+@pytest.mark.parametrize('q', [2, 3, 64])
+def test_the_band_of_uniform_pairs_holds_95_percent_of_them(q):
+    figure = kernel_plot({'rbf': kernel_profile(RBFKernel(), q)})
+    reach = max(corner[0] for corner in figure.axes[0].patches[0].get_corners())
+    points = np.random.default_rng(0).normal(size=(2, 20_000, q))
+    u, v = points / np.linalg.norm(points, axis=-1, keepdims=True)
+    assert reach < 1
+    assert np.mean(np.abs((u * v).sum(-1)) < reach) == pytest.approx(0.95, abs=0.005)
