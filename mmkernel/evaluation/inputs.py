@@ -67,18 +67,22 @@ def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
     return y
 
 
-def as_split(
-    train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike, num_classes: int | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """The four checked tensors and the number of classes (largest label + 1 where it is not given)."""
+def as_pair(train_x: ArrayLike, test_x: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Features for training and test, checked, of one width and one precision."""
     train_x, test_x = as_features(train_x, 'train features'), as_features(test_x, 'test features')
     if train_x.shape[1] != test_x.shape[1]:
         raise ValueError(
             f'train features have width {train_x.shape[1]}, test features {test_x.shape[1]}; '
             'both must come from the same encoder and stage.'
         )
-    if train_x.dtype != test_x.dtype:
-        train_x, test_x = train_x.double(), test_x.double()
+    return (train_x, test_x) if train_x.dtype == test_x.dtype else (train_x.double(), test_x.double())
+
+
+def as_split(
+    train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike, num_classes: int | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """The four checked tensors and the number of classes (largest label + 1 where it is not given)."""
+    train_x, test_x = as_pair(train_x, test_x)
     train_y, test_y = as_labels(train_y, len(train_x), 'train labels'), as_labels(test_y, len(test_x), 'test labels')
     found = int(max(train_y.max(), test_y.max())) + 1
     if num_classes is not None and num_classes < found:

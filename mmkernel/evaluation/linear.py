@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_features, as_split, unit_rows
+from mmkernel.evaluation.inputs import as_pair, as_split, unit_rows
 
 SCALINGS = ('none', 'l2', 'standard')
 
@@ -42,7 +42,7 @@ def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tenso
     Statistics use no label, so where labels are few they may (and should) come from the whole training set.
     A column that never changes in training is set to zero.
     """
-    train_x, test_x = as_features(train_x, 'train features'), as_features(test_x, 'test features')
+    train_x, test_x = as_pair(train_x, test_x)
     scale = scaling_of(train_x, scaling)
     return scale(train_x), scale(test_x)
 

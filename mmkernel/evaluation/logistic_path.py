@@ -21,38 +21,39 @@ def logistic_path(
     """
     from scipy.optimize import minimize
 
-    centre = x.mean(0)  # b takes that up; L-BFGS needs far fewer steps
+    # Centred, b takes that up, and of size 1, so that neither the units of x nor a large l2 make the problem stiff.
+    centre = x.mean(0)
     x = x - centre
+    size = min(max(float(x.abs().mean()), 1e-12), 1e12)
+    x /= size
     loss = _sigmoid_loss(y, x.dtype) if y.ndim == 2 else lambda logits: F.cross_entropy(logits, y, reduction='sum')
-    flat = np.zeros(num_classes * (x.shape[1] + 1))
+    W, b = np.zeros((num_classes, x.shape[1])), np.zeros((num_classes, 1))
     for l2 in penalties:
-        objective = _objective(x, loss, l2, num_classes)
+        l2 = l2 / size**2
+        unit = np.sqrt(1 + l2 / len(x))  # V = W unit has a curvature of the order of N at any l2
+        objective = _objective(x, loss, l2, unit, num_classes)
         # scaled by the number of images, so that the tolerances mean the same for small and large sets
-        flat = minimize(
-            objective, flat, jac=True, method='L-BFGS-B', options=dict(maxiter=max_iter, ftol=1e-9, gtol=1e-6)
-        ).x
-        weight, bias = _unpack(torch.as_tensor(flat, dtype=x.dtype, device=x.device), num_classes)
-        yield lambda rows, weight=weight, bias=bias: (rows.to(weight) - centre) @ weight.T + bias
+        options = dict(maxiter=max_iter, ftol=1e-12, gtol=1e-8)
+        flat = minimize(objective, np.hstack([W * unit, b]).ravel(), jac=True, method='L-BFGS-B', options=options).x
+        W, b = flat.reshape(num_classes, -1)[:, :-1] / unit, flat.reshape(num_classes, -1)[:, -1:]
+        weight, bias = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in (W, b[:, 0]))
+        yield lambda rows, weight=weight, bias=bias: ((rows.to(weight) - centre) / size) @ weight.T + bias
 
 
 def _objective(
-    x: Tensor, loss: Callable[[Tensor], Tensor], l2: float, num_classes: int
+    x: Tensor, loss: Callable[[Tensor], Tensor], l2: float, unit: float, num_classes: int
 ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """Flat parameters -> (value, gradient), both divided by the number of images."""
+    """Flat parameters (W unit, b) -> (value, gradient), both divided by the number of images."""
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.as_tensor(flat, dtype=x.dtype, device=x.device).requires_grad_()
-        weight, bias = _unpack(parameters, num_classes)
-        value = (loss(x @ weight.T + bias) + 0.5 * l2 * weight.square().sum()) / len(x)
+        rows = parameters.view(num_classes, -1)
+        weight = rows[:, :-1] / unit
+        value = (loss(x @ weight.T + rows[:, -1]) + 0.5 * l2 * weight.square().sum()) / len(x)
         (gradient,) = torch.autograd.grad(value, parameters)
         return float(value.detach()), gradient.double().cpu().numpy()
 
     return value_and_gradient
-
-
-def _unpack(flat: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    rows = flat.view(num_classes, -1)
-    return rows[:, :-1], rows[:, -1]
 
 
 def _sigmoid_loss(targets: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmkernel.evaluation.average_precision import class_names, class_precisions
-from mmkernel.evaluation.svm import COSTS, Progress, checked, fit_machine, require, side_by_side
+from mmkernel.evaluation.svm import COSTS, Progress, check_costs, checked, fit_machine, require, side_by_side
 
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
 
@@ -38,6 +38,9 @@ def low_shot_svm(
 
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
+    check_costs(costs)
+    if len(shots) == 0 or min(shots) < 1 or draws < 1:
+        raise ValueError(f'shots={shots}, draws={draws}; expected at least one positive per class and one draw.')
     fewer = (len(names) - 1) * max(shots)
     require(names, train_y == 1, max(shots), 0, f'{max(shots)} positives per class')
     require(names, train_y != 0, 0, max(fewer, 1), f'{fewer} negatives per class')

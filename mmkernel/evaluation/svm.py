@@ -45,6 +45,7 @@ def voc_svm(
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
     positive = train_y == 1
+    check_costs(costs)
     require(names, positive, folds, folds, f'{folds}-fold cross-validation')
     tasks = [delayed(_chosen_machine)(train_x, labels, test_x, tuple(costs), folds, seed) for labels in positive.T]
     scores, chosen = np.empty(test_y.shape), {}
@@ -113,6 +114,11 @@ def checked(train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: A
             f'{test_x.shape[1]} and {test_y.shape[1]}; both must come from the same encoder and list of classes.'
         )
     return train_x, train_y, test_x, test_y
+
+
+def check_costs(costs: Sequence[float]) -> None:
+    if len(costs) == 0 or not all(0 < cost < np.inf for cost in costs):
+        raise ValueError(f'costs={costs}; expected one or more finite numbers > 0, such as those of COSTS.')
 
 
 def require(names: list[str], chosen: np.ndarray, inside: int, outside: int, what: str) -> None:

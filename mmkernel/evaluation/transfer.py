@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmkernel.evaluation.average_precision import class_precisions
-from mmkernel.evaluation.inputs import as_features, as_labels
+from mmkernel.evaluation.inputs import as_labels
 from mmkernel.evaluation.linear import scale_features
 from mmkernel.evaluation.logistic_path import logistic_path
 
@@ -67,7 +67,7 @@ def transfer(
 
     Returns ``dict(score=, metric=, l2=, validation=)``. Classes without a training image are never predicted right.
     """
-    train_x, test_x = scale_features(as_features(train_x, 'train features'), test_x, scaling)
+    train_x, test_x = scale_features(train_x, test_x, scaling)
     read = as_targets if metric == 'map11' else as_labels
     train_y, test_y = read(train_y, len(train_x), 'train labels'), read(test_y, len(test_x), 'test labels')
     judge, classes = _judge(metric, train_y, test_y)
@@ -75,7 +75,13 @@ def transfer(
     if held_out.shape != (len(train_x),) or held_out.all() or not held_out.any():
         raise ValueError(
             f'validation marks {int(held_out.sum())} of {tuple(held_out.shape)} images; expected some but not all of '
-            f'{len(train_x)}, as booleans.'
+            f'{len(train_x)}, as booleans. (A fifth of each class is taken where none are named: of a single image none is.)'
+        )
+    if metric == 'map11' and not (train_y[held_out] == 1).any():
+        raise ValueError('no validation image shows any class: nothing to choose l2 by. Name other validation images.')
+    if len(penalties) == 0 or not all(0 <= l2 < np.inf for l2 in penalties):
+        raise ValueError(
+            f'penalties={penalties}; expected one or more finite numbers >= 0, such as those of PENALTIES.'
         )
     device = torch.device(device) if device is not None else train_x.device
     kept = train_x[~held_out].to(device), train_y[~held_out].to(device)

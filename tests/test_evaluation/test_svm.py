@@ -96,3 +96,16 @@ def test_bad_targets():
         voc_svm(train_x, train_y, test_x, test_y + 4)
     with pytest.raises(ValueError, match='widths 8 and 3, those of the test 8 and 2'):
         voc_svm(train_x, train_y, test_x, test_y[:, :2])
+
+
+def test_bad_settings():
+    data = cloud()
+    for costs in ((), (0.0,), (-1.0,), (float('inf'),)):
+        with pytest.raises(ValueError, match='expected one or more finite numbers > 0'):
+            voc_svm(*data, costs=costs)
+    with pytest.raises(ValueError, match='at least one positive per class'):
+        low_shot_svm(*data, shots=(0, 1))
+    rare = data[1].copy()
+    rare[:, 0] = np.arange(len(rare)) < 2
+    with pytest.raises(ValueError, match=r'more training images than these classes have .*class 0 \(2\)'):
+        voc_svm(data[0], rare, *data[2:])

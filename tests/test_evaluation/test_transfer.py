@@ -36,6 +36,26 @@ def test_path_is_the_optimum_of_scikit_learn():
         torch.testing.assert_close(F.softmax(predict(rows), 1), expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize('scale', [1e-2, 1, 1e2])
+def test_the_ends_of_the_path_in_single_precision(scale):
+    """The loss of each solution is within a thousandth of the optimum's, whatever the units of the features."""
+    x, y, _, _ = clusters()
+    x = scale * x
+    penalties = sorted(PENALTIES, reverse=True)
+    centred = (x - x.mean(0)).numpy()
+
+    def value(logits, weight, l2):
+        return float(F.cross_entropy(logits, y, reduction='sum')) + 0.5 * l2 * float(np.square(weight).sum())
+
+    for l2, predict in zip(penalties, logistic_path(x.float(), y, penalties, 4), strict=True):
+        if l2 in (penalties[0], penalties[20], penalties[-1]):
+            fit = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=20000).fit(centred, y.numpy())
+            best = value(torch.from_numpy(fit.decision_function(centred)), fit.coef_, l2)
+            origin, *axes = predict(torch.cat([torch.zeros(1, 6), 1e3 * scale * torch.eye(6)])).double()
+            weight = (torch.stack(axes) - origin).numpy() / (1e3 * scale)
+            assert value(predict(x).double(), weight, l2) == pytest.approx(best, rel=1e-3)
+
+
 def test_binary_paths_of_several_classes_leave_out_the_difficult():
     x, y, rows, _ = clusters()
     targets = F.one_hot(y, 4)
@@ -105,5 +125,14 @@ def test_bad_input():
         transfer(x, y, rows, truth, 'map11')
     with pytest.raises(ValueError, match='validation marks 0 of'):
         transfer(x, y, rows, truth, validation=torch.zeros(150))
+    with pytest.raises(ValueError, match='validation marks 0 of .* of a single image none is'):
+        transfer(x[:4], y[:4], rows, truth)
+    with pytest.raises(ValueError, match='no validation image shows any class'):
+        transfer(x, F.one_hot(y, 5)[:, 4:], rows, F.one_hot(truth, 5), 'map11')
+    with pytest.raises(ValueError, match='train features have width 6, test features 5'):
+        transfer(x, y, rows[:, :5], truth)
+    for penalties in ((), (-1.0,), (float('nan'),)):
+        with pytest.raises(ValueError, match='expected one or more finite numbers >= 0'):
+            transfer(x, y, rows, truth, penalties=penalties)
     with pytest.raises(ValueError, match='have no label'):
         transfer(x, -torch.ones_like(y), rows, truth)
