@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.evaluation.inputs import as_features
-from mmkernel.evaluation.monitoring import YARDSTICK
-from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
-from mmkernel.kernels import Kernel, legendre_polynomials, null_band, num_harmonics
-from mmkernel.losses.alignment import alignment
+from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank, on_sphere
+from mmkernel.kernels import Kernel, LegendreKernel, legendre_polynomials, null_band, num_harmonics
+from mmkernel.losses.alignment import squared_distance
 
+YARDSTICK = LegendreKernel((1.0, 40.0, 40.0))  # Zheng et al., ICLR 2023: for runs whose objective has no kernel
 DEGREES = (1, 2, 3, 4)
 BLOCK = 1024  # rows of the Gram matrix at a time
 RIVALS = 256  # images among which a view must find its fellow
@@ -46,35 +45,40 @@ class CloudStatistics:
         return self.mmd2 / self.mmd2_point
 
 
+@torch.no_grad()
 def cloud_statistics(
     z: Tensor, kernel: Kernel = YARDSTICK, views: tuple[Tensor, Tensor] | None = None
 ) -> CloudStatistics:
     """Statistics of (N, q) raw embeddings; ``views``: those of two augmentations of M images, (M, q) each.
 
-    Takes O(N^2 q); a few thousand points say enough. Of the rows at hand: no other process takes part.
+    In double. Takes O(N^2 q); a few thousand points say enough. Of the rows at hand: no other process takes part.
     ValueError: NaN rows, fewer than 2 images, unequal shapes.
     """
-    z = as_features(z, 'embeddings').double()
+    pair = {} if views is None else _pair_statistics(*views)
+    return measure(as_features(z, 'embeddings').double(), kernel, DEGREES, **pair)
+
+
+def measure(z: Tensor, kernel: Kernel, degrees: tuple[int, ...] = (), **pair: float) -> CloudStatistics:
+    """``cloud_statistics`` in the precision of ``z``, with the moments of ``degrees`` only; ``pair``: what views have shown."""
     if len(z) < 2:
         raise ValueError('one embedding is no cloud; expected at least 2 images.')
     N, q = z.shape
-    u = F.normalize(z, dim=1)
-    values = covariance_spectrum(z)
+    u = on_sphere(z)
+    values = covariance_spectrum(u, normalize=False)
     share = values / values.sum().clamp_min(1e-300)
-    *moments, repulsion, energy = _pair_means(u, kernel)
+    *moments, repulsion, energy = _pair_means(u, kernel, degrees)
     constant = float(kernel.coefficients(q, 0)[0])
-    pair = {} if views is None else _pair_statistics(*views)
     return CloudStatistics(
         images=N,
         width=q,
         resultant=float(u.mean(0).norm()),
         spread=float(u.std(0, correction=0).mean()) * q**0.5,
         rank=effective_rank(values),
-        dimensions=int((share.cumsum(0) < 0.99).sum()) + 1,
+        dimensions=int((share.cumsum(0) < 0.99).sum()) + 1 if values[0] > 0 else 0,
         largest=float(share[0]),
         uniformity=math.log(max(repulsion, 1e-300)),
         moments=tuple(moments),
-        moments_sd=tuple((2 / (N * (N - 1) * num_harmonics(q, l))) ** 0.5 for l in DEGREES),
+        moments_sd=tuple((2 / (N * (N - 1) * num_harmonics(q, l))) ** 0.5 for l in degrees),
         mmd2=energy - constant,
         mmd2_sd=null_band(kernel, q, N, 'U').sd,
         mmd2_point=kernel.value_at_one(q) - constant,
@@ -82,21 +86,22 @@ def cloud_statistics(
     )
 
 
-def _pair_means(u: Tensor, kernel: Kernel) -> list[float]:
-    """Means over pairs i != j of P_l(t) for l in DEGREES, of exp(-2 ||u_i - u_j||^2) and of phi(t).
+def _pair_means(u: Tensor, kernel: Kernel, degrees: tuple[int, ...]) -> list[float]:
+    """Means over pairs i != j of P_l(t) for l in ``degrees``, of exp(-2 ||u_i - u_j||^2) and of phi(t).
 
     Of the rows at hand, a block at a time: one process may look at its own cloud while others do something else, which
-    ``kernel_energy`` does not allow.
+    ``kernel_energy`` does not allow. Rows are summed in the working precision, their sums in double.
     """
     N, q = u.shape
-    sums = torch.zeros(len(DEGREES) + 2, dtype=torch.float64)
+    sums = torch.zeros(len(degrees) + 2, dtype=torch.float64, device=u.device)
     for start in range(0, N, BLOCK):
         t = (u[start : start + BLOCK] @ u.T).clamp_(-1, 1)
         t.diagonal(start).zero_()  # phi may be infinite at 1
-        tables = [*legendre_polynomials(max(DEGREES), q, t)[1:], (4 * (t - 1)).exp(), kernel.phi(t, q)]
+        polynomials = legendre_polynomials(max(degrees), q, t) if degrees else []
+        tables = [*[polynomials[l] for l in degrees], (4 * (t - 1)).exp(), kernel.phi(t, q)]
         for table in tables:
             table.diagonal(start).zero_()
-        sums += torch.stack([table.sum() for table in tables])
+        sums += torch.stack([table.sum(1).double().sum() for table in tables])
     return (sums / (N * (N - 1))).tolist()
 
 
@@ -104,10 +109,10 @@ def _pair_statistics(first: Tensor, second: Tensor) -> dict[str, float]:
     first, second = as_features(first, 'first views').double(), as_features(second, 'second views').double()
     if first.shape != second.shape:
         raise ValueError(f'two views of shapes {tuple(first.shape)} and {tuple(second.shape)}; expected equal ones.')
-    a, b = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    a, b = on_sphere(first), on_sphere(second)
     whole = len(a) - len(a) % RIVALS or len(a)  # groups of one size: with more rivals the task is harder
     hits = [_own_is_nearest(*pair) for pair in zip(a[:whole].split(RIVALS), b[:whole].split(RIVALS), strict=True)]
-    return dict(alignment=float(alignment(a, b)), retrieval=float(torch.cat(hits).double().mean()))
+    return dict(alignment=float(squared_distance(a, b)), retrieval=float(torch.cat(hits).double().mean()))
 
 
 def _own_is_nearest(a: Tensor, b: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def diagnose_cloud(cloud: Cloud, model: nn.Module | None = None) -> Diagnosis:
 def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     """Collapsed: the cloud is nearly a line, or nearly a point. Doubtful: a statistic is worse than of any healthy run.
 
-    Without second views nobody is called a point: some objectives leave the mean where it is.
+    Without second views only a cloud without any variance is called a point: some objectives leave the mean where it is.
     """
     limits = reference()['thresholds']
     values = dict(spread=found.spread, rank=found.rank)
@@ -85,7 +85,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
         values['retrieval'] = found.retrieval
     low = [name for name, value in values.items() if value < limits[name].healthy]
     # embeddings may lie close together around a mean that no objective cares about: a point is one in which views are lost
-    lost = values.get('retrieval', 1.0) < limits['retrieval'].cut
+    lost = found.dimensions == 0 or values.get('retrieval', 1.0) < limits['retrieval'].cut
     gone = [name for name in ('spread', 'rank') if values[name] < limits[name].cut and (lost or name == 'rank')]
     state = COLLAPSED if gone else DOUBTFUL if low else HEALTHY
     ill = (gone or low)[:1]

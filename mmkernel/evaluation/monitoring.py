@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, global_mean, world_size
-from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
-from mmkernel.kernels import Kernel, LegendreKernel, null_band
-
-YARDSTICK = LegendreKernel((1.0, 40.0, 40.0))  # Zheng et al., ICLR 2023: for runs whose objective has no kernel
+from mmkernel.evaluation.cloud import YARDSTICK, measure
+from mmkernel.evaluation.inputs import as_features
+from mmkernel.evaluation.spectrum import on_sphere
+from mmkernel.kernels import Kernel
+from mmkernel.losses.alignment import squared_distance
 
 
 @torch.no_grad()
@@ -36,9 +34,9 @@ def embedding_statistics(
     """
     rows = max(2 if world_size() == 1 else 1, max_rows // world_size())
     z = _promote(z[:rows])
-    found = point_statistics(gather_rows(z), kernel)
+    found = point_statistics(gather_rows(z), kernel)  # NaN rows of any rank raise on all
     if partner is not None:
-        found['alignment'] = float(global_mean(_squared_distance(z, _promote(partner[:rows]))))
+        found['alignment'] = float(global_mean(_distance(z, _promote(partner[:rows]))))
     return found
 
 
@@ -46,36 +44,28 @@ def embedding_statistics(
 def point_statistics(
     z: Tensor, kernel: Kernel = YARDSTICK, first: Tensor | None = None, second: Tensor | None = None
 ) -> dict[str, float]:
-    """``embedding_statistics`` of the rows at hand alone, whatever other processes hold; ``first``, ``second``: two views."""
-    points = F.normalize(_promote(z), dim=1)
-    N, q = points.shape
-    spectrum = covariance_spectrum(points, normalize=False)
-    t = (points @ points.T).clamp_(-1, 1).fill_diagonal_(0)
-    mmd2 = _mean_over_pairs(kernel.phi(t, q)) - float(kernel.coefficients(q, 0)[0])
-    band = null_band(kernel, q, N, 'U')
+    """``embedding_statistics`` of the rows at hand alone, whatever other processes hold; ``first``, ``second``: two views.
+
+    The words of a log for what ``cloud_statistics`` measures, in the precision of ``z``, half precision in float32.
+    """
+    cloud = measure(as_features(z, 'embeddings'), kernel)
     found = dict(
-        std=math.sqrt(q) * float(points.std(0, correction=0).mean()),
-        rank=effective_rank(spectrum),
-        top_share=float(spectrum[0] / spectrum.sum().clamp_min(1e-300)),
-        uniformity=math.log(max(_mean_over_pairs((4 * (t - 1)).exp()), 1e-300)),
-        mmd2=mmd2,
-        mmd2_sd=band.sd,
-        mmd2_score=band.score(mmd2),
+        std=cloud.spread,
+        rank=cloud.rank,
+        top_share=cloud.largest,
+        uniformity=cloud.uniformity,
+        mmd2=cloud.mmd2,
+        mmd2_sd=cloud.mmd2_sd,
+        mmd2_score=cloud.mmd2 / cloud.mmd2_sd,
     )
     if first is not None and second is not None:
-        found['alignment'] = float(_squared_distance(_promote(first), _promote(second)))
+        found['alignment'] = float(_distance(as_features(first, 'first views'), as_features(second, 'second views')))
     return found
 
 
-def _squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    return (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1).mean()
-
-
-def _mean_over_pairs(values: Tensor) -> float:
-    """Mean of the entries off the diagonal of an N x N matrix; rows in the working precision, their sum in double."""
-    values.fill_diagonal_(0)
-    return float(values.sum(1).double().sum()) / (len(values) * (len(values) - 1))
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    return squared_distance(on_sphere(x), on_sphere(y))
 
 
 def _promote(x: Tensor) -> Tensor:
-    return x.detach() if x.dtype == torch.float64 else x.detach().float()
+    return x if x.dtype == torch.float64 else x.float()

@@ -6,24 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_features
+from mmkernel.evaluation.inputs import as_features, unit_rows
+
+ROUNDING = 1e-13  # a share of the mean square below which a variance is float32's rounding: (3e-7)^2
+
+
+def on_sphere(z: Tensor) -> Tensor:
+    """z / ||z|| of (N, q) rows at any scale. Rows without a direction, zeros, are one point: the first axis."""
+    u = unit_rows(z)
+    nowhere = (u == 0).all(1)
+    if nowhere.any():
+        u[nowhere, 0] = 1
+    return u
 
 
 def covariance_spectrum(z: Tensor, normalize: bool = True) -> Tensor:
     """Eigenvalues of Cov(z / ||z||), largest first, float64, (q,).
 
-    Uniform on the sphere, all q are 1/q; a collapsed dimension is a 0. ``z``: (N, q) raw embeddings; the divisor is N.
+    Uniform on the sphere, all q are 1/q; a collapsed dimension is a 0, and a cloud that is a point up to rounding has
+    zeros only. ``z``: (N, q) raw embeddings; the divisor is N.
     The cheaper of the q x q covariance and the N x N Gram matrix is decomposed: they share the non-zero eigenvalues.
     """
     z = as_features(z, 'embeddings').double()
-    z = F.normalize(z, dim=1) if normalize else z
+    z = on_sphere(z) if normalize else z
+    size = z.square().sum() / len(z)
     z = z - z.mean(0)
     small = z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T
     values = torch.linalg.eigvalsh(small / len(z)).flip(0).clamp_min(0)
+    if values.sum() <= ROUNDING * size:
+        values.zero_()  # otherwise noise alone would seem to fill many dimensions
     return F.pad(values, (0, z.shape[1] - len(values)))
 
 
 def effective_rank(spectrum: Tensor) -> float:
-    """exp(-sum_i p_i log p_i), p = spectrum / sum: how many dimensions are in use (Roy & Vetterli, 2007)."""
+    """exp(-sum_i p_i log p_i), p = spectrum / sum: how many dimensions are in use (Roy & Vetterli, 2007); 1 for a point."""
     p = spectrum / spectrum.sum().clamp_min(1e-300)
     return float(torch.exp(torch.special.entr(p).sum()))

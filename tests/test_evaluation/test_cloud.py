@@ -58,6 +58,29 @@ def test_a_point_and_a_line():
     assert line.moments[1] == pytest.approx(1)
 
 
+def test_rows_without_a_direction_are_one_point():
+    """Not points at right angles to each other, which would look more even than uniform."""
+    found = cloud_statistics(torch.zeros(50, 8))
+    assert (found.spread, found.rank, found.dimensions, found.uniformity) == (0, 1, 0, 0)
+    assert found.mmd2 == pytest.approx(found.mmd2_point)
+    some = cloud()
+    some[:40] = 0
+    assert cloud_statistics(some).mmd2 > cloud_statistics(cloud()).mmd2 + 1
+
+
+@pytest.mark.parametrize('scale', [1e-20, 1e20])
+def test_units_do_not_matter(scale):
+    z = cloud().float()
+    assert cloud_statistics(scale * z).moments == pytest.approx(cloud_statistics(z).moments, abs=1e-6)
+
+
+def test_two_points():
+    found = cloud_statistics(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), LegendreKernel((0.0, 1.0)))
+    assert found.moments[:2] == pytest.approx((0, -1))  # at a right angle: cos 90, cos 180
+    assert found.mmd2 == pytest.approx(-1)
+    assert found.mmd2_sd == pytest.approx(0.5**0.5)
+
+
 def test_blocks_of_rows(monkeypatch):
     z = cloud(50, 6)
     whole = cloud_statistics(z)

@@ -101,6 +101,13 @@ def test_without_views_nobody_is_called_a_point():
     assert 'harmless if' in found.verdict
 
 
+@pytest.mark.parametrize('z', [torch.zeros(60, 8), torch.rand(60, 1) * torch.ones(8)], ids=['zeros', 'a ray'])
+def test_no_variance_at_all_is_complete_collapse_without_views_too(z):
+    found = judge(cloud_statistics(z))
+    assert found.state == COLLAPSED
+    assert 'complete collapse' in found.verdict
+
+
 def test_views_that_do_not_agree_are_doubtful():
     z = cloud()
     found = judge(cloud_statistics(z, views=(z, cloud(seed=1))))

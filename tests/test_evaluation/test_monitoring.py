@@ -5,9 +5,18 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from multiprocess import run_processes
 
-from mmkernel.evaluation import YARDSTICK, covariance_spectrum, effective_rank, embedding_statistics, point_statistics
+from mmkernel.evaluation import (
+    YARDSTICK,
+    cloud_statistics,
+    covariance_spectrum,
+    effective_rank,
+    embedding_statistics,
+    point_statistics,
+)
 from mmkernel.kernels import Kernel, RBFKernel, kernel_energy, mmd2_to_uniform, null_band
 from mmkernel.losses.alignment import alignment, uniformity
 
@@ -34,6 +43,38 @@ def test_against_the_definitions(cloud, kernel):
     assert found['rank'] == pytest.approx(effective_rank(covariance_spectrum(z)), rel=1e-4)
     assert found['std'] == pytest.approx(math.sqrt(12) * float(u.std(0, correction=0).mean()), rel=1e-5)
     assert point_statistics(z, kernel, z, partner) == pytest.approx(found)
+
+
+WORDS = dict(std='spread', rank='rank', top_share='largest', uniformity='uniformity', mmd2='mmd2', mmd2_sd='mmd2_sd')
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 40),
+    st.integers(2, 12),
+    st.sampled_from(['round', 'flat', 'shifted', 'repeated', 'zeros']),
+    st.integers(0, 99),
+)
+def test_monitors_and_doctor_measure_the_same(rows, width, shape, seed):
+    z = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if shape == 'flat':
+        z[:, 1:] *= 1e-3
+    elif shape == 'shifted':
+        z += 5
+    elif shape == 'repeated':
+        z = z[:1].repeat(rows, 1)
+    elif shape == 'zeros':
+        z[: rows // 2] = 0
+    found, cloud = point_statistics(z, first=z, second=-z), cloud_statistics(z, views=(z, -z))
+    assert {word: found[word] for word in WORDS} == {word: getattr(cloud, name) for word, name in WORDS.items()}
+    assert found['alignment'] == cloud.alignment
+    for word, value in point_statistics(z.float()).items():
+        assert value == pytest.approx(found[word], rel=1e-3, abs=1e-3)
+
+
+def test_one_row_is_no_cloud():
+    with pytest.raises(ValueError, match='expected at least 2 images'):
+        embedding_statistics(torch.ones(1, 4))
 
 
 def test_uniform_points_lie_in_their_band_and_a_point_does_not():

@@ -30,3 +30,24 @@ def test_collapse_shows():
 def test_without_normalisation():
     z = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(covariance_spectrum(2 * z, normalize=False), 4 * covariance_spectrum(z, normalize=False))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_rounding_is_no_dimension(dtype):
+    """Embeddings of one direction and many lengths differ by rounding once they are normalised."""
+    generator = torch.Generator().manual_seed(0)
+    ray = (0.1 + torch.rand(100, 1, generator=generator)) * torch.randn(32, generator=generator)
+    assert effective_rank(covariance_spectrum(ray.to(dtype))) == 1
+    shaken = ray / ray.norm(dim=1, keepdim=True) + 1e-4 * torch.randn(100, 32, generator=generator)
+    assert effective_rank(covariance_spectrum(shaken.to(dtype))) > 20
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1e-14, 1e20])
+def test_units_do_not_matter(scale):
+    z = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(covariance_spectrum(scale * z), covariance_spectrum(z), atol=1e-7, rtol=1e-5)
+
+
+def test_one_row_and_rows_of_zeros():
+    assert effective_rank(covariance_spectrum(torch.randn(1, 5))) == 1
+    assert effective_rank(covariance_spectrum(torch.zeros(9, 5))) == 1
