@@ -51,7 +51,9 @@ def narrow(node):
     """The same composition with small widths, everywhere below ``node``."""
     if isinstance(node, dict):
         if node.get('type') == 'TIMMBackbone':
-            node.update(model_name='resnet18', channels=(8, 8, 8, 8), layers=(1, 1, 1, 1))
+            of_vit = dict(embed_dim=24, num_heads=2, depth=1)
+            of_resnet = dict(model_name='resnet18', channels=(8, 8, 8, 8), layers=(1, 1, 1, 1))
+            node.update(of_vit if node['model_name'].startswith('vit') else of_resnet)
         for key, value in node.items():
             node[key] = NARROW[key](value) if key in NARROW and value is not None else narrow(value)
     elif isinstance(node, (list, tuple)):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Any
 
 import timm
+import torch
+from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
 from mmkernel.registry import MODELS
@@ -18,6 +21,8 @@ def TIMMBackbone(
     in_channels: int = 3,
     zero_init_residual: bool = False,
     width: int = 1,
+    fixed_positions: bool = False,
+    fixed_patches: bool = False,
     pretrained: bool = False,
     **timm_kwargs: Any,
 ) -> nn.Module:
@@ -31,6 +36,10 @@ def TIMMBackbone(
         in_channels: channels of the images.
         zero_init_residual: each residual branch starts at zero (Goyal et al. 2017); ResNets only.
         width: times the channels of every layer, the stem included (He et al. 2016, Kolesnikov et al. 2019); ResNets only.
+        fixed_positions: sines and cosines of row and column in place of a position embedding that is learnt (Chen, Xie & He,
+            ICCV 2021; He et al., CVPR 2022); vision transformers only.
+        fixed_patches: the random projection of the patches stays as it is, which keeps training stable (Chen, Xie & He,
+            ICCV 2021, section 4); vision transformers only.
         pretrained: timm's weights, downloaded.
         timm_kwargs: passed on, e.g. ``img_size``, ``patch_size``, ``drop_path_rate``, ``channels``.
     """
@@ -42,6 +51,8 @@ def TIMMBackbone(
         timm_kwargs['zero_init_last'] = zero_init_residual
     elif zero_init_residual:
         raise ValueError(f'zero_init_residual is for ResNets, got model_name = {model_name!r}.')
+    if pretrained and (fixed_positions or fixed_patches):
+        raise ValueError('fixed_positions and fixed_patches would overwrite the pretrained weights: drop one or the other.')
     if width != 1:
         if not is_resnet or width < 1 or pretrained:
             raise ValueError(
@@ -56,6 +67,10 @@ def TIMMBackbone(
         _widen_stem(model, 64 * width)
     if small_images:
         _use_small_stem(model, model_name)
+    if fixed_positions:
+        _fix_positions(model, model_name)
+    if fixed_patches:
+        _fix_patches(model, model_name)
     model.out_dim = getattr(model, 'head_hidden_size', None) or model.num_features
     return model
 
@@ -91,3 +106,27 @@ def _resized(conv: nn.Conv2d, in_channels: int | None = None, out_channels: int 
     )  # fmt: skip
     nn.init.kaiming_normal_(new.weight, mode='fan_out', nonlinearity='relu')
     return new
+
+
+@torch.no_grad()
+def _fix_positions(model: nn.Module, model_name: str) -> None:
+    """p_(i, j) = (sin w_k i, cos w_k i, sin w_k j, cos w_k j)_k with w_k = 10 000^(-4 k / d); the class token's is 0."""
+    embedding, grid = getattr(model, 'pos_embed', None), getattr(getattr(model, 'patch_embed', None), 'grid_size', None)
+    if not isinstance(embedding, nn.Parameter) or embedding.ndim != 3 or grid is None:
+        raise ValueError(f'fixed_positions is for vision transformers with a position embedding, got {model_name}.')
+    waves = build_sincos2d_pos_embed(list(grid), embedding.shape[2], interleave_sin_cos=True)
+    embedding.zero_()
+    embedding[0, embedding.shape[1] - len(waves) :] = waves
+    embedding.requires_grad_(False)
+
+
+def _fix_patches(model: nn.Module, model_name: str) -> None:
+    """W ~ U(-a, a), a^2 = 6 / (inputs + outputs), and no bias: Glorot's, of a matrix (outputs, inputs of one patch)."""
+    layer = getattr(getattr(model, 'patch_embed', None), 'proj', None)
+    if not isinstance(layer, nn.Conv2d):
+        raise ValueError(f'fixed_patches is for vision transformers whose patches are projected, got {model_name}.')
+    bound = math.sqrt(6 / (layer.weight[0].numel() + layer.out_channels))
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    layer.requires_grad_(False)

@@ -64,9 +64,32 @@ def test_a_vision_transformer():
     assert backbone(torch.randn(2, 3, 32, 32)).shape == (2, backbone.out_dim)
 
 
+def test_fixed_positions_and_patches():
+    """Row and column in sines and cosines, nothing for the class token; Glorot's bound; neither is ever trained."""
+    backbone = TIMMBackbone(
+        'vit_tiny_patch16_224', img_size=(16, 24), patch_size=8, embed_dim=12, num_heads=2, depth=1, weight_init='moco',
+        fixed_positions=True, fixed_patches=True,
+    )  # fmt: skip
+    rows, columns = (torch.arange(2.0).repeat_interleave(3), torch.arange(3.0).repeat(2))
+    waves = 10000 ** -(torch.arange(3) / 3)  # d / 4 of them
+    angles = [x[:, None] * waves for x in (rows, columns)]
+    expected = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
+    assert torch.equal(backbone.pos_embed[0, 0], torch.zeros(12))
+    torch.testing.assert_close(backbone.pos_embed[0, 1:], expected)
+    weight, bias = backbone.patch_embed.proj.weight, backbone.patch_embed.proj.bias
+    bound = (6 / (3 * 8 * 8 + 12)) ** 0.5
+    assert 0.98 * bound < weight.abs().max() <= bound and not bias.any()
+    backbone(torch.randn(2, 3, 16, 24)).square().sum().backward()
+    untouched = {name for name, p in backbone.named_parameters() if p.grad is None}
+    assert untouched == {'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias'}
+
+
 @pytest.mark.parametrize(
     'options, error, message',
     [
+        (dict(model_name='resnet18', fixed_positions=True), ValueError, 'fixed_positions is for vision transformers'),
+        (dict(model_name='resnet18', fixed_patches=True), ValueError, 'fixed_patches is for vision transformers'),
+        (dict(model_name='vit_tiny_patch16_224', fixed_patches=True, pretrained=True), ValueError, 'would overwrite'),
         (dict(model_name='resnet51'), ValueError, 'Did you mean resnet'),
         (dict(model_name='vit_tiny_patch16_224', small_images=True), ValueError, 'patch_size'),
         (dict(model_name='vit_tiny_patch16_224', zero_init_residual=True), ValueError, 'ResNets'),
