@@ -52,7 +52,9 @@ def TIMMBackbone(
     elif zero_init_residual:
         raise ValueError(f'zero_init_residual is for ResNets, got model_name = {model_name!r}.')
     if pretrained and (fixed_positions or fixed_patches):
-        raise ValueError('fixed_positions and fixed_patches would overwrite the pretrained weights: drop one or the other.')
+        raise ValueError(
+            'fixed_positions and fixed_patches would overwrite the pretrained weights: drop one or the other.'
+        )
     if width != 1:
         if not is_resnet or width < 1 or pretrained:
             raise ValueError(

@@ -78,7 +78,8 @@ def test_fixed_positions_and_patches():
     torch.testing.assert_close(backbone.pos_embed[0, 1:], expected)
     weight, bias = backbone.patch_embed.proj.weight, backbone.patch_embed.proj.bias
     bound = (6 / (3 * 8 * 8 + 12)) ** 0.5
-    assert 0.98 * bound < weight.abs().max() <= bound and not bias.any()
+    assert 0.98 * bound < weight.abs().max() <= bound
+    assert not bias.any()
     backbone(torch.randn(2, 3, 16, 24)).square().sum().backward()
     untouched = {name for name, p in backbone.named_parameters() if p.grad is None}
     assert untouched == {'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias'}
