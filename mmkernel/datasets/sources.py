@@ -16,6 +16,8 @@ class Source:
     """Images 0 .. len-1.
 
     A subclass sets ``labels`` (int64, -1 where there is none) and ``classes`` and defines ``read(i)`` and ``name(i)``.
+    Where images have several classes each it also sets ``targets`` (N, C) int8: 1 the class is there, 0 it is not, -1 it is
+    neither trained on nor tested.
     It opens big arrays in ``_open()``, which is called on first use and again in each process that received a pickled
     copy: with forked workers the arrays are shared, with spawned ones only paths and labels travel.
 
@@ -89,6 +91,12 @@ class Source:
     def expected_length(cls, **cfg: Any) -> int | None:
         """Number of images this configuration has when complete, without looking at the disk; None if unknown."""
         return None
+
+
+def targets_of(source: Any) -> np.ndarray | None:
+    """``targets`` (N, C) of a source whose images have several classes each; None of any other."""
+    targets = getattr(source, 'targets', None)
+    return targets if isinstance(targets, np.ndarray) and targets.ndim == 2 else None
 
 
 def existing_folder(path: str | os.PathLike, what: str, layout: str) -> Path:

@@ -11,13 +11,13 @@ import numpy as np
 from mmkernel.registry import DATASETS
 
 from .draws import SUBSET, generator
-from .sources import Source
+from .sources import Source, targets_of
 from .training import as_source
 
 
 @DATASETS.register_module()
 class Subset(Source):
-    """Some images of ``source``, in its order, under its labels and classes.
+    """Some images of ``source``, in its order, under its labels (or targets) and classes.
 
     Exactly one of
     names: a text file with one name per line, e.g. ``n01440764_10074.JPEG``: the published 1 % and 10 % of ImageNet
@@ -48,6 +48,9 @@ class Subset(Source):
         rows = _named(self.source, names) if names is not None else _drawn(labels, fraction, per_class, seed)
         self.rows = np.setdiff1d(np.arange(len(labels)), rows) if complement else np.sort(rows)
         self.labels, self.classes = labels[self.rows].astype(np.int64), list(self.source.classes)
+        targets = targets_of(self.source)
+        if targets is not None:
+            self.targets = targets[self.rows]
 
     def sample(self, i: int) -> tuple[np.ndarray, int]:
         if not -len(self) <= i < len(self):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmkernel.registry import DATASETS, TRANSFORMS
 
 from .draws import generator
-from .sources import Source
+from .sources import Source, targets_of
 from .views import build_view
 
 _SHARED = 2**32  # streams of what the views of a group share lie above those of the views
@@ -33,10 +33,17 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
+def about(source: Source, index: int, label: int) -> dict[str, Any]:
+    """``dict(sample_index=, label=)``, and ``targets`` (C,) where images have several classes each."""
+    targets = targets_of(source)
+    return dict(sample_index=index, label=label, **({} if targets is None else dict(targets=targets[index])))
+
+
 @DATASETS.register_module()
 class ViewDataset(Dataset):
     """(epoch, index) -> dict(inputs=[V uint8 tensors (C, H_v, W_v)], sample_index=index, label=label or -1).
 
+    Images of a source with several classes each bring their ``targets`` (C,) too.
     views: dict of named views (see ``views.py``); those set to None are left out. View v of image i in epoch e depends
     on (seed, e, i, v) only: not on workers, order, or what was drawn before. ``seed`` may be set until workers start.
     """
@@ -86,12 +93,12 @@ class ViewDataset(Dataset):
             ) from None
         image, label = self.source.sample(index)
         made = self.make(image, self.draw(epoch, index, *image.shape[:2]))
-        return dict(inputs=[to_tensor(view) for view in made], sample_index=index, label=label)
+        return dict(inputs=[to_tensor(view) for view in made], **about(self.source, index, label))
 
 
 @DATASETS.register_module()
 class EvaluationDataset(Dataset):
-    """index -> dict(inputs=uint8 tensor (C, H, W), sample_index=index, label=label or -1); nothing random."""
+    """index -> dict(inputs=uint8 tensor (C, H, W), sample_index=index, label=label or -1, maybe targets); nothing random."""
 
     def __init__(self, source: Source | dict, transform: Any = None) -> None:
         self.source = as_source(source)
@@ -103,7 +110,7 @@ class EvaluationDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, label = self.source.sample(index)
         image = image if self.transform is None else self.transform(image)
-        return dict(inputs=to_tensor(image), sample_index=index, label=label)
+        return dict(inputs=to_tensor(image), **about(self.source, index, label))
 
 
 def check_dataloader(dataloader: DataLoader) -> None:

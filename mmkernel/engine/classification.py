@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 
 from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.hooks import unwrap
-from mmkernel.evaluation import accuracy, accuracy_history
+from mmkernel.evaluation import METRICS, accuracy, accuracy_history, main_metrics
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
 
@@ -37,7 +37,7 @@ class BackboneWeightsHook(Hook):
 
 @HOOKS.register_module()
 class AccuracyHook(Hook):
-    """After every ``interval`` epochs and the last: top-1 and top-5 on ``evaluation.test`` of the config, last and best.
+    """After every ``interval`` epochs and the last: ``accuracy`` on ``evaluation.test`` of the config, last and best.
 
     The best epoch is chosen on those images, as the published protocols do: it is optimistic, the last epoch is not.
     """
@@ -64,7 +64,8 @@ class AccuracyHook(Hook):
             runner.message_hub.update_scalar(f'test/{name}', value)
         runner.visualizer.add_scalars({f'test/{name}': value for name, value in result.items()}, step=runner.epoch + 1)
         best = accuracy_history(runner.message_hub)['best']
+        first, second = main_metrics(result)
         runner.logger.info(
-            f'Epoch {runner.epoch + 1}: test top-1 {result["top1"]:.2f} %, top-5 {result["top5"]:.2f} % '
-            f'(best top-1 {best["top1"]:.2f} % after epoch {best["epoch"]}).'
+            f'Epoch {runner.epoch + 1}: test {METRICS[first]} {result[first]:.2f} %, {METRICS[second]} '
+            f'{result[second]:.2f} % (best {METRICS[first]} {best[first]:.2f} % after epoch {best["epoch"]}).'
         )

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_dist_info
 from torch import nn
 
 from mmkernel.evaluation.features import evaluation_loader
-from mmkernel.evaluation.inputs import as_labels
+from mmkernel.evaluation.judges import JUDGES, METRICS, judge_of, main_metrics
 from mmkernel.registry import DATASETS, RUNNERS
 
 HOOK = 'backbone_weights'
@@ -36,8 +35,9 @@ def with_encoder(protocol: Any, pretraining: Any) -> Any:
 def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str = False) -> dict:
     """Train the Classifier of ``cfg`` on the encoder in ``checkpoint`` (None: an untrained one) with the Runner.
 
-    Returns ``dict(top1=, top5=, last=, best=, history=, images=, width=, checkpoint=)``: top1 and top5 are the last epoch's;
-    ``best`` is the best epoch on the test set, which the published protocols print. Every rank gets the same.
+    Returns ``dict(top1=, top5=, last=, best=, history=, images=, width=, checkpoint=)``: top1 and top5 are the last epoch's
+    (for images of several classes map11 and map); ``best`` is the best epoch on the test set, which the published protocols
+    print. Every rank gets the same.
     """
     cfg = copy.deepcopy(cfg)
     if checkpoint is not None:
@@ -51,30 +51,22 @@ def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str
     runner.train()
     found = accuracy_history(runner.message_hub)
     last = Path(runner.work_dir) / f'epoch_{runner.epoch}.pth'
-    top = {name: found['last'][name] for name in ('top1', 'top5')}
+    top = {name: found['last'][name] for name in main_metrics(found['last'])}
     width = getattr(runner.model, 'module', runner.model).head.in_features
     return dict(**top, **found, images=images, width=width, checkpoint=str(last) if last.is_file() else None)
 
 
 def check_labels(cfg: Any) -> int:
-    """Number of training images; ValueError unless training and test labels lie in 0 .. num_classes - 1.
+    """Number of training images; ValueError unless training and test images have what the model's objective reads.
 
-    Shrinks a batch that is larger than the training set, which small fractions of small sets make.
+    One class each: labels in 0 .. num_classes - 1. Several: ``targets`` of num_classes columns, of the same classes. Shrinks
+    a batch that is larger than the training set, which small fractions of small sets make.
     """
-    classes, loader = cfg['model']['num_classes'], cfg['train_dataloader']
+    loader = cfg['train_dataloader']
     parts = dict(training=loader['dataset']['source'], test=cfg.get('evaluation', {}).get('test'))
-    images = 0
-    for name, source in parts.items():
-        if source is None:
-            continue
-        labels = torch.as_tensor(DATASETS.build(source).labels)
-        largest = int(as_labels(labels, len(labels), f'{name} labels').max())
-        if largest >= classes:
-            raise ValueError(
-                f'The {name} images have labels up to {largest}, but model.num_classes={classes}; expected at least '
-                f'{largest + 1}: --cfg-options model.num_classes={largest + 1}.'
-            )
-        images = len(labels) if name == 'training' else images
+    sources = {name: DATASETS.build(source) for name, source in parts.items() if source is not None}
+    judge_of(cfg['model']).check(sources, cfg['model']['num_classes'])
+    images = len(sources['training'])
     share = images // get_dist_info()[1]
     if loader['batch_size'] > share:
         loader['batch_size'] = share
@@ -83,7 +75,8 @@ def check_labels(cfg: Any) -> int:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, part: Mapping[str, Any]) -> dict[str, float]:
-    """``dict(top1=, top5=, mean_per_class=, loss=)`` of a Classifier on ``part['test']``: percent right, cross-entropy.
+    """What the judge of the model's objective says of ``part['test']``: ``dict(top1=, top5=, mean_per_class=, loss=)`` in
+    percent where an image has one class, ``dict(map11=, map=, loss=)`` where it has several.
 
     ``part``: the ``evaluation`` of a config. With W processes each takes every W-th image. ValueError for a head that has
     never been trained, whose figures would be chance.
@@ -96,33 +89,24 @@ def accuracy(model: nn.Module, part: Mapping[str, Any]) -> dict[str, float]:
     rank, world_size = get_dist_info()
     source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
-    classes = model.num_classes
-    sums = torch.zeros(2 * classes + 2, dtype=torch.float64)  # right in each class, images of each, among five, loss
+    judge = JUDGES[model.objective.reads](model.num_classes, len(source))
     rows = range(rank, len(source), world_size)
     for batch in evaluation_loader(source, rows=rows, **settings) if len(rows) else ():
-        logits = model.extract(batch['inputs'], stage='head').float().cpu()
-        label = batch['label']
-        hit = logits.topk(min(5, classes), dim=1).indices == label[:, None]
-        counts = [torch.bincount(part, minlength=classes) for part in (label[hit[:, 0]], label)]
-        loss = F.cross_entropy(logits, label, reduction='sum')
-        sums += torch.cat([*counts, hit.sum()[None], loss[None]]).double()
-    sums = sums.to(next(model.parameters()).device)  # where collectives work
+        judge.add(model.extract(batch['inputs'], stage='head').float().cpu(), batch)
+    sums = judge.sums.to(next(model.parameters()).device)  # where collectives work
     all_reduce(sums)
-    right, of_class, (among, loss) = sums.cpu().split([classes, classes, 2])
-    images, seen = of_class.sum(), of_class > 0
-    return dict(
-        top1=float(100 * right.sum() / images),
-        top5=float(100 * among / images),
-        mean_per_class=float(100 * (right[seen] / of_class[seen]).mean()),
-        loss=float(loss / images),
-    )
+    return judge.scores(sums.cpu())
 
 
 def accuracy_history(message_hub: Any) -> dict[str, Any]:
     """``dict(last=, best=, history=)`` of what AccuracyHook has recorded: dicts of epoch and the keys of ``accuracy``."""
-    names = ('epoch', 'top1', 'top5', 'mean_per_class', 'loss')
-    columns = [message_hub.get_scalar(f'test/{name}').data[0].tolist() for name in names]
+    scalars = {
+        name.removeprefix('test/'): each for name, each in message_hub.log_scalars.items() if name.startswith('test/')
+    }
+    names = ['epoch', *(name for name in METRICS if name in scalars)]
+    columns = [scalars[name].data[0].tolist() for name in names]
     history = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     for row in history:
         row['epoch'] = int(row['epoch'])
-    return dict(last=history[-1], best=max(history, key=lambda row: row['top1']), history=history)
+    metric = main_metrics(history[0])[0]
+    return dict(last=history[-1], best=max(history, key=lambda row: row[metric]), history=history)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmkernel.evaluation.fine_tuning import fine_tune
+from mmkernel.evaluation.judges import judge_of
 
 
 def with_labels(protocol: Any, **amount: Any) -> Any:
@@ -31,12 +32,13 @@ def semi_supervised(
     folder: str | Path = 'work_dirs/benchmarks/semi_supervised',
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict]:
-    """{amount: dict(mean=, sd=, values=, images=)} of last-epoch top-1, fine-tuned on each amount of labels with each seed.
+    """{amount: dict(metric=, mean=, sd=, values=, images=)} of the last epoch, fine-tuned on each amount of labels and seed.
 
+    The metric is 'top1', or 'map11' where images have several classes: those have no class to draw by, only a fraction of all.
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
     training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``.
     """
-    found, done = {}, 0
+    found, done, metric = {}, 0, judge_of(cfg['model']).shown[0]
     for amount in amounts:
         name = describe_amount(amount)
         values = []
@@ -45,12 +47,13 @@ def semi_supervised(
             run['randomness'] = {**run.get('randomness', {}), 'seed': seed}
             run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
             result = fine_tune(run, checkpoint)
-            values.append(result['top1'])
+            values.append(result[metric])
             done += 1
             if progress:
                 progress(done, len(amounts) * len(seeds))
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        found[name] = dict(mean=float(np.mean(values)), sd=spread, values=values, images=result['images'])
+        summary = dict(metric=metric, mean=float(np.mean(values)), sd=spread, values=values)
+        found[name] = dict(summary, images=result['images'])
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkernel.evaluation.fine_tuning import fine_tune
+from mmkernel.evaluation.judges import judge_of
 
 
 def choose_options(
@@ -21,10 +22,11 @@ def choose_options(
     folder: str | Path = 'work_dirs/benchmarks/options',
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict]]:
-    """The combination of ``options`` with the highest last-epoch top-1 on ``held_out`` of each training class, and all tried.
+    """The combination of ``options`` with the highest last-epoch figure on ``held_out`` of each training class, and all tried.
 
+    The figure is top-1, or 11-point mAP where images have several classes (and are drawn from all at once).
     ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
-    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has top1 None and never wins.
+    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has None and never wins.
     """
     if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
         raise ValueError(f'options={dict(options)}; expected at least one {{key: [values]}} to choose from.')
@@ -32,24 +34,25 @@ def choose_options(
     part = dict(type='Subset', source=trial['train_dataloader']['dataset']['source'], fraction=held_out, seed=seed)
     trial['train_dataloader']['dataset']['source'] = dict(part, complement=True)
     trial['evaluation']['test'] = part
+    metric = judge_of(cfg['model']).shown[0]
     combinations, tried = list(product(*options.values())), []
     for number, values in enumerate(combinations):
         run = copy.deepcopy(trial)
         given = dict(zip(options, values, strict=True))
         run.merge_from_dict(given)
         run['work_dir'] = str(Path(folder) / str(number))
-        tried.append(dict(options=given, top1=_top1(run, checkpoint)))
+        tried.append({'options': given, metric: _score(run, checkpoint, metric)})
         if progress:
             progress(number + 1, len(combinations))
-    best = max(tried, key=lambda each: -math.inf if each['top1'] is None else each['top1'])
-    if best['top1'] is None:
+    best = max(tried, key=lambda each: -math.inf if each[metric] is None else each[metric])
+    if best[metric] is None:
         raise ValueError(f'Every one of the {len(tried)} combinations diverged: offer smaller learning rates.')
     return best['options'], tried
 
 
-def _top1(cfg: Any, checkpoint: str | Path | None) -> float | None:
+def _score(cfg: Any, checkpoint: str | Path | None, metric: str) -> float | None:
     try:
-        return fine_tune(cfg, checkpoint)['top1']
+        return fine_tune(cfg, checkpoint)[metric]
     except RuntimeError as error:
         if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
             raise

@@ -12,6 +12,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from mmkernel.evaluation.judges import main_metrics
+
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
 
 
@@ -26,7 +28,7 @@ def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
 
 
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
-    """Rows whose scores are ``{protocol: dict(top1=, top5=)}``: top-1/top-5 for every protocol."""
+    """Rows whose scores are ``{protocol: dict(top1=, top5=)}``, or map11 and map: the two figures for every protocol."""
     protocols = list(rows[0]['scores'])
     table = _table(title, protocols)
     for row in rows:
@@ -64,7 +66,8 @@ def _table(title: str, columns: list[str], width: bool = True) -> Table:
 
 def _pair(score: dict) -> str:
     spread = f'±{score["sd"]:.1f}' if 'sd' in score else ''
-    return f'{score["top1"]:.1f}{spread}/{score["top5"]:.1f}'
+    first, second = main_metrics(score)
+    return f'{score[first]:.1f}{spread}/{score[second]:.1f}'
 
 
 def _shot(shot: str) -> str:

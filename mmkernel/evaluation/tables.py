@@ -5,9 +5,8 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from mmkernel.evaluation.judges import METRICS
 from mmkernel.evaluation.report import _table
-
-METRICS = dict(top1='top-1', mean_per_class='mean per class', map11='11-point mAP')
 
 
 def svm_table(rows: list[dict], title: str = 'VOC07 SVM: average precision in percent', widest: int = 6) -> Table:

@@ -22,6 +22,7 @@ from mmkernel.models.heads import (
 )
 from mmkernel.models.joint_embedding import JointEmbedding, build_model
 from mmkernel.models.necks import IdentityNeck, MLPNeck
+from mmkernel.models.objectives import OneClass, SeveralClasses
 from mmkernel.models.preprocessor import ViewPreprocessor
 from mmkernel.models.queue import FeatureQueue
 from mmkernel.models.targets import MomentumTarget, OnlineTarget, StopGradientTarget
@@ -29,7 +30,7 @@ from mmkernel.models.targets import MomentumTarget, OnlineTarget, StopGradientTa
 __all__ = [
     'DBN', 'Classifier', 'ClusterHead', 'ConcatenatedCritic', 'CosinePredictionHead', 'CrossCorrelationHead', 'Embeddings',
     'FeatureQueue', 'Head', 'IdentityNeck', 'InfoNCEHead', 'JointEmbedding', 'KernelMMDHead', 'MLPNeck',
-    'MaskedConvContext', 'MomentumTarget', 'MutualInformationHead', 'OnlineTarget', 'PredictiveCodingHead',
-    'SeparableCritic', 'ShuffledDBN', 'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone',
+    'MaskedConvContext', 'MomentumTarget', 'MutualInformationHead', 'OneClass', 'OnlineTarget', 'PredictiveCodingHead',
+    'SeparableCritic', 'SeveralClasses', 'ShuffledDBN', 'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone',
     'VarianceCovarianceHead', 'ViewPreprocessor', 'WhiteningHead', 'build_model',
 ]  # fmt: skip

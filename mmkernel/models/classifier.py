@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -15,9 +14,10 @@ from mmkernel.registry import MODELS
 
 @MODELS.register_module()
 class Classifier(BaseModel):
-    """logits = W backbone(x) + b, loss = mean cross-entropy; W ~ N(0, head_std^2), b = 0.
+    """logits = W backbone(x) + b, loss by ``objective``; W ~ N(0, head_std^2), b = 0.
 
-    Inputs: ``dict(inputs=[one view (B, C, H, W)], label=(B,))``, as the data of pretraining with a single view.
+    Inputs: ``dict(inputs=[one view (B, C, H, W)], label=(B,))``, as the data of pretraining with a single view; or, for
+    images of several classes, ``targets=(B, C)``.
 
     Args:
         backbone: module or config.
@@ -26,6 +26,7 @@ class Classifier(BaseModel):
             False: it trains, and so do its statistics.
         in_dim: width of the features; None takes the backbone's.
         head_std: of the initial weights; 0: the first logits are 0.
+        objective: 'OneClass' or 'SeveralClasses', as config or module: the loss, and what of a batch says what is right.
         norm_momentum: fraction that the backbone's batch norms keep of their running statistics (None: as they are).
         data_preprocessor: uint8 -> float, as in pretraining.
     """
@@ -37,6 +38,7 @@ class Classifier(BaseModel):
         frozen: bool = True,
         in_dim: int | None = None,
         head_std: float = 0.01,
+        objective: nn.Module | dict | None = None,
         norm_momentum: float | None = None,
         data_preprocessor: nn.Module | dict | None = None,
     ) -> None:
@@ -47,6 +49,7 @@ class Classifier(BaseModel):
         self.head = nn.Linear(in_dim or self.backbone.out_dim, num_classes)
         nn.init.normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)
+        self.objective = build_part(objective or dict(type='OneClass'))
         self.frozen, self.num_classes = frozen, num_classes
         self.register_buffer(
             'steps', torch.zeros((), dtype=torch.int64)
@@ -71,9 +74,14 @@ class Classifier(BaseModel):
                 module.momentum = 1 - kept
 
     def forward(
-        self, inputs: list[Tensor], sample_index: Tensor | None = None, label: Tensor | None = None, mode: str = 'loss'
+        self,
+        inputs: list[Tensor],
+        sample_index: Tensor | None = None,
+        label: Tensor | None = None,
+        mode: str = 'loss',
+        targets: Tensor | None = None,
     ) -> Any:
-        """'loss': dict of the loss and the batch's top-1 in percent; 'tensor': logits (B, C)."""
+        """'loss': dict of the loss and the batch's share of right answers in percent; 'tensor': logits (B, C)."""
         if mode not in ('loss', 'tensor'):
             raise ValueError(f"mode is 'loss' or 'tensor', got {mode!r}.")
         images = self._only_view(inputs)
@@ -82,10 +90,13 @@ class Classifier(BaseModel):
         logits = self.head(features)
         if mode == 'tensor':
             return logits
-        with torch.autocast(logits.device.type, enabled=False):
-            loss = F.cross_entropy(logits.float(), label)
-        hits = (logits.detach().argmax(1) == label).float().mean()
-        return dict(loss_classification=loss, top1=100 * hits)
+        right = dict(label=label, targets=targets)[self.objective.reads]
+        if right is None:
+            raise ValueError(
+                f'{type(self.objective).__name__} needs the {self.objective.reads} of a batch, this one has none: sources '
+                "of one class per image give label, those of several, such as dict(type='VOC2007', ...), give targets."
+            )
+        return self.objective(logits, right)
 
     def commit(self) -> None:
         """After a real optimizer step."""

@@ -68,8 +68,12 @@ class JointEmbedding(BaseModel):
         label: Tensor | None = None,
         mode: str = 'loss',
         names: Sequence[str] = (),
+        targets: Tensor | None = None,
     ) -> Any:
-        """'loss': the head's dict, ``loss_*`` weighted and summed by the caller; 'tensor': the Embeddings; 'roots': ``roots``."""
+        """'loss': the head's dict, ``loss_*`` weighted and summed by the caller; 'tensor': the Embeddings; 'roots': ``roots``.
+
+        ``label``, and ``targets`` of sets with several classes per image, may come with a batch; pretraining reads neither.
+        """
         if mode == 'loss':
             return self.loss(inputs, sample_index)
         if mode == 'tensor':

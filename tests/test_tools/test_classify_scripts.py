@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from photographs import write_voc
 
 from mmkernel.engine import load_config, write_checkpoint
 from mmkernel.evaluation import untrained_encoder
@@ -49,6 +50,30 @@ def test_linear_protocol_beside_the_untrained_encoder(checkpoint, tmp_path, monk
     with pytest.raises(SystemExit):
         run('classify.py', CONFIG, checkpoint, *words[2:], monkeypatch=monkeypatch)
     assert 'head that was never trained' in ' '.join(capsys.readouterr().err.split())
+
+
+def test_images_of_several_classes(tmp_path, monkeypatch, capsys):
+    root = write_voc(tmp_path / 'voc2007')
+    options = [f'{part}.{key}' for key in (f'root={root}', 'mode=L')
+               for part in ('train_dataloader.dataset.source', 'evaluation.test')]  # fmt: skip
+    words = (CONFIG, 'none', '--protocol', ROOT / 'configs/benchmarks/finetune_voc2007.py', '--out', tmp_path)
+    small = (
+        'log_level=ERROR', 'train_dataloader.dataset.views.only.size=16', 'evaluation.transform.crop=16',
+        'evaluation.transform.resize=16', 'train_cfg.max_epochs=1', 'train_dataloader.num_workers=0', *options,
+    )  # fmt: skip
+    with pytest.raises(SystemExit):
+        run('classify.py', *words, '--cfg-options', *small, monkeypatch=monkeypatch)
+    assert 'Set model.num_classes=2.' in capsys.readouterr().err
+    small = (*small, 'model.num_classes=2')
+    run('classify.py', *words, '--cfg-options', *small, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert 'finetune_voc2007: 11-point mAP/mAP in percent' in said
+    assert 'per class' not in said
+    (row,) = json.loads((tmp_path / 'classify.json').read_text())['rows']
+    assert row['map11'] == row['last']['map11'] == row['scores']['last epoch']['map11']
+    again = (CONFIG, tmp_path / 'untrained/epoch_1.pth', *words[2:4], '--test-only', '--cfg-options', *small)
+    run('classify.py', *again, monkeypatch=monkeypatch)
+    assert f'{row["map11"]:.1f}/{row["map"]:.1f}' in capsys.readouterr().out
 
 
 def test_few_labels_from_scratch(tmp_path, monkeypatch):

@@ -22,7 +22,16 @@ from rich.console import Console
 
 from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.launch import leave_processes
-from mmkernel.evaluation import accuracy, choose_options, fine_tune, probe_table, report, save_report, with_encoder
+from mmkernel.evaluation import (
+    accuracy,
+    choose_options,
+    fine_tune,
+    metrics_heading,
+    probe_table,
+    report,
+    save_report,
+    with_encoder,
+)
 from mmkernel.models import build_model
 
 console = Console()
@@ -70,7 +79,7 @@ def test(cfg: Config, checkpoint: str) -> None:
     load_weights(model, state, source=checkpoint)
     found = accuracy(model.to('cuda' if torch.cuda.is_available() else 'cpu'), cfg.evaluation)
     row = dict(name='classifier', width=model.head.in_features, scores=dict(test=found))
-    console.print(probe_table([row], f'{Path(checkpoint).name}: top-1/top-5 in percent'))
+    console.print(probe_table([row], f'{Path(checkpoint).name}: {metrics_heading(found)} in percent'))
 
 
 def main() -> None:
@@ -99,8 +108,8 @@ def main() -> None:
         scores = {'last epoch': found['last'], 'best epoch': found['best']}
         rows.append(dict(name=name, scores=scores, **found))
     if is_main_process():
-        console.print(probe_table(rows, f'{Path(args.protocol).stem}: top-1/top-5 in percent'))
-        for row in rows:
+        console.print(probe_table(rows, f'{Path(args.protocol).stem}: {metrics_heading(rows[0]["last"])} in percent'))
+        for row in rows if 'mean_per_class' in rows[0]['last'] else ():
             console.print(
                 f'{row["name"]}: {row["last"]["mean_per_class"]:.1f} % mean per class, last epoch', highlight=False
             )

@@ -16,7 +16,7 @@ from mmengine.dist import is_main_process
 from rich.progress import Progress
 
 from mmkernel.engine.launch import leave_processes
-from mmkernel.evaluation import amount_table, report, save_report, semi_supervised
+from mmkernel.evaluation import METRICS, amount_table, report, save_report, semi_supervised
 
 
 def main() -> None:
@@ -42,7 +42,8 @@ def main() -> None:
             scores = semi_supervised(cfg, checkpoint, amounts, args.seeds, folder / name.split()[0], note)
             rows.append(dict(name=name, scores=scores))
     if is_main_process():
-        console.print(amount_table(rows, 'fine-tuned, top-1 of the last epoch in percent'))
+        metric = METRICS[next(iter(rows[0]['scores'].values()))['metric']]
+        console.print(amount_table(rows, f'fine-tuned, {metric} of the last epoch in percent'))
         settings = dict(protocol=args.protocol, seeds=args.seeds, amounts=amounts, cfg_options=args.cfg_options)
         content = report('semi_supervised', rows, args.config, args.checkpoint, args.seeds[0], **settings)
         console.print(f'written: {save_report(folder / "semi_supervised.json", content)}', highlight=False)
