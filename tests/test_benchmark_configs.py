@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmkernel.engine import load_config, lr_factor
+from mmkernel.evaluation import TRANSFER_SETS
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs/benchmarks'
 LINEAR = {  # rate after scaling, decay, effective batch on 8 processes, epochs
@@ -52,6 +53,27 @@ def test_semi_supervised_protocols(method):
     assert wrapper.optimizer.weight_decay == 0
     steps = cfg.param_scheduler.get('milestones')
     assert (steps == [12, 16]) is method.startswith('swav')
+
+
+@pytest.mark.parametrize('percent, epochs', [(1, 60), (10, 30)])
+def test_semi_supervised_protocol_of_one_rate(percent, epochs):
+    cfg = load_config(FOLDER / f'semi_simclr_{percent}percent.py')
+    batch, wrapper = 8 * cfg.train_dataloader.batch_size, cfg.optim_wrapper
+    assert (batch, wrapper.optimizer.lr * lr_factor(cfg.lr_scaling, batch)) == (4096, pytest.approx(0.8))
+    assert wrapper.optimizer == dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=0.0, nesterov=True)
+    assert 'paramwise_cfg' not in wrapper  # backbone and head alike
+    assert (cfg.train_cfg.max_epochs, cfg.model.frozen) == (epochs, False)
+    assert cfg.param_scheduler == dict(type='CosineAnnealingLR')
+    assert list(cfg.train_dataloader.dataset.views.only.ops) == ['flip']
+    assert cfg.train_dataloader.dataset.source.names == f'data/imagenet/{percent}percent.txt'
+
+
+def test_every_set_of_the_transfer_suite_is_fine_tuned_too():
+    for name, one in TRANSFER_SETS.items():
+        cfg = load_config(FOLDER / f'finetune_{name}.py')
+        assert cfg.evaluation.test == {**cfg.train_dataloader.dataset.source, 'split': 'test'}
+        assert cfg.train_dataloader.dataset.source == dict(type=one.source, root=f'data/{name}', split=one.train)
+        assert (cfg.model.get('objective') == dict(type='SeveralClasses')) is (one.metric == 'map11')
 
 
 @pytest.mark.parametrize('path', sorted(FOLDER.glob('finetune_*.py')), ids=lambda path: path.stem)
