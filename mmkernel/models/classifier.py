@@ -23,7 +23,7 @@ class Classifier(BaseModel):
         backbone: module or config.
         num_classes: C; labels run from 0 to C - 1.
         frozen: the backbone keeps its weights *and* its batch-norm statistics: it stays in eval mode, without gradients.
-            False: it trains, and so do its statistics.
+            False: it trains, and so do its statistics, also what the pretraining held fixed (positions of a transformer).
         in_dim: width of the features; None takes the backbone's.
         head_std: of the initial weights; 0: the first logits are 0.
         objective: 'OneClass' or 'SeveralClasses', as config or module: the loss, and what of a batch says what is right.
@@ -56,8 +56,9 @@ class Classifier(BaseModel):
         )  # real optimizer steps: 0 is an untrained head
         if norm_momentum is not None:
             self.set_norm_momentum(norm_momentum)
+        self.backbone.requires_grad_(not frozen)
         if frozen:
-            self.backbone.requires_grad_(False).eval()
+            self.backbone.eval()
 
     def train(self, mode: bool = True) -> Classifier:
         super().train(mode)

@@ -43,6 +43,15 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(frozen):
         assert backbone & same <= {'backbone.1.bias'}  # the norm after it takes its gradient away
 
 
+def test_fine_tuning_trains_what_pretraining_held_fixed():
+    vit = dict(
+        type='TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=16, patch_size=8, embed_dim=12, num_heads=2,
+        depth=1, fixed_positions=True, fixed_patches=True,
+    )  # fmt: skip
+    assert all(p.requires_grad for p in Classifier(vit, num_classes=3, frozen=False).parameters())
+    assert not any(p.requires_grad for p in Classifier(vit, num_classes=3).backbone.parameters())
+
+
 def test_head_starts_small_and_loss_is_cross_entropy():
     classifier = model(num_classes=500)
     assert classifier.head.weight.std().item() == pytest.approx(0.01, rel=0.1)
