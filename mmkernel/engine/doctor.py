@@ -58,8 +58,8 @@ class DoctorHook(Hook):
         model = unwrap(runner.model)
         views = [self._embed(model, v) for v in range(len(self.recent[0]))]
         self.recent.clear()
-        if not all(torch.isfinite(view).all() for view in views):
-            return  # the guard of non-finite losses speaks of these
+        if min(views[0].shape) < 2 or not all(torch.isfinite(view).all() for view in views):
+            return  # no cloud; or the guard of non-finite losses speaks of it
         pair = tuple(views) if len(views) == 2 else None
         found = judge(cloud_statistics(views[0], run_kernel(model) or YARDSTICK, pair), model)
         if found.state == COLLAPSED and self.state != COLLAPSED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -20,7 +21,8 @@ class KeepBestHook(Hook):
 
     The score is that of ``mmkernel.evaluation.selection`` on ``images`` training images, the same ones and the same views
     each time, in eval mode; no label is read. The file is a whole checkpoint beside ``epoch_N.pth``: those are neither
-    deleted nor taken for it, and resuming never starts from it. The record travels in checkpoints, so a resumed run keeps
+    deleted nor taken for it, and resuming never starts from it. Of equal scores the first stays; one that is not finite
+    never counts. The record travels in checkpoints, so a resumed run keeps
     the same file as a straight one. How far each criterion can be trusted: docs/choosing_a_checkpoint.md.
     """
 
@@ -49,14 +51,15 @@ class KeepBestHook(Hook):
         broadcast_object_list(found)  # a decision of rank 0: saving is for all ranks or for none
         score, key = found[0], f'best_{self.criterion}'
         record = runner.message_hub.runtime_info.get(key)
-        better = record is None or score > record['score']
+        better = math.isfinite(score) and (record is None or score > record['score'])
         if better:
             runner.message_hub.update_info(key, dict(score=score, epoch=epoch))
             runner.save_checkpoint(runner.work_dir, f'{key}.pth')
-        best = runner.message_hub.get_info(key)
-        text = f'{self.criterion} after epoch {epoch}: score {score:.4g}, ' + (
-            f'the best so far: {key}.pth.' if better else f'best {best["score"]:.4g} after epoch {best["epoch"]}.'
-        )
+        text = f'{self.criterion} after epoch {epoch}: score {score:.4g}, '
+        if better:
+            text += f'the best so far: {key}.pth.'
+        else:
+            text += f'best {record["score"]:.4g} after epoch {record["epoch"]}.' if record else 'never kept.'
         log_values(runner, 'keep_best', {self.criterion: score}, text)
 
     def _score(self, runner: Any) -> float:

@@ -81,6 +81,9 @@ class KNNMonitorHook(_LabelMonitor):
             return
         with same_random_state():
             bank, test = self.features(runner, 'train'), self.features(runner, 'test')
+            if not (torch.isfinite(bank[0]).all() and torch.isfinite(test[0]).all()):
+                runner.logger.warning(f'kNN after epoch {runner.epoch + 1}: none, the features hold NaN or infinity.')
+                return
             k = min(self.k, len(bank[0]))
             score = weighted_knn(*bank, *test, k=k, temperature=self.temperature)[k]
         text = f'kNN after epoch {runner.epoch + 1}: {score["top1"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}.'
@@ -142,7 +145,7 @@ class OnlineProbeHook(_LabelMonitor):
         batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
         labels = torch.as_tensor(batch['label']).to(self.seen.device)
         x, y = gather_rows(self.seen[: len(labels)].float()), gather_rows(labels)
-        if not (y >= 0).any():
+        if len(x) < 2 or not (y >= 0).any() or not torch.isfinite(x).all():  # the same for all ranks
             return
         self.probe.train()
         loss = F.cross_entropy(self._logits(x), y, ignore_index=-1)
@@ -157,7 +160,9 @@ class OnlineProbeHook(_LabelMonitor):
             x, y = self.features(runner, 'test')
             self.probe.eval()
             logits = self._logits(x.to(self.probe[1].weight.device)).cpu()
-        hit = logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]
+        hit = (logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]) & logits.isfinite().all(
+            1, keepdim=True
+        )
         top1, top5 = 100 * float(hit[:, 0].double().mean()), 100 * float(hit.any(1).double().mean())
         text = f'Online probe after epoch {runner.epoch + 1}: {top1:.1f} % of {len(y)} images.'
         log_values(runner, 'probe', dict(top1=top1, top5=top5), text)

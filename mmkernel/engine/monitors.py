@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from mmkernel.distributed import max_over_ranks, world_size
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.random_state import random_state, set_random_state
 from mmkernel.evaluation import YARDSTICK, embedding_statistics, run_kernel
@@ -22,7 +24,8 @@ class EmbeddingMonitorHook(Hook):
     """Every ``interval`` batches of an epoch, ``embedding_statistics`` of the batch under ``embedding/<word>``.
 
     Looks at the embeddings that the head is given anyway (train mode, first online view; alignment with the second, or
-    with the first target of another view), so it costs no forward pass. The yardstick of ``mmd2`` is the run's own kernel
+    with the first target of another view), so it costs no forward pass. Embeddings that cannot be measured (NaN, one image in
+    all, width 1) are left out. The yardstick of ``mmd2`` is the run's own kernel
     where the head has one, otherwise LegendreKernel((1, 40, 40)) of Zheng et al., ICLR 2023; the log says which. Training
     is the same with and without, bit for bit. A model without ``observers`` is left alone.
 
@@ -69,6 +72,9 @@ class EmbeddingMonitorHook(Hook):
             model.observers.remove(self.look)
         if self.seen is not None:
             (z, partner), self.seen = self.seen, None
+            if not measurable(z, self.max_rows):
+                runner.logger.debug('Embeddings of NaN, of one image or of width 1 are not measured.')
+                return
             values = embedding_statistics(z, partner, self.kernel, self.max_rows)
             for word, value in values.items():
                 runner.message_hub.update_scalar(f'train/embedding/{word}', value)
@@ -76,6 +82,12 @@ class EmbeddingMonitorHook(Hook):
     def _due(self, runner: Any, batch_idx: int) -> bool:
         length = len(runner.train_dataloader)
         return self.every_n_inner_iters(batch_idx, self.interval) or batch_idx + 1 == length <= self.interval
+
+
+def measurable(z: Tensor, rows: int) -> bool:
+    """Whether the first ``rows`` rows of all ranks are a cloud of finite points; every rank gets the same answer."""
+    finite = torch.isfinite(z[:rows]).all()
+    return len(z) * world_size() > 1 and z.shape[1] > 1 and not max_over_ranks((~finite).float())
 
 
 def _partner(embeddings: Embeddings) -> Tensor | None:

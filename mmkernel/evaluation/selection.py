@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from mmkernel.evaluation.monitoring import YARDSTICK, point_statistics
@@ -31,10 +33,14 @@ def checkpoint_statistics(
     """Statistics of embeddings, views and features of ``images`` images, in eval mode; no label is read.
 
     The same images and views whatever the epoch, so that checkpoints can be compared. ``source``: default the training
-    images. Every process computes its own answer: no collectives.
+    images. Every process computes its own answer: no collectives. An encoder that gives NaN or infinity has NaN statistics:
+    it is never the best.
     """
     source = DATASETS.build(cfg.train_dataloader.dataset.source) if source is None else source
     cloud = sample_cloud(model, cfg, images, source)
+    if not all(torch.isfinite(part).all() for part in (cloud.h, cloud.z, *(cloud.views or ()))):
+        words = ('rank', 'feature_rank', 'mmd2', 'uniformity', *(('alignment',) if cloud.views else ()))
+        return dict.fromkeys(words, math.nan)
     found = point_statistics(cloud.z, kernel, *(cloud.views or ()))
     return {**found, 'feature_rank': effective_rank(covariance_spectrum(cloud.h))}
 
@@ -60,7 +66,8 @@ def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
 def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> float | None:
     """Spearman's rho: Pearson's correlation of the ranks, ties at their mean rank. None if either side never varies.
 
-    ValueError for unequal lengths or fewer than 3 pairs, of which any order would be a coincidence.
+    A score of NaN, of an encoder that diverged, is below all others. ValueError for unequal lengths, accuracies of NaN, or
+    fewer than 3 pairs, of which any order would be a coincidence.
     """
     from scipy.stats import rankdata
 
@@ -68,7 +75,7 @@ def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> fl
         raise ValueError(
             f'{len(scores)} scores and {len(accuracies)} accuracies; expected at least 3 checkpoints with one of each.'
         )
-    a, b = rankdata(scores), rankdata(accuracies)
+    a, b = rankdata(_comparable(scores)), rankdata(_measured(accuracies))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(np.corrcoef(a, b)[0, 1])
@@ -94,5 +101,18 @@ def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[s
 
 
 def regret(scores: Sequence[float], accuracies: Sequence[float]) -> float:
-    """Accuracy lost by taking the checkpoint with the best score instead of the one with the best accuracy."""
-    return float(max(accuracies) - accuracies[int(np.argmax(scores))])
+    """Accuracy lost by taking the checkpoint with the best score (the first of equals) instead of the best accuracy."""
+    accuracies = _measured(accuracies)
+    return float(max(accuracies) - accuracies[int(np.argmax(_comparable(scores)))])
+
+
+def _comparable(scores: Sequence[float]) -> np.ndarray:
+    return np.nan_to_num(np.asarray(scores, float), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+
+
+def _measured(accuracies: Sequence[float]) -> np.ndarray:
+    if np.isnan(accuracies := np.asarray(accuracies, float)).any():
+        raise ValueError(
+            f'{int(np.isnan(accuracies).sum())} of {len(accuracies)} accuracies are NaN; expected percentages.'
+        )
+    return accuracies

@@ -3,12 +3,16 @@
 import csv
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from multiprocess import run_processes
 
 from mmkernel.engine import load_config, read_checkpoint, train
+from mmkernel.engine.monitors import measurable
 from mmkernel.evaluation import embedding_statistics
 from mmkernel.kernels import LegendreKernel
 
@@ -182,6 +186,64 @@ def test_the_best_file_is_a_checkpoint_that_resuming_never_takes(watched):
     scores = [r['keep_best/rank'] for r in records(folder) if 'keep_best/rank' in r]
     assert best['score'] == max(scores)
     assert best['epoch'] == scores.index(max(scores)) + 1
+
+
+def test_equal_scores_keep_the_first_and_nan_never_counts(tmp_path, monkeypatch):
+    scores = {1: float('nan'), 2: 5.0, 3: 5.0, 4: float('inf'), 5: 4.0, 6: float('nan')}
+    monkeypatch.setattr('mmkernel.engine.KeepBestHook._score', lambda hook, runner: scores[runner.epoch + 1])
+    watchers = dict(best=WATCHERS['best'])
+    for epochs, resume in ((1, False), (3, True), (6, True)):
+        runner = train(config(tmp_path, watchers=watchers, **{'train_cfg.max_epochs': epochs}), resume=resume)
+        record = runner.message_hub.runtime_info.get('best_rank')
+        assert record == (None if epochs == 1 else dict(score=5.0, epoch=2))
+        assert (tmp_path / 'best_rank.pth').is_file() == (epochs > 1)
+    assert read_checkpoint(tmp_path / 'best_rank.pth')['meta']['epoch'] == 2
+
+
+def test_features_of_nan_stop_no_run(tmp_path, monkeypatch):
+    def broken(model, images, stage='backbone'):
+        return torch.full((len(images), 8), torch.nan)
+
+    monkeypatch.setattr('mmkernel.models.JointEmbedding.extract', broken)
+    runner = train(config(tmp_path, watchers={**WATCHERS, 'doctor': dict(type='DoctorHook', interval=1)}))
+    assert runner.epoch == 3
+    assert 'monitor/knn/top1' not in runner.message_hub.log_scalars
+    assert runner.message_hub.get_scalar('monitor/probe/top1').current() == 0
+    assert not (tmp_path / 'best_rank.pth').exists()
+
+
+def test_what_is_no_cloud_is_not_measured():
+    z = torch.randn(4, 3)
+    assert measurable(z, 4)
+    assert not measurable(z[:1], 4)
+    assert not measurable(z[:, :1], 4)
+    assert not measurable(torch.cat([z, z / 0]), 8)
+    assert measurable(torch.cat([z, z / 0]), 4)
+
+
+def _on_a_rank(rank, world_size, folder):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+
+    def trained(name, watchers, resume=False):
+        cfg = config(folder / name, watchers=watchers, launcher='pytorch', **{'train_cfg.max_epochs': 2})
+        return digest(train(cfg, resume=resume).model)
+
+    digests = [trained('plain', {}), trained('watched', WATCHERS)]
+    if rank == 0:
+        (folder / 'watched/epoch_2.pth').unlink()
+    dist.barrier()
+    digests.append(trained('watched', WATCHERS, resume=True))
+    z = torch.randn(4, 3)
+    return digests, [measurable(x, 4) for x in (z, z[:1], z / 0 if rank else z)]
+
+
+def test_two_processes_train_the_same_with_and_without(tmp_path):
+    """Also resumed: rank 0 has the statistics of its batch norms back, those of others are in no file. All agree on a cloud."""
+    found = run_processes(_on_a_rank, 2, tmp_path)
+    for (plain, watched, _), agreed in found:
+        assert plain == watched
+        assert agreed == [True, True, False]
+    assert found[0][0][2] == found[0][0][0]
 
 
 def test_an_alignment_of_patches_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """Scores without labels: what each orders by, Spearman against scipy, and the errors."""
 
+import math
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -67,3 +69,22 @@ def test_spearman_with_ties():
 def test_regret():
     assert regret([1, 3, 2], [90.0, 95.0, 97.0]) == 2.0
     assert regret([1, 2, 3], [90.0, 95.0, 97.0]) == 0.0
+
+
+def test_a_score_of_nan_is_the_worst():
+    nan = float('nan')
+    assert regret([nan, 3, 2], [99.0, 95.0, 97.0]) == 4.0
+    assert rank_correlation([nan, 1, 2], [10, 20, 30]) == pytest.approx(1)
+    assert rank_correlation([1, 2, nan], [30, 20, 10]) == pytest.approx(0.5)
+    for judge in (regret, rank_correlation):
+        with pytest.raises(ValueError, match='1 of 3 accuracies are NaN'):
+            judge([1, 2, 3], [90.0, nan, 95.0])
+
+
+def test_an_encoder_that_diverged_has_statistics_of_nan(statistics, repository_configs):
+    cfg = load_config(repository_configs / 'sfrik/digits_L3.py', SMALL)
+    model = untrained_encoder(cfg)
+    model.extract = lambda images, stage: torch.full((len(images), 8), torch.inf)
+    found = checkpoint_statistics(model, cfg, images=20)
+    for criterion in CRITERIA:
+        assert math.isnan(criterion_score(criterion, found))
