@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,11 +57,38 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
             'Files of other programs that pickle classes are not loaded, because loading one can run code.'
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        size = path.stat().st_size
-        raise CheckpointError(f"'{path}' ({size} bytes) is damaged or not a checkpoint: {error}") from error
+        raise CheckpointError(_unreadable(path, error)) from error
+    damaged = None if mmap else _damaged_record(path)
+    if damaged:
+        raise CheckpointError(
+            f"'{path}' is damaged: '{damaged}' in it does not have the checksum that was written with it. Copy the file "
+            'again, or take the checkpoint of another epoch.'
+        )
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
     return checkpoint
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that ``torch.load`` refuses; of the library's own words the first sentence."""
+    size = path.stat().st_size
+    if size == 0:
+        return f"'{path}' is empty: whatever wrote it was stopped, or the disk was full. Take that of another epoch."
+    # an int is a byte that stands for no operation: the file is of some other kind
+    said = error.args[0] if error.args and isinstance(error.args[0], str) else 'torch.save has not written it'
+    return f"'{path}' ({size} bytes) is damaged or not a checkpoint: {said.splitlines()[0].split('. ')[0]}."
+
+
+def _damaged_record(path: Path) -> str | None:
+    """The first record whose bytes are not those written. ``torch.load`` does not look: it returns other numbers."""
+    if not zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
+        return None
+    with zipfile.ZipFile(path) as file:
+        summed = any(record.CRC for record in file.infolist())  # torch.save can be told to leave them out
+        try:
+            return file.testzip() if summed else None
+        except zipfile.BadZipFile as error:  # a header
+            return str(error)
 
 
 def _read_safetensors(path: Path) -> dict:

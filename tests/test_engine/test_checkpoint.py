@@ -101,6 +101,34 @@ def test_a_pickled_program_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
+def test_changed_bytes_in_a_file_that_still_opens_are_seen(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    write_checkpoint(dict(state_dict={'weight': torch.ones(1000)}), path)
+    content = path.read_bytes()
+    ones = torch.ones(100).numpy().tobytes()
+    path.write_bytes(content.replace(ones, bytes(400), 1))
+    assert torch.load(path, weights_only=True)['state_dict']['weight'].sum() == 900  # without a word
+    with pytest.raises(CheckpointError, match='does not have the checksum that was written with it'):
+        read_checkpoint(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(a=torch.ones(2)), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(path)['a'].sum() == 2
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [(b'', "epoch_1.pth' is empty: whatever wrote it was stopped"), (b'hello\n', 'torch.save has not written it')],
+)
+def test_a_file_that_is_no_checkpoint(tmp_path, content, said):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=said):
+        read_checkpoint(path)
+
+
 def test_a_missing_file_names_what_is_there(tmp_path):
     training_file(tmp_path, 3)
     with pytest.raises(FileNotFoundError, match='epoch_3.pth'):
