@@ -5,7 +5,6 @@ python benchmarks/knn.py --rounds 3 --json benchmarks/results/knn.json     # 50 
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 
 import reference
@@ -53,10 +52,8 @@ def ours(k: tuple[int, ...], size: tuple[int, ...], options: dict) -> Maker:
 
 def case(size: tuple[int, ...], k: tuple[int, ...] = NEIGHBOURS, time_goal: float | None = None) -> Case:
     train, test, d, classes = size
-    known = inspect.signature(weighted_knn).parameters
-    options = {form: given for form, given in OPTIONS.items() if set(given) <= set(known)}
     forms = {'textbook': textbook(k, size), 'ours': ours(k, size, {})}
-    forms |= {form: ours(k, size, given) for form, given in options.items()}
+    forms |= {form: ours(k, size, given) for form, given in OPTIONS.items()}
     return Case(f'kNN {train} x {test}, d={d}, k={",".join(map(str, k))}', forms, time_goal)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,7 @@ def weighted_knn(
     temperature: float = 0.07,
     num_classes: int | None = None,
     device: str | torch.device | None = None,
-    query_chunk: int | None = None,
-    bank_chunk: int | None = None,
-    backend: str = 'auto',
-    precision: str = 'float32',
-    rerank: int = 0,
+    **search: Any,
 ) -> dict[int, dict[str, float]]:
     """score(c) = sum over the k nearest i with y_i = c of exp(cos(x, x_i) / T); percent of test images ranked right.
 
@@ -36,7 +33,7 @@ def weighted_knn(
     Every k is answered from one search for the largest. Features (N, d) are raw: they are normalised here.
     Top-5 counts the first min(5, k) ranks, so for k = 1 it equals top-1; classes with equal votes (none, mostly) rank by
     their number, as in the published code. A k larger than the bank means the whole bank, with a warning.
-    Features may lie on the CPU while ``device`` is a GPU; the last five arguments are those of ``nearest``.
+    Features may lie on the CPU while ``device`` is a GPU; ``search``: chunks, backend, precision, rerank of ``nearest``.
 
     Returns ``{k: dict(top1=, top5=, neighbours=)}``, where ``neighbours`` is the k that was really used.
     """
@@ -44,9 +41,7 @@ def weighted_knn(
     wanted = _neighbour_counts(k, len(train_x))
     if not temperature > 0:
         raise ValueError(f'temperature={temperature}; expected a positive number (0.07 in the published protocol).')
-    similarity, index = nearest(
-        test_x, train_x, max(wanted.values()), device, query_chunk, bank_chunk, backend, precision, rerank
-    )
+    similarity, index = nearest(test_x, train_x, max(wanted.values()), device, **search)
     labels, test_y = train_y.to(index.device), test_y.to(index.device)
 
     correct = {name: torch.zeros(2, dtype=torch.long) for name in wanted}
