@@ -1,6 +1,8 @@
 """Linear transfer of a checkpoint to other labelled sets, each judged by its own metric; sets that are absent are skipped.
 
 python tools/benchmarks/transfer.py configs/sfrik/r50_L3_q32768.py CHECKPOINT --root data --sets pets dtd flowers102
+
+The same sets, fine-tuned: classify.py with --protocol configs/benchmarks/finetune_<set>.py, one for each of the twelve.
 """
 
 import argparse
@@ -88,7 +90,8 @@ def in_turn(args: argparse.Namespace, cfg: Config, rows: dict[str, dict], left_o
 
 def main() -> None:
     parser = arguments(
-        'Linear transfer (Kornblith et al., CVPR 2019): L-BFGS, 45 penalties, refit on train + validation.'
+        'Linear transfer (Kornblith et al., CVPR 2019): L-BFGS, 45 penalties, refit on train + validation. '
+        'Fine-tuned: classify.py with --protocol configs/benchmarks/finetune_SET.py.'
     )
     parser.add_argument('--root', default='data', help='folder above food101/, pets/, voc2007/, ...')
     parser.add_argument(
