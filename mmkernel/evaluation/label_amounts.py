@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmkernel.evaluation.checks import check_distinct
 from mmkernel.evaluation.fine_tuning import fine_tune
 from mmkernel.evaluation.judges import judge_of
 
@@ -38,6 +39,7 @@ def semi_supervised(
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
     training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``.
     """
+    check_distinct(seeds=seeds)
     found, done, metric = {}, 0, judge_of(cfg['model']).shown[0]
     for amount in amounts:
         name = describe_amount(amount)

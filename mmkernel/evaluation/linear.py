@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_pair, as_split, unit_rows
 
 SCALINGS = ('none', 'l2', 'standard')
@@ -69,6 +70,9 @@ def linear_probe(
     N(0, 0.01^2), the last short batch is used. ``best_top1`` is the best epoch *on the test set*, which is what many
     papers print; it is optimistic. The result depends on ``seed`` alone (initial weights and order of images).
     """
+    check_numbers(epochs=epochs, batch_size=batch_size, whole=True)
+    check_numbers(lr=lr)
+    check_numbers(weight_decay=weight_decay, zero=True)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, num_classes)
     train_x, test_x = scale_features(train_x, test_x, scaling)
     device = torch.device(device) if device is not None else train_x.device
@@ -115,6 +119,7 @@ def logistic_regression(
     """
     from sklearn.linear_model import LogisticRegression  # a second to import: only who probes pays
 
+    check_numbers(strength=strength)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, num_classes)
     train_x, test_x = scale_features(train_x, test_x, scaling)
     if len(train_y.unique()) < 2:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkernel.evaluation.checks import check_distinct, check_numbers
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import SCALINGS, scaling_of
 from mmkernel.evaluation.linear_heads import score_heads, train_heads
@@ -42,6 +43,10 @@ def linear_sweep(
     Returns ``dict(top1=, top5=, sd=, values=)`` over seeds, ``chosen``, ``held_out`` (its top-1 there), ``by_scaling``,
     ``heads``, and ``at_edge``: which of its settings are the largest or smallest offered (then offer more).
     """
+    check_numbers(epochs=epochs, batch_size=batch_size, whole=True)
+    check_numbers(lrs=lrs)
+    check_numbers(weight_decays=weight_decays, zero=True)
+    check_distinct(seeds=seeds, scalings=scalings)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, num_classes)
     device = torch.device(device) if device is not None else train_x.device
     fit_rows, choose_rows = split_rows(train_y.cpu().numpy(), held_out, seeds[0])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmkernel.evaluation.average_precision import class_names, class_precisions
+from mmkernel.evaluation.checks import check_distinct, check_numbers
 from mmkernel.evaluation.svm import COSTS, Progress, check_costs, checked, fit_machine, require, side_by_side
 
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
@@ -39,6 +40,8 @@ def low_shot_svm(
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
     check_costs(costs)
+    check_numbers(shots=shots, draws=draws, whole=True)
+    check_distinct(shots=shots)
     if len(shots) == 0 or min(shots) < 1 or draws < 1:
         raise ValueError(f'shots={shots}, draws={draws}; expected at least one positive per class and one draw.')
     fewer = (len(names) - 1) * max(shots)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.encoders import feature_sets
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import scale_features
@@ -77,6 +78,7 @@ def mlp_probe(
     Returns ``dict(top1=, majority=)``; ``majority``: what always answering the commonest training label scores.
     The result depends on ``seed`` alone.
     """
+    check_numbers(hidden=hidden, epochs=epochs, batch_size=batch_size, whole=True)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
     train_x, test_x = scale_features(train_x, test_x, 'standard')
     device = torch.device(device) if device is not None else train_x.device
