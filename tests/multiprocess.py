@@ -34,5 +34,6 @@ def _worker(rank: int, function: Callable, world_size: int, folder: str, timeout
     )
     try:
         torch.save(function(rank, world_size, *args), Path(folder) / f'{rank}.pt')
+        dist.barrier()  # a rank that has nothing to exchange must not leave while another still connects to it
     finally:
         dist.destroy_process_group()
