@@ -92,15 +92,28 @@ def gauss_gegenbauer(q: int, nodes: int = 256) -> tuple[Tensor, Tensor]:
     return points, vectors[0] ** 2
 
 
+@lru_cache(maxsize=64)
+def angular_quadrature(q: int) -> tuple[Tensor, Tensor]:
+    """Nodes t_k and weights w_k with sum_k w_k f(t_k) = E f(u.v): as ``gauss_gegenbauer``, also for f of the distance ||u-v||.
+
+    Gauss & Legendre's rule in the angle a, t = cos a, density sin^{q-2} a. The distance is 2 sin(a/2): what has a corner at
+    t = 1 is smooth in a. At large q the density reaches no corner, and ``gauss_gegenbauer`` keeps more digits.
+    """
+    if check_dimension(q) >= 100:
+        return gauss_gegenbauer(q)
+    x, w = gauss_gegenbauer(3, 512)
+    angle = (1 + x) * (math.pi / 2)
+    w = w * angle.sin() ** (q - 2)
+    return angle.cos(), w / w.sum()
+
+
 def quadrature_coefficients(phi: Profile, q: int, order: int) -> Tensor:
     """b_l = N(q, l) E[phi(t) P_l(q; t)], l = 0 ... ``order``, so that phi = sum_l b_l P_l; float64, length ``order`` + 1.
 
     E[phi P_l] is of the size of b_l / N(q, l): where sqrt(N) eats the 16 digits of float64, Rodrigues' formula
     E_q[phi P_l] = E_{q+2l}[phi^(l)] / (q (q+2) ... (q+2l-2)) takes over, which has no cancellation.
     """
-    # A corner of phi at t = 1 (a power of the distance) is seen only where the density reaches it, at small q.
-    nodes = 1024 if q < 24 else 256
-    t, w = gauss_gegenbauer(q, nodes)
+    t, w = angular_quadrature(q)
     values = phi(t)
     coefficients = []
     for l, p in enumerate(legendre_polynomials(order, q, t)):

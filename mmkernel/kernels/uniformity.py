@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mmkernel.kernels.kernel import Kernel
-from mmkernel.kernels.legendre import check_dimension, gauss_gegenbauer
+from mmkernel.kernels.legendre import angular_quadrature, check_dimension
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,6 @@ def profile_variance(kernel: Kernel, q: int) -> float:
 
     Of the deviation from b_0 rather than of phi^2: at q = 32 768 the two differ in the ninth digit and later.
     """
-    t, w = gauss_gegenbauer(q, 1024 if q < 24 else 256)  # as for b_l: a corner at t = 1 is seen at small q only
+    t, w = angular_quadrature(q)
     values = kernel.phi(t, q)
     return float((w * (values - (w * values).sum()) ** 2).sum())

@@ -19,6 +19,7 @@ from mmkernel.kernels import (
     num_harmonics,
     profile_variance,
 )
+from mmkernel.kernels.legendre import quadrature_coefficients
 
 KERNELS = [
     LegendreKernel((1.0, 40.0, 40.0)),
@@ -49,8 +50,10 @@ def test_the_series_of_an_infinite_expansion(kernel):
     assert profile_variance(kernel, q) == pytest.approx(series, rel=1e-4)
 
 
-@pytest.mark.parametrize('kernel', [RieszKernel(1.0), LaplaceKernel(2.0), RBFKernel(2.0)], ids=str)
-@pytest.mark.parametrize('q', [2, 3, 8])
+@pytest.mark.parametrize(
+    'kernel', [RieszKernel(1.0), LaplaceKernel(2.0), LaplaceKernel(20.0), RBFKernel(200.0)], ids=str
+)
+@pytest.mark.parametrize('q', [2, 3, 8, 30])
 def test_corners_at_small_widths(kernel, q):
     """Against adaptive integration over the angle, where phi has no corner."""
     norm = quad(lambda a: math.sin(a) ** (q - 2), 0, math.pi)[0]
@@ -58,22 +61,30 @@ def test_corners_at_small_widths(kernel, q):
     def phi(angle):
         return float(kernel.phi(torch.tensor(math.cos(angle), dtype=torch.float64), q))
 
-    mean = quad(lambda a: phi(a) * math.sin(a) ** (q - 2), 0, math.pi)[0] / norm
-    variance = quad(lambda a: (phi(a) - mean) ** 2 * math.sin(a) ** (q - 2), 0, math.pi)[0] / norm
-    assert profile_variance(kernel, q) == pytest.approx(variance, rel=1e-3)
+    def integral(f):
+        return quad(lambda a: f(a) * math.sin(a) ** (q - 2), 0, math.pi, epsabs=0, epsrel=1e-11, limit=500)[0] / norm
+
+    mean = integral(phi)
+    assert profile_variance(kernel, q) == pytest.approx(integral(lambda a: (phi(a) - mean) ** 2), rel=1e-7)
+    assert float(quadrature_coefficients(lambda t: kernel.phi(t, q), q, 0)[0]) == pytest.approx(mean, rel=1e-9)
 
 
 @pytest.mark.parametrize('statistic', ['U', 'V'])
+@pytest.mark.parametrize('q', [2, 3, 16])
 @pytest.mark.parametrize('kernel', KERNELS, ids=lambda k: type(k).__name__)
-def test_simulated_uniform_points(kernel, statistic):
-    """Mean and sd of 400 clouds: within 5 standard errors (that of an sd is about sd / sqrt(2 x 400), wider if skewed)."""
-    draws, count, q = 400, 24, 16
+def test_simulated_uniform_points(kernel, q, statistic):
+    """Mean and sd of 4000 clouds: the mean within 5 standard errors, the sd within a tenth (at q = 2 the law is skewed)."""
+    draws, count = 4000, 12
     generator = torch.Generator().manual_seed(0)
     clouds = F.normalize(torch.randn(draws, count, q, generator=generator, dtype=torch.float64), dim=2)
-    values = torch.stack([mmd2_to_uniform(z, kernel, statistic) for z in clouds])
+    values = kernel.phi((clouds @ clouds.mT).clamp(-1, 1), q)
+    values.diagonal(dim1=1, dim2=2).fill_(kernel.value_at_one(q) if statistic == 'V' else 0)
+    pairs = count * count if statistic == 'V' else count * (count - 1)
+    values = values.sum((1, 2)) / pairs - float(kernel.coefficients(q, 0)[0])
+    assert float(values[7]) == pytest.approx(float(mmd2_to_uniform(clouds[7], kernel, statistic)), abs=1e-9)
     band = null_band(kernel, q, count, statistic)
     assert abs(float(values.mean()) - band.mean) < 5 * band.sd / math.sqrt(draws)
-    assert float(values.std()) == pytest.approx(band.sd, rel=0.15)
+    assert float(values.std()) == pytest.approx(band.sd, rel=0.1)
     assert abs(band.score(float(values.mean()))) < 5 / math.sqrt(draws)
 
 
