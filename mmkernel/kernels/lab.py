@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from mmkernel.kernels.kernel import Kernel, PositiveDefiniteness
-from mmkernel.kernels.legendre import check_dimension, gauss_gegenbauer, legendre_polynomials
+from mmkernel.kernels.legendre import (
+    angular_quadrature,
+    check_dimension,
+    gauss_gegenbauer,
+    legendre_polynomials,
+)
 from mmkernel.kernels.library import LegendreKernel
 from mmkernel.kernels.uniformity import NullBand, null_band
 
@@ -119,8 +124,13 @@ def mimic(kernel: Kernel, q: int, order: int = 3, weighting: str = 'typical') ->
         raise ValueError(f'weighting is one of {", ".join(map(repr, WEIGHTINGS))}, got {weighting!r}.')
     if int(order) != order or order < 1:
         raise ValueError(f'A mimic has order >= 1, got {order}.')
-    t, w = gauss_gegenbauer(q if weighting == 'typical' else 3, 256)  # q = 3: u.v is uniform on [-1, 1]
+    t, w = angular_quadrature(q if weighting == 'typical' else 3)  # q = 3: u.v is uniform on [-1, 1]
     phi, slope = kernel.phi(t, q), kernel.dphi(t, q)
+    variance = (w * (phi - (w * phi).sum()).square()).sum()
+    if variance <= (ROUNDING * phi.abs().max()) ** 2:
+        raise ValueError(
+            f'{kernel} is constant at q = {q}, as far as {weighting} pairs show: there is nothing to mimic.'
+        )
     if weighting == 'typical':
         b = kernel.coefficients(q, order)
         constant, weights = float(b[0]), b[1:].clamp_min(0)
@@ -133,7 +143,6 @@ def mimic(kernel: Kernel, q: int, order: int = 3, weighting: str = 'typical') ->
         )
     nearest = LegendreKernel(tuple(weights.tolist()))
     left, slope_left = phi - constant - nearest.phi(t, q), slope - nearest.dphi(t, q)
-    variance = (w * (phi - (w * phi).sum()).square()).sum()
     return Mimic(
         weights=nearest.weights,
         constant=constant,

@@ -3,10 +3,21 @@ import math
 
 import pytest
 import torch
+from scipy.integrate import quad
 
-from mmkernel.kernels import LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, gauss_gegenbauer
+from mmkernel.kernels import (
+    Kernel,
+    LaplaceKernel,
+    LegendreKernel,
+    PolynomialKernel,
+    RBFKernel,
+    RieszKernel,
+    gauss_gegenbauer,
+    legendre_polynomial,
+    num_harmonics,
+)
 from mmkernel.kernels.lab import kernel_profile, mimic, slope_size, summary
-from mmkernel.kernels.legendre import legendre_derivative
+from mmkernel.kernels.legendre import angular_quadrature, legendre_derivative
 
 
 def test_profile_holds_what_the_kernel_says():
@@ -47,7 +58,7 @@ def test_fits_are_what_they_claim_to_minimise(kernel):
     """Each is better than the other under its own weighting, and no small change of one weight improves it."""
     q = 32
     for weighting, other in (('typical', 'flat'), ('flat', 'typical')):
-        t, w = gauss_gegenbauer(q if weighting == 'typical' else 3, 256)
+        t, w = angular_quadrature(q if weighting == 'typical' else 3)
         phi = kernel.phi(t, q)
 
         def left(weights, t=t, w=w, phi=phi):
@@ -81,6 +92,40 @@ def test_an_even_kernel_has_no_fit_of_order_one(q, weighting):
 def test_rounding_is_no_weight():
     assert mimic(LegendreKernel((1, 40, 40)), 3, 4, 'flat').weights[3] == 0
     assert mimic(PolynomialKernel(2), 16, 2).weights[1] == pytest.approx(15 / 16)
+
+
+@pytest.mark.parametrize('q', [2, 3, 8])
+@pytest.mark.parametrize('kernel', [RieszKernel(1.0), LaplaceKernel(3.0), RBFKernel(2.0)], ids=str)
+def test_residuals_against_adaptive_integration(kernel, q):
+    """Also of kernels with a corner at t = 1, which pairs at small widths see."""
+    found = mimic(kernel, q, 3)
+
+    def mean(f, power):
+        return quad(lambda a: f(torch.tensor(math.cos(a), dtype=torch.float64)) * math.sin(a) ** power, 0, math.pi)[0]
+
+    def left(t):
+        return float(kernel.phi(t, q) - found.constant - found.kernel.phi(t, q)) ** 2
+
+    norm = mean(lambda t: 1.0, q - 2)
+    centre = mean(lambda t: float(kernel.phi(t, q)), q - 2) / norm
+    variance = mean(lambda t: float(kernel.phi(t, q) - centre) ** 2, q - 2)
+    assert found.residual == pytest.approx((mean(left, q - 2) / variance) ** 0.5, rel=1e-5)
+    for l, b in enumerate(found.weights, start=1):
+        projected = mean(lambda t, l=l: float(kernel.phi(t, q) * legendre_polynomial(l, q, t)), q - 2) / norm
+        assert b == pytest.approx(max(0, num_harmonics(q, l) * projected), rel=1e-6, abs=1e-9)
+
+
+class Flat(Kernel):
+    """phi(t) = 3."""
+
+    def phi(self, t, q):
+        return torch.full_like(t, 3.0)
+
+
+def test_a_constant_kernel_has_no_mimic():
+    for weighting in ('typical', 'flat'):
+        with pytest.raises(ValueError, match='is constant at q = 8'):
+            mimic(Flat(), 8, weighting=weighting)
 
 
 def test_bad_input():
