@@ -42,8 +42,6 @@ def low_shot_svm(
     check_costs(costs)
     check_numbers(shots=shots, draws=draws, whole=True)
     check_distinct(shots=shots)
-    if len(shots) == 0 or min(shots) < 1 or draws < 1:
-        raise ValueError(f'shots={shots}, draws={draws}; expected at least one positive per class and one draw.')
     fewer = (len(names) - 1) * max(shots)
     require(names, train_y == 1, max(shots), 0, f'{max(shots)} positives per class')
     require(names, train_y != 0, 0, max(fewer, 1), f'{fewer} negatives per class')

@@ -103,8 +103,11 @@ def test_bad_settings():
     for costs in ((), (0.0,), (-1.0,), (float('inf'),)):
         with pytest.raises(ValueError, match='expected one or more finite numbers > 0'):
             voc_svm(*data, costs=costs)
-    with pytest.raises(ValueError, match='at least one positive per class'):
-        low_shot_svm(*data, shots=(0, 1))
+    for shots in ((0, 1), (), (1, 1)):
+        with pytest.raises(ValueError, match='shots='):
+            low_shot_svm(*data, shots=shots)
+    with pytest.raises(ValueError, match='draws=0; expected'):
+        low_shot_svm(*data, shots=(1,), draws=0)
     rare = data[1].copy()
     rare[:, 0] = np.arange(len(rare)) < 2
     with pytest.raises(ValueError, match=r'more training images than these classes have .*class 0 \(2\)'):
