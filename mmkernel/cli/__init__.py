@@ -24,6 +24,9 @@ class Command(NamedTuple):
     one_line: bool = True  # an error ends it with one line; False: it reports its own
 
 
+MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
+"""What a person's input can lead to."""
+
 COMMANDS = {
     'train': Command(
         'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', one_line=False
@@ -79,13 +82,20 @@ def call(name: str, argv: list[str]) -> None:
         return
     try:
         run(argv, f'mmkernel {name}')
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError) as error:
-        # str() of a KeyError is the repr of its message
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        ours = isinstance(error, (ValueError, KeyError, OSError, ImportError)) or type(error).__module__.startswith(
-            'mmkernel'
-        )
-        sys.exit(f'mmkernel {name}: {text}' + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)'))
+    except MENDABLE as error:
+        sys.exit(f'mmkernel {name}: {explain(error)}')
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def explain(error: Exception) -> str:
+    """The message of one of ``MENDABLE``; one that we have not written comes with a way to see more."""
+    # str() of a KeyError is the repr of its message
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    ours = isinstance(error, (ValueError, KeyError, OSError, ImportError)) or type(error).__module__.startswith(
+        'mmkernel'
+    )
+    return f'{text}' + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)')
 
 
 def usage() -> str:

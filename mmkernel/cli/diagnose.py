@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mmkernel.engine import OptionsAction, load_config, load_weights, read_checkpoint, weights_of
+from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import (
     COLLAPSED,
     DOUBTFUL,
@@ -68,7 +69,7 @@ def arguments(prog: str) -> argparse.ArgumentParser:
     parser.add_argument('--text', action='store_true', help='the verdict only, no files')
     parser.add_argument('--save-embeddings', metavar='NPZ', help='keep the embeddings, to diagnose again elsewhere')
     parser.add_argument('--embeddings', metavar='NPZ', help='use kept ones; those of other weights are refused')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
     return parser
 
@@ -102,7 +103,7 @@ def publish(found: Diagnosis, cloud: Any, source: Any, args: argparse.Namespace)
 
     path = Path(args.checkpoint)
     stem = Path(args.out) if args.out else path.with_name(f'{path.stem}_diagnosis')
-    figure = diagnosis_page(found, cloud, source, args.checkpoint, stem.with_suffix('.png'))
-    diagnosis_html(found, figure, args.checkpoint, stem.with_suffix('.html'))
-    save_report(stem.with_suffix('.json'), asdict(found))
-    console.print(f'written: {stem}.png, .html, .json')
+    figure = diagnosis_page(found, cloud, source, args.checkpoint, f'{stem}.png')
+    diagnosis_html(found, figure, args.checkpoint, f'{stem}.html')
+    save_report(f'{stem}.json', asdict(found))
+    console.print(f'written: {stem}.png, .html, .json', soft_wrap=True)

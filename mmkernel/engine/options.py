@@ -6,6 +6,7 @@ import argparse
 import ast
 from typing import Any
 
+import torch
 from mmengine.config import DictAction
 
 
@@ -35,3 +36,13 @@ def option_value(text: str) -> Any:
         if text[:1] == '{':
             raise argparse.ArgumentTypeError(f'--cfg-options: {text} is not a dict that Python can read.') from None
         return DictAction._parse_iterable(text) if text[:1] in '([' or text.lower() in ('true', 'false') else text
+
+
+def usable_device(text: str) -> str:
+    """``text`` itself, the name of a device that works here: the ``type`` of an argument."""
+    try:
+        torch.empty(1, device=text)
+    except (RuntimeError, AssertionError):
+        there = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be used here; there is {', '.join(there)}") from None
+    return text

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, barrier, broadcast_object_list, get_dist_info
 from torch import Tensor, nn
+
+from mmkernel.evaluation.feature_files import is_whole, join_parts, new_array, new_folder, publish, read_entry
 
 LAYOUT = 1  # part of every key: raise it when the same inputs would give other features
 Allocate = Callable[[str, tuple[int, ...], Any], np.ndarray]  # (name, shape, dtype) -> an array to write into
@@ -82,23 +83,23 @@ def stored(
     rank, world_size = get_dist_info()
     _check_same(entry.name)
     # rank 0 decides, so that all ranks take the same way even when another job makes the entry meanwhile
-    work = [str(_new_folder(Path(cache))) if rank == 0 and not entry.is_dir() else None]
+    work = [str(new_folder(Path(cache))) if rank == 0 and not is_whole(entry, about['images']) else None]
     broadcast_object_list(work)
     if work[0] is not None:
         folder = Path(work[0])
         try:
             share = range(about['images'] * rank // world_size, about['images'] * (rank + 1) // world_size)
-            compute(share, lambda name, shape, dtype: _array(folder / f'{name}.{rank}.npy', shape, dtype))
+            compute(share, lambda name, shape, dtype: new_array(folder / f'{name}.{rank}.npy', shape, dtype))
             barrier()
             if rank == 0:
-                _join(folder, world_size)
+                join_parts(folder, world_size)
                 (folder / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
-                _publish(folder, entry)
+                publish(folder, entry)
             barrier()
         finally:
             if rank == 0:
                 shutil.rmtree(folder, ignore_errors=True)
-    return _open(entry)
+    return read_entry(entry)
 
 
 def read_features(entry: str | Path, model: nn.Module | None = None) -> tuple[Tensor, Tensor, dict]:
@@ -113,7 +114,7 @@ def read_features(entry: str | Path, model: nn.Module | None = None) -> tuple[Te
             f"The features in '{entry}' come from other weights ({about['encoder'][:12]}) than the encoder given "
             f'({given[:12]}). Name the checkpoint they were made with, or let them be computed again.'
         )
-    return *_open(entry), about
+    return *read_entry(entry), about
 
 
 def _check_same(key: str) -> None:
@@ -124,41 +125,3 @@ def _check_same(key: str) -> None:
             f'The processes hold different encoders or images (keys {", ".join(k[:8] for k in keys)}): their features '
             'cannot be one set. Load the same checkpoint and seed the untrained encoder alike on every process.'
         )
-
-
-def _new_folder(cache: Path) -> Path:
-    cache.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix='.partial-', dir=cache))
-
-
-def _array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """On disk from the beginning: the features of a large set need not fit in memory."""
-    return np.lib.format.open_memmap(path, mode='w+', dtype=dtype, shape=shape)
-
-
-def _join(folder: Path, parts: int) -> None:
-    """Parts of the ranks, in rank order, as one file each. A rank of an empty share has written none."""
-    for name in ('features', 'labels'):
-        files = [path for r in range(parts) if (path := folder / f'{name}.{r}.npy').is_file()]
-        if len(files) == 1:
-            files[0].rename(folder / f'{name}.npy')
-            continue
-        arrays = [np.load(file, mmap_mode='r') for file in files]
-        whole = _array(folder / f'{name}.npy', (sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
-        np.concatenate(arrays, out=whole)
-        whole.flush()
-        for file in files:
-            file.unlink()
-
-
-def _publish(folder: Path, entry: Path) -> None:
-    try:
-        folder.rename(entry)
-    except OSError:
-        if not entry.is_dir():  # else another job was faster: its entry holds the same
-            raise
-
-
-def _open(entry: Path) -> tuple[Tensor, Tensor]:
-    # mode 'c': pages are read when used, and a caller that writes changes its own copy, never the file
-    return tuple(torch.from_numpy(np.load(entry / f'{name}.npy', mmap_mode='c')) for name in ('features', 'labels'))

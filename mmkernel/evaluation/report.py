@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -102,9 +103,27 @@ def _version(package: str) -> str | None:
 
 def save_report(path: str | Path, content: dict) -> Path:
     """Write JSON, making the folder; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = writable(path)
     partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(content, indent=1) + '\n')
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(content, indent=1) + '\n')
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def writable(path: str | Path) -> Path:
+    """``path`` with its folder made; OSError that names it if no file can come to lie there. Ask before hours of work."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, 'its folder is read-only')
+    except OSError as error:
+        raise OSError(
+            f"'{path}' cannot be written ({error.strerror}). Expected a file, such as results/knn.json."
+        ) from error
     return path

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from mmkernel.engine.options import OptionsAction, option_value
+from mmkernel.engine.options import OptionsAction, option_value, usable_device
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,9 @@ def test_not_a_pair(argument, capsys):
 def test_a_broken_dict_is_not_taken_for_a_string():
     with pytest.raises(argparse.ArgumentTypeError, match='not a dict'):
         option_value("{'type': ImageFolder}")
+
+
+def test_a_device_that_is_not_there():
+    assert usable_device('cpu') == 'cpu'
+    with pytest.raises(argparse.ArgumentTypeError, match="'gpu' cannot be used here; there is cpu"):
+        usable_device('gpu')

@@ -1,6 +1,8 @@
 """Features on disk: the same numbers, computed once, and never those of other weights or images."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -157,3 +159,51 @@ def test_benchmarks_share_it(tmp_path):
     first = evaluate(cfg, {'encoder': model}, weighted_knn, cache=tmp_path)
     assert evaluate(cfg, {'encoder': model}, weighted_knn, cache=tmp_path) == first
     assert model.seen == 360  # train and test are the same images here: one entry serves both
+
+
+@pytest.mark.parametrize('damage', ['short', 'empty', 'gone', 'fewer'])
+def test_a_damaged_entry_is_made_again(tmp_path, damage):
+    model = Encoder()
+    good = get(model, tmp_path)[0].clone()  # not the pages of the file that is damaged below
+    (file,) = tmp_path.glob('*/features.npy')
+    if damage == 'gone':
+        file.unlink()
+    elif damage == 'fewer':
+        np.save(file, np.zeros((3, 5), np.float32))
+    else:
+        file.write_bytes(file.read_bytes()[: 1000 * (damage == 'short')])
+    with pytest.warns(UserWarning, match='is damaged: its features are computed again'):
+        again, _ = get(model, tmp_path)
+    assert torch.equal(again, good)
+    assert model.seen == 720
+    assert len(entries(tmp_path)) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match=r'features cannot be kept in .*/file.*--cache FOLDER.*--no-cache'):
+        get(Encoder(), tmp_path / 'file')
+
+
+@pytest.mark.skipif(not hasattr(os, 'posix_fallocate'), reason='space is not asked for on this system')
+def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'posix_fallocate', full)
+    with pytest.raises(OSError, match='do not fit into .*No space left on device.*--cache FOLDER'):
+        get(Encoder(), tmp_path)
+    assert entries(tmp_path) == []
+
+
+def test_an_interrupted_extraction_leaves_nothing_and_starts_over(tmp_path):
+    class Stops(Encoder):
+        def extract(self, images, stage='backbone'):
+            if self.seen >= 200:
+                raise KeyboardInterrupt
+            return super().extract(images, stage)
+
+    with pytest.raises(KeyboardInterrupt):
+        get(Stops(), tmp_path)
+    assert entries(tmp_path) == []
+    assert len(get(Encoder(), tmp_path)[0]) == 360

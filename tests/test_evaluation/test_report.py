@@ -1,6 +1,7 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from mmkernel.evaluation import knn_table, probe_table, report, save_report, score_table
@@ -45,3 +46,20 @@ def test_report_is_json_and_says_how(tmp_path):
     assert read['rows'][0]['scores']['20']['top1'] == 61.5
     assert read['versions']['torch']
     assert [p.name for p in path.parent.iterdir()] == ['knn.json']
+
+
+def test_a_place_where_no_file_can_lie_is_named_and_nothing_is_left(tmp_path):
+    with pytest.raises(OSError, match='cannot be written .it is a folder.. Expected a file'):
+        save_report(tmp_path / 'new' / '..', {})
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match=r"file/x.json' cannot be written"):
+        save_report(tmp_path / 'file' / 'x.json', {})
+    with pytest.raises(TypeError):
+        save_report(tmp_path / 'x.json', dict(a=object()))
+    assert not list(tmp_path.glob('*.partial'))
+
+
+def test_a_result_is_replaced_by_that_of_a_later_run(tmp_path):
+    for number in (1, 2):
+        save_report(tmp_path / 'x.json', dict(number=number))
+    assert json.loads((tmp_path / 'x.json').read_text()) == dict(number=2)

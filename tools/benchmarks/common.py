@@ -19,7 +19,9 @@ from torch import nn
 from mmkernel.engine import OptionsAction, default_work_dir, init_processes, load_checkpoint, load_config
 from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.launch import leave_processes
+from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
+from mmkernel.evaluation.report import writable
 from mmkernel.zoo import CheckpointError, LoadReport, load_file
 
 console = Console()
@@ -33,7 +35,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument('--stage', choices=('backbone', 'neck'), default='backbone', help='where features are taken')
     parser.add_argument('--seed', type=int, default=0, help='of the untrained encoder and of the probe')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
         '--json', metavar='OUT', help='result file (default: work_dirs/<method>/<config>/<benchmark>.json)'
     )
@@ -55,6 +57,11 @@ def join_processes(args: argparse.Namespace) -> bool:
     return True
 
 
+def progress_bar() -> Progress:
+    """Nothing where nobody looks on: in a log it would leave blank lines."""
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
 def share_extraction(cfg: Config, encoders: dict[str, nn.Module], **options: Any) -> None:
     """Each process puts its share of the features into the cache; then the first goes on alone and the others end."""
     first = is_main_process()
@@ -69,15 +76,18 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
     """The config and one row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
     several = join_processes(args)
     keep_freed_memory()
+    if args.json:
+        writable(args.json)
     cfg = load_config(args.config, args.cfg_options)
     encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
     if args.checkpoint and args.checkpoint.lower() != 'none':
         trained = untrained_encoder(cfg, args.seed)
-        console.print(f'{args.checkpoint}: {load_trained(trained, args.checkpoint, args.stage)}', highlight=False)
+        said = load_trained(trained, args.checkpoint, args.stage)
+        console.print(f'{args.checkpoint}: {said}', highlight=False, soft_wrap=True)
         encoders['trained encoder'] = trained
     for model in encoders.values():
         model.to(args.device)
-    with Progress(console=console, transient=True) as bar:
+    with progress_bar() as bar:
         tasks = {}
 
         def progress(name: str, done: int, total: int) -> None:
@@ -110,4 +120,4 @@ def publish(
     settings |= dict(stage=args.stage, device=args.device, cfg_options=args.cfg_options)
     checkpoint = args.checkpoint if 'trained encoder' in [row['name'] for row in rows] else None
     path = save_report(out, report(benchmark, rows, args.config, checkpoint, args.seed, **settings))
-    console.print(f'written: {path}', highlight=False)
+    console.print(f'written: {path}', highlight=False, soft_wrap=True)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
 
-from mmkernel.engine import CheckpointError, ConfigError
+from mmkernel.cli import MENDABLE, explain
 
 
 def run(main: Callable[[], None]) -> None:
-    """``main()``; a file that is missing, a config or a checkpoint that does not fit, data that are too few: exit code 1."""
+    """``main()``; a file that is missing, a config or a checkpoint that does not fit, data that are too few: exit code 1.
+
+    MMKERNEL_TRACEBACK=1 shows where it came from. Ctrl-C: exit code 130; what is in the cache need not be computed again.
+    """
+    if os.environ.get('MMKERNEL_TRACEBACK') == '1':
+        main()
+        return
+    console = Console(stderr=True)
     try:
         main()
-    except (CheckpointError, ConfigError, FileNotFoundError, ValueError) as error:
-        console = Console(stderr=True)
-        console.print(f'[red]{type(error).__name__}:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
+    except MENDABLE as error:
+        console.print(f'[red]{type(error).__name__}:[/] {escape(explain(error))}', highlight=False, soft_wrap=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        console.print('interrupted')
+        sys.exit(130)

@@ -5,7 +5,7 @@ python tools/benchmarks/linear.py configs/sfrik/digits_L3.py work_dirs/sfrik/dig
 
 import argparse
 
-from common import arguments, compare, console, publish
+from common import arguments, compare, console, progress_bar, publish
 from door import run
 from torch import Tensor
 
@@ -20,17 +20,22 @@ PROTOCOLS = ('sweep', 'lbfgs', 'sgd')
 def scores(args: argparse.Namespace, *data: Tensor) -> dict[str, dict[str, float]]:
     """{protocol: accuracies} for one encoder."""
     found = {}
-    if 'sweep' in args.protocol:
-        grid = (args.lrs, args.weight_decays, args.scalings)
-        best = linear_sweep(*data, *grid, args.epochs, args.batch_size, seeds=args.seeds, device=args.device)
-        found[f'best of {best["heads"]} heads'] = best
-        if best['at_edge']:
-            console.print(f'The chosen {" and ".join(best["at_edge"])} is the last one offered: {best["chosen"]}.')
-    if 'sgd' in args.protocol:
-        found[f'SGD, {args.epochs} epochs'] = linear_probe(
-            *data, args.epochs, args.batch_size, args.lr, weight_decay=args.weight_decay, seed=args.seed,
-            device=args.device,
-        )  # fmt: skip
+    with progress_bar() as bar:
+        task = bar.add_task('linear heads')
+        common = dict(device=args.device, progress=lambda done, of: bar.update(task, completed=done, total=of))
+        if 'sweep' in args.protocol:
+            grid = (args.lrs, args.weight_decays, args.scalings)
+            best = linear_sweep(*data, *grid, args.epochs, args.batch_size, seeds=args.seeds, **common)
+            found[f'best of {best["heads"]} heads'] = best
+            if best['at_edge']:
+                edge = f'{" and ".join(best["at_edge"])} at the edge of what was offered'
+                console.print(
+                    f'{data[0].shape[1]} features: {edge}: {best["chosen"]}.', highlight=False, soft_wrap=True
+                )
+        if 'sgd' in args.protocol:
+            found[f'SGD, {args.epochs} epochs'] = linear_probe(
+                *data, args.epochs, args.batch_size, args.lr, weight_decay=args.weight_decay, seed=args.seed, **common
+            )
     if 'lbfgs' in args.protocol and (args.force or len(data[0]) <= LARGE):
         found[f'L-BFGS, l2, C = {args.strength:g}'] = logistic_regression(*data, args.strength)
     elif 'lbfgs' in args.protocol:

@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import arguments, compare, console, publish
+from common import arguments, compare, console, progress_bar, publish
 from door import run
 from mmengine.config import Config
 from rich.markup import escape
-from rich.progress import Progress
 from torch import Tensor
 
 from mmkernel.engine import load_config
@@ -63,7 +62,7 @@ def one_set(args: argparse.Namespace, metric: str, sources: list, *data: Tensor)
         train_y, test_y = (source.targets for source in sources)
     validation = getattr(sources[0], 'validation', None)
     common = dict(metric=metric, validation=validation, penalties=args.penalties, seed=args.seed, device=args.device)
-    with Progress(console=console, transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task('logistic regressions')
         common['progress'] = lambda done, total: bar.update(task, completed=done, total=total)
         return transfer(train_x, train_y, test_x, test_y, **common)

@@ -5,12 +5,12 @@ python tools/benchmarks/transformation.py configs/sfrik/digits_L3.py work_dirs/s
 
 import os
 
-from common import arguments, console, publish
+from common import arguments, console, progress_bar, publish
 from door import run
-from rich.progress import Progress
 
 from mmkernel.datasets import TASKS
 from mmkernel.engine import load_checkpoint, load_config
+from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.evaluation import predict_transformations, transformation_table, untrained_encoder
 
 
@@ -25,6 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise SystemExit('Transformation prediction runs in one process.')
+    keep_freed_memory()
     cfg = load_config(args.config, args.cfg_options)
     encoders = {'untrained encoder': untrained_encoder(cfg, args.seed).to(args.device)}
     if args.checkpoint and args.checkpoint.lower() != 'none':
@@ -32,7 +33,7 @@ def main() -> None:
         console.print(f'{args.checkpoint}: {load_checkpoint(trained, args.checkpoint)}', highlight=False)
         encoders['trained encoder'] = trained.to(args.device)
     settings = dict(noise_sigma=args.noise_sigma, hidden=args.hidden, epochs=args.epochs)
-    with Progress(console=console, transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task('features')
         shared = dict(seed=args.seed, cache=args.cache, device=args.device, **settings)
         shared['progress'] = lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -6,9 +6,8 @@ python tools/benchmarks/voc07_svm.py configs/sfrik/r50_L3_q32768.py CHECKPOINT -
 import argparse
 from functools import partial
 
-from common import arguments, compare, console, publish
+from common import arguments, compare, progress_bar, publish
 from door import run
-from rich.progress import Progress
 from torch import Tensor
 
 from mmkernel.engine import load_config
@@ -37,7 +36,7 @@ def machines(args: argparse.Namespace, targets: list, classes: list[str], *data:
     train_x, _, test_x, _ = data
     rows = train_x, targets[0], test_x, targets[1], classes
     common = dict(costs=args.costs, seed=args.seed, jobs=args.jobs)
-    with Progress(console=console, transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task('support vector machines')
         common['progress'] = lambda done, total: bar.update(task, completed=done, total=total)
         if args.low_shot:

@@ -1,0 +1,79 @@
+"""What a person can get wrong on the command line of a benchmark ends with one line that says what to do."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools/benchmarks'
+
+
+@pytest.fixture
+def said(config, tmp_path, monkeypatch, capsys):
+    def run(script, *words):
+        standard = ('--no-raw', '--device', 'cpu', '--cache', tmp_path / 'features', '--json', tmp_path / 'x.json')
+        monkeypatch.setattr(sys, 'argv', [script, str(config), 'none', *map(str, (*standard, *words))])
+        monkeypatch.syspath_prepend(str(TOOLS))
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(TOOLS / script), run_name='__main__')
+        assert stopped.value.code not in (0, None)
+        text = capsys.readouterr().err
+        assert 'Traceback' not in text
+        return text.strip().splitlines()[-1]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('words', 'answer'),
+    [
+        (('--k', 0), 'k=[0]; expected one or more whole numbers of neighbours >= 1'),
+        (('--temperature', 0), 'temperature=0.0; expected a positive number'),
+        (('--device', 'gpu'), "argument --device: 'gpu' cannot be used here; there is cpu"),
+        (('--cfg-options', 'evaluation=None'), "the config has no 'evaluation' part; expected evaluation=dict("),
+        (('--cfg-options', 'evaluation.test.type=Digit'), "type 'Digit' is not registered"),
+        (
+            ('--cfg-options', 'evaluation.train.size=8', 'evaluation.test.split=x'),
+            "split='x' is unknown, expected one of",
+        ),
+    ],
+)
+def test_knn(said, words, answer):
+    assert answer in said('knn.py', *words)
+
+
+def test_result_and_cache_in_places_that_are_none(said, tmp_path):
+    (tmp_path / 'file').write_text('')
+    assert 'cannot be written (it is a folder)' in said('knn.py', '--json', tmp_path)
+    assert not list(tmp_path.parent.glob('*.partial'))
+    assert 'Expected a folder that can be written' in said('knn.py', '--cache', tmp_path / 'file')
+
+
+@pytest.mark.parametrize(
+    ('words', 'answer'),
+    [
+        (('--seeds', 0, 0), 'seeds=0, 0; expected one or more different ones'),
+        (('--lrs', -1), 'lrs=-1.0; expected one or more finite numbers > 0'),
+        (('--epochs', 0), 'epochs=0; expected one or more finite whole numbers > 0'),
+        (('--batch-size', 0), 'batch_size=0'),
+    ],
+)
+def test_linear(said, words, answer):
+    assert answer in said('linear.py', '--protocol', 'sweep', *words)
+
+
+def test_ctrl_c_ends_quietly(said, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmkernel.evaluation.features.stored', stop)
+    assert said('knn.py') == 'interrupted'
+
+
+def test_where_it_came_from_is_shown_on_demand(config, monkeypatch):
+    monkeypatch.setenv('MMKERNEL_TRACEBACK', '1')
+    monkeypatch.setattr(sys, 'argv', ['knn.py', str(config), 'none', '--no-raw', '--no-cache', '--k', '0'])
+    monkeypatch.syspath_prepend(str(TOOLS))
+    with pytest.raises(ValueError, match='k='):
+        runpy.run_path(str(TOOLS / 'knn.py'), run_name='__main__')
