@@ -20,14 +20,16 @@ def average_precision(relevant: ArrayLike, scores: ArrayLike, points: str = 'all
     """
     from sklearn.metrics import precision_recall_curve  # a second to import: only who needs it pays
 
-    relevant, scores = np.asarray(relevant, bool), np.asarray(scores)
+    relevant, scores = np.asarray(relevant), np.asarray(scores)
     if points not in POINTS:
         raise ValueError(f"points={points!r}; expected 'all' or '11'.")
-    if relevant.shape != scores.shape or not relevant.any():
+    if relevant.shape != scores.shape or not (relevant == 1).any():
         raise ValueError(
-            f'{int(relevant.sum())} of {relevant.shape} images are relevant, scores have shape {scores.shape}; expected '
+            f'{int((relevant == 1).sum())} of {relevant.shape} images are relevant, scores have shape {scores.shape}; expected '
             'one score per image and at least one relevant image.'
         )
+    if not np.isin(relevant, (0, 1)).all() or not np.isfinite(scores).all():
+        raise ValueError('expected relevance of 0 and 1 (leave difficult images, -1, out) and finite scores.')
     precision, recall, _ = precision_recall_curve(relevant, scores)
     precision, recall = precision[-2::-1], recall[-2::-1]  # recall rises; without scikit-learn's made-up point (0, 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # max over r >= r_i of p(r)
@@ -46,6 +48,11 @@ def class_precisions(
     A class of which no test image is left has no AP: it is missing in the answer, with a warning.
     """
     targets, scores = np.asarray(targets), np.asarray(scores)
+    if targets.ndim != 2 or targets.shape != scores.shape or not np.isin(targets, (-1, 0, 1)).all():
+        raise ValueError(
+            f'targets of shape {targets.shape} and scores of shape {scores.shape}; expected two of (images, classes), '
+            'targets of 1 (there), 0 (not there), -1 (left out).'
+        )
     names = class_names(classes, targets.shape[1])
     found, without = {}, []
     for name, target, score in zip(names, targets.T, scores.T, strict=True):

@@ -54,9 +54,10 @@ def few_label_scores(
     """
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
     scaled, scaled_test = scale_features(train_x, test_x, scaling)
+    occurring = len(train_y.unique())  # numbers of classes may have gaps
 
     def both(rows: Tensor | slice) -> tuple[float, float]:
-        count = max(1, min(k, len(train_y[rows]) // classes))
+        count = max(1, min(k, len(train_y[rows]) // occurring))
         vote = weighted_knn(train_x[rows], train_y[rows], test_x, test_y, count, temperature, classes)
         line = logistic_regression(scaled[rows], train_y[rows], scaled_test, test_y, strength, 'none')
         return vote[count]['top1'], line['top1']

@@ -76,3 +76,11 @@ def test_bad_input():
         average_precision([1, 0], [1.0, 2.0], '10')
     with pytest.raises(ValueError, match='1 class names for 2 columns'):
         class_precisions(np.ones((2, 2)), np.ones((2, 2)), ['bus'])
+    with pytest.raises(ValueError, match='relevance of 0 and 1'):
+        average_precision([1, -1], [1.0, 2.0])
+    with pytest.raises(ValueError, match='finite scores'):
+        average_precision([1, 0], [1.0, float('nan')])
+    with pytest.raises(ValueError, match='targets of 1'):
+        class_precisions(np.array([[1, 255]], np.uint8), np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r'shape \(2, 2\) and scores of shape \(2, 3\)'):
+        class_precisions(np.ones((2, 2)), np.ones((2, 3)))

@@ -61,3 +61,9 @@ def test_progress_reaches_its_end():
     seen = []
     few_label_scores(*clusters(), draws=2, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_numbers_of_classes_may_have_gaps():
+    train_x, train_y, test_x, test_y = clusters()
+    gaps = few_label_scores(train_x, 50 * train_y, test_x, 50 * test_y, shots=(4,), draws=2)
+    assert gaps == few_label_scores(train_x, train_y, test_x, test_y, shots=(4,), draws=2)
