@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, global_mean, world_size
-from mmkernel.evaluation.cloud import YARDSTICK, measure
+from mmkernel.evaluation.cloud import YARDSTICK, mean_distance, measure
 from mmkernel.evaluation.inputs import as_features
 from mmkernel.evaluation.spectrum import on_sphere
 from mmkernel.kernels import Kernel
-from mmkernel.losses.alignment import squared_distance
 
 
 @torch.no_grad()
@@ -64,7 +63,7 @@ def point_statistics(
 
 
 def _distance(x: Tensor, y: Tensor) -> Tensor:
-    return squared_distance(on_sphere(x), on_sphere(y))
+    return mean_distance(on_sphere(x), on_sphere(y))
 
 
 def _promote(x: Tensor) -> Tensor:
