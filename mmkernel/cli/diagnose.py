@@ -13,7 +13,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 
-from mmkernel.engine import OptionsAction, load_config, load_weights, read_checkpoint, weights_of
+from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import (
     COLLAPSED,
@@ -29,6 +29,7 @@ from mmkernel.evaluation import (
     save_report,
     untrained_encoder,
 )
+from mmkernel.evaluation.report import writable
 from mmkernel.zoo.plain_config import plain_config
 
 console = Console(highlight=False)
@@ -39,8 +40,16 @@ def main(argv: list[str], prog: str) -> None:
     args = arguments(prog).parse_args(argv)
     checkpoint = read_checkpoint(args.checkpoint)
     cfg = find_config(Path(args.checkpoint), checkpoint, args.config, args.cfg_options)
+    if not args.text:
+        writable(f'{stem_of(args)}.json')  # said now, not after the work
     model = untrained_encoder(cfg)
-    load_weights(model, weights_of(checkpoint), source=args.checkpoint)
+    weights = weights_of(checkpoint)
+    if getattr(model, 'neck', None) is not None and not any(key.startswith('neck.') for key in weights):
+        raise CheckpointError(
+            f"'{args.checkpoint}' holds an encoder alone. The diagnosis looks at embeddings, which the neck makes: expected a "
+            'checkpoint of the pretraining, such as epoch_20.pth. The benchmarks of backbone features take this file.'
+        )
+    load_weights(model, weights, source=args.checkpoint)
     meta = checkpoint.get('meta') or {}
     check_trained(model, meta, args.checkpoint)
     model.to(args.device)
@@ -97,12 +106,16 @@ def say(found: Diagnosis) -> None:
         console.print(f'  • {escape(finding)}', soft_wrap=True)
 
 
+def stem_of(args: argparse.Namespace) -> Path:
+    path = Path(args.checkpoint)
+    return Path(args.out) if args.out else path.with_name(f'{path.stem}_diagnosis')
+
+
 def publish(found: Diagnosis, cloud: Any, source: Any, args: argparse.Namespace) -> None:
     """The PNG, the HTML and the JSON."""
     from mmkernel.visualization.diagnosis import diagnosis_html, diagnosis_page  # matplotlib: a second to import
 
-    path = Path(args.checkpoint)
-    stem = Path(args.out) if args.out else path.with_name(f'{path.stem}_diagnosis')
+    stem = stem_of(args)
     figure = diagnosis_page(found, cloud, source, args.checkpoint, f'{stem}.png')
     diagnosis_html(found, figure, args.checkpoint, f'{stem}.html')
     save_report(f'{stem}.json', asdict(found))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from mmkernel.evaluation.cloud import CloudStatistics, cloud_statistics
+from mmkernel.evaluation.cloud import RIVALS, CloudStatistics, cloud_statistics
 from mmkernel.evaluation.monitoring import YARDSTICK
 from mmkernel.evaluation.remedies import remedies, run_kernel
 from mmkernel.evaluation.sampling import Cloud, sample_cloud
@@ -78,18 +78,24 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     """Collapsed: the cloud is nearly a line, or nearly a point. Doubtful: a statistic is worse than of any healthy run.
 
     Without second views only a cloud without any variance is called a point: some objectives leave the mean where it is.
+    Where width or images leave no room for the rank of a healthy run, the rank tells nothing: few images are doubtful then.
     """
     limits = reference()['thresholds']
-    values = dict(spread=found.spread, rank=found.rank)
+    values = dict(spread=found.spread)
+    if min(found.width, found.images - 1) >= limits['rank'].healthy:
+        values['rank'] = found.rank
     if found.retrieval is not None:
         values['retrieval'] = found.retrieval
     low = [name for name, value in values.items() if value < limits[name].healthy]
     # embeddings may lie close together around a mean that no objective cares about: a point is one in which views are lost
     lost = found.dimensions == 0 or values.get('retrieval', 1.0) < limits['retrieval'].cut
-    gone = [name for name in ('spread', 'rank') if values[name] < limits[name].cut and (lost or name == 'rank')]
+    gone = [n for n in ('spread', 'rank') if n in values and values[n] < limits[n].cut and (lost or n == 'rank')]
     state = COLLAPSED if gone else DOUBTFUL if low else HEALTHY
     ill = (gone or low)[:1]
-    if ill:
+    few = found.images - 1 < limits['rank'].healthy
+    if few and state == HEALTHY:
+        state, verdict = DOUBTFUL, f'{found.images} images are too few to tell: take some hundreds (--images).'
+    elif ill:
         cause = '; '.join(remedies(ill[0], state, model))
         verdict = f'{_symptom(ill[0], found, state)}, {cause}.'
     else:
@@ -97,6 +103,8 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
             f'the embedding uses {found.rank:.1f} dimensions (effective rank) of {found.width} and is spread like the '
             'measured runs that learned.'
         )
+        if 'rank' not in values:
+            verdict = verdict[:-1] + ', as far as so small a width can tell.'
     own = run_kernel(model)
     name = f'{own}' if own is not None else f'{YARDSTICK} (a yardstick: the run has no kernel)'
     return Diagnosis(state, verdict, _findings(found, name), found, name)
@@ -122,9 +130,10 @@ def _findings(found: CloudStatistics, kernel: str) -> list[str]:
         f'{100 * found.largest:.0f} % in the first',
     ]
     if found.alignment is not None:
+        rivals = min(RIVALS, found.images)
         lines.append(
             f'two views of an image: mean squared distance {found.alignment:.2f} (unrelated points: 2); '
-            f'{100 * found.retrieval:.0f} % are nearest to each other among 256 images (chance: 0.4 %)'
+            f'{100 * found.retrieval:.0f} % are nearest to each other among {rivals} images (chance: {100 / rivals:.2g} %)'
         )
     excess = found.mmd2 / found.mmd2_sd
     lines += [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
             f'{type(model).__name__} has no embeddings to look at: expected a pretraining model with a backbone and a neck, '
             'such as JointEmbedding.'
         )
+    if images < 2:
+        raise ValueError(f'images={images}: one embedding is no cloud; expected at least 2, and better some hundreds.')
     source = sample_source(cfg) if source is None else source
     index = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long().unique()
     part = cfg.get('evaluation') or {}
@@ -98,8 +102,13 @@ def save_cloud(cloud: Cloud, path: str | Path) -> Path:
 
 def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
     """What ``save_cloud`` wrote; FeatureMismatchError unless the weights of ``model`` made it."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there are no kept embeddings '{path}'; --save-embeddings makes such a file.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"'{path}' is no saved cloud of embeddings, or damaged: make it again.") from error
     missing = {'h', 'z', 'labels', 'index', 'encoder'} - set(arrays)
     if missing:
         raise ValueError(f"'{path}' is no saved cloud of embeddings: it lacks {', '.join(sorted(missing))}.")

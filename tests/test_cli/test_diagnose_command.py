@@ -79,6 +79,40 @@ def test_where_the_config_comes_from(repository, checkpoint, tmp_path, capsys):
         main(['diagnose', str(bare), '--text'])
 
 
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--images', '1'], 'images=1: one embedding is no cloud; expected at least 2'),
+        (['--images', '0'], 'images=0'),
+        (['--embeddings', 'nowhere.npz'], "there are no kept embeddings 'nowhere.npz'; --save-embeddings makes"),
+        (['--embeddings', 'words.npz'], "'words.npz' is no saved cloud of embeddings, or damaged"),
+        (['--embeddings', 'half.npz'], "'half.npz' is no saved cloud of embeddings, or damaged"),
+        (['--out', 'words.npz/page'], "'words.npz/page.json' cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(checkpoint, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'words.npz').write_text('hello')
+    (tmp_path / 'half.npz').write_bytes(b'PK\x03\x04' + bytes(200))
+    with pytest.raises(SystemExit) as stop:
+        main(['diagnose', str(checkpoint), *words])
+    assert said in str(stop.value)
+    assert '\n' not in str(stop.value)
+
+
+def test_an_encoder_alone_has_no_embedding_to_look_at(checkpoint, tmp_path):
+    whole = torch.load(checkpoint, weights_only=True)
+    state = {key: value for key, value in whole['state_dict'].items() if key.startswith('backbone.')}
+    write_checkpoint(dict(whole, state_dict=state), tmp_path / 'encoder.pth')
+    with pytest.raises(SystemExit, match='holds an encoder alone.*expected a checkpoint of the pretraining'):
+        main(['diagnose', str(tmp_path / 'encoder.pth'), '--text'])
+
+
+def test_a_stem_with_a_point_keeps_it(checkpoint, tmp_path, capsys):
+    main(['diagnose', str(checkpoint), '--images', '20', '--out', str(tmp_path / 'run_0.5')])
+    assert {path.name for path in tmp_path.iterdir()} == {f'run_0.5.{suffix}' for suffix in ('png', 'html', 'json')}
+
+
 def test_missing_file():
     with pytest.raises(SystemExit, match="There is no checkpoint 'nowhere/epoch_1.pth'"):
         main(['diagnose', 'nowhere/epoch_1.pth'])

@@ -116,6 +116,25 @@ def test_views_that_do_not_agree_are_doubtful():
     assert 'augmentations' in found.verdict
 
 
+@pytest.mark.parametrize('q', [2, 3, 4])
+def test_a_width_without_room_for_the_rank_of_healthy_runs_is_no_collapse(q):
+    found = judge(cloud_statistics(cloud(q=q, rank=q)))
+    assert (found.state, found.verdict.endswith('as far as so small a width can tell.')) == (HEALTHY, True)
+    point = torch.ones(256, q) + 1e-3 * cloud(q=q, rank=q)
+    assert judge(cloud_statistics(point, views=(point, point.flip(0)))).state == COLLAPSED
+
+
+@pytest.mark.parametrize('n', [2, 3, 5])
+def test_few_images_tell_nothing(n):
+    found = judge(cloud_statistics(cloud(n=n)))
+    assert (found.state, found.verdict) == (DOUBTFUL, f'{n} images are too few to tell: take some hundreds (--images).')
+
+
+def test_the_number_of_rivals_is_that_of_the_images():
+    z = cloud(n=40)
+    assert 'among 40 images (chance: 2.5 %)' in str(judge(cloud_statistics(z, views=views(z))))
+
+
 def test_without_views_or_kernel_it_still_speaks():
     found = judge(cloud_statistics(cloud()), Model(dict(type='VarianceCovarianceHead')))
     assert found.state == HEALTHY
