@@ -128,6 +128,13 @@ def test_the_monitor_sees_the_embeddings_that_the_head_is_given(tmp_path, monkey
     assert history.tolist() == [embedding_statistics(z, p, k)['rank'] for z, p, k in seen]
 
 
+@pytest.mark.parametrize('interval, looks', [(1, 5), (2, 2), (4, 1), (5, 1), (50, 1)])
+def test_an_epoch_shorter_than_the_interval_gets_one_look(tmp_path, interval, looks):
+    watchers = dict(monitor=dict(type='EmbeddingMonitorHook', interval=interval))
+    runner = train(config(tmp_path, watchers=watchers, **{'train_cfg.max_epochs': 1}))
+    assert len(runner.message_hub.get_scalar('train/embedding/rank').data[0]) == looks
+
+
 @pytest.mark.parametrize('method', ['moco/digits_v2', 'deepcluster/digits_v2', 'vicreg/digits'])
 def test_objectives_of_other_shapes(method, tmp_path):
     """One online view and a target; views of several heads; no kernel: the yardstick of the paper."""

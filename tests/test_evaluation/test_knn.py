@@ -1,9 +1,12 @@
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmkernel.evaluation import nearest, neighbours, weighted_knn
 from mmkernel.evaluation.neighbours import _top
@@ -44,6 +47,38 @@ def test_equals_the_dense_formula(k, temperature):
     data = clusters()
     result = weighted_knn(*data, k, temperature, num_classes=12)
     assert [result[k]['top1'], result[k]['top5']] == dense_votes(*data, k, temperature, 12)
+
+
+def by_hand(train_x, train_y, test_x, test_y, k, temperature, classes):
+    """One image and one vote at a time, in double."""
+    right = [0, 0]
+    for x, label in zip(test_x.double(), test_y.tolist(), strict=True):
+        cosine = F.cosine_similarity(x[None], train_x.double())
+        votes = torch.zeros(classes, dtype=torch.float64)
+        for i in cosine.argsort(descending=True)[:k].tolist():
+            votes[train_y[i]] += math.exp((float(cosine[i]) - 1) / temperature)
+        rank = votes.argsort(descending=True, stable=True).tolist().index(label)
+        right = [right[0] + (rank < 1), right[1] + (rank < min(5, k))]
+    return [100 * hits / len(test_y) for hits in right]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    train=st.integers(1, 40),
+    test=st.integers(1, 6),
+    classes=st.integers(1, 9),
+    k=st.integers(1, 45),
+    temperature=st.sampled_from([0.01, 0.07, 1.0, 100.0]),
+    seed=st.integers(0, 999),
+)
+@pytest.mark.filterwarnings('ignore:k=')
+def test_any_small_problem_by_hand(train, test, classes, k, temperature, seed):
+    generator = torch.Generator().manual_seed(seed)
+    train_x, test_x = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (train, test))
+    train_y, test_y = (torch.randint(classes, (n,), generator=generator) for n in (train, test))
+    found = weighted_knn(train_x, train_y, test_x, test_y, k, temperature, classes)[k]
+    expected = by_hand(train_x, train_y, test_x, test_y, min(k, train), temperature, classes)
+    assert [found['top1'], found['top5']] == pytest.approx(expected)
 
 
 def test_all_k_from_one_search_equal_separate_searches():
