@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmkernel.engine import load_config, lr_factor
-from mmkernel.evaluation import TRANSFER_SETS
+from mmkernel.evaluation import TRANSFER_SETS, metric_of
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs/benchmarks'
 LINEAR = {  # rate after scaling, decay, effective batch on 8 processes, epochs
@@ -74,6 +74,7 @@ def test_every_set_of_the_transfer_suite_is_fine_tuned_too():
         assert cfg.evaluation.test == {**cfg.train_dataloader.dataset.source, 'split': 'test'}
         assert cfg.train_dataloader.dataset.source == dict(type=one.source, root=f'data/{name}', split=one.train)
         assert (cfg.model.get('objective') == dict(type='SeveralClasses')) is (one.metric == 'map11')
+        assert metric_of(cfg) == one.metric
 
 
 @pytest.mark.parametrize('path', sorted(FOLDER.glob('finetune_*.py')), ids=lambda path: path.stem)

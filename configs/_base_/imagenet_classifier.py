@@ -16,4 +16,4 @@ train_dataloader = dict(
         )
     ),
 )
-evaluation = dict(transform=dict(interpolation='bilinear'))
+evaluation = dict(transform=dict(interpolation='bilinear'), metric=None)  # epochs are chosen by top-1

@@ -11,6 +11,7 @@ train_dataloader = dict(
     dataset=dict(source=dict(_delete_=True, type='FGVCAircraft', root='data/aircraft', split='trainval'))
 )
 evaluation = dict(
+    metric='mean_per_class',
     train=dict(_delete_=True, type='FGVCAircraft', root='data/aircraft', split='trainval'),
     test=dict(_delete_=True, type='FGVCAircraft', root='data/aircraft', split='test'),
 )

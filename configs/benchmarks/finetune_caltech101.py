@@ -11,6 +11,7 @@ train_dataloader = dict(
     dataset=dict(source=dict(_delete_=True, type='Caltech101', root='data/caltech101', split='train'))
 )
 evaluation = dict(
+    metric='mean_per_class',
     train=dict(_delete_=True, type='Caltech101', root='data/caltech101', split='train'),
     test=dict(_delete_=True, type='Caltech101', root='data/caltech101', split='test'),
 )

@@ -9,6 +9,7 @@ _base_ = '../_base_/transfer_fine_tuning.py'
 model = dict(num_classes=37, norm_momentum=0.9)  # max(1 - 10 / 15, 0.9)
 train_dataloader = dict(dataset=dict(source=dict(_delete_=True, type='OxfordPets', root='data/pets', split='trainval')))
 evaluation = dict(
+    metric='mean_per_class',
     train=dict(_delete_=True, type='OxfordPets', root='data/pets', split='trainval'),
     test=dict(_delete_=True, type='OxfordPets', root='data/pets', split='test'),
 )

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 
 from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.hooks import unwrap
-from mmkernel.evaluation import METRICS, accuracy, accuracy_history, main_metrics
+from mmkernel.evaluation import METRICS, accuracy, accuracy_history, main_metrics, metric_of
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
 
@@ -63,9 +63,10 @@ class AccuracyHook(Hook):
         for name, value in dict(result, epoch=runner.epoch + 1).items():
             runner.message_hub.update_scalar(f'test/{name}', value)
         runner.visualizer.add_scalars({f'test/{name}': value for name, value in result.items()}, step=runner.epoch + 1)
-        best = accuracy_history(runner.message_hub)['best']
+        metric = metric_of(runner.cfg)
+        best = accuracy_history(runner.message_hub, metric)['best']
         first, second = main_metrics(result)
         runner.logger.info(
             f'Epoch {runner.epoch + 1}: test {METRICS[first]} {result[first]:.2f} %, {METRICS[second]} '
-            f'{result[second]:.2f} % (best {METRICS[first]} {best[first]:.2f} % after epoch {best["epoch"]}).'
+            f'{result[second]:.2f} % (best {METRICS[metric]} {best[metric]:.2f} % after epoch {best["epoch"]}).'
         )

@@ -8,7 +8,7 @@ from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_dige
 from mmkernel.evaluation.features import evaluation_loader, extract_features, raw_pixels
 from mmkernel.evaluation.few_labels import draw_labelled, few_label_scores
 from mmkernel.evaluation.fine_tuning import accuracy, accuracy_history, fine_tune, with_encoder
-from mmkernel.evaluation.judges import METRICS, main_metrics, metrics_heading
+from mmkernel.evaluation.judges import METRICS, main_metrics, metric_of, metrics_heading
 from mmkernel.evaluation.knn import nearest, weighted_knn
 from mmkernel.evaluation.label_amounts import semi_supervised, with_labels
 from mmkernel.evaluation.linear import linear_probe, logistic_regression, scale_features
@@ -42,10 +42,10 @@ __all__ = [
     'cloud_statistics', 'covariance_spectrum', 'criterion_score', 'diagnose', 'diagnose_cloud', 'draw_labelled',
     'effective_rank', 'embedding_statistics', 'encoder_digest', 'evaluate', 'evaluation_loader', 'extract_features',
     'feature_sets', 'few_label_scores', 'fine_tune', 'judge', 'knn_table', 'linear_probe', 'linear_sweep', 'load_cloud',
-    'logistic_regression', 'low_shot_svm', 'low_shot_table', 'main_metrics', 'mean_per_class', 'metrics_heading',
-    'mlp_probe', 'nearest', 'point_statistics', 'predict_transformations', 'probe_table', 'rank_correlation',
-    'raw_pixels', 'read_features', 'regret', 'report', 'run_kernel', 'sample_cloud', 'sample_source', 'save_cloud',
-    'save_report', 'scale_features', 'score_heads', 'score_table', 'semi_supervised', 'split_rows', 'svm_table',
-    'train_heads', 'transfer', 'transfer_table', 'transformation_table', 'untrained_encoder', 'voc_svm', 'weighted_knn',
-    'with_encoder', 'with_labels',
+    'logistic_regression', 'low_shot_svm', 'low_shot_table', 'main_metrics', 'mean_per_class', 'metric_of',
+    'metrics_heading', 'mlp_probe', 'nearest', 'point_statistics', 'predict_transformations', 'probe_table',
+    'rank_correlation', 'raw_pixels', 'read_features', 'regret', 'report', 'run_kernel', 'sample_cloud',
+    'sample_source', 'save_cloud', 'save_report', 'scale_features', 'score_heads', 'score_table', 'semi_supervised',
+    'split_rows', 'svm_table', 'train_heads', 'transfer', 'transfer_table', 'transformation_table', 'untrained_encoder',
+    'voc_svm', 'weighted_knn', 'with_encoder', 'with_labels',
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from mmengine.dist import all_reduce, get_dist_info
 from torch import nn
 
 from mmkernel.evaluation.features import evaluation_loader
-from mmkernel.evaluation.judges import JUDGES, METRICS, judge_of, main_metrics
+from mmkernel.evaluation.judges import JUDGES, METRICS, judge_of, main_metrics, metric_of
 from mmkernel.registry import DATASETS, RUNNERS
 
 HOOK = 'backbone_weights'
@@ -36,8 +36,8 @@ def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str
     """Train the Classifier of ``cfg`` on the encoder in ``checkpoint`` (None: an untrained one) with the Runner.
 
     Returns ``dict(top1=, top5=, last=, best=, history=, images=, width=, checkpoint=)``: top1 and top5 are the last epoch's
-    (for images of several classes map11 and map); ``best`` is the best epoch on the test set, which the published protocols
-    print. Every rank gets the same.
+    (for images of several classes map11 and map); ``best`` is the best epoch on the test set by ``evaluation.metric``, which
+    the published protocols print. Every rank gets the same.
     """
     cfg = copy.deepcopy(cfg)
     if checkpoint is not None:
@@ -49,7 +49,7 @@ def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str
     images = check_labels(cfg)
     runner = RUNNERS.build(cfg)
     runner.train()
-    found = accuracy_history(runner.message_hub)
+    found = accuracy_history(runner.message_hub, metric_of(cfg))
     last = Path(runner.work_dir) / f'epoch_{runner.epoch}.pth'
     top = {name: found['last'][name] for name in main_metrics(found['last'])}
     width = getattr(runner.model, 'module', runner.model).head.in_features
@@ -66,6 +66,7 @@ def check_labels(cfg: Any) -> int:
     parts = dict(training=loader['dataset']['source'], test=cfg.get('evaluation', {}).get('test'))
     sources = {name: DATASETS.build(source) for name, source in parts.items() if source is not None}
     judge_of(cfg['model']).check(sources, cfg['model']['num_classes'])
+    metric_of(cfg)  # a wrong one ends the run here, not after it
     images = len(sources['training'])
     share = images // get_dist_info()[1]
     if loader['batch_size'] > share:
@@ -98,8 +99,11 @@ def accuracy(model: nn.Module, part: Mapping[str, Any]) -> dict[str, float]:
     return judge.scores(sums.cpu())
 
 
-def accuracy_history(message_hub: Any) -> dict[str, Any]:
-    """``dict(last=, best=, history=)`` of what AccuracyHook has recorded: dicts of epoch and the keys of ``accuracy``."""
+def accuracy_history(message_hub: Any, metric: str | None = None) -> dict[str, Any]:
+    """``dict(last=, best=, history=)`` of what AccuracyHook has recorded: dicts of epoch and the keys of ``accuracy``.
+
+    ``metric``: by which the best is chosen; None: top-1, or 11-point mAP.
+    """
     scalars = {
         name.removeprefix('test/'): each for name, each in message_hub.log_scalars.items() if name.startswith('test/')
     }
@@ -108,5 +112,5 @@ def accuracy_history(message_hub: Any) -> dict[str, Any]:
     history = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     for row in history:
         row['epoch'] = int(row['epoch'])
-    metric = main_metrics(history[0])[0]
+    metric = metric or main_metrics(history[0])[0]
     return dict(last=history[-1], best=max(history, key=lambda row: row[metric]), history=history)

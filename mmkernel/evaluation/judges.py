@@ -24,6 +24,7 @@ class OneClassJudge:
     """Top-1, top-5 and mean per class in percent, and cross-entropy, from counts: those of W processes add up."""
 
     shown = ('top1', 'top5')
+    metrics = ('top1', 'top5', 'mean_per_class')
 
     def __init__(self, classes: int, images: int) -> None:
         self.classes = classes
@@ -74,6 +75,7 @@ class SeveralClassesJudge:
     """
 
     shown = ('map11', 'map')
+    metrics = ('map11', 'map')
 
     def __init__(self, classes: int, images: int) -> None:
         self.sums = torch.zeros(images, 2 * classes, dtype=torch.float64)  # logits and targets of each image
@@ -141,8 +143,17 @@ def judge_of(model: Mapping[str, Any]) -> type[OneClassJudge] | type[SeveralClas
     return JUDGES[MODELS.get(objective['type']).reads]
 
 
+def metric_of(cfg: Mapping[str, Any]) -> str:
+    """By which epochs and settings are chosen: ``evaluation.metric`` of a classifier's config, else what its tables show."""
+    judge = judge_of(cfg['model'])
+    metric = cfg.get('evaluation', {}).get('metric') or judge.shown[0]
+    if metric not in judge.metrics:
+        raise ValueError(f'evaluation.metric={metric!r}; this classifier is judged by {", ".join(judge.metrics)}.')
+    return metric
+
+
 def main_metrics(scores: Mapping[str, Any]) -> tuple[str, str]:
-    """The two figures that a table prints; by the first of them epochs and settings are chosen."""
+    """The two figures that a table prints."""
     return next(judge.shown for judge in JUDGES.values() if judge.shown[0] in scores)
 
 

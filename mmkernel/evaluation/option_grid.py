@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkernel.evaluation.fine_tuning import fine_tune
-from mmkernel.evaluation.judges import judge_of
+from mmkernel.evaluation.judges import metric_of
 
 
 def choose_options(
@@ -24,7 +24,8 @@ def choose_options(
 ) -> tuple[dict[str, Any], list[dict]]:
     """The combination of ``options`` with the highest last-epoch figure on ``held_out`` of each training class, and all tried.
 
-    The figure is top-1, or 11-point mAP where images have several classes (and are drawn from all at once).
+    The figure is ``evaluation.metric`` of the config; without one top-1, or 11-point mAP where images have several classes
+    (and are drawn from all at once).
     ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
     ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has None and never wins.
     """
@@ -34,7 +35,7 @@ def choose_options(
     part = dict(type='Subset', source=trial['train_dataloader']['dataset']['source'], fraction=held_out, seed=seed)
     trial['train_dataloader']['dataset']['source'] = dict(part, complement=True)
     trial['evaluation']['test'] = part
-    metric = judge_of(cfg['model']).shown[0]
+    metric = metric_of(cfg)
     combinations, tried = list(product(*options.values())), []
     for number, values in enumerate(combinations):
         run = copy.deepcopy(trial)
@@ -52,7 +53,7 @@ def choose_options(
 
 def _score(cfg: Any, checkpoint: str | Path | None, metric: str) -> float | None:
     try:
-        return fine_tune(cfg, checkpoint)[metric]
+        return fine_tune(cfg, checkpoint)['last'][metric]
     except RuntimeError as error:
         if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
             raise

@@ -153,3 +153,16 @@ def test_settings_are_chosen_on_held_out_training_images(pretraining, checkpoint
         choose_options(cfg, checkpoint, {key: [float('nan')]}, folder=tmp_path / 'tried')
     with pytest.raises(ValueError, match=r'at least one \{key: \[values\]\}'):
         choose_options(cfg, checkpoint, {key: 0.4})
+    cfg.evaluation.metric = 'map11'
+    with pytest.raises(ValueError, match="metric='map11'; this classifier is judged by top1, top5, mean_per_class"):
+        choose_options(cfg, checkpoint, {key: [0.4]})
+
+
+def test_epochs_and_settings_are_chosen_by_the_metric_of_the_set(pretraining, checkpoint, tmp_path):
+    cfg = protocol(pretraining, tmp_path, **{'train_cfg.max_epochs': 4, 'optim_wrapper.optimizer.lr': 3.0})
+    cfg.evaluation.metric = 'mean_per_class'
+    found = fine_tune(cfg, checkpoint)
+    assert found['best'] == max(found['history'], key=lambda row: row['mean_per_class'])
+    chosen, tried = choose_options(cfg, checkpoint, {'train_cfg.max_epochs': [1, 4]}, 0.2, folder=tmp_path / 'tried')
+    assert {key for each in tried for key in each} == {'options', 'mean_per_class'}
+    assert chosen == max(tried, key=lambda each: each['mean_per_class'])['options']
