@@ -55,6 +55,15 @@ def test_difficult_is_a_negative_in_training_and_nothing_in_the_test():
     assert a == voc_svm(train_x, train_y, test_x[10:], test_y[10:], costs=costs)
 
 
+@pytest.mark.parametrize('costs', [(1.0, 10.0), (10.0, 1.0)])
+def test_of_equal_costs_the_first_wins(costs):
+    train_x, train_y, test_x, test_y = cloud()
+    found = voc_svm(np.zeros_like(train_x), train_y, np.zeros_like(test_x), test_y, costs=costs)
+    assert set(found['cost'].values()) == {costs[0]}
+    shares = 100 * test_y.mean(0)  # equal scores: every image together, the precision is the share of the class
+    assert [*found['ap'].values()] == pytest.approx(shares.tolist())
+
+
 def test_class_that_is_only_difficult():
     train_x, train_y, test_x, test_y = cloud()
     nowhere = train_y.copy()

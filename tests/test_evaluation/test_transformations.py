@@ -21,6 +21,17 @@ def test_what_no_line_divides_and_the_commonest_answer():
     assert result['top1'] > result['majority'] + 20
 
 
+@pytest.mark.parametrize(
+    'kinds', [(torch.float64, torch.float64), (torch.float32, torch.float64), (torch.float16, torch.float32)]
+)
+def test_features_of_any_precision(kinds):
+    (train_x, train_y), (test_x, test_y) = rings(100), rings(40, 1)
+    found = mlp_probe(
+        train_x.to(kinds[0]), train_y, test_x.to(kinds[1]), test_y, hidden=64, epochs=40, batch_size=32, lr=1e-2
+    )
+    assert found['top1'] > 85
+
+
 def test_features_without_information_score_like_the_commonest_answer():
     (train_x, train_y), (test_x, test_y) = rings(), rings(100, 1)
     result = mlp_probe(torch.ones_like(train_x), train_y, torch.ones_like(test_x), test_y, hidden=8, epochs=30)
