@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -62,20 +64,22 @@ def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
             f'{name}: {int((y < 0).sum())} of {length} images have no label (-1). '
             'This benchmark needs labelled sources: look at evaluation.train and evaluation.test of the config. '
             'Without labels these still work: the diagnosis of a checkpoint, spectrum and effective rank, the monitors '
-            'of a run, and the choice of a checkpoint by them.'
+            'of a run, the choice of a checkpoint by them, and the prediction of transformations.'
         )
     return y
 
 
-def as_pair(train_x: ArrayLike, test_x: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Features for training and test, checked, of one width and one precision."""
-    train_x, test_x = as_features(train_x, 'train features'), as_features(test_x, 'test features')
-    if train_x.shape[1] != test_x.shape[1]:
+def as_pair(
+    first: ArrayLike, second: ArrayLike, names: tuple[str, str] = ('train features', 'test features')
+) -> tuple[Tensor, Tensor]:
+    """Two sets of features, checked, of one width and one precision."""
+    first, second = as_features(first, names[0]), as_features(second, names[1])
+    if first.shape[1] != second.shape[1]:
         raise ValueError(
-            f'train features have width {train_x.shape[1]}, test features {test_x.shape[1]}; '
+            f'{names[0]} have width {first.shape[1]}, {names[1]} {second.shape[1]}; '
             'both must come from the same encoder and stage.'
         )
-    return (train_x, test_x) if train_x.dtype == test_x.dtype else (train_x.double(), test_x.double())
+    return (first, second) if first.dtype == second.dtype else (first.double(), second.double())
 
 
 def as_split(
@@ -87,4 +91,25 @@ def as_split(
     found = int(max(train_y.max(), test_y.max())) + 1
     if num_classes is not None and num_classes < found:
         raise ValueError(f'num_classes={num_classes}, but label {found - 1} occurs; expected at least {found}.')
-    return train_x, train_y, test_x, test_y.to(train_y.device), num_classes or found
+    test_y = test_y.to(train_y.device)
+    tell_classes(train_y, test_y)
+    return train_x, train_y, test_x, test_y, num_classes or found
+
+
+def tell_classes(train_y: Tensor, test_y: Tensor) -> None:
+    """Warn where labels leave no choice: one class alone in training, or test images of a class that is absent there."""
+    known = train_y.unique()
+    absent = test_y[~torch.isin(test_y, known)]
+    if len(known) == 1 and len(train_y) > 1:
+        warnings.warn(
+            f'all {len(train_y)} training images have label {int(known)}: an accuracy says nothing then. Look at the labels '
+            'of evaluation.train.',
+            stacklevel=4,
+        )
+    if len(absent):
+        classes = ', '.join(map(str, absent.unique()[:8].tolist()))
+        warnings.warn(
+            f'{len(absent)} of {len(test_y)} test images belong to classes without a training image ({classes}): they count '
+            'as wrong. Do evaluation.train and evaluation.test number the classes alike?',
+            stacklevel=4,
+        )

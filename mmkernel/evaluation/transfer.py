@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmkernel.evaluation.average_precision import class_precisions
-from mmkernel.evaluation.inputs import as_labels
+from mmkernel.evaluation.inputs import as_labels, tell_classes
 from mmkernel.evaluation.linear import scale_features
 from mmkernel.evaluation.logistic_path import logistic_path
 
@@ -70,6 +70,8 @@ def transfer(
     train_x, test_x = scale_features(train_x, test_x, scaling)
     read = as_targets if metric == 'map11' else as_labels
     train_y, test_y = read(train_y, len(train_x), 'train labels'), read(test_y, len(test_x), 'test labels')
+    if metric != 'map11':
+        tell_classes(train_y, test_y)
     judge, classes = _judge(metric, train_y, test_y)
     held_out = _held_out(train_y, seed) if validation is None else torch.as_tensor(validation, dtype=torch.bool)
     if held_out.shape != (len(train_x),) or held_out.all() or not held_out.any():

@@ -63,6 +63,14 @@ def test_linear(said, words, answer):
     assert answer in said('linear.py', '--protocol', 'sweep', *words)
 
 
+def test_warnings_are_one_line_too(config, tmp_path, monkeypatch, capsys):
+    words = ('--no-raw', '--no-cache', '--device', 'cpu', '--json', tmp_path / 'x.json', '--k', 1000)
+    monkeypatch.setattr(sys, 'argv', ['knn.py', str(config), 'none', *map(str, words)])
+    monkeypatch.syspath_prepend(str(TOOLS))
+    runpy.run_path(str(TOOLS / 'knn.py'), run_name='__main__')
+    assert 'warning: k=1000 exceeds the 360 images of the bank' in capsys.readouterr().err.splitlines()[0]
+
+
 def test_ctrl_c_ends_quietly(said, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

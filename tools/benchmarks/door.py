@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from rich.console import Console
@@ -22,7 +23,11 @@ def run(main: Callable[[], None]) -> None:
         return
     console = Console(stderr=True)
     try:
-        main()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: console.print(
+                f'[yellow]warning:[/] {escape(str(message))}', highlight=False, soft_wrap=True
+            )
+            main()
     except MENDABLE as error:
         console.print(f'[red]{type(error).__name__}:[/] {escape(explain(error))}', highlight=False, soft_wrap=True)
         sys.exit(1)
