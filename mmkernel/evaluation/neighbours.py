@@ -7,7 +7,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_features, row_norms, unit_rows
+from mmkernel.evaluation.inputs import as_pair, row_norms, unit_rows
 from mmkernel.kernels.gram import available_memory
 
 BACKENDS = ('auto', 'torch', 'faiss')
@@ -28,7 +28,7 @@ def nearest(
     precision: str = 'float32',
     rerank: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """(cosine similarities, bank rows) of the k nearest, best first; both (n, k), on ``device``.
+    """(cosine similarities, bank rows) of the k nearest, best first; both (n, k), on ``device``; k is at most the bank's rows.
 
     The bank is walked once, each chunk normalised and moved once, with a running list of the best k per query.
 
@@ -40,7 +40,7 @@ def nearest(
 
     Raises ValueError where the lists of neighbours, or the chunks asked for, do not fit into memory.
     """
-    queries, bank = as_features(queries, 'queries'), as_features(bank, 'bank')
+    queries, bank = as_pair(queries, bank, ('queries', 'rows of the bank'))
     device = torch.device(device) if device is not None else bank.device
     half = _check(backend, precision, rerank, k, bank, device)
     listed = min(max(k, rerank), len(bank))
@@ -60,7 +60,7 @@ def nearest(
             best = torch.cat([value[rows], score], dim=1).topk(listed, dim=1)
             value[rows] = best.values
             index[rows] = torch.cat([index[rows], found + start], dim=1).gather(1, best.indices)
-    return _compare_again(unit, bank, index, k) if rerank else (value, index)
+    return _compare_again(unit, bank, index, min(k, listed)) if rerank else (value, index)
 
 
 def _search(queries: Tensor, chunk: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -126,6 +126,8 @@ def _check(backend: str, precision: str, rerank: int, k: int, bank: Tensor, devi
             f'{", ".join(map(repr, PRECISIONS))}, got {backend!r} and {precision!r}.'
         )
     half = PRECISIONS[precision]
+    if int(k) != k or k < 1:
+        raise ValueError(f'k = {k}; expected a whole number of neighbours >= 1.')
     if rerank and (half is None or rerank < k):
         raise ValueError(
             f"rerank = {rerank} compares that many candidates of a precision='bfloat16' search again: expected at "

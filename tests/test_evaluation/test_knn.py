@@ -179,6 +179,26 @@ def test_bad_search(options, message):
         nearest(torch.ones(2, 2), torch.ones(4, 2), 3, **options)
 
 
+@pytest.mark.parametrize('options', [{}, dict(precision='bfloat16', rerank=30), dict(bank_chunk=2)])
+def test_the_whole_bank_is_the_most_there_is(options):
+    bank = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    similarity, index = nearest(bank[:2], bank, 20, **options)
+    assert similarity.shape == (2, 5)
+    assert index.sort(1).values.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize('k', [0, -1, 2.5])
+def test_a_search_needs_a_neighbour(k):
+    with pytest.raises(ValueError, match='expected a whole number of neighbours'):
+        nearest(torch.ones(2, 2), torch.ones(4, 2), k)
+
+
+def test_queries_and_bank_are_of_one_kind():
+    with pytest.raises(ValueError, match='queries have width 2, rows of the bank 3'):
+        nearest(torch.ones(2, 2), torch.ones(4, 3), 1)
+    assert nearest(torch.ones(2, 2), torch.ones(4, 2).double(), 1)[0].dtype == torch.float64
+
+
 def test_half_precision_features_are_compared_in_float32():
     train_x, train_y, test_x, test_y = clusters()
     similarity, _ = nearest(test_x.half(), train_x.half(), 3)
