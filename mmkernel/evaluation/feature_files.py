@@ -24,10 +24,11 @@ def is_whole(entry: Path, images: int) -> bool:
     if not entry.is_dir():
         return False
     try:
-        if all(len(array) == images for array in read_entry(entry)):
-            return True
+        whole = all(len(array) == images for array in read_entry(entry))
     except (OSError, ValueError, EOFError):
-        pass
+        whole = False
+    if whole:
+        return True
     warnings.warn(f"'{entry}' is damaged: its features are computed again.", stacklevel=2)
     shutil.rmtree(entry)
     return False
