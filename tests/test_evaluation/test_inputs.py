@@ -17,7 +17,7 @@ def test_ordinary_rows_are_normalised_as_everywhere():
     assert torch.equal(row_norms(x), x.norm(dim=1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.integers(-36, 36), st.integers(0, 99))
 def test_directions_do_not_depend_on_the_scale(exponent, seed):
     x = torch.randn(5, 9, generator=torch.Generator().manual_seed(seed))
