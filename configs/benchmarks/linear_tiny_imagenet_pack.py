@@ -1,8 +1,8 @@
 """Linear classifier on 100 classes of Tiny-ImageNet, one npz of encoded images: rate 0.4, 20 epochs. A recipe of ours.
 
-python tools/benchmarks/classify.py configs/sfrik/cifar10_pack_L3_q2048.py CHECKPOINT \
+python tools/benchmarks/classify.py configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
     --protocol configs/benchmarks/linear_tiny_imagenet_pack.py
-No published result. Not run here to the end.
+No published result. Run here on a part, see tools/benchmarks/README.md; not run here to the end.
 """
 
 _base_ = ['../_base_/classifier.py', '../_base_/loader.py']
