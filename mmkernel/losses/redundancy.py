@@ -23,7 +23,7 @@ def variance_hinge(Z: Tensor, target_std: float = 1.0, eps: float = 1e-4) -> Ten
 
     Bardes et al., VICReg, ICLR 2022. ``Z``: (B, q). Zero once every dimension has the target deviation. Raises for N < 2.
     """
-    return moment_terms(_one_view(Z), [], target_std, eps, covariance=False)[1]
+    return moment_terms(_one_view(Z), [], target_std, eps, covariance='none')[1]
 
 
 def covariance(Z: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def moment_terms(
     precision: str = 'auto',
     layout: str = 'auto',
     transport_dtype: str | None = None,
-    covariance: bool = True,
+    covariance: str = 'trained',
 ) -> tuple[Tensor, Tensor, Tensor]:
     """mean_pairs mean_n ||z_in - z_jn||^2 / q,  mean_v (1/q) sum_j max(0, std - sqrt(var_j + eps)),
     mean_v (1/q) sum_{i != j} C_ij^2.
@@ -44,12 +44,14 @@ def moment_terms(
         z: (V, B, q) this rank's rows, equal B on every rank. Half precision is computed in float32.
         pairs: (i, j), each pair of views once; none: the first term is 0.
         precision, layout, transport_dtype: as ``mmkernel.kernels.gram.Engine`` has them.
-        covariance: False leaves the third term out: 0, and no Gram matrix is made.
+        covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
 
     Returns:
         Three scalars of the global batch; gradients as ``mmkernel.distributed`` rules, no second derivative.
     """
     z = z if z.dtype == torch.float64 else z.float()
+    if covariance not in ('trained', 'value', 'none'):
+        raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
     engine = Engine(precision, layout, transport_dtype)
     return _MomentTerms.apply(z, _Terms(tuple(pairs), target_std, eps, engine, covariance))
 
@@ -60,7 +62,7 @@ class _Terms:
     target_std: float
     eps: float
     engine: Engine
-    covariance: bool
+    covariance: str
 
     def partners(self, v: int) -> list[int]:
         return [j for i, j in self.pairs if i == v] + [i for i, j in self.pairs if j == v]
@@ -97,14 +99,15 @@ class _MomentTerms(torch.autograd.Function):
         products, ctx.products = ctx.products, None  # handed over: the gradient is made in place
         with torch.autocast(z.device.type, enabled=False):
             if products is None:  # a second backward through a retained graph
-                products = _covariance(z, ctx.moments, ctx.terms, True)[1]
+                trained = ctx.terms.covariance == 'trained'
+                products = _covariance(z, ctx.moments, ctx.terms, True)[1] if trained else _Products(None)
             return _gradient(z, ctx.terms, ctx.moments, products, upstream), None
 
 
 def _covariance(z: Tensor, moments: Moments, terms: _Terms, need: bool) -> tuple[Tensor, _Products]:
     """mean over views of (1/q) sum_{i != j} C_ij^2, and what its gradient needs."""
-    (V, _, q), N = z.shape, moments.N
-    if not terms.covariance:
+    (V, _, q), N, need = z.shape, moments.N, need and terms.covariance == 'trained'
+    if terms.covariance == 'none':
         return z.new_zeros(()), _Products(None)
     products = _Products(torch.empty_like(z, memory_format=torch.contiguous_format) if need else None)
     energy = torch.zeros((), dtype=torch.float64, device=z.device)

@@ -169,15 +169,13 @@ def test_a_target_of_its_own():
         close([g[:2] for g in gradients(own, z)], [g[:2] for g in gradients(expected, z)])
 
 
-def test_covariance_may_be_left_out(monkeypatch):
+def test_covariance_may_be_logged_or_left_out():
     z = cloud(21).requires_grad_()
-    full = moment_terms(z, PAIRS)
-    expected = gradients(full[:2], z)
-    monkeypatch.setattr('mmkernel.losses.variance_covariance.second_moments', None)  # no product of rows is made
-    none = moment_terms(z, PAIRS, covariance=False)
+    full, value, none = (moment_terms(z, PAIRS, covariance=word) for word in ('trained', 'value', 'none'))
+    assert value[2] == full[2]
     assert none[2] == 0
-    assert none[:2] == full[:2]
-    close(gradients(none[:2], z), expected)
+    for terms in (value, none):
+        close(gradients(terms[:2], z), gradients(full[:2], z))
 
 
 def test_float16_that_overflows_names_the_way_out():
@@ -189,5 +187,7 @@ def test_float16_that_overflows_names_the_way_out():
 def test_unequal_and_unknown():
     with pytest.raises(ValueError, match='batch of 1 image has no variance'):
         moment_terms(torch.randn(2, 1, 4), [])
+    with pytest.raises(ValueError, match="got 'off'"):
+        moment_terms(torch.randn(2, 4, 4), [], covariance='off')
     with pytest.raises(ValueError, match='precision is one of'):
         correlation_terms(torch.randn(2, 4, 4), None, [(0, 1)], precision='half')

@@ -80,7 +80,7 @@ def test_terms_without_weight_are_logged_but_not_trained():
     assert not parts['loss_variance'].requires_grad
     assert parts['loss_variance'] == 0
     assert parts['variance'] > 0
-    assert set(parts) == {'loss_invariance', 'loss_variance', 'invariance', 'variance'}  # a covariance costs a product
+    assert parts['covariance'] > 0
 
 
 def test_a_regulariser_alone_does_not_need_a_second_view():

@@ -21,7 +21,7 @@ class VarianceCovarianceHead(Head):
     Bardes, Ponce and LeCun, VICReg, ICLR 2022, as in the official code: the hinge is averaged over views, the covariance
     of two views is summed, its divisor and the variance's is N - 1 of the global batch. Embeddings are not normalised.
     With only the first weight, the plain squared distance that needs a norm at the end of the neck not to collapse
-    (Hua et al., ICCV 2021). A term of weight 0 is logged and costs no backward pass; a covariance of weight 0 is not even formed.
+    (Hua et al., ICCV 2021). A term of weight 0 is logged, and costs no backward pass.
 
     Args:
         invariance_weight, variance_weight, covariance_weight: of the three terms.
@@ -63,7 +63,7 @@ class VarianceCovarianceHead(Head):
         plain = embeddings.predicted is z and embeddings.target is z
         invariance, variance, covariance = moment_terms(
             z, pairs if plain else [], self.target_std, self.eps,
-            covariance=self.weights['covariance'] != 0,
+            covariance='trained' if self.weights['covariance'] else 'value',
             **self.engine.options(z, embeddings.computed_in),
         )  # fmt: skip
         if not plain and pairs:
@@ -72,10 +72,6 @@ class VarianceCovarianceHead(Head):
             invariance = global_mean(torch.stack(distances).mean()) / embeddings.width
         if self.reduction == 'sample':
             invariance = invariance * embeddings.width
-        parts = dict(invariance=invariance, variance=variance)
-        if self.weights['covariance']:
-            parts['covariance'] = 2 * covariance
-        losses = {
-            f'loss_{n}': self.weights[n] * (part if self.weights[n] else part.detach()) for n, part in parts.items()
-        }
+        parts = dict(invariance=invariance, variance=variance, covariance=2 * covariance)
+        losses = {f'loss_{n}': w * (parts[n] if w else parts[n].detach()) for n, w in self.weights.items()}
         return {**losses, **{name: value.detach() for name, value in parts.items()}}
