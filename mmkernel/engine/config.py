@@ -87,6 +87,9 @@ def check_config(cfg: Config) -> None:
             raise ConfigError(
                 f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"
             )
+    epochs = cfg.get('train_cfg', {}).get('max_epochs')
+    if epochs is not None and (type(epochs) is not int or epochs < 1):
+        raise ConfigError(f'train_cfg.max_epochs = {epochs!r}; expected a whole number of epochs, at least 1.')
     check_component_tree(cfg._cfg_dict)
     check_virtual_batch(cfg)
 

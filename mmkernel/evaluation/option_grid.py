@@ -30,7 +30,12 @@ def choose_options(
     ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has None and never wins.
     """
     if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
-        raise ValueError(f'options={dict(options)}; expected at least one {{key: [values]}} to choose from.')
+        raise ValueError(
+            f'options={dict(options)}; expected at least one {{key: [values]}} to choose from, on the command line '
+            'KEY=VALUE,VALUE.'
+        )
+    if not 0 < held_out < 1:
+        raise ValueError(f'held_out={held_out}; expected a fraction of each class between 0 and 1, such as 0.1.')
     trial = copy.deepcopy(cfg)
     part = dict(type='Subset', source=trial['train_dataloader']['dataset']['source'], fraction=held_out, seed=seed)
     trial['train_dataloader']['dataset']['source'] = dict(part, complement=True)

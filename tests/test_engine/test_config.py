@@ -148,3 +148,10 @@ def test_missing_and_circular_files(tmp_path):
 )
 def test_edit_distance(a, b, distance):
     assert edit_distance(a, b) == edit_distance(b, a) == distance
+
+
+@pytest.mark.parametrize('epochs', [0, -1, 1.5, 'ten'])
+def test_a_run_has_at_least_one_epoch(epochs):
+    assert f'train_cfg.max_epochs = {epochs!r}; expected a whole number' in options_error(
+        {'train_cfg.max_epochs': epochs}
+    )

@@ -153,6 +153,8 @@ def test_settings_are_chosen_on_held_out_training_images(pretraining, checkpoint
         choose_options(cfg, checkpoint, {key: [float('nan')]}, folder=tmp_path / 'tried')
     with pytest.raises(ValueError, match=r'at least one \{key: \[values\]\}'):
         choose_options(cfg, checkpoint, {key: 0.4})
+    with pytest.raises(ValueError, match='held_out=1; expected a fraction'):
+        choose_options(cfg, checkpoint, {key: [0.4]}, held_out=1)
     cfg.evaluation.metric = 'map11'
     with pytest.raises(ValueError, match="metric='map11'; this classifier is judged by top1, top5, mean_per_class"):
         choose_options(cfg, checkpoint, {key: [0.4]})
