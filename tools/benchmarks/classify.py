@@ -117,7 +117,7 @@ def main() -> None:
             console.print(f'{row["name"]}: chosen on held-out training images: {row["chosen"]}', highlight=False)
         settings = dict(protocol=args.protocol, cfg_options=args.cfg_options)
         content = report('classify', rows, args.config, args.checkpoint, args.seed, **settings)
-        console.print(f'written: {save_report(folder / "classify.json", content)}', highlight=False)
+        console.print(f'written: {save_report(folder / "classify.json", content)}', highlight=False, soft_wrap=True)
     leave_processes()
 
 

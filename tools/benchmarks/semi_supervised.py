@@ -46,7 +46,9 @@ def main() -> None:
         console.print(amount_table(rows, f'fine-tuned, {metric} of the last epoch in percent'))
         settings = dict(protocol=args.protocol, seeds=args.seeds, amounts=amounts, cfg_options=args.cfg_options)
         content = report('semi_supervised', rows, args.config, args.checkpoint, args.seeds[0], **settings)
-        console.print(f'written: {save_report(folder / "semi_supervised.json", content)}', highlight=False)
+        console.print(
+            f'written: {save_report(folder / "semi_supervised.json", content)}', highlight=False, soft_wrap=True
+        )
     leave_processes()
 
 
