@@ -132,7 +132,7 @@ def _number(value: float) -> str:
 
 
 def _slope(value: float, p: KernelProfile) -> str:
-    """A power of the distance has no slope at t = 1; the engine caps it far above all that a finite one reaches."""
+    """Powers of the distance up to 1 have no slope at t = 1: beyond 1e5 phi(1) it is the cap that the kernel puts on it."""
     return 'inf' if value > 1e5 * p.point else _number(value)
 
 
