@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
+from mmkernel.zoo.files import CheckpointError, damaged_record, read_checkpoint, write_checkpoint
 from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights, weights_of
 
 __all__ = [
@@ -32,9 +32,15 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest checkpoint of ``work_dir`` that opens, None if there is none. Pointer files are not trusted."""
-    found = list_checkpoints(work_dir)
-    return found[-1][0] if found else None
+    """The newest checkpoint of ``work_dir`` that opens and whose checksums are right, None if there is none.
+
+    Pointer files are not trusted.
+    """
+    for path, _ in reversed(list_checkpoints(work_dir)):
+        if not (damaged := damaged_record(path)):
+            return path
+        warnings.warn(f"Skipped the checkpoint '{path}': the bytes of '{damaged}' in it have changed.", stacklevel=2)
+    return None
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:

@@ -58,7 +58,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(_unreadable(path, error)) from error
-    damaged = None if mmap else _damaged_record(path)
+    damaged = None if mmap else damaged_record(path)
     if damaged:
         raise CheckpointError(
             f"'{path}' is damaged: '{damaged}' in it does not have the checksum that was written with it. Copy the file "
@@ -79,8 +79,11 @@ def _unreadable(path: Path, error: Exception) -> str:
     return f"'{path}' ({size} bytes) is damaged or not a checkpoint: {said.splitlines()[0].split('. ')[0]}."
 
 
-def _damaged_record(path: Path) -> str | None:
-    """The first record whose bytes are not those written. ``torch.load`` does not look: it returns other numbers."""
+def damaged_record(path: Path) -> str | None:
+    """The first part of a file whose bytes are not those written, None if all are; the whole file is read.
+
+    ``torch.load`` does not look: it returns other numbers.
+    """
     if not zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
         return None
     with zipfile.ZipFile(path) as file:

@@ -86,6 +86,14 @@ def test_the_newest_file_that_opens_is_found(tmp_path, damage):
         assert [path.name for path, _ in list_checkpoints(tmp_path)] == ['epoch_9.pth', 'epoch_1.pth']
 
 
+def test_a_file_whose_bytes_have_changed_is_not_the_newest(tmp_path):
+    good, bad = training_file(tmp_path, 1, when=200.0), training_file(tmp_path, 2, when=300.0)
+    ones = torch.ones(2).numpy().tobytes()
+    bad.write_bytes(bad.read_bytes().replace(ones, bytes(8), 1))
+    with pytest.warns(UserWarning, match='Skipped.*epoch_2.pth.*have changed'):
+        assert latest_checkpoint(tmp_path) == good
+
+
 def test_no_checkpoint():
     assert latest_checkpoint('no_such_folder') is None
 
