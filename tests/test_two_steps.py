@@ -17,10 +17,18 @@ BATCH, WIDTH = 16, 8
 
 @DATASETS.register_module()
 class NoiseImages(Source):
-    """Two batches of 72 x 96 colour noise, each image another grey; labels only where ``classes`` says how many."""
+    """Two batches of 72 x 96 colour noise, each image another grey; labels only where ``classes`` says how many.
 
-    def __init__(self, classes: int = 0) -> None:
+    several: the images have no label, but targets, each two classes.
+    """
+
+    def __init__(self, classes: int = 0, several: bool = False) -> None:
         super().__init__()
+        if several:
+            index = np.arange(2 * BATCH)[:, None] + np.arange(classes)
+            self.targets, self.classes = (index % classes < 2).astype(np.int8), [f'{k}' for k in range(classes)]
+            self.labels = np.full(2 * BATCH, -1)
+            return
         self.labels = np.arange(2 * BATCH) % classes if classes else np.full(2 * BATCH, -1)
         self.classes = [f'{k}' for k in range(classes)]
 
@@ -69,9 +77,10 @@ def test_two_steps(path, tmp_path):
     narrow(cfg.default_hooks)
     cfg.work_dir = str(tmp_path)
     cfg.train_dataloader.update(batch_size=BATCH, num_workers=0)
+    cfg.train_dataloader.pop('num_batch_per_epoch', None)
     cfg.train_dataloader.dataset.source = dict(type='NoiseImages')
     if cfg.model.type == 'Classifier':
-        labelled = dict(type='NoiseImages', classes=4)
+        labelled = dict(type='NoiseImages', classes=4, several='objective' in cfg.model)
         cfg.train_dataloader.dataset.source = cfg.evaluation.test = labelled
         cfg.evaluation.update(num_workers=0, transform=dict(type='CenterView', resize=64, crop=64))
     cfg.train_cfg.max_epochs = 1

@@ -21,7 +21,7 @@ from .published_sets import (
     PublishedSet,
     StanfordCars,
 )
-from .sampler import BalancedSampler, EpochSampler
+from .sampler import BalancedSampler, EpochSampler, part_of_epoch
 from .sources import Source
 from .subsets import Subset
 from .training import EvaluationDataset, ViewDataset, check_dataloader
@@ -36,5 +36,5 @@ __all__ = [
     'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'OxfordPets', 'PaddedCrop', 'PatchView', 'PublishedSet',
     'RandomAffine', 'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel',
     'Solarize', 'Source', 'StanfordCars', 'Subset', 'TransformedSource', 'View', 'ViewDataset', 'check_dataloader', 'decode',
-    'generator',
+    'generator', 'part_of_epoch',
 ]  # fmt: skip

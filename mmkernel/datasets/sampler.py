@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -21,13 +22,28 @@ class EpochSampler(Sampler):
     All ranks make the same permutation from (seed, epoch); rank r takes positions r, r + W, r + 2W, ...
     round_up=True: the first images are repeated until all ranks have equally many, as torch's DistributedSampler does;
     False: none are, and ranks may differ by one image.
-    ValueError if the dataset is empty.
+    num_samples: images of each rank in an epoch, the first of its permutation, so that every epoch has others; None: all.
+    ``num_batch_per_epoch`` of a dataloader sets it.
+    ValueError if the dataset is empty, or smaller than num_samples of all ranks.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0, round_up: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        round_up: bool = True,
+        num_samples: int | None = None,
+    ) -> None:
         self.rank, self.world_size = get_dist_info()
         if len(dataset) == 0:
             raise ValueError(f'{type(dataset).__name__} is empty: there is nothing to sample. Check its source.')
+        if num_samples is not None and not 1 <= num_samples * self.world_size <= len(dataset):
+            raise ValueError(
+                f'{num_samples} images of an epoch for each of {self.world_size} process(es), of a data set of '
+                f'{len(dataset)}: lower num_batch_per_epoch of the dataloader (num_samples of the sampler), or drop it.'
+            )
+        self.num_samples = num_samples
         self.images, self.shuffle, self.round_up, self.epoch = len(dataset), shuffle, round_up, 0
         self.seed = sync_random_seed() if seed is None else seed
 
@@ -42,15 +58,39 @@ class EpochSampler(Sampler):
             order = generator(self.seed, self.epoch, purpose=ORDER).random(self.images).argsort(kind='stable')
         else:
             order = np.arange(self.images)
-        return np.resize(order, len(self) * self.world_size) if self.round_up else order
+        return self._shared(order)
+
+    def _shared(self, order: np.ndarray) -> np.ndarray:
+        """As many of the order as all ranks take, or padded to it."""
+        if self.num_samples is not None or self.round_up:
+            return np.resize(order, len(self) * self.world_size)
+        return order
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch
         return ((epoch, index) for index in self.order()[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
+        if self.num_samples is not None:
+            return self.num_samples
         left = self.images if self.round_up else self.images - self.rank
         return math.ceil(left / self.world_size)
+
+
+def part_of_epoch(dataloader: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a dataloader whose ``num_batch_per_epoch`` is the sampler's ``num_samples``.
+
+    mmengine would take the first images of the data set in every epoch, of few classes where the set is sorted. Other samplers
+    than ours are left to it.
+    """
+    dataloader, sampler = dict(dataloader), dataloader.get('sampler')
+    batches, batch = dataloader.get('num_batch_per_epoch'), dataloader.get('batch_size')
+    if batches and batch and isinstance(sampler, Mapping):
+        kind = DATA_SAMPLERS.get(sampler['type']) if isinstance(sampler['type'], str) else sampler['type']
+        if isinstance(kind, type) and issubclass(kind, EpochSampler):
+            dataloader.pop('num_batch_per_epoch')
+            dataloader['sampler'] = dict(sampler, num_samples=batches * batch)
+    return dataloader
 
 
 @DATA_SAMPLERS.register_module()
@@ -77,8 +117,7 @@ class BalancedSampler(EpochSampler):
         groups = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels[self.labels >= 0])]
         share = self.images // len(groups) + 1
         order = np.concatenate([_pick(rng, group, share) for group in groups])
-        order = order[rng.random(len(order)).argsort(kind='stable')][: self.images]
-        return np.resize(order, len(self) * self.world_size) if self.round_up else order
+        return self._shared(order[rng.random(len(order)).argsort(kind='stable')][: self.images])
 
 
 def _pick(rng: np.random.Generator, group: np.ndarray, count: int) -> np.ndarray:

@@ -42,6 +42,7 @@ class Plan:
     bytes_per_weight: int = 4
     optimizer_states: int = 1
     micro_batches: int = 1  # that make the batch of one step
+    batches: int | None = None  # of one process in an epoch, where the config says how many
 
     @property
     def total(self) -> int:
@@ -55,9 +56,9 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int | None:
         """Batches of one process in an epoch; the sampler repeats images so that all ranks have equally many."""
-        if self.images is None:
+        if self.images is None and self.batches is None:
             return None
-        return -(-self.images // self.world_size) // self.batch // self.micro_batches
+        return (self.batches or -(-self.images // self.world_size) // self.batch) // self.micro_batches
 
     def memory(self) -> dict[str, int]:
         """Estimated bytes on one device; activations of the backbone are not in it."""
@@ -102,6 +103,7 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
         epochs=cfg.train_cfg.get('max_epochs'),
         optimizer_states=OPTIMIZER_STATES.get(wrapper.optimizer.type, 1),
         micro_batches=check_virtual_batch(cfg, world_size),
+        batches=loader.get('num_batch_per_epoch'),
     )
     check_hooks(cfg, model, plan)
     return plan
@@ -203,12 +205,15 @@ def _run_table(cfg: Config, plan: Plan) -> Table:
     if steps is None:
         table.add_row('steps per epoch', 'unknown: the data was not found and the config has no num_samples')
     else:
-        table.add_row('images', f'{plan.images:,}')
+        if plan.images is not None:
+            table.add_row('images', f'{plan.images:,}')
         table.add_row('steps per epoch', f'{steps:,}')
         if plan.epochs:
             table.add_row('steps in all', f'{steps * plan.epochs:,} in {plan.epochs} epochs')
         if steps == 0:
             table.add_row('problem', f'{plan.images} images are less than one batch per process')
+        if plan.images is not None and (plan.batches or 0) * plan.batch * plan.world_size > plan.images:
+            table.add_row('problem', f'num_batch_per_epoch={plan.batches} asks for more than {plan.images} images')
     return table
 
 

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import mmkernel
-from mmkernel.datasets import check_dataloader
+from mmkernel.datasets import check_dataloader, part_of_epoch
 from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
@@ -94,6 +94,7 @@ class Runner(ResumableRunner):
             dataloader.pop('persistent_workers', None)
         if not torch.cuda.is_available():
             dataloader.pop('pin_memory', None)  # torch warns: there is nothing to pin for
+        dataloader = part_of_epoch(dataloader)
         own_worker_seed = 'worker_init_fn' in dataloader
         loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if not own_worker_seed:

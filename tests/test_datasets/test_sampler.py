@@ -3,7 +3,7 @@ import pytest
 from mmengine.registry import DATA_SAMPLERS as ROOT
 
 import mmkernel.datasets.sampler as module
-from mmkernel.datasets import BalancedSampler, EpochSampler
+from mmkernel.datasets import BalancedSampler, EpochSampler, part_of_epoch
 from mmkernel.registry import DATA_SAMPLERS
 
 
@@ -62,6 +62,28 @@ def test_without_rounding_up_nothing_repeats(ranks):
     parts = [[i for _, i in sampler] for sampler in samplers]
     assert [len(p) for p in parts] == [len(s) for s in samplers] == [3, 3, 2, 2]
     assert sorted(sum(parts, [])) == list(range(10))
+
+
+@pytest.mark.parametrize('world', [1, 2])
+def test_part_of_an_epoch_is_another_part_in_every_epoch(ranks, world):
+    samplers, seen = ranks(world, 40, seed=5, num_samples=6), set()
+    for epoch in range(30):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        parts = [[i for _, i in sampler] for sampler in samplers]
+        assert [len(p) for p in parts] == [len(s) for s in samplers] == [6] * world
+        assert len(set(sum(parts, []))) == 6 * world
+        seen |= set(sum(parts, []))
+    assert seen == set(range(40))
+
+
+def test_a_dataloader_asks_for_a_part():
+    loader = dict(batch_size=4, num_batch_per_epoch=3, sampler=dict(type='EpochSampler', shuffle=True))
+    assert part_of_epoch(loader) == dict(batch_size=4, sampler=dict(type='EpochSampler', shuffle=True, num_samples=12))
+    foreign = dict(loader, sampler=dict(type='DefaultSampler'))
+    assert part_of_epoch(foreign) == foreign
+    with pytest.raises(ValueError, match='12 images of an epoch for each of 1 process.*a data set of 10: lower num_batch'):
+        EpochSampler(range(10), num_samples=12)
 
 
 def test_empty_dataset():

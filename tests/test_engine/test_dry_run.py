@@ -23,6 +23,14 @@ def test_numbers_of_the_tiny_run():
         assert part in text
 
 
+def test_part_of_an_epoch():
+    cfg = load_config(CONFIG)
+    cfg.train_dataloader.num_batch_per_epoch = 3
+    assert make_plan(cfg, world_size=2).steps_per_epoch == 3
+    cfg.train_dataloader.num_batch_per_epoch = 5
+    assert 'num_batch_per_epoch=5 asks for more than 64 images' in dry_run(cfg, world_size=2, file=io.StringIO())
+
+
 def test_the_model_has_no_memory():
     model = build_on_meta(load_config(CONFIG))
     assert {p.device.type for p in model.parameters()} == {'meta'}
