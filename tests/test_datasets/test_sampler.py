@@ -82,7 +82,9 @@ def test_a_dataloader_asks_for_a_part():
     assert part_of_epoch(loader) == dict(batch_size=4, sampler=dict(type='EpochSampler', shuffle=True, num_samples=12))
     foreign = dict(loader, sampler=dict(type='DefaultSampler'))
     assert part_of_epoch(foreign) == foreign
-    with pytest.raises(ValueError, match='12 images of an epoch for each of 1 process.*a data set of 10: lower num_batch'):
+    with pytest.raises(
+        ValueError, match='12 images of an epoch for each of 1 process.*a data set of 10: lower num_batch'
+    ):
         EpochSampler(range(10), num_samples=12)
 
 
