@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def evaluation_loader(
 ) -> DataLoader:
     """Batches ``dict(inputs=(B, C, H, W) uint8, sample_index=(B,), label=(B,))`` of a source or its config, in order.
 
-    ``rows``: these images only.
+    ``rows``: these images only. Never more workers than cores, none for a single batch.
     """
     return _loader(_dataset(source, transform), batch_size, num_workers, rows)
 
@@ -37,7 +38,8 @@ def _dataset(source: Any, transform: Any) -> Any:
 
 def _loader(dataset: Any, batch_size: int, num_workers: int, rows: range | None = None) -> DataLoader:
     part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
-    workers = num_workers if len(part) > batch_size else 0  # starting processes for one batch only costs
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    workers = min(num_workers, cores) if len(part) > batch_size else 0  # starting processes for one batch only costs
     return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 

@@ -24,9 +24,8 @@ def run(main: Callable[[], None]) -> None:
     console = Console(stderr=True)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: console.print(
-                f'[yellow]warning:[/] {escape(str(message))}', highlight=False, soft_wrap=True
-            )
+            said: set[str] = set()
+            warnings.showwarning = lambda message, *_, **__: _say_once(console, str(message), said)
             main()
     except MENDABLE as error:
         console.print(f'[red]{type(error).__name__}:[/] {escape(explain(error))}', highlight=False, soft_wrap=True)
@@ -34,3 +33,9 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         console.print('interrupted')
         sys.exit(130)
+
+
+def _say_once(console: Console, text: str, said: set[str]) -> None:
+    if text not in said:
+        console.print(f'[yellow]warning:[/] {escape(text)}', highlight=False, soft_wrap=True)
+    said.add(text)
