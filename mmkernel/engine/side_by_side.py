@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from mmkernel.datasets import ViewDataset
 from mmkernel.engine.checkpoint import latest_checkpoint
 from mmkernel.engine.config import load_config
+from mmkernel.evaluation.features import usable_cores
 from mmkernel.registry import DATASETS
 from mmkernel.visualization import read_scalars
 
@@ -86,7 +87,7 @@ def progress_bars(console: Console) -> Progress:
 def pretrain(runs: Iterable[Run], console: Console, when_done: Callable[[Run], None] | None = None) -> None:
     """Train all ``runs``; a bar for each that is under way and one for all. ``when_done`` gets each run as it ends."""
     runs, going = list(runs), []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = usable_cores()
     waiting, said = list(runs), time.monotonic()
     with progress_bars(console) as bar:
         tasks = {run: bar.add_task(f'pretraining {run.name}', total=1.0, start=False, visible=False) for run in runs}

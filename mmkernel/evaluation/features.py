@@ -29,6 +29,11 @@ def evaluation_loader(
     return _loader(_dataset(source, transform), batch_size, num_workers, rows)
 
 
+def usable_cores() -> int:
+    """Those that this process may use, which in a container or a batch job are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def _dataset(source: Any, transform: Any) -> Any:
     dataset = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=transform))
     if len(dataset) == 0:
@@ -38,8 +43,9 @@ def _dataset(source: Any, transform: Any) -> Any:
 
 def _loader(dataset: Any, batch_size: int, num_workers: int, rows: range | None = None) -> DataLoader:
     part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    workers = min(num_workers, cores) if len(part) > batch_size else 0  # starting processes for one batch only costs
+    workers = (
+        min(num_workers, usable_cores()) if len(part) > batch_size else 0
+    )  # starting processes for one batch only costs
     return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 

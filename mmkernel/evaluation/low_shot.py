@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from mmkernel.evaluation.average_precision import class_names, class_precisions
 from mmkernel.evaluation.checks import check_distinct, check_numbers
-from mmkernel.evaluation.svm import COSTS, Progress, check_costs, checked, fit_machine, require, side_by_side
+from mmkernel.evaluation.svm import COSTS, Progress, checked, fit_machine, require, side_by_side
 
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
 
@@ -39,7 +39,7 @@ def low_shot_svm(
 
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
-    check_costs(costs)
+    check_numbers(costs=costs)
     check_numbers(shots=shots, draws=draws, whole=True)
     check_distinct(shots=shots)
     fewer = (len(names) - 1) * max(shots)

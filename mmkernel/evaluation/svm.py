@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmkernel.evaluation.average_precision import class_names, class_precisions
+from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_features
 
 COSTS = (1.0, 10.0, 100.0, *(2.0**-k for k in range(4, 20)))
@@ -45,7 +46,7 @@ def voc_svm(
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
     positive = train_y == 1
-    check_costs(costs)
+    check_numbers(costs=costs)
     require(names, positive, folds, folds, f'{folds}-fold cross-validation')
     tasks = [delayed(_chosen_machine)(train_x, labels, test_x, tuple(costs), folds, seed) for labels in positive.T]
     scores, chosen = np.empty(test_y.shape), {}
@@ -114,11 +115,6 @@ def checked(train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: A
             f'{test_x.shape[1]} and {test_y.shape[1]}; both must come from the same encoder and list of classes.'
         )
     return train_x, train_y, test_x, test_y
-
-
-def check_costs(costs: Sequence[float]) -> None:
-    if len(costs) == 0 or not all(0 < cost < np.inf for cost in costs):
-        raise ValueError(f'costs={costs}; expected one or more finite numbers > 0, such as those of COSTS.')
 
 
 def require(names: list[str], chosen: np.ndarray, inside: int, outside: int, what: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmkernel.evaluation.average_precision import class_precisions
+from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_labels, tell_classes
 from mmkernel.evaluation.linear import scale_features
 from mmkernel.evaluation.logistic_path import logistic_path
@@ -81,10 +82,7 @@ def transfer(
         )
     if metric == 'map11' and not (train_y[held_out] == 1).any():
         raise ValueError('no validation image shows any class: nothing to choose l2 by. Name other validation images.')
-    if len(penalties) == 0 or not all(0 <= l2 < np.inf for l2 in penalties):
-        raise ValueError(
-            f'penalties={penalties}; expected one or more finite numbers >= 0, such as those of PENALTIES.'
-        )
+    check_numbers(penalties=penalties, zero=True)
     device = torch.device(device) if device is not None else train_x.device
     kept = train_x[~held_out].to(device), train_y[~held_out].to(device)
     falling = sorted(penalties, reverse=True)
