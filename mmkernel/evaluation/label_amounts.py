@@ -11,7 +11,7 @@ import numpy as np
 
 from mmkernel.evaluation.checks import check_distinct
 from mmkernel.evaluation.fine_tuning import fine_tune
-from mmkernel.evaluation.judges import judge_of
+from mmkernel.evaluation.judges import metric_of
 
 
 def with_labels(protocol: Any, **amount: Any) -> Any:
@@ -35,12 +35,13 @@ def semi_supervised(
 ) -> dict[str, dict]:
     """{amount: dict(metric=, mean=, sd=, values=, images=)} of the last epoch, fine-tuned on each amount of labels and seed.
 
-    The metric is 'top1', or 'map11' where images have several classes: those have no class to draw by, only a fraction of all.
+    The metric is ``evaluation.metric`` of the config, else 'top1', or 'map11' where images have several classes: those have no
+    class to draw by, only a fraction of all.
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
     training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``.
     """
     check_distinct(seeds=seeds)
-    found, done, metric = {}, 0, judge_of(cfg['model']).shown[0]
+    found, done, metric = {}, 0, metric_of(cfg)
     for amount in amounts:
         name = describe_amount(amount)
         values = []
@@ -49,7 +50,7 @@ def semi_supervised(
             run['randomness'] = {**run.get('randomness', {}), 'seed': seed}
             run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
             result = fine_tune(run, checkpoint)
-            values.append(result[metric])
+            values.append(result['last'][metric])
             done += 1
             if progress:
                 progress(done, len(amounts) * len(seeds))
