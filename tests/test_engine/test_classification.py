@@ -53,11 +53,16 @@ def test_hook_needs_something_to_measure_on(tmp_path, repository):
         AccuracyHook(interval=0)
 
 
-def test_a_plain_state_dict_of_the_backbone_will_do(tmp_path, repository):
+def one_epoch(repository, folder):
     path = repository / 'configs/benchmarks/linear_digits.py'
     small = {'log_level': 'ERROR', 'train_cfg.max_epochs': 1, 'train_dataloader.dataset.source.split': 'test'}
     cfg = load_config(path, {**small, 'model.backbone.channels': (4, 4, 8, 8)})
-    cfg.work_dir = str(tmp_path)
+    cfg.work_dir = str(folder)
+    return cfg
+
+
+def test_a_plain_state_dict_of_the_backbone_will_do(tmp_path, repository):
+    cfg = one_epoch(repository, tmp_path)
     given = build_model(cfg).backbone.state_dict()
     write_checkpoint(given, tmp_path / 'backbone.pth')
     cfg.default_hooks.weights = dict(type='BackboneWeightsHook', checkpoint=str(tmp_path / 'backbone.pth'))
@@ -66,10 +71,7 @@ def test_a_plain_state_dict_of_the_backbone_will_do(tmp_path, repository):
 
 
 def test_a_file_of_another_code_base_for_rgb_will_do_for_grey_images(tmp_path, repository):
-    path = repository / 'configs/benchmarks/linear_digits.py'
-    small = {'log_level': 'ERROR', 'train_cfg.max_epochs': 1, 'train_dataloader.dataset.source.split': 'test'}
-    cfg = load_config(path, {**small, 'model.backbone.channels': (4, 4, 8, 8)})
-    cfg.work_dir = str(tmp_path)
+    cfg = one_epoch(repository, tmp_path)
     given = build_model(cfg).backbone.state_dict()
     theirs = {**given, 'conv1.weight': torch.randn(64, 3, 3, 3)}
     state = {f'module.encoder.{key}': value for key, value in theirs.items()}

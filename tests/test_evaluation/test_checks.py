@@ -11,9 +11,9 @@ DATA = (torch.eye(6), torch.arange(6) % 2) * 2
 
 
 def test_what_passes():
-    check_numbers(epochs=1, batch_size=256, whole=True)
-    check_numbers(decay=(0.0, 1e-6), zero=True)
-    check_distinct(seeds=(0, 1, 2), names=('a', 'b'))
+    assert check_numbers(epochs=1, batch_size=256, whole=True) is None
+    assert check_numbers(decay=(0.0, 1e-6), zero=True) is None
+    assert check_distinct(seeds=(0, 1, 2), names=('a', 'b')) is None
 
 
 @pytest.mark.parametrize('value', [0, -1, math.nan, math.inf, (0.1, -0.1), ()])
