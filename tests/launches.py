@@ -1,0 +1,68 @@
+"""How many kernels a computation would launch on a GPU, counted on a CPU.
+
+    with Launches() as launches:
+        loss(z).backward()
+    assert launches.total <= 50, launches
+
+Counted is every operator that reaches the device. Views and uninitialised memory cost nothing and are left out; an
+operator that PyTorch composes of others counts by its parts. What one operator does inside (a sort, an eigh) counts once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_COMPOSITES = ('CompositeExplicitAutograd', 'CompositeExplicitAutogradNonFunctional')  # the same code on every device
+# Views that their schema does not mark as such, memory without content, and questions that the host answers.
+_FREE = frozenset(
+    '_unsafe_view _reshape_alias reshape empty empty_like new_empty empty_strided new_empty_strided lift_fresh '
+    'set_ resize_ sym_size sym_stride sym_numel is_pinned _has_compatible_shallow_copy_type'.split()
+)
+
+
+class Launches(TorchDispatchMode):
+    """The operators that ran inside, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        return sum(self.names.values())
+
+    @property
+    def host_reads(self) -> int:
+        """How often the host waited for a value of the device: ``.item()``, ``bool(tensor)``, ``nonzero``, ``equal``."""
+        return sum(self.names[name] for name in ('_local_scalar_dense', 'nonzero', 'equal', 'masked_select'))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split('::')[1]
+        if func.is_view or name in _FREE:
+            return func(*args, **kwargs)
+        before, key = self.total, _composed_by(func)
+        if key is not None:
+            with self:  # its parts come back here
+                result = func._op_dk(key, *args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
+        if key is None or self.total == before:
+            self.names[name] += 1
+        return result
+
+    def __repr__(self) -> str:
+        return f'{self.total} launches: ' + ', '.join(f'{name} {n}' for name, n in self.names.most_common())
+
+
+def _composed_by(func: Any) -> torch._C.DispatchKey | None:
+    """Where PyTorch builds this operator of others on every device, or None."""
+    name = func._schema.name + (f'.{func._schema.overload_name}' if func._schema.overload_name else '')
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    if has(name, 'CPU') or name.endswith('Scalar'):
+        return None  # with a number as operand it is the operator of two tensors
+    return next((getattr(torch._C.DispatchKey, key) for key in _COMPOSITES if has(name, key)), None)
