@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.launches import Launches
+from launches import Launches
 
 Z = torch.randn(4, 6)
 

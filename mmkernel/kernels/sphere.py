@@ -8,12 +8,42 @@ Shapes: V views of x, G views of y, B local rows, q width, P pairs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmkernel.kernels.gram import row_chunks
 
 Pairs = list[tuple[int, int]]
+
+
+def unit_rows(x: Tensor, point: bool = True) -> Tensor:
+    """x / ||x|| of (..., q) rows. Rows without a direction, zeros, are one point: the first axis, and have no gradient.
+
+    ``point=False``: they stay zero, orthogonal to every row. No second derivative.
+    """
+    return _UnitRows.apply(x, point)
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, point: bool) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        nowhere = norm == 0
+        u = x / norm.masked_fill_(nowhere, torch.inf)
+        if point:
+            u[..., :1] += nowhere
+        ctx.save_for_backward(u, norm)
+        return u
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        u, norm = ctx.saved_tensors
+        along = (u * upstream).sum(-1, keepdim=True)
+        return torch.addcmul(upstream, u, along, value=-1).div_(norm), None
 
 
 def inverse_norms(x: Tensor) -> Tensor:
