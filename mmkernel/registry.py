@@ -19,13 +19,15 @@ class Registry(_Registry):
     """A registry whose errors name the nearest right word."""
 
     def get(self, key: str) -> Any:
-        try:
-            found = super().get(key)
-        except (RuntimeError, ValueError, ImportError):  # mmengine's "Failed to get"
-            found = None
-        if found is None:
-            raise KeyError(unknown_type_message(key, self.name, self.names()))
-        return found
+        """What is registered under ``key``; unlike mmengine's, never an import of a module that a text happens to name."""
+        bare = str(key).removeprefix('mmengine.').removeprefix('mmkernel.')
+        registry = self
+        while registry is not None:
+            registry.import_from_location()
+            if bare in registry.module_dict:
+                return registry.module_dict[bare]
+            registry = registry.parent
+        raise KeyError(unknown_type_message(key, self.name, self.names()))
 
     def names(self) -> list[str]:
         """All names that a config may use here, the parents' included."""

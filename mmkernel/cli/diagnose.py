@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
+from mmkernel.engine.config import checked
 from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import (
     COLLAPSED,
@@ -30,7 +30,9 @@ from mmkernel.evaluation import (
     untrained_encoder,
 )
 from mmkernel.evaluation.report import writable
-from mmkernel.zoo.plain_config import plain_config
+from mmkernel.zoo.config_text import OrderedConfig
+from mmkernel.zoo.files import meta_of
+from mmkernel.zoo.plain_config import ConfigTextError, config_inside
 
 console = Console(highlight=False)
 STYLES = {HEALTHY: 'bold white on green', DOUBTFUL: 'bold black on yellow', COLLAPSED: 'bold white on red'}
@@ -50,7 +52,7 @@ def main(argv: list[str], prog: str) -> None:
             'checkpoint of the pretraining, such as epoch_20.pth. The benchmarks of backbone features take this file.'
         )
     load_weights(model, weights, source=args.checkpoint)
-    meta = checkpoint.get('meta') or {}
+    meta = meta_of(checkpoint)
     check_trained(model, meta, args.checkpoint)
     model.to(args.device)
     source = sample_source(cfg)
@@ -70,7 +72,9 @@ def arguments(prog: str) -> argparse.ArgumentParser:
         prog=prog, description='Is an embedding healthy, doubtful or collapsed? No labels needed.'
     )
     parser.add_argument('checkpoint', help='e.g. work_dirs/kernels/digits_rbf/epoch_20.pth')
-    parser.add_argument('--config', help='default: config.py beside the checkpoint, or the copy inside it')
+    parser.add_argument(
+        '--config', help='a config file, which is run; default: the values of the copy inside the checkpoint'
+    )
     parser.add_argument('--images', type=int, default=1000, metavar='N', help='at most so many (default 1000)')
     parser.add_argument(
         '--out', metavar='STEM', help='page and numbers (default: <checkpoint>_diagnosis.{png,html,json})'
@@ -84,20 +88,18 @@ def arguments(prog: str) -> argparse.ArgumentParser:
 
 
 def find_config(path: Path, checkpoint: dict, given: str | None, options: dict | None = None) -> Config:
-    """The config named, else ``config.py`` beside the checkpoint, else the text inside it."""
+    """The config named, which is run as Python; else that inside the file, of which only values are taken."""
+    if given:
+        return load_config(given, options)
     beside = path.with_name('config.py')
-    if given or beside.is_file():
-        return load_config(given or beside, options)
-    text = (checkpoint.get('meta') or {}).get('config')
-    if not text:
-        raise FileNotFoundError(
-            f"no config for '{path}': there is no {beside} and the file holds none. Name it with --config."
-        )
-    plain_config(text, str(path))  # nothing that came inside a file of weights is run
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / 'config.py'
-        copy.write_text(text)
-        return load_config(copy, options)
+    hint = f' There is one beside it: --config {beside}' if beside.is_file() else ''
+    try:
+        values = config_inside(checkpoint, str(path))
+    except ConfigTextError as error:
+        raise ConfigTextError(f'{error}{hint}') from error
+    if values is None:
+        raise FileNotFoundError(f"'{path}' holds no config. Name it with --config.{hint}")
+    return checked(OrderedConfig(values), options)
 
 
 def say(found: Diagnosis) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from mmkernel.cli.diagnose import find_config
 from mmkernel.engine import OptionsAction
 from mmkernel.zoo import get_model, list_models, read_checkpoint
-from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.outgoing import portable
 from mmkernel.zoo.portable import Portable, read_portable
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--config', help='default: config.py beside the checkpoint, or the copy inside it')
+    parser.add_argument(
+        '--config', help='a config file, which is run; default: the values of the copy inside the checkpoint'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
     parser.add_argument('--license', metavar='TEXT', help="e.g. Apache-2.0 (default: 'not stated')")
 
@@ -27,9 +29,7 @@ def encoder_of(args: argparse.Namespace) -> tuple[Portable, str]:
         found.facts |= {key: value for key, value in given.items() if value}
         return found, 'from the zoo'
     content = read_checkpoint(path)
-    if 'preprocessing' in (content.get('meta') or {}) and not args.config:  # one of ours describes itself
+    if 'preprocessing' in meta_of(content) and not args.config:  # one of ours describes itself
         return read_portable(path, **given)
     cfg = find_config(path, content, args.config, args.cfg_options)
-    found, report = read_portable(path, cfg, **given)
-    found.facts.setdefault('config', config_text(cfg.to_dict()))
-    return found, report
+    return read_portable(path, cfg, **given)

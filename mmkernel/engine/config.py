@@ -13,8 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
 from mmkernel.engine.check import ConfigError, accepted_by, check_component_tree
-from mmkernel.engine.config_text import ordered
 from mmkernel.engine.scaling import micro_batches
+from mmkernel.zoo.config_text import ordered
 from mmkernel.zoo.places import root
 
 TOP_LEVEL = (
@@ -42,6 +42,11 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
     _refuse_circle(path)
     cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
     _import_custom_modules(cfg, path)
+    return checked(cfg, cfg_options)
+
+
+def checked(cfg: Config, cfg_options: Mapping[str, Any] | None = None) -> Config:
+    """``cfg`` with ``cfg_options`` put in, if it can mean what it says; ConfigError: see ``load_config``."""
     for key in sorted(cfg_options or {}, key=lambda key: key.count('.')):  # whole lists before items of them
         set_option(cfg, key, cfg_options[key])
     check_config(cfg)

@@ -19,9 +19,9 @@ from torch import nn
 from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.config import check_virtual_batch
-from mmkernel.engine.config_text import ordered
 from mmkernel.engine.scaling import describe_scaling, effective_batch
 from mmkernel.registry import DATASETS, HOOKS, MODELS
+from mmkernel.zoo.config_text import ordered
 
 # Tensors of a parameter's size that the optimizer keeps.
 OPTIMIZER_STATES = {'Adam': 2, 'AdamW': 2, 'NAdam': 2, 'RAdam': 2, 'Adamax': 2, 'LAMB': 2}

@@ -13,11 +13,11 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmkernel.engine.check import ConfigError
 from mmkernel.engine.config import load_config
-from mmkernel.engine.config_text import ordered
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
 from mmkernel.engine.options import OptionsAction
 from mmkernel.engine.runner import Runner
+from mmkernel.zoo.config_text import ordered
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 

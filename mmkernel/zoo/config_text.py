@@ -66,7 +66,7 @@ def _line(value: Any) -> str:
         return f"float('{value}')"
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
-    return repr(str(value))  # a class or a function: readable, and its type is checked when the text is loaded
+    return repr(getattr(value, '__name__', str(value)))  # a class or a function: by the name that registries know
 
 
 def _identifiers(value: Mapping) -> bool:

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mmkernel.zoo.archives import ArchiveError, join, unpack
-from mmkernel.zoo.errors import DiskFullError, DownloadError
+from mmkernel.zoo.errors import DiskFullError, DownloadError, HashMismatchError
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
-from mmkernel.zoo.pins import HashMismatchError, Pins, check_published, hashes
+from mmkernel.zoo.pins import Pins, check_published, hashes
 from mmkernel.zoo.places import PACKAGE, offline
 from mmkernel.zoo.placing import accept, accept_piece, by_hand, console, key_of, path_of, set_aside
 from mmkernel.zoo.transfer import PATIENT, Patience, Report, fetch_url

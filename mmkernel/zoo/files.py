@@ -6,16 +6,16 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-
-class CheckpointError(RuntimeError):
-    """A file that is no checkpoint, is damaged, or belongs to another architecture."""
+from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.pins import check_name
 
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
@@ -42,11 +42,15 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
 
 
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
-    """The checkpoint in ``path`` on the CPU, read with ``weights_only=True``; CheckpointError if it is not readable."""
+    """The checkpoint in ``path`` on the CPU, read with ``weights_only=True``.
+
+    CheckpointError if it is not readable, or has other bytes than a hash in its name tells (``name-ab12cd34.pth``).
+    """
     path = Path(path)
     if not path.is_file():
         there = ', '.join(sorted(p.name for p in path.parent.glob('*.pth'))[:8]) if path.parent.is_dir() else ''
         raise FileNotFoundError(f"There is no checkpoint '{path}'. The folder holds: {there or 'no .pth file'}.")
+    check_name(path)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     try:
@@ -67,6 +71,12 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
     return checkpoint
+
+
+def meta_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint says about itself; {} for a file of another program that keeps something else under this key."""
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +14,12 @@ from torch import nn
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.detection import from_framework
 from mmkernel.zoo.encoder import Encoder
-from mmkernel.zoo.files import CheckpointError, read_checkpoint
+from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import key_maps
 from mmkernel.zoo.metafile import ModelInfo
+from mmkernel.zoo.pins import check_name
+from mmkernel.zoo.plain_config import plain_json, without_weights
 from mmkernel.zoo.portable import Portable, Preprocessing, portable_encoder, read_portable
 from mmkernel.zoo.recognise import load_content
 
@@ -91,12 +93,17 @@ def _hub_folder(path: Path) -> tuple[Portable, dict[str, Any]]:
         raise FileNotFoundError(
             f"'{path}' is no folder of the hub's layout: config.json and model.safetensors are needed."
         )
-    config = json.loads(file.read_text(encoding='utf-8'))
-    arguments = {k: v for k, v in (config.get('model_args') or {}).items() if k not in ('num_classes', 'in_chans')}
-    settings = config.get('pretrained_cfg') or {}
-    channels = (config.get('model_args') or {}).get('in_chans') or (settings.get('input_size') or [3])[0]
-    options = dict(type='TIMMBackbone', model_name=config['architecture'], in_channels=channels, **arguments)
-    return _with_timm_settings(MODELS.build(dict(options)), options, settings), read_checkpoint(weights)
+    config = plain_json(file.read_text(encoding='utf-8'), str(file))
+    try:
+        arguments, settings = dict(config.get('model_args') or {}), dict(config.get('pretrained_cfg') or {})
+        channels = arguments.pop('in_chans', None) or (settings.get('input_size') or [3])[0]
+        arguments.pop('num_classes', None)
+        options = dict(type='TIMMBackbone', model_name=config['architecture'], in_channels=channels)
+        options |= without_weights({key: value for key, value in arguments.items() if key not in options})
+        found = _with_timm_settings(MODELS.build(dict(options)), options, settings)
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"'{file}' does not say how its encoder is built: {error!r}.") from error
+    return found, read_checkpoint(weights)
 
 
 def _with_timm_settings(backbone: nn.Module, options: dict, given: Mapping[str, Any]) -> Portable:
@@ -122,6 +129,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def read_arrays(path: Path) -> dict[str, Any]:
     """A .pkl as detectron2 writes them: arrays become tensors."""
+    check_name(path)
     with open(path, 'rb') as file:
         try:
             content = _ArraysOnly(file).load()

@@ -1,10 +1,11 @@
-"""Is this the file that was published? Against its published hash, or the hash it had when it was first used."""
+"""Is this the file that was published? Against its published hash, that in its name, or that of its first use."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,15 +13,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from mmkernel.zoo.errors import DownloadError
+from mmkernel.zoo.errors import DownloadError, HashMismatchError
 from mmkernel.zoo.metafile import Part
 from mmkernel.zoo.places import home
 
 BLOCK = 1 << 20
-
-
-class HashMismatchError(DownloadError):
-    """A file with other bytes than those published, or than those of its first use."""
+HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})(\.(pth|pt|th|tar|gz|pkl|bin|safetensors|ckpt))+$', re.IGNORECASE)
+COUNTED = re.compile(
+    r'000\d*|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\d*'
+)  # a step or a date: digits, but no hash
 
 
 def hashes(paths: Iterable[Path]) -> dict[str, str]:
@@ -55,8 +56,27 @@ def check_published(part: Part, found: dict[str, str], size: int | None = None) 
             )
 
 
+def hash_in_name(path: Path) -> str | None:
+    """'ab12cd34' of ``name-ab12cd34.pth``, the convention of torch.hub and OpenMMLab; None without one."""
+    found = HASH_IN_NAME.search(path.name)
+    return None if found is None or COUNTED.fullmatch(found[1]) else found[1].lower()
+
+
+def check_name(path: Path) -> None:
+    """HashMismatchError if the name of a file tells the hash (sha256, or md5) of other bytes than it has."""
+    wanted = hash_in_name(path)
+    if wanted is None:
+        return
+    found = hashes([path])
+    if not any(digest.startswith(wanted) for digest in found.values()):
+        raise HashMismatchError(
+            f"'{path}' has the sha256 {found['sha256'][: len(wanted)]}, its name says {wanted}: it was damaged or changed. Fetch "
+            'it again from its source. If these digits are no hash of what it holds, rename the file.'
+        )
+
+
 class Pins:
-    """``pins.json`` of the cache folder: hash, size and date of each file when it was first used."""
+    """``pins.json`` of the cache folder: hash and date of each file when it was first used."""
 
     def __init__(self) -> None:
         self.path = home() / 'pins.json'
@@ -69,7 +89,7 @@ class Pins:
         except ValueError as error:
             raise DownloadError(f'{self.path} is damaged ({error}); delete it to pin anew.') from error
 
-    def pin(self, key: str, path: Path, sha256: str, how: str) -> None:
+    def pin(self, key: str, sha256: str, how: str) -> None:
         """Remember the file, or HashMismatchError if another one was remembered under this name."""
         with FileLock(f'{self.path}.lock'):
             pins = self.read()
@@ -79,14 +99,13 @@ class Pins:
                     f"'{key}' has the sha256 {sha256[:8]}; on {old['date']} it had {old['sha256'][:8]}, and none is published. "
                     f'If the change is known to be right, remove the entry from {self.path}.'
                 )
-            stat = path.stat()
             date = old['date'] if old else time.strftime('%Y-%m-%d')
-            pins[key] = dict(sha256=sha256, checked=how, date=date, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+            pins[key] = dict(sha256=sha256, checked=how, date=date)
             temporary = self.path.with_suffix('.tmp')
             temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + '\n', encoding='utf-8')
             os.replace(temporary, self.path)
 
     def unchanged(self, key: str, path: Path) -> bool:
-        """Whether the file is the one pinned, by size and time of change; reading it all is ``verify``'s work."""
-        pin, stat = self.read().get(key), path.stat()
-        return bool(pin) and (pin['size'], pin['mtime_ns']) == (stat.st_size, stat.st_mtime_ns)
+        """Whether the file is the one pinned, by all of its bytes: a bit may flip on a disk, and no time of change tells."""
+        pin = self.read().get(key)
+        return pin is not None and pin['sha256'] == hashes([path])['sha256']

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmkernel.zoo.errors import HashMismatchError
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
-from mmkernel.zoo.pins import HashMismatchError, Pins, check_published, hashes, published
+from mmkernel.zoo.pins import Pins, check_published, hash_in_name, hashes, published
 from mmkernel.zoo.places import PACKAGE, weights_folder
 
 console = Console(stderr=True, highlight=False)
@@ -19,6 +20,8 @@ def path_of(info: ModelInfo, file: WeightsFile) -> Path:
     if file.urls and file.urls[0].startswith('package:'):
         return PACKAGE / file.urls[0].removeprefix('package:')
     name = f'{file.name.removesuffix(".tar.gz")}.pth' if file.unpack else file.name
+    if file.unpack and hash_in_name(Path(name)):
+        name = f'{Path(name).stem}_unpacked.pth'  # the hash is that of the archive
     return weights_folder() / info.name / name
 
 
@@ -47,13 +50,13 @@ def accept(info: ModelInfo, file: WeightsFile, found: Path, path: Path, archive_
         if not file.unpack:
             check_published(file, digests, found.stat().st_size)
         pins.path.parent.mkdir(parents=True, exist_ok=True)
-        pins.pin(key_of(info, path), found, digests['sha256'], how or 'first use')
+        pins.pin(key_of(info, path), digests['sha256'], how or 'first use')
     except HashMismatchError as error:
         raise HashMismatchError(f'{error} {set_aside(found, path, digests)}') from error
     if found != path:
         with open(found, 'rb') as handle:
             os.fsync(handle.fileno())
-        os.replace(found, path)  # whole or absent; size and time of change, which are pinned, go with it
+        os.replace(found, path)  # whole or absent
     if not how:
         console.print(f'{path.name}: no hash is published; pinned on first use, sha256 {digests["sha256"][:16]}...')
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,15 +15,22 @@ from torch import Tensor, nn
 
 import mmkernel
 from mmkernel.registry import MODELS
-from mmkernel.zoo.files import CheckpointError, read_checkpoint
-from mmkernel.zoo.plain_config import ConfigTextError, check_types
+from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.files import meta_of, read_checkpoint
+from mmkernel.zoo.metafile import RESULT
+from mmkernel.zoo.plain_config import (
+    OF_ONE_MACHINE,
+    ConfigTextError,
+    config_values,
+    plain_config,
+    plain_json,
+    without_weights,
+)
 from mmkernel.zoo.recognise import load_content
 
-# Lines of a config that tell where it ran, and nothing about what was trained.
-OF_ONE_MACHINE = re.compile(r'^(work_dir|load_from|resume|launcher|log_file) = [^\n(\[{]*\n', re.MULTILINE)
-# Options that would fetch or read weights from another place than the file.
-ELSEWHERE = ('pretrained', 'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir')
-FACTS = ('name', 'license', 'source', 'config', 'metrics', 'epochs', 'trained_on', 'note')
+LARGEST = 1 << 14  # pixels of a side
+FACTS = ('name', 'license', 'source', 'trained_on', 'note')
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,14 @@ class Preprocessing:
     resize: int | None = None
     crop: int | tuple[int, int] | None = None
     interpolation: str = 'bicubic'
+
+    def __post_init__(self) -> None:
+        lengths = len(self.mean), len(self.std)
+        numbers = [*self.mean, *self.std]
+        if lengths[0] != lengths[1] or not all(math.isfinite(n) for n in numbers) or min(self.std, default=0) <= 0:
+            raise ValueError(f'mean and std are finite, as many, std > 0; got {self.mean}, {self.std}.')
+        if not all(type(n) is int and 0 < n <= LARGEST for n in self.size) or len(self.size) != 2:
+            raise ValueError(f'size is height and width in pixels, 1 to {LARGEST}; got {self.size}.')
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float."""
@@ -76,7 +91,8 @@ class Portable:
             key: value if isinstance(value, str) else json.dumps(value) for key, value in self.facts.items() if value
         }
         if 'config' in facts:
-            facts['config'] = OF_ONE_MACHINE.sub('', facts['config'])
+            values = config_values(facts['config'], 'facts')
+            facts['config'] = config_text({k: v for k, v in values.items() if k not in OF_ONE_MACHINE})
         return dict(
             format='pt',  # what other readers of safetensors look for
             mmkernel=mmkernel.__version__,
@@ -90,8 +106,7 @@ def portable_encoder(
     cfg: Mapping[str, Any], backbone: nn.Module | None = None, size: tuple[int, int] | None = None, **facts: Any
 ) -> Portable:
     """The encoder of a config; ``backbone`` None: built, with random weights. ``size``: height and width, None: of the config."""
-    options = {key: value for key, value in cfg['model']['backbone'].items() if key not in ELSEWHERE}
-    options = copy.deepcopy(options)
+    options = copy.deepcopy(without_weights(cfg['model']['backbone']))
     if backbone is None:
         backbone = MODELS.build(dict(options))
     channels = int(options.get('in_channels', 3))
@@ -112,15 +127,18 @@ def portable_encoder(
 def of_metadata(meta: Mapping[str, str], source: str) -> Portable:
     """An encoder with random weights, as the header of a file of ours describes it."""
     try:
-        options, pixels = json.loads(meta['backbone']), json.loads(meta['preprocessing'])
-        check_types(options, source)
-        options = {key: value for key, value in options.items() if key not in ELSEWHERE}
-        pixels = {key: _plain(value) for key, value in pixels.items()}
-        facts = {key: _value(key, meta[key]) for key in FACTS if key in meta}
-        return Portable(MODELS.build(dict(options)).eval(), options, Preprocessing(**pixels), facts)
+        options, pixels = (plain_json(meta[key], source) for key in ('backbone', 'preprocessing'))
+        options = without_weights(options)
+        facts = facts_of(meta, source)
+        if 'config' in meta:
+            facts['config'] = config_text(plain_config(meta['config'], source))
+        preprocessing = Preprocessing(**{key: _plain(value) for key, value in pixels.items()})
+        if len(preprocessing.mean) != options.get('in_channels', 3):
+            raise ValueError(f'mean of {len(preprocessing.mean)} channels, images of {options.get("in_channels", 3)}')
+        return Portable(MODELS.build(dict(options)).eval(), options, preprocessing, facts)
     except ConfigTextError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # any nonsense
         raise CheckpointError(
             f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config)."
         ) from error
@@ -129,13 +147,15 @@ def of_metadata(meta: Mapping[str, str], source: str) -> Portable:
 def read_portable(path: str | Path, cfg: Mapping[str, Any] | None = None, **facts: Any) -> tuple[Portable, str]:
     """(encoder, report of loading) of a checkpoint of any layout; ``cfg`` None: the file is one of ours and describes itself."""
     content = read_checkpoint(path)
-    meta = content.get('meta') or {}
+    meta = meta_of(content)
     known = {key: value for key, value in facts.items() if value is not None}
-    if cfg is None or 'preprocessing' in meta:
+    if cfg is None:
         found = of_metadata(meta, str(path))
     else:
-        found = portable_encoder(cfg, config=meta.get('config'), epochs=meta.get('epoch'))
-    found.facts = {**found.facts, **known}
+        text = config_text(cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg)
+        found = portable_encoder(cfg, config=text, epochs=meta.get('epoch'))
+        found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
+    found.facts |= known
     return found, str(load_content(found.backbone, content, str(path)))
 
 
@@ -155,5 +175,11 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def _value(key: str, text: str) -> Any:
-    return json.loads(text) if key in ('metrics', 'epochs') else text
+def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What the header of a file of ours says about its weights: texts of one line, figures and epochs; never its config."""
+    found = {key: ' '.join(str(meta[key]).split()) for key in FACTS if key in meta}
+    found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
+    for result in found.get('metrics', []):
+        if not (isinstance(result, dict) and RESULT <= set(result) and isinstance(result['Metrics'], dict)):
+            raise ValueError(f"'{source}' has figures without {', '.join(sorted(RESULT))}: {str(result)[:60]}")
+    return found

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mmkernel.evaluation import check_trained
 from mmkernel.zoo.card import model_card
+from mmkernel.zoo.errors import CheckpointError
 from mmkernel.zoo.export import compare
-from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_safetensors
+from mmkernel.zoo.files import meta_of, read_checkpoint, write_safetensors
 from mmkernel.zoo.loading import weights_of
 from mmkernel.zoo.pins import hashes
 from mmkernel.zoo.portable import Portable, of_metadata
@@ -57,7 +58,7 @@ def publish_checkpoint(
     if holds not in HOLDS:
         raise ValueError(f'holds is one of {", ".join(HOLDS)}, got {holds!r}.')
     content = read_checkpoint(checkpoint)
-    check_trained(encoder.backbone, content.get('meta'), str(checkpoint))
+    check_trained(encoder.backbone, meta_of(content), str(checkpoint))
     encoder.facts['name'] = name
     if holds == 'model':
         tensors = weights_of(content)

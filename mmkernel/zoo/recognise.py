@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmkernel.zoo.files import CheckpointError, read_checkpoint
+from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import KeyMapError, key_maps
 from mmkernel.zoo.loading import LoadReport, load_weights
 from mmkernel.zoo.search import choose, containers, places

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from mmkernel.zoo.files import CheckpointError
+from mmkernel.zoo.errors import CheckpointError
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d | None]:

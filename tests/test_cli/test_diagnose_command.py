@@ -75,8 +75,8 @@ def test_where_the_config_comes_from(repository, checkpoint, tmp_path, capsys):
     main(['diagnose', str(bare), '--text', '--config', config, '--images', '20', '--cfg-options', *options])
     assert '20 images' in capsys.readouterr().out
     (tmp_path / 'config.py').write_text(f'_base_ = {config!r}\n')
-    with pytest.raises(SystemExit, match='another architecture'):  # the one beside it comes before the one inside
-        main(['diagnose', str(bare), '--text'])
+    with pytest.raises(SystemExit, match=f'There is one beside it: --config {tmp_path}/config.py'):
+        main(['diagnose', str(bare), '--text'])  # it is Python, and is run when it is asked for
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from mmkernel.evaluation import UntrainedError
 from mmkernel.zoo import MetafileError, get_features, load_encoder, publish_checkpoint, read_portable, write_checkpoint
+from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile import read_metafile
 from mmkernel.zoo.metafile_rows import add_row, row_text
 
@@ -38,7 +39,8 @@ def run(tmp_path_factory):
 
 
 def loaded(path):
-    return read_portable(path, config('small'), license='Apache-2.0', metrics=METRICS)[0]
+    cfg = dict(config('small'), work_dir='/home/me/runs', import_folders=['/home/me/code'], resume=False)
+    return read_portable(path, cfg, license='Apache-2.0', metrics=METRICS)[0]
 
 
 def test_publish(run, tmp_path):
@@ -53,7 +55,8 @@ def test_publish(run, tmp_path):
     with safe_open(found.path, 'pt') as file:
         assert all(key.startswith('backbone.') for key in file.keys())  # noqa: SIM118
         meta = file.metadata()
-    assert (meta['config'], meta['epochs'], meta['name']) == ('model = dict()\n', '3', 'tiny_a')
+    assert meta['config'] == config_text(config('small'))  # the one named, which was used, not the text in the checkpoint
+    assert (meta['epochs'], meta['name']) == ('3', 'tiny_a')
     assert json.loads(meta['metrics']) == METRICS
     assert '/home' not in str(meta) + found.card.read_text()  # where it ran is nobody's business
     assert found.path.stat().st_mode == found.card.stat().st_mode  # as readable as any file

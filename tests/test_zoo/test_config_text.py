@@ -4,7 +4,7 @@ import math
 
 from mmengine.config import Config
 
-from mmkernel.engine.config_text import config_text, ordered
+from mmkernel.zoo.config_text import config_text, ordered
 
 
 def test_text_reads_back_in_order():
