@@ -36,6 +36,14 @@ class PublishedSet(FileSource):
         read = [self._read(home, part) for part in self.parts.get(split, (split,))]
         self.classes = list(read[0].classes)
         members = [_members(each) for each in read]
+        if any(
+            list(each.classes) != self.classes for each in read
+        ):  # a split that lacks a class numbers the others anew
+            self.classes = list(dict.fromkeys(name for each in read for name in each.classes))
+            members = [
+                (m[0], [self.classes.index(each.classes[k]) for k in m[1]])
+                for m, each in zip(members, read, strict=True)
+            ]
         paths = [os.path.relpath(path, home) for files, _ in members for path in files]
         if len(members) > 1:
             self.validation = np.repeat(np.arange(len(members)) == len(members) - 1, [len(m[0]) for m in members])

@@ -7,8 +7,10 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from mmkernel.engine.checkpoint import CheckpointError
+from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import METRICS, accuracy, accuracy_history, main_metrics, metric_of
+from mmkernel.evaluation.labels import classes_of
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
 
@@ -56,10 +58,14 @@ class AccuracyHook(Hook):
                 'evaluation=dict(test=<source>, transform=dict(...)), or leave the hook out.'
             )
 
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """What the columns of the head stand for, without which it can only be tested beside its training images."""
+        checkpoint['classes'] = list(_classes(runner))
+
     def after_train_epoch(self, runner: Any) -> None:
         if not (self.every_n_epochs(runner, self.interval) or runner.epoch + 1 == runner.max_epochs):
             return
-        result = accuracy(unwrap(runner.model), runner.cfg.evaluation)
+        result = accuracy(unwrap(runner.model), runner.cfg.evaluation, _classes(runner))
         for name, value in dict(result, epoch=runner.epoch + 1).items():
             runner.message_hub.update_scalar(f'test/{name}', value)
         runner.visualizer.add_scalars({f'test/{name}': value for name, value in result.items()}, step=runner.epoch + 1)
@@ -70,3 +76,8 @@ class AccuracyHook(Hook):
             f'Epoch {runner.epoch + 1}: test {METRICS[first]} {result[first]:.2f} %, {METRICS[second]} '
             f'{result[second]:.2f} % (best {METRICS[metric]} {best[metric]:.2f} % after epoch {best["epoch"]}).'
         )
+
+
+def _classes(runner: Any) -> tuple[str, ...]:
+    """The names of the training classes."""
+    return classes_of(getattr(dataset_of(runner), 'source', None))

@@ -15,6 +15,7 @@ from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
 from mmkernel.evaluation import evaluation_loader, weighted_knn
+from mmkernel.evaluation.labels import classes_of, renumber
 from mmkernel.registry import DATASETS, HOOKS
 
 
@@ -30,9 +31,13 @@ class _LabelMonitor(Hook):
                 'images (max_images=None: all).'
             )
         self.interval, self.max_images, self.sources = interval, max_images, {}
+        self.classes: tuple[str, ...] = ()  # whose numbers count
 
     def prepare(self, runner: Any, *names: str) -> bool:
-        """Build the named sources of the evaluation part; False, and a line in the log, if one is absent or unlabelled."""
+        """Build the named sources of the evaluation part; False, and a line in the log, if one cannot be used.
+
+        Each must be labelled, by classes of the training or, where nothing has named those yet, of the first source.
+        """
         part = runner.cfg.get('evaluation') or {}
         if not hasattr(unwrap(runner.model), 'extract'):
             return self._off(runner, f'{type(unwrap(runner.model)).__name__} has no extract(images)')
@@ -42,6 +47,13 @@ class _LabelMonitor(Hook):
             self.sources[name] = DATASETS.build(part[name])
             if not (torch.as_tensor(self.sources[name].labels) >= 0).all():
                 return self._off(runner, f'evaluation.{name} has images without a label')
+            try:
+                renumber(torch.as_tensor(self.sources[name].labels), classes_of(self.sources[name]), self.classes)
+            except ValueError as error:
+                runner.logger.warning(f'{type(self).__name__} is off: {error}')
+                self.sources = {}
+                return False
+            self.classes = self.classes or classes_of(self.sources[name])
         return True
 
     def _off(self, runner: Any, reason: str) -> bool:
@@ -56,7 +68,8 @@ class _LabelMonitor(Hook):
         settings = part.get('transform'), part.get('batch_size', 256), part.get('num_workers', 0)
         loader = evaluation_loader(source, *settings, rows=range(0, len(source), step))
         rows = [(model.extract(batch['inputs']).float().cpu(), torch.as_tensor(batch['label'])) for batch in loader]
-        return torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
+        labels = renumber(torch.cat([y for _, y in rows]), classes_of(source), self.classes)
+        return torch.cat([x for x, _ in rows]), labels
 
 
 @HOOKS.register_module()
@@ -110,8 +123,10 @@ class OnlineProbeHook(_LabelMonitor):
         self.seen: Tensor | None = None
 
     def before_train(self, runner: Any) -> None:
-        model, labels = unwrap(runner.model), getattr(getattr(dataset_of(runner), 'source', None), 'labels', [-1])
-        classes = int(torch.as_tensor(labels).max()) + 1
+        model, source = unwrap(runner.model), getattr(dataset_of(runner), 'source', None)
+        self.classes = classes_of(source)
+        largest = int(torch.as_tensor(getattr(source, 'labels', [-1])).max())
+        classes = max(largest + 1, len(self.classes)) if largest > 0 else 0
         self.on = classes > 1 or self._off(runner, 'the training images have no labels')
         self.on = self.on and self.prepare(runner, 'test')
         if not self.on:

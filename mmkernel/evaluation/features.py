@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmkernel.evaluation.feature_cache import Allocate, encoder_digest, images_digest, stored
+from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.registry import DATASETS
 
 Progress = Callable[[int, int], None]
@@ -59,7 +60,7 @@ def extract_features(
     progress: Progress | None = None,
     cache: str | Path | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """((N, d) float32, (N,) int64 labels) on the CPU, through ``model.extract`` and nothing else.
+    """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract`` and nothing else.
 
     ``cache``: a folder where they are kept under a hash of the weights, the images, the transform and the stage, and read
     from memory-mapped; see ``feature_cache``. With several processes a cache divides the work among them.
@@ -115,10 +116,11 @@ def _features(
 
     if cache is not None:
         about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
-        return stored(cache, about, compute)
+        features, labels = stored(cache, about, compute)
+        return features, Labels(labels, classes_of(dataset.source))
     arrays: dict[str, np.ndarray] = {}
     compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
-    return torch.from_numpy(arrays['features']), torch.from_numpy(arrays['labels'])
+    return torch.from_numpy(arrays['features']), Labels(arrays['labels'], classes_of(dataset.source))
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from mmkernel.evaluation.features import evaluation_loader
 from mmkernel.evaluation.judges import JUDGES, METRICS, judge_of, main_metrics, metric_of
+from mmkernel.evaluation.labels import classes_of, labels_of, renumber
 from mmkernel.registry import DATASETS, RUNNERS
 
 HOOK = 'backbone_weights'
@@ -75,12 +76,13 @@ def check_labels(cfg: Any) -> int:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, part: Mapping[str, Any]) -> dict[str, float]:
+def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] = ()) -> dict[str, float]:
     """What the judge of the model's objective says of ``part['test']``: ``dict(top1=, top5=, mean_per_class=, loss=)`` in
     percent where an image has one class, ``dict(map11=, map=, loss=)`` where it has several.
 
-    ``part``: the ``evaluation`` of a config. With W processes each takes every W-th image. ValueError for a head that has
-    never been trained, whose figures would be chance.
+    ``part``: the ``evaluation`` of a config; ``classes``: the names of the training classes, under whose numbers the test
+    images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained,
+    whose figures would be chance.
     """
     if int(model.steps) == 0:
         raise ValueError(
@@ -89,11 +91,14 @@ def accuracy(model: nn.Module, part: Mapping[str, Any]) -> dict[str, float]:
         )
     rank, world_size = get_dist_info()
     source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']
+    given, reads = classes_of(source), model.objective.reads
+    renumber(torch.as_tensor(labels_of(source)), given, classes)  # refused before the work, not after it
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
-    judge = JUDGES[model.objective.reads](model.num_classes, len(source))
+    judge = JUDGES[reads](model.num_classes, len(source))
     rows = range(rank, len(source), world_size)
     for batch in evaluation_loader(source, rows=rows, **settings) if len(rows) else ():
-        judge.add(model.extract(batch['inputs'], stage='head').float().cpu(), batch)
+        answers = {**batch, reads: renumber(batch[reads], given, classes)}
+        judge.add(model.extract(batch['inputs'], stage='head').float().cpu(), answers)
     sums = judge.sums.to(next(model.parameters()).device)  # where collectives work
     all_reduce(sums)
     return judge.scores(sums.cpu())

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mmkernel.evaluation.labels import aligned
+
 
 def as_tensor(x: ArrayLike | Tensor, name: str) -> Tensor:
     """``x`` as a tensor, arrays that walk backwards or hold foreign bytes included; ValueError for words."""
@@ -85,8 +87,12 @@ def as_pair(
 def as_split(
     train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike, num_classes: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """The four checked tensors and the number of classes (largest label + 1 where it is not given)."""
+    """The four checked tensors and the number of classes (largest label + 1 where it is not given).
+
+    Labels that bring the names of their classes are compared by them, see :func:`aligned`.
+    """
     train_x, test_x = as_pair(train_x, test_x)
+    train_y, test_y = aligned(train_y, test_y)
     train_y, test_y = as_labels(train_y, len(train_x), 'train labels'), as_labels(test_y, len(test_x), 'test labels')
     found = int(max(train_y.max(), test_y.max())) + 1
     if num_classes is not None and num_classes < found:

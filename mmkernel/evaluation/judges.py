@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmkernel.evaluation.average_precision import class_names, class_precisions
 from mmkernel.evaluation.inputs import as_labels
+from mmkernel.evaluation.labels import Labels, aligned, classes_of
 from mmkernel.registry import MODELS
 
 METRICS = dict(
@@ -51,15 +52,19 @@ class OneClassJudge:
 
     @staticmethod
     def check(sources: Mapping[str, Any], classes: int) -> None:
-        """ValueError unless all labels lie in 0 .. classes - 1."""
+        """ValueError unless all labels lie in 0 .. classes - 1, those of the test numbered as the training's."""
+        labels = {name: Labels(source.labels, classes_of(source)) for name, source in sources.items()}
         for name, source in sources.items():
-            labels = torch.as_tensor(source.labels)
-            if getattr(source, 'targets', None) is not None and (labels < 0).all():
+            if getattr(source, 'targets', None) is not None and (labels[name] < 0).all():
                 raise ValueError(
                     f'The {name} images are of several classes each. Set model.objective=dict(type="SeveralClasses"), as '
                     'in configs/benchmarks/finetune_voc2007.py.'
                 )
-            largest = int(as_labels(labels, len(labels), f'{name} labels').max())
+            as_labels(labels[name], len(source), f'{name} labels')
+        if len(labels) == 2:
+            labels = dict(zip(labels, aligned(*labels.values()), strict=True))
+        for name, y in labels.items():
+            largest = int(y.max())
             if largest >= classes:
                 raise ValueError(
                     f'The {name} images have labels up to {largest}, but model.num_classes={classes}; expected at least '
@@ -106,11 +111,14 @@ class SeveralClassesJudge:
 
     @staticmethod
     def check(sources: Mapping[str, Any], classes: int) -> None:
-        """ValueError unless all sources list the same ``classes`` and show some; a warning for those not in training."""
-        listed = {}
+        """ValueError unless test and training images have the same classes and show some; a warning for those not in training."""
+        known = {name: getattr(source, 'targets', None) for name, source in sources.items()}
+        if len(known) == 2 and all(np.ndim(targets) == 2 for targets in known.values()):
+            named = [Labels(known[name], classes_of(source)) for name, source in sources.items()]
+            known = dict(zip(known, aligned(*named), strict=True))
         for name, source in sources.items():
-            targets = getattr(source, 'targets', None)
-            shape = None if targets is None else np.shape(targets)
+            targets = known[name]
+            shape = None if targets is None else tuple(np.shape(targets))
             if shape != (len(source), classes):
                 given = 'one class each' if targets is None else f'targets of shape {shape}'
                 raise ValueError(
@@ -118,8 +126,8 @@ class SeveralClassesJudge:
                     f'shape ({len(source)}, {classes}).'
                     + (f' Set model.num_classes={shape[1]}.' if shape and shape[1] != classes else '')
                 )
-            listed[name] = class_names(source.classes, classes)
-            without = [label for label, there in zip(listed[name], (targets == 1).any(0), strict=True) if not there]
+            names = class_names(sources['training'].classes, classes)
+            without = [label for label, there in zip(names, (targets == 1).any(0), strict=True) if not there]
             if len(without) == classes:
                 raise ValueError(f'No {name} image shows any of the {classes} classes: look at its source.')
             if without and name == 'training':
@@ -128,9 +136,6 @@ class SeveralClassesJudge:
                     'they are never there, and their average precision says nothing.',
                     stacklevel=2,
                 )
-        if len({tuple(names) for names in listed.values()}) > 1:
-            lists = '; '.join(f'{name}: {", ".join(names)}' for name, names in listed.items())
-            raise ValueError(f'The sources list different classes ({lists}): give both the same `classes`.')
 
 
 JUDGES = dict(label=OneClassJudge, targets=SeveralClassesJudge)

@@ -37,6 +37,7 @@ def low_shot_svm(
     """
     from joblib import delayed
 
+    classes = classes or getattr(train_y, 'classes', None)
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
     check_numbers(costs=costs)

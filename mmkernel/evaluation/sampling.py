@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from mmkernel.datasets import PatchView, ViewDataset
 from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_digest
+from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.registry import DATASETS
 
 
@@ -24,7 +25,7 @@ class Cloud:
 
     h: Tensor  # (N, d) of the backbone
     z: Tensor  # (N, q) of the neck, raw
-    labels: Tensor  # (N,) -1 where there is none
+    labels: Labels  # (N,) -1 where there is none
     index: Tensor  # (N,) numbers of the images in their source
     views: tuple[Tensor, Tensor] | None  # (N, q) each: embeddings of two augmentations; None for patches
     encoder: str  # digest of the weights that made all this
@@ -66,7 +67,7 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
         if position is None:
             raise KeyError("the config has no 'evaluation' part, and its training views are patches of images only.")
         whole = seen[0]
-    labels = torch.tensor([source.label(i) for i in index.tolist()])
+    labels = Labels([source.label(i) for i in index.tolist()], classes_of(source))
     h, z = (_extract(model, whole, stage) for stage in ('backbone', 'neck'))
     return Cloud(h, z, labels, index, views, encoder_digest(model, 'neck'))
 
@@ -96,7 +97,7 @@ def save_cloud(cloud: Cloud, path: str | Path) -> Path:
     views = {} if cloud.views is None else dict(zip(('first', 'second'), map(np.asarray, cloud.views), strict=True))
     with path.open('wb') as file:
         np.savez(file, **{name: getattr(cloud, name).numpy() for name in ('h', 'z', 'labels', 'index')},
-                 encoder=np.array(cloud.encoder), **views)  # fmt: skip
+                 encoder=np.array(cloud.encoder), classes=np.array(cloud.labels.classes, str), **views)  # fmt: skip
     return path
 
 
@@ -118,6 +119,8 @@ def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
             f"The embeddings in '{path}' come from other weights ({encoder[:12]}) than the checkpoint named "
             f'({given[:12]}). Name the checkpoint they were made with, or leave the file out to make them again.'
         )
+    classes = arrays.pop('classes', np.array([], str)).tolist()
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     views = (tensors.pop('first'), tensors.pop('second')) if 'first' in tensors else None
+    tensors['labels'] = Labels(tensors['labels'], classes)
     return Cloud(**tensors, views=views, encoder=encoder)

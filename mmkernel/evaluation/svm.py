@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from mmkernel.evaluation.average_precision import class_names, class_precisions
 from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_features
+from mmkernel.evaluation.labels import aligned
 
 COSTS = (1.0, 10.0, 100.0, *(2.0**-k for k in range(4, 20)))
 """The full list of the published code: three numbers from its command line, and 2^-4 ... 2^-19 always."""
@@ -43,6 +44,7 @@ def voc_svm(
     """
     from joblib import delayed
 
+    classes = classes or getattr(train_y, 'classes', None)
     train_x, train_y, test_x, test_y = checked(train_x, train_y, test_x, test_y)
     names = class_names(classes, train_y.shape[1])
     positive = train_y == 1
@@ -97,6 +99,7 @@ def side_by_side(tasks: list, jobs: int, progress: Progress | None) -> Iterator:
 
 def checked(train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike) -> tuple[np.ndarray, ...]:
     """x / (||x|| + 1e-5) in float64, and (N, C) targets that fit them; ValueError otherwise."""
+    train_y, test_y = aligned(train_y, test_y)
     features, targets = [], []
     for x, y, name in ((train_x, train_y, 'train'), (test_x, test_y, 'test')):
         x = as_features(x, f'{name} features').double().cpu().numpy()

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmkernel.evaluation.average_precision import class_precisions
 from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_labels, tell_classes
+from mmkernel.evaluation.labels import aligned
 from mmkernel.evaluation.linear import scale_features
 from mmkernel.evaluation.logistic_path import logistic_path
 
@@ -69,6 +70,7 @@ def transfer(
     Returns ``dict(score=, metric=, l2=, validation=)``. Classes without a training image are never predicted right.
     """
     train_x, test_x = scale_features(train_x, test_x, scaling)
+    train_y, test_y = aligned(train_y, test_y)
     read = as_targets if metric == 'map11' else as_labels
     train_y, test_y = read(train_y, len(train_x), 'train labels'), read(test_y, len(test_x), 'test labels')
     if metric != 'map11':

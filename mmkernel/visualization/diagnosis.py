@@ -42,7 +42,7 @@ def diagnosis_page(
     left, right = below.subfigures(1, 2, width_ratios=(1.35, 1))
     draw_neighbours(left, cloud, source)
     labels = cloud.labels if bool((cloud.labels >= 0).any()) else torch.zeros_like(cloud.labels)
-    named = source.classes if bool((cloud.labels >= 0).any()) else ['']
+    named = (getattr(cloud.labels, 'classes', ()) or source.classes) if bool((cloud.labels >= 0).any()) else ['']
     draw_map(right.subplots(), planar_map(cloud.h), labels, named, 'map of the backbone features (t-SNE)')
     return finish(figure, path)
 

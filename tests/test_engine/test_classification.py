@@ -1,5 +1,6 @@
 """Accuracy after each epoch, on one process as on several, and weights for a backbone."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -7,6 +8,7 @@ from mmengine.config import Config
 from mmkernel.datasets import Digits
 from mmkernel.engine import AccuracyHook, CheckpointError, load_config, train, write_checkpoint
 from mmkernel.evaluation import accuracy, fine_tuning
+from mmkernel.evaluation.judges import OneClassJudge
 from mmkernel.models import build_model
 
 PART = dict(test=dict(type='Digits', split='test', size=16), transform=None, batch_size=100, num_workers=0)
@@ -41,6 +43,26 @@ def test_what_the_ranks_sum_up_is_what_one_process_does(monkeypatch):
         monkeypatch.setattr(fine_tuning, 'all_reduce', lambda x, at=(rank, world_size): sums.__setitem__(at, x.clone()))
         accuracy(model, PART)
     torch.testing.assert_close(sums[0, 3] + sums[1, 3] + sums[2, 3], sums[0, 1])
+
+
+class Renamed(Digits):
+    """The digits with their classes in another order, or under other names."""
+
+    def __init__(self, names):
+        super().__init__('test')
+        self.labels = np.array([names.index(str(k)) if str(k) in names else 0 for k in self.labels])
+        self.classes = list(names)
+
+
+def test_test_images_are_judged_under_the_names_of_the_training_classes():
+    model = classifier()
+    expected, names = accuracy(model, PART), tuple('0123456789')
+    other_order = dict(PART, test=Renamed(names[::-1]))
+    assert accuracy(model, other_order, names) == pytest.approx(expected)
+    assert accuracy(model, other_order)['top1'] != pytest.approx(expected['top1'])  # nobody says what is what
+    OneClassJudge.check(dict(training=Digits('train'), test=Renamed(names[::-1])), 10)
+    with pytest.raises(ValueError, match='x is not among those of the training.*0, 1, 2.*test .10.: x, 1, 2'):
+        accuracy(model, dict(PART, test=Renamed(('x', *names[1:]))), names)
 
 
 def test_hook_needs_something_to_measure_on(tmp_path, repository):

@@ -11,10 +11,12 @@ import torch
 import torch.distributed as dist
 from multiprocess import run_processes
 
+from mmkernel.datasets import Digits, Source
 from mmkernel.engine import load_config, read_checkpoint, train
 from mmkernel.engine.monitors import measurable
 from mmkernel.evaluation import embedding_statistics
 from mmkernel.kernels import LegendreKernel
+from mmkernel.registry import DATASETS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 WATCHERS = {
@@ -167,6 +169,36 @@ def test_without_labels_the_label_monitors_say_so_and_stand_aside(tmp_path, monk
     assert any('KNNMonitorHook is off: the config has no evaluation.test' in line for line in said)
     assert any('OnlineProbeHook is off' in line for line in said)
     assert runner.message_hub.get_scalar('train/embedding/rank').current() > 1
+
+
+@DATASETS.register_module()
+class OtherNames(Source):
+    """The digits under the names given."""
+
+    def __init__(self, names, shift=0):
+        super().__init__()
+        self.source, self.classes = Digits('test'), list(names)
+        self.labels = (self.source.labels + shift) % 10
+
+    def read(self, i):
+        return self.source.read(i)
+
+    def name(self, i):
+        return f'digit {i}'
+
+
+def test_label_monitors_count_by_the_names_of_classes(tmp_path, monkeypatch):
+    watchers, said, figures = {name: WATCHERS[name] for name in ('knn', 'probe')}, [], []
+    monkeypatch.setattr('logging.Logger.warning', lambda self, text, *args: said.append(str(text)))
+    for names, shift in (('0123456789', 0), ('9012345678', 1), ('abcdefghij', 0)):
+        cfg = config(tmp_path / f'{names}', watchers=watchers, **{'train_cfg.max_epochs': 1})
+        cfg.evaluation.test = dict(type='OtherNames', names=names, shift=shift)
+        logged = train(cfg).message_hub.log_scalars
+        figures.append([logged[k].current() for k in ('monitor/knn/top1', 'monitor/probe/top1') if k in logged])
+    assert figures[0] == figures[1] != []
+    assert figures[2] == []
+    for hook in ('KNNMonitorHook', 'OnlineProbeHook'):
+        assert any(f'{hook} is off: ' in line and '0, 1, 2' in line and 'a, b, c' in line for line in said)
 
 
 @pytest.mark.parametrize(

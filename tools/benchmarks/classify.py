@@ -32,7 +32,9 @@ from mmkernel.evaluation import (
     save_report,
     with_encoder,
 )
+from mmkernel.evaluation.labels import classes_of
 from mmkernel.models import build_model
+from mmkernel.registry import DATASETS
 
 console = Console()
 
@@ -69,7 +71,8 @@ def encoders(args: argparse.Namespace) -> dict[str, str | None]:
 
 def test(cfg: Config, checkpoint: str) -> None:
     """Accuracy of a classifier that this script has trained; an encoder without a trained head is refused."""
-    state = weights_of(read_checkpoint(checkpoint))
+    content = read_checkpoint(checkpoint)
+    state = weights_of(content)
     if 'head.weight' not in state or 'steps' not in state:
         raise CheckpointError(
             f"'{checkpoint}' holds no classifier: a head that was never trained would score chance. Drop --test-only to "
@@ -77,7 +80,10 @@ def test(cfg: Config, checkpoint: str) -> None:
         )
     model = build_model(cfg)
     load_weights(model, state, source=checkpoint)
-    found = accuracy(model.to('cuda' if torch.cuda.is_available() else 'cpu'), cfg.evaluation)
+    classes = content.get('classes')
+    if classes is None:  # written before checkpoints of classifiers told what they tell apart
+        classes = classes_of(DATASETS.build(cfg.train_dataloader.dataset.source))
+    found = accuracy(model.to('cuda' if torch.cuda.is_available() else 'cpu'), cfg.evaluation, classes)
     row = dict(name='classifier', width=model.head.in_features, scores=dict(test=found))
     console.print(probe_table([row], f'{Path(checkpoint).name}: {metrics_heading(found)} in percent'))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmkernel.engine import load_config
 from mmkernel.evaluation import TRANSFER_SETS, transfer, transfer_table
+from mmkernel.evaluation.labels import labels_of
 from mmkernel.evaluation.transfer import PENALTIES
 from mmkernel.registry import DATASETS
 
@@ -59,7 +60,7 @@ def one_set(args: argparse.Namespace, metric: str, sources: list, *data: Tensor)
     """The score of one encoder on one set; ``targets`` of a source with several classes per image replace its labels."""
     train_x, train_y, test_x, test_y = data
     if metric == 'map11':
-        train_y, test_y = (source.targets for source in sources)
+        train_y, test_y = map(labels_of, sources)
     validation = getattr(sources[0], 'validation', None)
     common = dict(metric=metric, validation=validation, penalties=args.penalties, seed=args.seed, device=args.device)
     with progress_bar() as bar:

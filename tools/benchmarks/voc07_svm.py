@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmkernel.engine import load_config
 from mmkernel.evaluation import low_shot_svm, low_shot_table, svm_table, voc_svm
+from mmkernel.evaluation.labels import labels_of
 from mmkernel.evaluation.low_shot import SHOTS
 from mmkernel.evaluation.svm import COSTS
 from mmkernel.registry import DATASETS
@@ -31,10 +32,10 @@ def sources(args: argparse.Namespace) -> dict:
     return options
 
 
-def machines(args: argparse.Namespace, targets: list, classes: list[str], *data: Tensor) -> dict:
+def machines(args: argparse.Namespace, built: list, *data: Tensor) -> dict:
     """Scores of one encoder; the labels that came with the features are -1, a photograph having several classes."""
     train_x, _, test_x, _ = data
-    rows = train_x, targets[0], test_x, targets[1], classes
+    rows = train_x, labels_of(built[0]), test_x, labels_of(built[1])
     common = dict(costs=args.costs, seed=args.seed, jobs=args.jobs)
     with progress_bar() as bar:
         task = bar.add_task('support vector machines')
@@ -60,7 +61,7 @@ def main() -> None:
     args.cfg_options = {**(args.cfg_options or {}), **sources(args)}
     evaluation = load_config(args.config, args.cfg_options).evaluation
     built = [DATASETS.build(evaluation[part]) for part in SPLITS]
-    cfg, rows = compare(args, partial(machines, args, [source.targets for source in built], built[0].classes))
+    cfg, rows = compare(args, partial(machines, args, built))
     name = 'voc07_low_shot_svm' if args.low_shot else 'voc07_svm'
     table = low_shot_table(rows) if args.low_shot else svm_table(rows)
     images = dict(train=len(built[0]), test=len(built[1]), classes=built[0].classes)

@@ -1,0 +1,135 @@
+"""Labels that know the names of their classes, and the one place where two labelled sources meet."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from mmkernel.datasets.sources import targets_of
+
+_KEPT = (Tensor.__getitem__, Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.clone)
+SHOWN = 20  # names of a long list that a message quotes
+
+
+class Labels(Tensor):
+    """(N,) class numbers, or (N, C) targets, and ``classes``: the name of each number, or of each column.
+
+    Every source numbers its classes for itself, so numbers of two sources mean the same only if the names do. Rows taken
+    from it and copies of it keep the names; what else is computed from it, and what a pickle holds, is a plain tensor.
+    ``classes`` is empty where the source has no names. ValueError where a number has no name.
+    """
+
+    classes: tuple[str, ...]
+
+    def __new__(cls, y: ArrayLike | Tensor, classes: Sequence[Any] | None = ()) -> Labels:
+        plain = torch.as_tensor(y)
+        names = tuple(map(str, () if classes is None else classes))
+        numbers = plain.shape[1] if plain.ndim == 2 else int(plain.max()) + 1 if plain.numel() else 0
+        if names and numbers > len(names):
+            raise ValueError(
+                f'the source has {len(names)} class names ({_quoted(names)}) for {numbers} classes: give it one name for '
+                'each class, or none at all (`classes`).'
+            )
+        labels = plain.as_subclass(cls)
+        labels.classes = names
+        return labels
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            found = func(*args, **(kwargs or {}))
+        if func in _KEPT and isinstance(args[0], cls) and isinstance(found, Tensor) and found is not args[0]:
+            if found.ndim == args[0].ndim and found.shape[1:] == args[0].shape[1:]:
+                found = found.as_subclass(cls)
+                found.classes = args[0].classes
+        return found
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # a file of torch.save opens with weights_only=True
+
+    def __deepcopy__(self, memo: dict) -> Labels:
+        return self.clone()
+
+
+def classes_of(source: Any) -> tuple[str, ...]:
+    """The class names of a source; none where it has none."""
+    classes = getattr(source, 'classes', None)
+    return () if classes is None else tuple(map(str, classes))
+
+
+def labels_of(source: Any) -> Labels:
+    """``targets`` (N, C) of a source whose images have several classes each, otherwise its ``labels`` (N,)."""
+    targets = targets_of(source)
+    return Labels(source.labels if targets is None else targets, classes_of(source))
+
+
+def aligned(train_y: ArrayLike | Tensor, test_y: ArrayLike | Tensor) -> tuple[Any, Any]:
+    """Both without names, those of the test under the numbers of the training; see :func:`renumber`.
+
+    A warning says which classes of the training have no test image. Plain numbers, whose classes nobody has named, stay
+    as they are; a warning says so where only one of two sources has names.
+    """
+    if not (isinstance(train_y, Labels) and isinstance(test_y, Labels)):
+        return _plain(train_y), _plain(test_y)
+    known, given = train_y.classes, test_y.classes
+    test = renumber(_plain(test_y), given, known)
+    if bool(known) != bool(given):
+        named = 'training' if known else 'test'
+        warnings.warn(
+            f'only the {named} source names its classes ({_quoted(known or given)}): nothing tells whether the numbers of '
+            'the other mean the same. Give both sources `classes`.',
+            stacklevel=3,
+        )
+    elif known and test.ndim == 1:
+        shown = set(test.tolist())
+        absent = [name for k, name in enumerate(known) if k not in shown]
+        if absent and (test >= 0).any():
+            warnings.warn(
+                f'no test image of {len(absent)} of the {len(known)} classes ({_quoted(absent)}): the figures are those of '
+                'the others.',
+                stacklevel=3,
+            )
+    return _plain(train_y), test
+
+
+def renumber(
+    y: Tensor, given: Sequence[str], known: Sequence[str], names: tuple[str, str] = ('training', 'test')
+) -> Tensor:
+    """Class numbers (N,) or targets (N, C) of the list ``given`` as those of the list ``known``, by name.
+
+    An absent list of names, or the same one: ``y``. ValueError with both lists where an image has a class that is not
+    ``known``, or where a name stands twice in a list.
+    """
+    given, known = tuple(given), tuple(known)
+    if not given or not known or given == known:
+        return y
+    position = {name: k for k, name in enumerate(known)}
+    shown = y[y >= 0].unique() if y.ndim == 1 else (y == 1).any(0).nonzero()[:, 0]
+    unknown = [given[k] for k in shown.tolist() if given[k] not in position]
+    if unknown or len(position) < len(known) or len(set(given)) < len(given):
+        reason = f'{_quoted(unknown)} is not among those of the {names[0]}' if unknown else 'a name stands twice'
+        raise ValueError(
+            f'the {names[0]} and the {names[1]} source list different classes: {reason}. {names[0]} ({len(known)}): '
+            f'{_quoted(known)}; {names[1]} ({len(given)}): {_quoted(given)}. Name the classes of both alike (folders, '
+            '`classes`), or leave the images of other classes out.'
+        )
+    number = torch.tensor([position.get(name, -1) for name in given], device=y.device)
+    if y.ndim == 1:
+        return torch.where(y >= 0, number[y.clamp_min(0)], y)
+    targets = y.new_zeros(len(y), len(known))  # an image shows no class that its source does not know
+    targets[:, number[number >= 0]] = y[:, number >= 0]
+    return targets
+
+
+def _plain(y: Any) -> Any:
+    return y.as_subclass(Tensor) if isinstance(y, Labels) else y
+
+
+def _quoted(names: Sequence[str]) -> str:
+    more = f', ... ({len(names) - SHOWN} more)' if len(names) > SHOWN else ''
+    return ', '.join(names[:SHOWN]) + more
