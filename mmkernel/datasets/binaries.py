@@ -53,6 +53,9 @@ class STL10(Source):
     def _open(self) -> np.ndarray:
         return _records(self.path, 3 * 96 * 96)
 
+    def image_files(self) -> list[str]:
+        return [str(self.path)]
+
     def name(self, i: int) -> str:
         return f'image {i} of {self.path}'
 
@@ -111,6 +114,14 @@ class _CIFAR(Source):
                 f'Unpack {self.python_version.filename} again (from {self.python_version.url}).'
             ) from error
         return data.data, np.asarray(data.targets, np.int64), list(data.classes)
+
+    def image_files(self) -> list[str]:
+        folder = self.root / self.binary_folder
+        if folder.is_dir():
+            return [str(folder / name) for name in self.binary_files[self.split]]
+        version = self.python_version
+        listed = version.train_list if self.split == 'train' else version.test_list
+        return [str(self.root / version.base_folder / name) for name, _ in listed]
 
     def name(self, i: int) -> str:
         return f'image {i} of {type(self).__name__} {self.split} in {self.root}'

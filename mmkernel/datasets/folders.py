@@ -43,6 +43,9 @@ class FileSource(Source):
     def name(self, i: int) -> str:
         return os.path.join(self.root, self.paths[i])
 
+    def image_files(self) -> list[str]:
+        return [self.name(i) for i in range(len(self))]
+
     def read(self, i: int) -> np.ndarray:
         return decode(self.name(i), self.name(i), self.mode)
 

@@ -57,6 +57,9 @@ class NpzPack(Source):
     def name(self, i: int) -> str:
         return f'record {i} of {self.path}[{self.split}]' + (f' ({self.files[i]})' if self.files is not None else '')
 
+    def image_files(self) -> list[str]:
+        return [self.path]
+
     def read(self, i: int) -> np.ndarray:
         data = self.arrays[0]
         return decode(data[self.offsets[i] : self.offsets[i + 1]].tobytes(), self.name(i), self.mode)

@@ -44,6 +44,10 @@ class Source:
         """Path or record of image i, for messages."""
         raise NotImplementedError(f'{type(self).__name__} has no name(i), what messages call record i.')
 
+    def image_files(self) -> list[str] | None:
+        """Every file that holds an image, by which caches notice a change; None: unknown, then they read all images."""
+        return None
+
     def _open(self) -> Any:
         return None
 

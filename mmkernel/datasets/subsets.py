@@ -57,6 +57,11 @@ class Subset(Source):
             raise IndexError(f'image {i} asked for, but there are {len(self)}')
         return self.source.sample(int(self.rows[i]))
 
+    def image_files(self) -> list[str] | None:
+        found = self.source.image_files() if hasattr(self.source, 'image_files') else None
+        per_image = found is not None and len(found) == len(self.source) > 1
+        return [found[i] for i in self.rows] if per_image else found
+
     def read(self, i: int) -> np.ndarray:
         return self.source.image(int(self.rows[i]))
 

@@ -49,6 +49,9 @@ class TransformedSource(Source):
     def name(self, i: int) -> str:
         return f'{self.source.name(i)}, {self.classes[self.labels[i]]}'
 
+    def image_files(self) -> list[str] | None:
+        return self.source.image_files() if hasattr(self.source, 'image_files') else None
+
     def read(self, i: int) -> np.ndarray:
         image = self.source.image(i)
         image = image if self.transform is None else self.transform(image)

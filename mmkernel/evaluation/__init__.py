@@ -4,7 +4,8 @@ from mmkernel.evaluation.average_precision import average_precision, class_preci
 from mmkernel.evaluation.cloud import CloudStatistics, cloud_statistics
 from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosis, diagnose, diagnose_cloud, judge
 from mmkernel.evaluation.encoders import FeatureSet, evaluate, feature_sets, untrained_encoder
-from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_digest, read_features
+from mmkernel.evaluation.feature_cache import FeatureMismatchError, read_features
+from mmkernel.evaluation.feature_keys import encoder_digest
 from mmkernel.evaluation.features import evaluation_loader, extract_features, raw_pixels
 from mmkernel.evaluation.few_labels import draw_labelled, few_label_scores
 from mmkernel.evaluation.fine_tuning import accuracy, accuracy_history, fine_tune, with_encoder

@@ -1,7 +1,8 @@
 """Features kept on disk, so that every benchmark of one encoder on one set of images computes them once.
 
-One folder per entry, named by a hash of what the features depend on: ``features.npy`` (read memory-mapped),
-``labels.npy`` and ``about.json``. Entries appear whole or not at all, and may be deleted at any time.
+One folder per entry, named by a hash of what the features depend on (``feature_keys``: weights, stage, every image file,
+transform, precision, versions): ``features.npy`` (read memory-mapped), ``labels.npy`` and ``about.json`` with their checksums,
+which are compared at every use. Entries appear whole or not at all, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -14,60 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import all_gather_object, barrier, broadcast_object_list, get_dist_info
 from torch import Tensor, nn
 
-from mmkernel.evaluation.feature_files import is_whole, join_parts, new_array, new_folder, publish, read_entry
+from mmkernel.evaluation.feature_files import (
+    CacheError,
+    damage,
+    join_parts,
+    new_array,
+    new_folder,
+    publish,
+    read_entry,
+    seal,
+    usable,
+)
+from mmkernel.evaluation.feature_keys import encoder_digest
+from mmkernel.evaluation.labels import Labels
 
-LAYOUT = 1  # part of every key: raise it when the same inputs would give other features
+LAYOUT = 2  # part of every key: raise it when the same inputs would give other features
 Allocate = Callable[[str, tuple[int, ...], Any], np.ndarray]  # (name, shape, dtype) -> an array to write into
 
 
 class FeatureMismatchError(RuntimeError):
     """Stored features that other weights than the given ones have made."""
-
-
-def encoder_digest(model: nn.Module, stage: str = 'backbone') -> str:
-    """A hash of all that ``model.extract(images, stage)`` depends on: architecture, weights, buffers, normalisation."""
-    parts = [part for part in (['backbone', 'neck'] if stage == 'neck' else ['backbone']) if hasattr(model, part)]
-    modules = [getattr(model, part) for part in parts] or [model]
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update(repr(module).encode())
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    for name in ('mean', 'std'):  # buffers that no state dict holds
-        digest.update(repr(torch.as_tensor(getattr(preprocessor, name, 0)).flatten().tolist()).encode())
-    return digest.hexdigest()
-
-
-def images_digest(dataset: Any, source: Any, transform: Any, looks: int = 16) -> str:
-    """A hash of names, labels, the two configs, and ``looks`` images as the encoder sees them.
-
-    The images tell a folder whose files were replaced; reading all of them would cost as much as the features.
-    """
-    inner, digest = dataset.source, hashlib.sha256()
-    for part in (source, transform):
-        text = json.dumps(part, default=str) if isinstance(part, Mapping) else f'{type(part).__name__}'
-        digest.update((text if isinstance(part, Mapping) or part is None else text + repr(_plain(part))).encode())
-    digest.update(np.ascontiguousarray(inner.labels, np.int64))
-    if hasattr(inner, 'name'):
-        for i in range(len(inner)):
-            digest.update(f'{inner.name(i)}\n'.encode())
-    for i in np.linspace(0, len(dataset) - 1, min(looks, len(dataset))).astype(int).tolist():
-        image = dataset[i]['inputs']
-        digest.update(f'{tuple(image.shape)}'.encode())
-        digest.update(image.contiguous().numpy())
-    return digest.hexdigest()
-
-
-def _plain(part: Any) -> dict:
-    """The settings of an object that was given in place of its config."""
-    values = vars(part) if hasattr(part, '__dict__') else {}
-    return {key: v for key, v in sorted(values.items()) if isinstance(v, (bool, int, float, str, tuple, type(None)))}
 
 
 def stored(
@@ -83,7 +53,7 @@ def stored(
     rank, world_size = get_dist_info()
     _check_same(entry.name)
     # rank 0 decides, so that all ranks take the same way even when another job makes the entry meanwhile
-    work = [str(new_folder(Path(cache))) if rank == 0 and not is_whole(entry, about['images']) else None]
+    work = [str(new_folder(Path(cache))) if rank == 0 and not usable(entry, about) else None]
     broadcast_object_list(work)
     if work[0] is not None:
         folder = Path(work[0])
@@ -93,7 +63,7 @@ def stored(
             barrier()
             if rank == 0:
                 join_parts(folder, world_size)
-                (folder / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
+                seal(folder, about)
                 publish(folder, entry)
             barrier()
         finally:
@@ -103,10 +73,16 @@ def stored(
 
 
 def read_features(entry: str | Path, model: nn.Module | None = None) -> tuple[Tensor, Tensor, dict]:
-    """(features, labels, about) of one folder of a cache; FeatureMismatchError unless ``model`` has made them."""
+    """(features, ``Labels``, about) of one folder of a cache; FeatureMismatchError unless ``model`` has made them.
+
+    CacheError where a file is not what was written.
+    """
     entry = Path(entry)
     if not (entry / 'about.json').is_file():
         raise FileNotFoundError(f"'{entry}' holds no features: expected about.json, features.npy and labels.npy in it.")
+    wrong = damage(entry)
+    if wrong:
+        raise CacheError(f"'{entry}' is damaged: {wrong}. Delete the folder; the next benchmark computes them again.")
     about = json.loads((entry / 'about.json').read_text())
     given = None if model is None else encoder_digest(model, about['stage'])
     if given not in (None, about['encoder']):
@@ -114,7 +90,8 @@ def read_features(entry: str | Path, model: nn.Module | None = None) -> tuple[Te
             f"The features in '{entry}' come from other weights ({about['encoder'][:12]}) than the encoder given "
             f'({given[:12]}). Name the checkpoint they were made with, or let them be computed again.'
         )
-    return *read_entry(entry), about
+    features, labels = read_entry(entry)
+    return features, Labels(labels, about.get('classes')), about
 
 
 def _check_same(key: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 import warnings
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +17,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FILES = ('features.npy', 'labels.npy')
+
 
 class CacheError(OSError):
-    """A folder that features cannot be written into."""
+    """A folder that features cannot be written into, or whose files are not what was written."""
 
 
-def is_whole(entry: Path, images: int) -> bool:
-    """Whether the entry is there and can be used; what a failing disk or a copy that broke off has left is removed."""
+def seal(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write about.json: ``about``, and a checksum of each file and of itself."""
+    sums = {name: _checksum(folder / name) for name in FILES}
+    content = {**about, 'crc32': {**sums, 'about': zlib.crc32(json.dumps(about).encode())}}
+    (folder / 'about.json').write_text(json.dumps(content, indent=1) + '\n')
+
+
+def damage(entry: Path) -> str | None:
+    """Which file of an entry is not what was written; None: all are. Reads them whole, some gigabytes a second.
+
+    A CRC of 32 bits: it sees what disks, copies and full quotas do, and is no signature.
+    """
+    try:
+        about = json.loads((entry / 'about.json').read_text())
+        sums = about.pop('crc32')
+        if sums['about'] != zlib.crc32(json.dumps(about).encode()):
+            return 'about.json has changed'
+        changed = [name for name in FILES if sums[name] != _checksum(entry / name)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f'{type(error).__name__}: {error}'
+    return f'{" and ".join(changed)} changed since written' if changed else None
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with path.open('rb') as file:
+        while block := file.read(2**24):
+            total = zlib.crc32(block, total)
+    return total
+
+
+def usable(entry: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the entry is there, undamaged, and that of ``about``; what a disk or a broken copy has left is removed."""
     if not entry.is_dir():
         return False
-    try:
-        whole = all(len(array) == images for array in read_entry(entry))
-    except (OSError, ValueError, EOFError):
-        whole = False
-    if whole:
-        return True
-    warnings.warn(f"'{entry}' is damaged: its features are computed again.", stacklevel=2)
+    wrong = damage(entry)
+    if wrong is None:
+        found = json.loads((entry / 'about.json').read_text())
+        found.pop('crc32')
+        if found == json.loads(json.dumps(about)):
+            return True
+        wrong = 'it holds other features than its name says'
+    warnings.warn(f"'{entry}' is damaged: its features are computed again ({wrong}).", stacklevel=2)
     shutil.rmtree(entry)
     return False
 

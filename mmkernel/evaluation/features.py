@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dist import broadcast_object_list, is_main_process
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from mmkernel.evaluation.feature_cache import Allocate, encoder_digest, images_digest, stored
+from mmkernel.evaluation.feature_cache import Allocate, stored
+from mmkernel.evaluation.feature_keys import circumstances, encoder_digest, files_digest, images_digest
 from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.registry import DATASETS
 
@@ -62,8 +64,9 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract`` and nothing else.
 
-    ``cache``: a folder where they are kept under a hash of the weights, the images, the transform and the stage, and read
-    from memory-mapped; see ``feature_cache``. With several processes a cache divides the work among them.
+    ``cache``: a folder where they are kept under a hash of the weights, the stage, the transform, the versions and the state
+    (name, size, times) of every image file, and read from memory-mapped after their checksums were compared; see
+    ``feature_keys.files_digest`` for what is noticed. With several processes a cache divides the work among them.
     """
     return _features(
         lambda images: model.extract(images, stage=stage), source, transform, batch_size, num_workers, progress, cache,
@@ -116,6 +119,9 @@ def _features(
 
     if cache is not None:
         about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
+        files = [files_digest(dataset.source) if is_main_process() else '']
+        broadcast_object_list(files)  # those that rank 0 sees: on disks of their own, times differ
+        about |= dict(files=files[0], classes=list(classes_of(dataset.source)), **circumstances())
         features, labels = stored(cache, about, compute)
         return features, Labels(labels, classes_of(dataset.source))
     arrays: dict[str, np.ndarray] = {}

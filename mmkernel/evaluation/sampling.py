@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmkernel.datasets import PatchView, ViewDataset
-from mmkernel.evaluation.feature_cache import FeatureMismatchError, encoder_digest
+from mmkernel.evaluation.feature_cache import FeatureMismatchError
+from mmkernel.evaluation.feature_keys import encoder_digest
 from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.registry import DATASETS
 
