@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
 from .operations import Operation
@@ -43,6 +44,7 @@ class RandomResizedCrop(Crop):
         interpolation: str = 'bicubic',
     ) -> None:
         super().__init__(size, interpolation)
+        check_numbers('RandomResizedCrop', scale=scale, ratio=ratio)
         for name, (low, high) in (('scale', scale), ('ratio', ratio)):
             if not 0 < low <= high:
                 raise ValueError(f'RandomResizedCrop: {name} must be (low, high) with 0 < low <= high, got {low, high}')
@@ -74,6 +76,7 @@ class CenterCrop(Crop):
 
     def __init__(self, size: int | tuple[int, int], resize: int | None = None, interpolation: str = 'bicubic') -> None:
         super().__init__(size, interpolation)
+        check_numbers('CenterCrop', whole=True, none=True, resize=resize)
         self.resize = resize
 
     def apply(self, image: np.ndarray, params: Any = None) -> np.ndarray:
@@ -91,6 +94,7 @@ class CenterView:
 
     def __init__(self, resize: int | None = 256, crop: int | None = 224, interpolation: str = 'bicubic') -> None:
         resampling(interpolation)
+        check_numbers('CenterView', whole=True, none=True, resize=resize, crop=crop)
         self.resize, self.crop, self.interpolation = resize, crop, interpolation
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

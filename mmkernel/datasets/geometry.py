@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
 from .operations import Operation, interval
@@ -37,10 +38,12 @@ class RandomAffine(Operation):
         super().__init__(probability)
         if border not in BORDERS:
             raise ValueError(f'RandomAffine: border {border!r} is unknown, expected one of {", ".join(BORDERS)}')
-        if not 0 < scale[0] <= scale[1]:
+        check_numbers('RandomAffine', scale=scale)
+        check_numbers('RandomAffine', zero=True, degrees=degrees, translate=translate, shear=shear)
+        if not scale[0] <= scale[1]:
             raise ValueError(f'RandomAffine: scale must be (low, high) with 0 < low <= high, got {scale}')
-        if min(degrees, translate, shear) < 0 or shear >= 90:
-            raise ValueError('RandomAffine: degrees, translate and shear must be >= 0, and shear < 90')
+        if shear >= 90:
+            raise ValueError(f'RandomAffine: shear={shear}; expected less than 90 degrees')
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, tuple(scale), shear
         self.border, self.fill = BORDERS[border], fill
 
@@ -95,6 +98,7 @@ class RandomErasing(Operation):
         probability: float = 0.5,
     ) -> None:
         super().__init__(probability)
+        check_numbers('RandomErasing', scale=scale, ratio=ratio)
         for name, (low, high) in (('scale', scale), ('ratio', ratio)):
             if not 0 < low <= high:
                 raise ValueError(f'RandomErasing: {name} must be (low, high) with 0 < low <= high, got {low, high}')

@@ -13,6 +13,7 @@ import torchvision.transforms.functional as F
 from numpy.random import Generator
 from PIL import Image, ImageFilter
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
 from .pixels import with_pillow
@@ -22,8 +23,7 @@ class Operation:
     """With ``probability`` the parameters of ``sample``, otherwise None, which means: leave the image alone."""
 
     def __init__(self, probability: float = 1.0) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f'{type(self).__name__}: probability must lie in [0, 1], got {probability}')
+        check_numbers(type(self).__name__, zero=True, most=1.0, probability=probability)
         self.probability = probability
 
     def draw(self, rng: Generator, height: int, width: int) -> Any:
@@ -44,6 +44,7 @@ class Operation:
 
 def interval(name: str, value: float | tuple[float, float], around: float, lowest: float) -> tuple[float, float]:
     """v -> (around - v, around + v), cut off at ``lowest``; a pair stays as it is. ValueError if empty or too low."""
+    check_numbers(signed=True, **{name: value})
     low, high = (max(around - value, lowest), around + value) if np.isscalar(value) else value
     if not lowest <= low <= high:
         raise ValueError(f'{name}={value!r} is no interval at or above {lowest}; give a strength >= 0 or (low, high)')
@@ -138,7 +139,8 @@ class GaussianBlur(Operation):
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> None:
         super().__init__(probability)
-        if not 0 <= sigma[0] <= sigma[1]:
+        check_numbers('GaussianBlur', zero=True, sigma=sigma)
+        if not sigma[0] <= sigma[1]:
             raise ValueError(f'GaussianBlur: sigma must be (low, high) with 0 <= low <= high, got {sigma}')
         self.sigma = tuple(sigma)
 
@@ -155,6 +157,7 @@ class Solarize(Operation):
 
     def __init__(self, threshold: int = 128, probability: float = 0.2) -> None:
         super().__init__(probability)
+        check_numbers('Solarize', zero=True, threshold=threshold)
         self.threshold = threshold
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image
+
+from mmkernel.checks import check_numbers
 
 RESAMPLING = dict(
     nearest=Image.Resampling.NEAREST,
@@ -59,7 +61,6 @@ def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     """One number is a square."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise ValueError(f'size must be positive, got {size}')
+    check_numbers(whole=True, size=size)
+    height, width = size if isinstance(size, Iterable) else (size, size)
     return int(height), int(width)

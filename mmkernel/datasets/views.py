@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
 from .pixels import height_width
@@ -62,8 +63,7 @@ class View:
         crop: dict | None = None,
         ops: dict[str, dict | None] | None = None,
     ) -> None:
-        if count < 1:
-            raise ValueError(f'count must be at least 1, got {count}; remove a view by setting it to None')
+        check_numbers('View', whole=True, count=count)
         self.count, self.chain = count, Chain(size, crop, ops)
 
     def draw(self, streams: Streams, height: int, width: int) -> list[list[Any]]:
@@ -96,6 +96,8 @@ class PatchView:
         stride: int | None = None,
     ) -> None:
         self.rows, self.columns = height_width(grid)
+        check_numbers('PatchView', whole=True, none=True, count=count, stride=stride)
+        check_numbers('PatchView', whole=True, zero=True, jitter=jitter)
         if not 1 <= count <= self.rows * self.columns:
             raise ValueError(
                 f'count={count} patches asked for, a {self.rows}x{self.columns} grid has {self.rows * self.columns}'

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from mmkernel.checks import check_numbers
 from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
@@ -47,8 +48,7 @@ class AccuracyHook(Hook):
     priority = 'LOW'  # before the checkpoint, which then holds the history
 
     def __init__(self, interval: int = 1) -> None:
-        if interval < 1:
-            raise ValueError(f'AccuracyHook got interval={interval}; expected a number of epochs >= 1.')
+        check_numbers('AccuracyHook', whole=True, interval=interval)
         self.interval = interval
 
     def before_train(self, runner: Any) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from torch import nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.parameter_rates import prefixes
 from mmkernel.registry import HOOKS
 
 SCHEDULES = ('cosine', 'constant')
@@ -50,11 +52,7 @@ class MomentumUpdateHook(Hook):
             raise ValueError(
                 f'MomentumUpdateHook.schedule is one of {", ".join(map(repr, SCHEDULES))}, got {schedule!r}.'
             )
-        if not (0 <= momentum <= 1 and 0 <= end_momentum <= 1):
-            raise ValueError(
-                f'MomentumUpdateHook got momentum={momentum}, end_momentum={end_momentum}: fractions of the target that are '
-                'kept, from 0 to 1 (0.996 is usual).'
-            )
+        check_numbers('MomentumUpdateHook', zero=True, most=1.0, momentum=momentum, end_momentum=end_momentum)
         self.momentum, self.end_momentum, self.schedule = momentum, end_momentum, schedule
 
     def before_train(self, runner: Any) -> None:
@@ -79,6 +77,7 @@ class QueueHook(Hook):
     enables_queue = True
 
     def __init__(self, start_epoch: int = 15) -> None:
+        check_numbers('QueueHook', whole=True, zero=True, start_epoch=start_epoch)
         self.start_epoch = start_epoch
 
     def before_train(self, runner: Any) -> None:
@@ -109,6 +108,8 @@ class FreezeHook(Hook):
                 raise ValueError(
                     f"FreezeHook.layers['{name}'] is dict(steps=n), dict(epochs=n) or 'all', got {length!r}."
                 )
+            if right:
+                check_numbers(f"FreezeHook.layers['{name}']", zero=True, **length)
         self.layers = dict(layers)
 
     def before_train(self, runner: Any) -> None:
@@ -118,7 +119,7 @@ class FreezeHook(Hook):
         }
         for layer, found in self.parameters.items():
             if not found:
-                known = sorted({prefix for name in names for prefix in _prefixes(name)})
+                known = sorted({prefix for name in names for prefix in prefixes(name)})
                 near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
                 raise ValueError(
                     f"FreezeHook: the model has no parameters under '{layer}'. Did you mean {near or known[:8]}?"
@@ -163,8 +164,3 @@ def _queues(model: nn.Module) -> list[nn.Module]:
     """Every queue of the head, also inside a sum of heads."""
     head = getattr(model, 'head', None)
     return [part for part in head.modules() if hasattr(part, 'enable')] if isinstance(head, nn.Module) else []
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split('.')
-    return ['.'.join(parts[:n]) for n in range(1, len(parts) + 1)]

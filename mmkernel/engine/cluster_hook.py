@@ -9,6 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
+from mmkernel.checks import check_numbers
 from mmkernel.datasets import EvaluationDataset
 from mmkernel.engine.clustering import features_of, shared_labels, whitened_kmeans
 from mmkernel.engine.hooks import unwrap
@@ -47,11 +48,11 @@ class ClusterHook(Hook):
         batch_size: int | None = None,
         num_workers: int | None = None,
     ) -> None:
-        if features not in ('memory', 'backbone', 'neck') or min(iterations, interval) < 1:
-            raise ValueError(
-                "ClusterHook: features is 'memory', 'backbone' or 'neck', iterations and interval are at least 1; got "
-                f'{features!r}, {iterations}, {interval}.'
-            )
+        if features not in ('memory', 'backbone', 'neck'):
+            raise ValueError(f"ClusterHook.features is 'memory', 'backbone' or 'neck', got {features!r}.")
+        counts = dict(iterations=iterations, interval=interval, pca_dim=pca_dim, batch_size=batch_size)
+        check_numbers('ClusterHook', whole=True, none=True, **counts)
+        check_numbers('ClusterHook', whole=True, none=True, zero=True, num_workers=num_workers)
         self.features, self.iterations, self.interval, self.pca_dim = features, iterations, interval, pca_dim
         self.loading = dict(transform=transform, batch_size=batch_size, num_workers=num_workers)
 

@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import COLLAPSED, YARDSTICK, cloud_statistics, judge, run_kernel
@@ -29,11 +30,10 @@ class DoctorHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 5, begin: float = 0.25, images: int = 128) -> None:
-        if interval < 1 or not 0 <= begin <= 1 or images < 8:
-            raise ValueError(
-                f'DoctorHook got interval={interval}, begin={begin}, images={images}; expected interval >= 1 epoch, begin '
-                'a fraction of the run from 0 to 1, and at least 8 images.'
-            )
+        check_numbers('DoctorHook', whole=True, interval=interval, images=images)
+        check_numbers('DoctorHook', zero=True, most=1.0, begin=begin)  # a fraction of the run
+        if images < 8:
+            raise ValueError(f'DoctorHook: images={images}; expected at least 8.')
         self.interval, self.begin, self.images = interval, begin, images
         self.state: str | None = None
         self.recent: deque = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmkernel.checks import check_numbers
 from mmkernel.engine.checkpoint import latest_checkpoint, list_checkpoints
-from mmkernel.engine.optim_wrapper import NonFiniteLossError
+from mmkernel.engine.optim_wrapper import NonFiniteLossError, all_finite
 from mmkernel.engine.random_state import seed_everything
 from mmkernel.registry import HOOKS
 
@@ -49,47 +51,75 @@ class CommitHook(Hook):
 
 @HOOKS.register_module()
 class NonFiniteGuardHook(Hook):
-    """Say which images a non-finite loss came from, and never let non-finite weights into a checkpoint.
+    """Say which images a non-finite loss came from, and never let non-finite numbers into a checkpoint.
 
-    Writes epoch, iteration, loss and sample indices of the batch to ``non_finite_rank<r>.json`` beside the log and adds
-    its place and the last good checkpoint to the error.
+    Writes epoch, iteration, loss and the sample indices of the batch and of the one before to
+    ``non_finite_rank<r>.json`` beside the log, and adds its place, the last good checkpoint and how to see it again to the
+    error. The same holds where something fails at a NaN before there is a loss (``PretrainOptimWrapper``).
     """
+
+    writes = ('non_finite_rank<r>.json',)
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
-        self.runner, self.batch = runner, None
+        self.runner, self.indices, self.previous = runner, [], []
         if hasattr(runner.optim_wrapper, 'on_non_finite'):
             runner.optim_wrapper.on_non_finite[:] = [self.report]
+        else:
+            runner.logger.warning(
+                f'A non-finite loss is not noticed by {type(runner.optim_wrapper).__name__}: set optim_wrapper.type='
+                "'PretrainOptimWrapper'."
+            )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self.batch = data_batch
-
-    def report(self, value: float) -> str:
         batches = (
-            self.batch if isinstance(self.batch, list) else [self.batch]
+            data_batch if isinstance(data_batch, list) else [data_batch]
         )  # a virtual batch is a list of micro-batches
         found = [b['sample_index'] for b in batches if isinstance(b, dict) and b.get('sample_index') is not None]
-        index = [i for each in found for i in torch.as_tensor(each).flatten().tolist()] or None
-        runner = self.runner
-        record = dict(epoch=runner.epoch, iteration=runner.iter, rank=runner.rank, loss=str(value), sample_index=index)
+        self.indices, self.previous = found, self.indices
+
+    def report(self, value: float) -> str:
+        runner, now, before = self.runner, _flat(self.indices), _flat(self.previous)
+        record = dict(epoch=runner.epoch, iteration=runner.iter, rank=runner.rank, loss=str(value), sample_index=now)
+        record['sample_index_before'] = before
         file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
         file.write_text(json.dumps(record) + '\n')
         good = latest_checkpoint(runner.work_dir)
-        rescue = f'The last good checkpoint is {good} (--resume continues from it).' if good else 'No checkpoint yet.'
+        rescue = (
+            f'The last good checkpoint is {good}: --resume continues from it and replays the same batches up to this one.'
+            if good
+            else 'No checkpoint yet: the same command with the same seed replays the same batches.'
+        )
         return f'Epoch {runner.epoch}; the sample indices of the batch are in {file}. {rescue}'
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        bad = [
-            key
-            for key, value in checkpoint['state_dict'].items()
-            if value.is_floating_point() and not torch.isfinite(value).all()
-        ]
+
+def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
+    """NonFiniteLossError if a tensor of what is about to be written holds NaN or infinity: weights, buffers, optimizer, EMA."""
+    parts = {key: value for key, value in checkpoint.items() if key not in ('meta', 'message_hub', 'random_states')}
+    for key, part in parts.items():
+        bad = [name for name, x in _tensors(part) if not all_finite(x)]
         if bad:
+            what = 'weights' if key == 'state_dict' else f"tensors of '{key}'"
             raise NonFiniteLossError(
-                f'{len(bad)} weights hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); '
+                f'{len(bad)} {what} hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); '
                 f'no checkpoint was written. The last good one is {latest_checkpoint(runner.work_dir) or "none yet"}.'
             )
+
+
+def _tensors(value: Any, name: str = '') -> Iterator[tuple[str, torch.Tensor]]:
+    """(dotted name, tensor) of every tensor in nested dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    )
+    for key, part in items:
+        yield from _tensors(part, f'{name}.{key}'.lstrip('.'))
+
+
+def _flat(indices: list[Any]) -> list[int] | None:
+    return [i for each in indices for i in torch.as_tensor(each).flatten().tolist()] or None
 
 
 @HOOKS.register_module(force=True)
@@ -100,13 +130,10 @@ class CheckpointHook(Hook):
     """
 
     priority = 'VERY_LOW'
+    writes = ('epoch_<n>.pth',)
 
     def __init__(self, interval: int = 1, max_keep: int | None = None) -> None:
-        if interval < 1 or (max_keep is not None and max_keep < 1):
-            raise ValueError(
-                f'CheckpointHook got interval={interval}, max_keep={max_keep}; both must be at least 1 '
-                '(max_keep=None keeps all).'
-            )
+        check_numbers('CheckpointHook', whole=True, none=True, interval=interval, max_keep=max_keep)
         self.interval, self.max_keep = interval, max_keep
 
     def before_train(self, runner: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 
+from mmkernel.checks import check_numbers
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
@@ -31,8 +32,10 @@ class KeepBestHook(Hook):
     def __init__(self, criterion: str = 'mmd2', interval: int = 1, images: int = 1000, start_epoch: int = 1) -> None:
         if criterion not in CRITERIA:
             raise ValueError(f'KeepBestHook.criterion is one of {", ".join(CRITERIA)}, got {criterion!r}.')
-        if interval < 1 or images < 2:
-            raise ValueError(f'KeepBestHook got interval={interval}, images={images}; expected at least 1 and 2.')
+        check_numbers('KeepBestHook', whole=True, interval=interval, images=images)
+        check_numbers('KeepBestHook', whole=True, zero=True, start_epoch=start_epoch)
+        if images < 2:
+            raise ValueError(f'KeepBestHook: images={images}; expected at least 2.')
         self.criterion, self.interval, self.images, self.start_epoch = criterion, interval, images, start_epoch
 
     def before_train(self, runner: Any) -> None:

@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
@@ -25,6 +26,7 @@ class _LabelMonitor(Hook):
     priority = 'LOW'  # before the checkpoint, after everything that trains
 
     def __init__(self, interval: int = 1, max_images: int | None = 10_000) -> None:
+        check_numbers(type(self).__name__, whole=True, none=True, interval=interval, max_images=max_images)
         if interval < 1 or (max_images is not None and max_images < 2):
             raise ValueError(
                 f'{type(self).__name__} got interval={interval}, max_images={max_images}; expected at least 1 epoch and 2 '
@@ -84,6 +86,8 @@ class KNNMonitorHook(_LabelMonitor):
         self, interval: int = 1, k: int = 20, temperature: float = 0.07, max_images: int | None = 10_000
     ) -> None:
         super().__init__(interval, max_images)
+        check_numbers('KNNMonitorHook', whole=True, k=k)
+        check_numbers('KNNMonitorHook', temperature=temperature)
         self.k, self.temperature = k, temperature
 
     def before_train(self, runner: Any) -> None:
@@ -118,6 +122,8 @@ class OnlineProbeHook(_LabelMonitor):
         self, interval: int = 1, lr: float = 1.0, momentum: float = 0.9, max_images: int | None = 10_000
     ) -> None:
         super().__init__(interval, max_images)
+        check_numbers('OnlineProbeHook', lr=lr)
+        check_numbers('OnlineProbeHook', zero=True, most=1.0, momentum=momentum)
         self.lr, self.momentum = lr, momentum
         self.saved: dict | None = None
         self.seen: Tensor | None = None

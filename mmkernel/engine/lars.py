@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import OPTIMIZERS
 
 # torch.optim.SGD(fused=True) on a CPU; older versions of torch take the foreach path
@@ -49,9 +50,9 @@ class LARS(torch.optim.Optimizer):
         eps: float = 1e-8,
     ) -> None:
         settings = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient)
-        for name, value in {**settings, 'eps': eps}.items():
-            if value < 0:
-                raise ValueError(f'LARS got {name}={value}; it must not be negative.')
+        check_numbers('LARS', zero=True, lr=lr, weight_decay=weight_decay, eps=eps)
+        check_numbers('LARS', zero=True, most=1.0, momentum=momentum)
+        check_numbers('LARS', trust_coefficient=trust_coefficient)
         if norms not in ('joint', 'separate'):
             raise ValueError(
                 f"LARS.norms is 'joint' (||g + wd p||) or 'separate' (||g|| + wd ||p|| + eps), got {norms!r}."

@@ -10,6 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import max_over_ranks, world_size
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.random_state import random_state, set_random_state
@@ -37,6 +38,7 @@ class EmbeddingMonitorHook(Hook):
     priority = 'NORMAL'
 
     def __init__(self, interval: int = 50, max_rows: int = 1024) -> None:
+        check_numbers('EmbeddingMonitorHook', whole=True, max_rows=max_rows, interval=interval)
         if interval < 1 or max_rows < 2:
             raise ValueError(
                 f'EmbeddingMonitorHook got interval={interval}, max_rows={max_rows}; expected at least 1 and 2. To switch it '

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +12,10 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from mmkernel.registry import OPTIM_WRAPPERS
+from mmkernel.checks import check_numbers
+from mmkernel.engine.parameter_rates import check_groups
+from mmkernel.models import Embeddings
+from mmkernel.registry import OPTIM_WRAPPERS, check_keywords
 
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -22,6 +27,42 @@ LIKELY_CAUSES = (
 
 class NonFiniteLossError(RuntimeError):
     """The loss is NaN or infinite; nothing of this iteration has reached the weights."""
+
+
+CLIPPING = {'norm': torch.nn.utils.clip_grad_norm_, 'value': torch.nn.utils.clip_grad_value_}
+
+
+def check_clipping(clip_grad: Mapping[str, Any]) -> None:
+    """ValueError for ``clip_grad`` that torch's function would refuse at the first step, or that means nothing."""
+    kind = clip_grad.get('type', 'norm')
+    if kind not in CLIPPING:
+        raise ValueError(f"optim_wrapper.clip_grad.type is 'norm' or 'value', got {kind!r}.")
+    given = {key: value for key, value in clip_grad.items() if key != 'type'}
+    check_keywords(CLIPPING[kind], ['parameters', *given], 'optim_wrapper.clip_grad')
+    limit = dict(norm='max_norm', value='clip_value')[kind]
+    check_numbers('optim_wrapper.clip_grad', **{limit: given.get(limit)})
+    if given.get('norm_type') != math.inf:
+        check_numbers('optim_wrapper.clip_grad', none=True, norm_type=given.get('norm_type'))
+
+
+def non_finite_argument(error: BaseException) -> str | None:
+    """'x of whiten': the outermost tensor with NaN or infinity that a function was given on the way to ``error``."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        for name in code.co_varnames[: code.co_argcount]:
+            if not all_finite(frame.f_locals.get(name)):
+                return f'{name} of {code.co_name}'
+    return None
+
+
+def all_finite(value: Any) -> bool:
+    """Whether every floating tensor in ``value`` (a tensor, Embeddings, or dicts and lists of such) is finite. Reads the host."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or value.is_meta or bool(torch.isfinite(value.detach()).all())
+    if isinstance(value, Embeddings):
+        return all_finite(vars(value))
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return all(map(all_finite, values))
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -41,6 +82,10 @@ class PretrainOptimWrapper(OptimWrapper):
         accumulative_counts: int = 1,
         clip_grad: dict | None = None,
     ) -> None:
+        check_numbers('optim_wrapper', whole=True, accumulative_counts=accumulative_counts)
+        check_groups(optimizer)
+        if clip_grad is not None:
+            check_clipping(clip_grad)
         # mmengine pops 'type' out of the dict it is given, which is the config's
         super().__init__(optimizer, accumulative_counts, dict(clip_grad) if clip_grad else None)
         if precision not in PRECISIONS:
@@ -62,7 +107,8 @@ class PretrainOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Forward pass in the chosen precision, without gradient exchange inside an accumulation window."""
         dtype = PRECISIONS[self.precision]
-        with super().optim_context(model), torch.autocast(self.device_type, dtype, enabled=dtype is not None):
+        autocast = torch.autocast(self.device_type, dtype, enabled=dtype is not None)
+        with super().optim_context(model), autocast, self._explained():
             yield
 
     def update_params(
@@ -75,16 +121,49 @@ class PretrainOptimWrapper(OptimWrapper):
         """``backward``: what stands for ``loss.backward()``; it gets the loss as scaled for half precision."""
         self.stepped = False
         self._check_finite(loss)
-        self.backward(self.scale_loss(loss), by=backward)
-        if self.should_update():
-            self.step(**(step_kwargs or {}))
-            self.zero_grad(**(zero_kwargs or {}))
+        with self._explained():
+            self.backward(self.scale_loss(loss), by=backward)
+            if self.should_update():
+                self.step(**(step_kwargs or {}))
+                self.zero_grad(**(zero_kwargs or {}))
 
     def _check_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss).all():
             value = float(loss.detach())
-            message = f'The loss of iteration {self._inner_count} is {value}, expected a finite number. {LIKELY_CAUSES}'
-            raise NonFiniteLossError(' '.join([message, *(report(value) for report in self.on_non_finite)]))
+            raise self._non_finite(
+                f'The loss of iteration {self._inner_count} is {value}, expected a finite number.', value
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What fails inside while weights, gradients or its own arguments are not finite is a non-finite loss.
+
+        A decomposition or a check may stop at a NaN before there is a loss. Looks only once something has failed.
+        """
+        try:
+            yield
+        except (NonFiniteLossError, torch.cuda.OutOfMemoryError):
+            raise
+        except (ValueError, RuntimeError, ArithmeticError) as error:  # LinAlgError is a RuntimeError
+            bad = non_finite_argument(error)
+            gradients = [p.grad for p in self._parameters()]
+            if bad is None and all_finite(self._parameters()) and all_finite(gradients):
+                raise
+            where = f' in {bad}' if bad else ''
+            raise self._non_finite(
+                f'Iteration {self._inner_count} has no finite loss: NaN or infinite values{where} ended it with '
+                f'{type(error).__name__}: {error}',
+                math.nan,
+            ) from error
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group['params']]
+
+    def _non_finite(self, message: str, value: float) -> NonFiniteLossError:
+        bad = sum(not all_finite(p) for p in self._parameters())
+        if bad:
+            message += f' {bad} weights are not finite already: the step before this one spoilt them.'
+        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *(report(value) for report in self.on_non_finite)]))
 
     def backward(self, loss: Tensor, by: Callable[[Tensor], None] | None = None, **kwargs: Any) -> None:
         loss = self.scaler.scale(loss) if self.scaler else loss

@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 KEYS = ('vector_lr_mult', 'vector_decay_mult')
+# The options of a parameter group that mean the same to every optimizer, and what check_numbers allows them.
+GROUP_NUMBERS = {
+    'lr': dict(zero=True),
+    'weight_decay': dict(zero=True),
+    'momentum': dict(zero=True, most=1.0),
+    'dampening': dict(zero=True, most=1.0),
+    'betas': dict(zero=True, most=1.0),
+    'alpha': dict(zero=True, most=1.0),
+    'eps': dict(zero=True),
+}
+
+
+def check_groups(optimizer: Any) -> None:
+    """ValueError for a learning rate, momentum, decay ... of a parameter group that is not finite or out of its range."""
+    for group in optimizer.param_groups:
+        for name, range_ in GROUP_NUMBERS.items():
+            if name in group:
+                value = group[name]
+                check_numbers(type(optimizer).__name__, **range_, **{name: float(value) if name == 'lr' else value})
+
+
+def check_custom_keys(paramwise_cfg: Mapping | None, model: nn.Module) -> None:
+    """ValueError for a key of ``custom_keys`` that is part of no parameter's name, or only of frozen ones."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for key in (paramwise_cfg or {}).get('custom_keys', {}):
+        if not any(key in name for name in names):
+            parts = sorted({part for name in names for part in prefixes(name)})
+            near = difflib.get_close_matches(key, parts, n=3, cutoff=0.5)
+            hint = (
+                f'Did you mean {" or ".join(near)}?'
+                if near
+                else f'Parts: {", ".join(n for n, _ in model.named_children())}.'
+            )
+            raise ValueError(
+                f"optim_wrapper.paramwise_cfg.custom_keys: '{key}' is in the name of no parameter that trains. {hint}"
+            )
+
+
+def prefixes(name: str) -> list[str]:
+    """'a.b.c' -> ['a', 'a.b', 'a.b.c']."""
+    parts = name.split('.')
+    return ['.'.join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -35,7 +80,12 @@ class VectorRateConstructor:
         vectors = dict(params=[p for p in parameters if p.ndim <= 1])
         for key, option in (('vector_lr_mult', 'lr'), ('vector_decay_mult', 'weight_decay')):
             if key in self.paramwise_cfg:
-                vectors[option] = optimizer.get(option, 0.0) * self.paramwise_cfg[key]
+                if option not in optimizer:
+                    raise ValueError(
+                        f'VectorRateConstructor: {key} multiplies optim_wrapper.optimizer.{option}, which the config does not '
+                        'give. Write it there.'
+                    )
+                vectors[option] = optimizer[option] * self.paramwise_cfg[key]
         groups = [group for group in (*groups, vectors) if group['params']]
         self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
         return OPTIM_WRAPPERS.build(

@@ -20,7 +20,7 @@ from mmkernel.engine.checkpoint import (
     weights_of,
     write_checkpoint,
 )
-from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.hooks import refuse_non_finite, unwrap
 from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
 from mmkernel.engine.random_state import gather_random_states, set_random_state
 
@@ -42,6 +42,7 @@ class ResumableRunner(_Runner):
             random_states=random_states,
         )
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        refuse_non_finite(self, checkpoint)
         write_checkpoint(to_plain(checkpoint), Path(out_dir) / filename)
 
     def _meta(self) -> dict:

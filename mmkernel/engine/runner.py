@@ -26,9 +26,11 @@ from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
 from mmkernel.engine.loop import PretrainLoop
+from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
 from mmkernel.engine.scaling import describe_scaling, effective_batch, lr_factor
+from mmkernel.engine.schedule import check_rates_kept, unmoved
 from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
 
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -129,7 +131,11 @@ class Runner(ResumableRunner):
         return super().build_train_loop(loop)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        if isinstance(optim_wrapper, dict):
+            check_custom_keys(optim_wrapper.get('paramwise_cfg'), unwrap(self.model))
         wrapper = super().build_optim_wrapper(optim_wrapper)
+        if hasattr(wrapper, 'optimizer'):
+            check_groups(wrapper.optimizer)
         if isinstance(self._train_loop, EpochBasedTrainLoop) and hasattr(wrapper, 'epoch_length'):
             wrapper.epoch_length = len(self.train_dataloader)
         return wrapper
@@ -142,7 +148,11 @@ class Runner(ResumableRunner):
             else item
             for item in (items if isinstance(items, (list, tuple)) else [items])
         ]
-        return super()._build_param_scheduler(items, optim_wrapper)
+        before = [group['lr'] for group in optim_wrapper.param_groups]
+        with unmoved(optim_wrapper):
+            schedulers = super()._build_param_scheduler(items, optim_wrapper)
+        check_rates_kept(optim_wrapper, before, schedulers)
+        return schedulers
 
     @staticmethod
     def _scheduler_class(item: dict) -> Any:

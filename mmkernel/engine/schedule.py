@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from mmengine.hooks import ParamSchedulerHook as _ParamSchedulerHook
 from mmengine.optim import _ParamScheduler
 
-from mmkernel.registry import PARAM_SCHEDULERS
+from mmkernel.checks import check_numbers
+from mmkernel.registry import HOOKS, PARAM_SCHEDULERS
+
+# Flag of a parameter group -> its options that no schedule moves.
+FIXED = {'fixed_lr': ('lr',), 'fixed_momentum': ('momentum', 'betas'), 'fixed_weight_decay': ('weight_decay',)}
 
 
 def warmup_cosine(step: int, total: int, warmup: int, end_factor: float, start_factor: float = 0.0) -> float:
@@ -22,6 +29,51 @@ def warmup_cosine(step: int, total: int, warmup: int, end_factor: float, start_f
     progress = min((step - warmup) / max(total - warmup, 1), 1.0)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return cosine + end_factor * (1 - cosine)
+
+
+@contextmanager
+def unmoved(optimizer: Any) -> Iterator[None]:
+    """Inside, schedules may move every group; afterwards a group with a flag of ``FIXED`` has its options back."""
+    groups = optimizer.param_groups if isinstance(optimizer.param_groups, list) else []
+    kept = [
+        (
+            group,
+            {name: group[name] for flag, names in FIXED.items() if group.get(flag) for name in names if name in group},
+        )
+        for group in groups
+    ]
+    yield
+    for group, values in kept:
+        group.update(values)
+
+
+@HOOKS.register_module(force=True)
+class ParamSchedulerHook(_ParamSchedulerHook):
+    """mmengine's, which steps the schedules; groups with ``fixed_lr`` and the like stay where they are."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        with unmoved(runner.optim_wrapper):
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        with unmoved(runner.optim_wrapper):
+            super().after_train_epoch(runner)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        with unmoved(runner.optim_wrapper):
+            super().after_val_epoch(runner, metrics)
+
+
+def check_rates_kept(optimizer: Any, before: list[float], schedulers: list) -> None:
+    """ValueError if a schedule gave groups of different learning rates one and the same: its peak is absolute."""
+    starts = [group.get('initial_lr') for group in optimizer.param_groups]
+    if len(set(before)) > 1 and None not in starts and len(set(starts)) == 1:
+        names = ', '.join(sorted({type(s).__name__ for s in schedulers}))
+        raise ValueError(
+            f'{names} gives all parameter groups one learning rate ({starts[0]:g}), but they were given '
+            f'{", ".join(f"{lr:g}" for lr in sorted(set(before)))} (lr_mult, paramwise_cfg). Use a schedule that multiplies '
+            'rates, such as WarmupCosineLR or CosineAnnealingLR.'
+        )
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -47,8 +99,9 @@ class WarmupCosineLR(_ParamScheduler):
         start_factor: float = 0.0,
         last_step: int = -1,
     ) -> None:
-        if total_steps < 1 or warmup_steps < 0:
-            raise ValueError(f'WarmupCosineLR got total_steps={total_steps}, warmup_steps={warmup_steps}.')
+        check_numbers('WarmupCosineLR', whole=True, total_steps=total_steps)
+        check_numbers('WarmupCosineLR', whole=True, zero=True, warmup_steps=warmup_steps)
+        check_numbers('WarmupCosineLR', zero=True, end_factor=end_factor, start_factor=start_factor)
         if warmup_steps >= total_steps:
             warnings.warn(
                 f'The warm-up ({warmup_steps} steps) is not shorter than the run ({total_steps} steps): the learning '
@@ -70,6 +123,7 @@ class WarmupCosineLR(_ParamScheduler):
         start_factor: float = 0.0,
     ) -> WarmupCosineLR:
         """``end`` epochs of ``epoch_length`` iterations, the first ``warmup_epochs`` of them rising."""
+        check_numbers('WarmupCosineLR', zero=True, warmup_epochs=warmup_epochs)
         warmup = round(warmup_epochs * epoch_length)
         return cls(optimizer, int(end) * epoch_length, warmup, end_factor, start_factor)
 

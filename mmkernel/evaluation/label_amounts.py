@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmkernel.evaluation.checks import check_distinct
+from mmkernel.checks import check_distinct
 from mmkernel.evaluation.fine_tuning import fine_tune
 from mmkernel.evaluation.judges import metric_of
 

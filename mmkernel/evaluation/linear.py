@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.evaluation.checks import check_numbers
+from mmkernel.checks import check_numbers
 from mmkernel.evaluation.inputs import as_pair, as_split, unit_rows
 
 SCALINGS = ('none', 'l2', 'standard')

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkernel.evaluation.checks import check_distinct, check_numbers
+from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import SCALINGS, scaling_of
 from mmkernel.evaluation.linear_heads import score_heads, train_heads

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.evaluation.average_precision import class_names, class_precisions
-from mmkernel.evaluation.checks import check_distinct, check_numbers
 from mmkernel.evaluation.svm import COSTS, Progress, checked, fit_machine, require, side_by_side
 
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)

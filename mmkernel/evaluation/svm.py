@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmkernel.checks import check_numbers
 from mmkernel.evaluation.average_precision import class_names, class_precisions
-from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_features
 from mmkernel.evaluation.labels import aligned
 

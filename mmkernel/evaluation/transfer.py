@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.evaluation.average_precision import class_precisions
-from mmkernel.evaluation.checks import check_numbers
 from mmkernel.evaluation.inputs import as_labels, tell_classes
 from mmkernel.evaluation.labels import aligned
 from mmkernel.evaluation.linear import scale_features

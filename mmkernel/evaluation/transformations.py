@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkernel.evaluation.checks import check_numbers
+from mmkernel.checks import check_numbers
 from mmkernel.evaluation.encoders import feature_sets
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import scale_features

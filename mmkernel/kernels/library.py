@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.kernels.kernel import Kernel, strip_zeros
 from mmkernel.kernels.legendre import legendre_derivative, legendre_polynomials, monomial_coefficients, num_harmonics
 
@@ -104,6 +105,8 @@ class RieszKernel(Kernel):
 
     def __init__(self, exponent: float = 1.0, constant: float | None = None) -> None:
         super().__init__()
+        if constant is not None:
+            check_numbers('RieszKernel', signed=True, constant=constant)
         if not 0 < exponent <= 2:
             raise ValueError(f'RieszKernel is positive definite for 0 < exponent <= 2, got exponent = {exponent}.')
         self.exponent = float(exponent)
@@ -172,10 +175,8 @@ class PolynomialKernel(Kernel):
 
     def __init__(self, degree: int = 2, constant: float = 0.0) -> None:
         super().__init__()
-        if int(degree) != degree or degree < 1:
-            raise ValueError(f'PolynomialKernel.degree is an integer >= 1, got {degree}.')
-        if not constant >= 0:
-            raise ValueError(f'PolynomialKernel.constant must be >= 0 for a positive definite kernel, got {constant}.')
+        check_numbers('PolynomialKernel', whole=True, degree=degree)
+        check_numbers('PolynomialKernel', zero=True, constant=constant)  # below 0 it is not positive definite
         self.degree, self.constant = int(degree), float(constant)
 
     def phi(self, t: Tensor, q: int) -> Tensor:

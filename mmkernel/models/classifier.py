@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.models.joint_embedding import build_part
 from mmkernel.registry import MODELS
 
@@ -43,6 +44,8 @@ class Classifier(BaseModel):
         data_preprocessor: nn.Module | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=build_part(data_preprocessor or dict(type='ViewPreprocessor')))
+        check_numbers('Classifier', whole=True, num_classes=num_classes)
+        check_numbers('Classifier', zero=True, head_std=head_std)
         if num_classes < 2:
             raise ValueError(f'Classifier.num_classes={num_classes}; expected at least 2.')
         self.backbone = build_part(backbone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import MODELS
 
 _ENTRIES = 2**22  # of pairs x width at a time
@@ -39,8 +40,8 @@ class SeparableCritic(nn.Module):
     ) -> None:
         super().__init__()
         _check_width('SeparableCritic', in_dim)
-        if temperature <= 0:
-            raise ValueError(f'SeparableCritic.temperature must be positive, got {temperature}.')
+        check_numbers('SeparableCritic', temperature=temperature)
+        check_numbers('SeparableCritic', whole=True, dims=(in_dim, *dims))
         self.h = _mlp([in_dim, *dims])
         self.g = self.h if shared else _mlp([in_dim, *dims])
         self.normalize, self.temperature = normalize, temperature
@@ -64,6 +65,7 @@ class ConcatenatedCritic(nn.Module):
         _check_width('ConcatenatedCritic', in_dim)
         if not dims:
             raise ValueError('ConcatenatedCritic.dims needs at least one hidden width, got none.')
+        check_numbers('ConcatenatedCritic', whole=True, dims=dims)
         self.first_y = nn.Linear(in_dim, dims[0])
         self.first_x = nn.Linear(in_dim, dims[0], bias=False)
         self.rest = nn.Sequential(nn.ReLU(), _mlp([*dims, 1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.losses.spectral import inverse_square_root, inverse_square_root_newton
 from mmkernel.registry import MODELS
 
@@ -34,8 +35,8 @@ class DBN(nn.Module):
                 f'{type(self).__name__} cuts {num_features} channels into groups of one width, got groups = {groups}: choose '
                 'a divisor.'
             )
-        if iterations is not None and iterations < 1:
-            raise ValueError(f'{type(self).__name__}.iterations is None (exact) or >= 1, got {iterations}.')
+        check_numbers(type(self).__name__, zero=True, eps=eps)
+        check_numbers(type(self).__name__, whole=True, none=True, iterations=iterations)  # None: the exact root
         self.num_features, self.groups, self.iterations, self.eps = num_features, groups, iterations, eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.models.norms import build_norm
 from mmkernel.registry import MODELS
 
@@ -30,8 +31,7 @@ class MLPNeck(nn.Sequential):
         bias: bool = True,
         last_bias: bool = False,
     ) -> None:
-        if not dims or any(width < 1 for width in dims):
-            raise ValueError(f'MLPNeck.dims names the widths of its layers, each >= 1; got {tuple(dims)}.')
+        check_numbers('MLPNeck', whole=True, dims=dims)
         if in_dim is None:
             raise ValueError('MLPNeck.in_dim is None: inside a JointEmbedding it is filled in; elsewhere, give it.')
         layers: list[nn.Module | None] = []

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import MODELS
 
 
@@ -22,8 +23,10 @@ class ViewPreprocessor(BaseDataPreprocessor):
         self, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,), channels_last: bool = False
     ) -> None:
         super().__init__(non_blocking=True)
-        if len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(f'mean and std need one positive std per channel, got mean = {mean}, std = {std}.')
+        check_numbers('ViewPreprocessor', signed=True, mean=mean)
+        check_numbers('ViewPreprocessor', std=std)
+        if len(mean) != len(std):
+            raise ValueError(f'mean and std need one entry per channel each, got mean = {mean}, std = {std}.')
         self.channels_last = channels_last
         self.register_buffer('mean', 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)

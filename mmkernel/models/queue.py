@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
 from mmkernel.registry import MODELS
 
@@ -31,6 +32,7 @@ class FeatureQueue(nn.Module):
                 f'FeatureQueue needs length >= 1, dim >= 1 and views >= 1, got length={length}, dim={dim}, views={views}. '
                 'A head inside a JointEmbedding fills in dim; elsewhere, give it.'
             )
+        check_numbers('FeatureQueue', whole=True, length=length, dim=dim, views=views)
         rows = torch.randn(views, length, dim, generator=torch.Generator().manual_seed(0), device='cpu')
         self.register_buffer('rows', F.normalize(rows, dim=-1))  # (G, length, q)
         self.register_buffer('pointer', torch.zeros((), dtype=torch.int64))  # where the next rows go

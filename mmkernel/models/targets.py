@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, rank, world_size
 from mmkernel.models.encoder import encode
 from mmkernel.registry import MODELS
@@ -57,8 +58,7 @@ class MomentumTarget(nn.Module):
 
     def __init__(self, shuffle_bn: bool = False, sub_batches: int | None = None) -> None:
         super().__init__()
-        if sub_batches is not None and sub_batches < 1:
-            raise ValueError(f'MomentumTarget.sub_batches is a number of parts >= 1 or None, got {sub_batches}.')
+        check_numbers('MomentumTarget', whole=True, none=True, sub_batches=sub_batches)
         self.shuffle_bn, self.sub_batches = shuffle_bn, sub_batches or 1
         self._online: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered here a second time
         if shuffle_bn:  # passes so far: the seed of the next order, alike on every rank and after a resume
@@ -84,6 +84,7 @@ class MomentumTarget(nn.Module):
     @torch.no_grad()
     def update(self, momentum: float) -> None:
         """t <- momentum t + (1 - momentum) online."""
+        check_numbers('MomentumTarget.update', zero=True, most=1.0, momentum=momentum)
         own, online = self._parameters_of_both()
         torch._foreach_mul_(own, momentum)
         torch._foreach_add_(own, online, alpha=1 - momentum)

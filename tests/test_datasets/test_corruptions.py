@@ -143,7 +143,7 @@ def test_inputs_are_not_changed(image, name):
         (dict(type='Cutout', size=0.0), r'fraction of the short side in \(0, 1\]'),
         (dict(type='ColorDrop', keep=3), 'keep 1 or 2 of three channels, got 3'),
         (dict(type='AutoAugment', policy='mnist'), "policy must be one of imagenet, cifar10, svhn, got 'mnist'"),
-        (dict(type='PaddedCrop', size=0), 'size must be positive'),
+        (dict(type='PaddedCrop', size=0), 'size=0; expected'),
     ],
 )
 def test_bad_arguments(cfg, message):

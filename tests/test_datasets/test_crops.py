@@ -83,9 +83,9 @@ def test_center_view_equals_torchvision(image, resize, crop, interpolation):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="interpolation 'cubic' is unknown, expected one of nearest"):
         RandomResizedCrop(8, interpolation='cubic')
-    with pytest.raises(ValueError, match='scale must be'):
+    with pytest.raises(ValueError, match='scale=0.0; expected'):
         RandomResizedCrop(8, scale=(0.0, 1.0))
-    with pytest.raises(ValueError, match='size must be positive'):
+    with pytest.raises(ValueError, match='size=0; expected'):
         RandomResizedCrop(0)
     with pytest.raises(ValueError, match='interpolation'):
         CenterView(interpolation='area')

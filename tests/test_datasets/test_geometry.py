@@ -79,8 +79,8 @@ def test_erasing_one_box():
     'make, message',
     [
         (lambda: RandomAffine(border='wrap'), "border 'wrap' is unknown"),
-        (lambda: RandomAffine(scale=(0, 1)), 'scale must be'),
-        (lambda: RandomAffine(degrees=-1), 'must be >= 0'),
+        (lambda: RandomAffine(scale=(0, 1)), 'scale=0; expected'),
+        (lambda: RandomAffine(degrees=-1), 'degrees=-1; expected'),
         (lambda: RandomErasing(scale=(0.3, 0.1)), 'scale must be'),
         (lambda: GaussianNoise(sigma=(-1, 2)), 'sigma='),
     ],

@@ -71,7 +71,7 @@ def test_hook_needs_something_to_measure_on(tmp_path, repository):
     cfg = Config({key: value for key, value in cfg._cfg_dict.items() if key != 'evaluation'})
     with pytest.raises(ValueError, match="which has no 'evaluation' part"):
         train(cfg)
-    with pytest.raises(ValueError, match='a number of epochs >= 1'):
+    with pytest.raises(ValueError, match='AccuracyHook.interval=0'):
         AccuracyHook(interval=0)
 
 

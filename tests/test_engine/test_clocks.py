@@ -140,7 +140,7 @@ def test_a_mistyped_layer(tmp_path, repository):
     'make, message',
     [
         (lambda: FreezeHook({'neck': 3}), "dict.steps=n., dict.epochs=n. or 'all', got 3"),
-        (lambda: MomentumUpdateHook(momentum=1.5), 'fractions of the target that are kept'),
+        (lambda: MomentumUpdateHook(momentum=1.5), 'momentum=1.5; expected .* at most 1'),
         (lambda: MomentumUpdateHook(schedule='linear'), "schedule is one of 'cosine', 'constant'"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_hook_for_the_other_kind_of_head(tmp_path):
 
 @pytest.mark.parametrize('option', [dict(features='all'), dict(iterations=0), dict(interval=0)])
 def test_bad_arguments(tmp_path, option):
-    with pytest.raises(ValueError, match='ClusterHook: features is'):
+    with pytest.raises(ValueError, match='ClusterHook'):
         train(config(V2, tmp_path, **{f'default_hooks.cluster.{k}': v for k, v in option.items()}))
 
 

@@ -101,7 +101,7 @@ def test_views_of_unlike_sizes():
 
 @pytest.mark.parametrize('settings', [dict(interval=0), dict(begin=2.0), dict(images=1)])
 def test_bad_settings(settings):
-    with pytest.raises(ValueError, match='DoctorHook got'):
+    with pytest.raises(ValueError, match='DoctorHook'):
         DoctorHook(**settings)
 
 

@@ -205,7 +205,7 @@ def test_label_monitors_count_by_the_names_of_classes(tmp_path, monkeypatch):
     'hook, message',
     [
         (dict(type='EmbeddingMonitorHook', interval=0), 'interval=0'),
-        (dict(type='KNNMonitorHook', interval=0), 'at least 1 epoch'),
+        (dict(type='KNNMonitorHook', interval=0), 'KNNMonitorHook.interval=0'),
         (dict(type='OnlineProbeHook', max_images=1), 'max_images=1'),
         (dict(type='KeepBestHook', criterion='loss'), "one of rank, .* got 'loss'"),
         (dict(type='KeepBestHook', images=1), 'images=1'),

@@ -1,5 +1,7 @@
 """The owner of the step: accumulation, precision, clipping, the finite check, and ``stepped``."""
 
+import math
+
 import pytest
 import torch
 
@@ -104,3 +106,47 @@ def test_float16_says_when_the_scaler_skipped_the_step():
     assert not wrapper.stepped
     assert torch.equal(model.weight, before)
     assert 'loss_scaler' in wrapper.state_dict()
+
+
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        (dict(accumulative_counts=0), 'accumulative_counts=0'),
+        (dict(accumulative_counts=1.5), 'accumulative_counts=1.5'),
+        (dict(clip_grad=dict(max_norm=0)), 'clip_grad.max_norm=0'),
+        (dict(clip_grad=dict(max_norm=math.nan)), 'clip_grad.max_norm=nan'),
+        (dict(clip_grad=dict(max_norm=1.0, norm_type=-1)), 'clip_grad.norm_type=-1'),
+        (dict(clip_grad=dict(type='value', clip_value=-1)), 'clip_grad.clip_value=-1'),
+        (dict(clip_grad=dict()), 'clip_grad.max_norm=None'),
+        (dict(clip_grad=dict(type='nrm', max_norm=1.0)), "clip_grad.type is 'norm' or 'value'"),
+    ],
+)
+def test_a_step_without_meaning(settings, words):
+    with pytest.raises(ValueError, match=words):
+        problem(**settings)
+
+
+def test_a_mistyped_word_of_clipping():
+    with pytest.raises(TypeError, match="unknown keyword 'max_nrom'. Did you mean 'max_norm'"):
+        problem(clip_grad=dict(max_nrom=1.0))
+
+
+def test_an_infinite_norm_is_a_norm():
+    assert problem(clip_grad=dict(max_norm=1.0, norm_type=math.inf))
+
+
+@pytest.mark.parametrize(
+    'make, words',
+    [
+        (lambda p: torch.optim.SGD(p, lr=math.nan), 'SGD.lr=nan'),
+        (lambda p: torch.optim.SGD(p, lr=math.inf), 'SGD.lr=inf'),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=1.5), 'SGD.momentum=1.5'),
+        (lambda p: torch.optim.SGD([dict(params=p, weight_decay=-1.0)], lr=0.1), 'SGD.weight_decay=-1.0'),
+        (lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=math.nan), 'AdamW.weight_decay=nan'),
+        (lambda p: torch.optim.AdamW(p, lr=1e-3, eps=math.nan), 'AdamW.eps=nan'),
+    ],
+)
+def test_groups_without_meaning(make, words):
+    parameters = list(torch.nn.Linear(2, 2).parameters())
+    with pytest.raises(ValueError, match=f'{words}|Invalid'):
+        PretrainOptimWrapper(make(parameters))

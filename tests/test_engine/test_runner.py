@@ -135,10 +135,37 @@ def test_a_non_finite_loss_stops_the_run_before_the_weights_move(tmp_path):
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_1.pth']
 
 
-def test_non_finite_weights_never_reach_a_checkpoint(tmp_path):
+@pytest.mark.parametrize('raises', ['decomposition', 'check'])
+def test_what_fails_at_a_nan_before_there_is_a_loss_is_reported_like_one(tmp_path, raises):
+    train(config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    cfg = config(tmp_path, **{'model.bad_iteration': 3, 'model.raises': raises})
+    words = r'Iteration 10 has no finite loss: NaN or infinite values in z of .*Likely causes.*epoch_1\.pth: --resume.*replays'
+    with pytest.raises(NonFiniteLossError, match=words) as error:
+        train(cfg, resume=True)
+    assert isinstance(error.value.__cause__, (ValueError, torch.linalg.LinAlgError))
+    record = json.loads(next(tmp_path.glob('*/non_finite_rank0.json')).read_text())
+    assert (record['epoch'], record['iteration'], len(record['sample_index'])) == (1, 10, 8)
+    assert len(record['sample_index_before']) == 8
+
+
+def test_what_fails_for_another_reason_keeps_its_words(tmp_path):
+    with pytest.raises(ValueError, match='^The head refuses its rows.$'):
+        train(config(tmp_path, **{'model.bad_iteration': 3, 'model.raises': 'finite'}))
+
+
+@pytest.mark.parametrize(
+    'where, words',
+    [
+        ('weight', '1 weights hold NaN .*neck.bias'),
+        ('buffer', '1 weights hold NaN .*running_var'),
+        ('optimizer', "1 tensors of 'optimizer' hold NaN .*momentum_buffer"),
+        ('average', "1 tensors of 'ema_state_dict' hold NaN"),
+    ],
+)
+def test_non_finite_numbers_never_reach_a_checkpoint(tmp_path, where, words):
     cfg = config(tmp_path, **{'train_cfg.max_epochs': 1})
-    cfg.custom_hooks = [dict(type='SpoilWeights')]
-    with pytest.raises(NonFiniteLossError, match='weights hold NaN'):
+    cfg.custom_hooks = [dict(type='SpoilWeights', where=where)]
+    with pytest.raises(NonFiniteLossError, match=words):
         train(cfg)
     assert not list(tmp_path.glob('*.pth'))
 

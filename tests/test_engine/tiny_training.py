@@ -31,31 +31,59 @@ class TinyViews(torch.utils.data.Dataset):
 class TinyModel(BaseModel):
     """Convolution, batch norm, dropout; ``bad_iteration`` makes the loss NaN there; counts its commits."""
 
-    def __init__(self, width=8, bad_iteration=-1, norm=True, data_preprocessor=None):
+    def __init__(self, width=8, bad_iteration=-1, norm=True, data_preprocessor=None, raises=None):
         super().__init__(data_preprocessor)
         layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4) if norm else nn.Identity(), nn.ReLU(), nn.Flatten()]
         self.backbone = nn.Sequential(*layers, nn.Dropout(0.1 if norm else 0.0))
         self.neck = nn.Linear(144, width)
         self.neck.out_dim = width
         self.register_buffer('commits', torch.zeros((), dtype=torch.long))
-        self.calls, self.bad_iteration = 0, bad_iteration
+        self.calls, self.bad_iteration, self.raises = 0, bad_iteration, raises
 
     def forward(self, inputs, sample_index, label=None, mode='loss'):
         a, b = (self.neck(self.backbone(view)) for view in inputs)
         loss = (a - b).square().mean() + (a.square() - 1).square().mean()  # a mean over rows: no coupling of ranks
         self.calls += 1
         if self.calls == self.bad_iteration:
-            loss = loss * float('nan')
+            loss = self.fail(a) if self.raises else loss * float('nan')
         return dict(loss_total=loss, spread=a.detach().std())
+
+    def fail(self, z):
+        """End as a decomposition, or a check, does that meets NaN before there is a loss; 'finite': for another reason."""
+        z = z if self.raises == 'finite' else z * float('nan')
+        return whitened(z) if self.raises == 'decomposition' else checked(z)
 
     def commit(self):
         self.commits += 1
 
 
+def whitened(z):
+    return torch.linalg.eigh(z.T @ z).eigenvalues.sum()
+
+
+def checked(z):
+    raise ValueError('The head refuses its rows.')
+
+
 @HOOKS.register_module()
 class SpoilWeights(Hook):
-    """Make a weight NaN after the last iteration, as an overflowing step does."""
+    """Make a number NaN after the last iteration, as an overflowing step does: of a weight, a buffer, the optimizer, an average."""
+
+    def __init__(self, where='weight'):
+        self.where = where
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if batch_idx == 7:
-            runner.model.neck.bias.data[0] = float('nan')
+        if batch_idx != 7:
+            return
+        bias = runner.model.neck.bias
+        spoilt = dict(
+            weight=bias.data,
+            buffer=runner.model.backbone[1].running_var,
+            optimizer=runner.optim_wrapper.optimizer.state[bias]['momentum_buffer'],
+        )
+        if self.where in spoilt:
+            spoilt[self.where][0] = float('nan')
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        if self.where == 'average':  # as mmengine's EMAHook adds it
+            checkpoint['ema_state_dict'] = {'neck.bias': torch.tensor([1.0, float('inf')])}

@@ -157,7 +157,7 @@ def test_a_queue_that_does_not_fit(options, message):
         (dict(negatives='rows'), 'negatives is one of'),
         (dict(negatives='queue'), "negatives='queue' goes with a queue"),
         (dict(queue=dict(type='FeatureQueue', length=4)), "negatives='queue' goes with a queue"),
-        (dict(temperature=0.0), 'temperature must be positive'),
+        (dict(temperature=0.0), 'temperature=.*; expected'),
     ],
 )
 def test_settings_that_contradict(options, message):

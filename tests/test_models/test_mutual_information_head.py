@@ -83,11 +83,11 @@ def test_bad_options():
         MutualInformationHead(bound='mine', in_dim=4)
     with pytest.raises(ValueError, match="a number or 'learned'"):
         MutualInformationHead(log_baseline='free', in_dim=4)
-    with pytest.raises(ValueError, match='alpha lies between'):
+    with pytest.raises(ValueError, match='alpha=.* at most 1'):
         MutualInformationHead(alpha=-1.0, in_dim=4)
     with pytest.raises(ValueError, match='SeparableCritic.in_dim is None'):
         MutualInformationHead()
-    with pytest.raises(ValueError, match='temperature must be positive'):
+    with pytest.raises(ValueError, match='SeparableCritic.temperature=0.0'):
         SeparableCritic(in_dim=4, temperature=0.0)
     with pytest.raises(ValueError, match='at least one hidden width'):
         ConcatenatedCritic(dims=(), in_dim=4)

@@ -124,7 +124,8 @@ def test_norms_of_a_neck():
 
 
 @pytest.mark.parametrize(
-    'options, message', [(dict(dims=()), 'widths'), (dict(dims=(4, 0)), 'widths'), (dict(dims=(4,)), 'in_dim')]
+    'options, message',
+    [(dict(dims=()), 'MLPNeck.dims='), (dict(dims=(4, 0)), 'MLPNeck.dims='), (dict(dims=(4,)), 'in_dim')],
 )
 def test_wrong_necks(options, message):
     with pytest.raises(ValueError, match=message):
@@ -153,7 +154,7 @@ def test_preprocessor_channels_last():
 
 @pytest.mark.parametrize('options', [dict(mean=[0.5], std=[0.0]), dict(mean=[0.5, 0.5], std=[1.0])])
 def test_wrong_statistics(options):
-    with pytest.raises(ValueError, match='one positive std per channel'):
+    with pytest.raises(ValueError, match='one entry per channel|std=0.0; expected'):
         ViewPreprocessor(**options)
 
 

@@ -137,7 +137,7 @@ def test_bad_batches(head):
 def test_bad_options():
     with pytest.raises(ValueError, match="VarianceCovarianceHead.reduction is 'sample' or 'element'"):
         VarianceCovarianceHead(reduction='mean')
-    with pytest.raises(ValueError, match='target_std > 0'):
+    with pytest.raises(ValueError, match='target_std=0.0; expected'):
         VarianceCovarianceHead(target_std=0.0)
     with pytest.raises(ValueError, match='CrossCorrelationHead.eps'):
         CrossCorrelationHead(eps=-1.0)

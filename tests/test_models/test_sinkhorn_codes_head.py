@@ -113,5 +113,5 @@ def test_a_queue_for_another_number_of_views():
 
 @pytest.mark.parametrize('options', [dict(num_prototypes=1), dict(temperature=0.0), dict(in_dim=None)])
 def test_settings_without_meaning(options):
-    with pytest.raises(ValueError, match='SinkhornCodesHead needs'):
+    with pytest.raises(ValueError, match='SinkhornCodesHead'):
         head(**options)

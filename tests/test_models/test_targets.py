@@ -165,7 +165,7 @@ def test_a_sub_batch_is_encoded_with_its_own_statistics():
     torch.testing.assert_close(m.target(images())[0], torch.cat([first, second]))
     with pytest.raises(ValueError, match='sub_batches = 3 does not divide the local batch of 8'):
         model(sub_batches=3).target(images())
-    with pytest.raises(ValueError, match='parts >= 1'):
+    with pytest.raises(ValueError, match='sub_batches=0; expected'):
         model(sub_batches=0)
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -45,6 +46,8 @@ class ClusterHead(Head):
         if in_dim is None or not num_clusters or min(num_clusters) < 2:
             given = f'in_dim={in_dim}, num_clusters={tuple(num_clusters)}'
             raise ValueError(f'ClusterHead needs in_dim and one num_clusters >= 2 per head, got {given}.')
+        check_numbers('ClusterHead', temperature=temperature)
+        check_numbers('ClusterHead', whole=True, num_clusters=num_clusters)
         if classifier not in ('centroids', 'linear') or (classifier == 'centroids' and not normalize):
             raise ValueError(
                 "ClusterHead.classifier is 'centroids' (with normalize=True: they live on the sphere) or 'linear', got "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.losses.alignment import paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -20,6 +21,7 @@ class CosinePredictionHead(Head):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        check_numbers('CosinePredictionHead', zero=True, weight=weight)
         self.weight = weight
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.kernels.gram import Engine
 from mmkernel.losses.correlation import correlation_terms
 from mmkernel.models.embeddings import Embeddings
@@ -35,8 +36,8 @@ class CrossCorrelationHead(Head):
         transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
-        if eps < 0:
-            raise ValueError(f'CrossCorrelationHead.eps is added to a variance and must be >= 0, got {eps}.')
+        check_numbers('CrossCorrelationHead', zero=True, off_diagonal_weight=off_diagonal_weight, eps=eps)
+        check_numbers('CrossCorrelationHead', scale=scale)
         self.off_diagonal_weight, self.scale, self.eps = off_diagonal_weight, scale, eps
         self.engine = Engine(precision, layout, transport_dtype)
 

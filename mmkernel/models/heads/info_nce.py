@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
 from mmkernel.kernels.gram import Engine
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
@@ -46,8 +47,7 @@ class InfoNCEHead(Head):
         super().__init__()
         if negatives not in NEGATIVES:
             raise ValueError(f'InfoNCEHead.negatives is one of {", ".join(map(repr, NEGATIVES))}, got {negatives!r}.')
-        if temperature <= 0:
-            raise ValueError(f'InfoNCEHead.temperature must be positive, got {temperature}.')
+        check_numbers('InfoNCEHead', temperature=temperature, weight=weight)
         if (queue is not None) != (negatives == 'queue'):
             raise ValueError(
                 f"negatives='queue' goes with a queue and no other does; got negatives={negatives!r}, queue={queue}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.energy import aligned_energies
@@ -54,6 +55,7 @@ class KernelMMDHead(Head):
         ):
             if value not in allowed:
                 raise ValueError(f'KernelMMDHead.{name} is {allowed[0]!r} or {allowed[1]!r}, got {value!r}.')
+        check_numbers('KernelMMDHead', zero=True, alignment_weight=alignment_weight, kernel_weight=kernel_weight)
         self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else kernel
         self.alignment_weight, self.kernel_weight = alignment_weight, kernel_weight
         self.engine = Engine(precision, layout, transport_dtype)

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows_with_gradient
 from mmkernel.losses import mutual_information as bounds
 from mmkernel.models.embeddings import Embeddings
@@ -44,8 +45,9 @@ class MutualInformationHead(Head):
             raise ValueError(f'MutualInformationHead.bound is one of {", ".join(bounds.BOUNDS)}; got {bound!r}.')
         if isinstance(log_baseline, str) and log_baseline != 'learned':
             raise ValueError(f"MutualInformationHead.log_baseline is a number or 'learned', got {log_baseline!r}.")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f'MutualInformationHead.alpha lies between 0 and 1, got {alpha}.')
+        check_numbers('MutualInformationHead', zero=True, most=1.0, alpha=alpha)
+        if log_baseline != 'learned':
+            check_numbers('MutualInformationHead', signed=True, log_baseline=log_baseline)
         self.bound, self.alpha, self.log_baseline = bound, alpha, log_baseline
         self.critic = build_part(critic or dict(type='SeparableCritic'), in_dim)
         self.baseline: nn.Module | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.losses.predictive_coding import DIRECTIONS, candidates, orient, own_positions, prediction_loss
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -45,6 +46,8 @@ class PredictiveCodingHead(Head):
         super().__init__()
         if in_dim is None:
             raise ValueError('PredictiveCodingHead.in_dim is None: inside a JointEmbedding it is filled in.')
+        check_numbers('PredictiveCodingHead', whole=True, steps=steps, grid=grid)
+        check_numbers('PredictiveCodingHead', scale=scale)
         if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) < len(directions):
             raise ValueError(f'PredictiveCodingHead.directions are some of {DIRECTIONS}, got {tuple(directions)}.')
         for direction in directions:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, global_mean
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
@@ -42,10 +43,14 @@ class SinkhornCodesHead(Head):
         in_dim: int | None = None,
     ) -> None:
         super().__init__()
-        if num_prototypes < 2 or temperature <= 0 or in_dim is None:
+        check_numbers('SinkhornCodesHead', temperature=temperature, epsilon=epsilon)
+        counts = dict(num_prototypes=num_prototypes, iterations=iterations, queue_views=queue_views)
+        check_numbers('SinkhornCodesHead', whole=True, **counts)
+        check_numbers('SinkhornCodesHead', whole=True, zero=True, queue_length=queue_length)
+        if num_prototypes < 2 or in_dim is None:
             raise ValueError(
-                'SinkhornCodesHead needs num_prototypes >= 2, temperature > 0 and in_dim (a JointEmbedding fills it in), got '
-                f'{num_prototypes}, {temperature} and {in_dim}.'
+                'SinkhornCodesHead needs num_prototypes >= 2 and in_dim (a JointEmbedding fills it in), got '
+                f'{num_prototypes} and {in_dim}.'
             )
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.prototypes = nn.Linear(in_dim, num_prototypes, bias=False)  # weight: (K, q)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.gram import Engine
 from mmkernel.losses.alignment import REDUCTIONS, squared_distance
@@ -46,11 +47,11 @@ class VarianceCovarianceHead(Head):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"VarianceCovarianceHead.reduction is 'sample' or 'element', got {reduction!r}.")
-        if target_std <= 0 or eps < 0:
-            raise ValueError(
-                f'VarianceCovarianceHead needs target_std > 0 and eps >= 0, got target_std = {target_std}, eps = {eps}.'
-            )
         self.weights = dict(invariance=invariance_weight, variance=variance_weight, covariance=covariance_weight)
+        check_numbers('VarianceCovarianceHead', target_std=target_std)
+        check_numbers(
+            'VarianceCovarianceHead', zero=True, eps=eps, **{f'{n}_weight': w for n, w in self.weights.items()}
+        )
         self.target_std, self.eps, self.reduction = target_std, eps, reduction
         self.engine = Engine(precision, layout, transport_dtype)
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
 from mmkernel.losses.alignment import REDUCTIONS, squared_distance
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views
@@ -52,7 +53,9 @@ class WhiteningHead(Head):
         for name, value in dict(method=method, distance=distance, reduction=reduction, statistics=statistics).items():
             if value not in _WORDS[name]:
                 raise ValueError(f'WhiteningHead.{name} is one of {", ".join(map(repr, _WORDS[name]))}, got {value!r}.')
-        if iterations < 1 or (iterations > 1 and sub_batch_size is None):
+        check_numbers('WhiteningHead', zero=True, most=1.0, shrinkage=shrinkage)
+        check_numbers('WhiteningHead', whole=True, none=True, iterations=iterations, sub_batch_size=sub_batch_size)
+        if iterations > 1 and sub_batch_size is None:
             raise ValueError(
                 f'WhiteningHead.iterations counts permutations into sub-batches, got {iterations} with '
                 f'sub_batch_size = {sub_batch_size}. Set sub_batch_size, or leave iterations = 1.'

@@ -1,0 +1,56 @@
+"""Settings that would make a run or its figures nonsense are refused before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+
+def check_numbers(
+    owner: str = '',
+    *,
+    none: bool = False,
+    whole: bool = False,
+    zero: bool = False,
+    signed: bool = False,
+    most: float = math.inf,
+    **given: Any,
+) -> None:
+    """ValueError unless every value of every keyword (a number or several) is finite and positive.
+
+    ``zero``: 0 too. ``signed``: of any sign. ``most``: none is larger. ``whole``: 1, 2, ... ``none``: None passes.
+    ``owner`` begins the message.
+    """
+    for name, values in given.items():
+        if none and values is None:
+            continue
+        several = isinstance(values, Iterable) and not isinstance(values, str)
+        values = list(values) if several else [values]
+        bad = [v for v in values if not _right(v, whole, zero or signed, -math.inf if signed else 0.0, most)]
+        if bad or not values:
+            kind = f'{"whole " if whole else ""}numbers' + ('' if signed else f' {">=" if zero else ">"} 0')
+            limit = f', at most {most:g}' if most < math.inf else ''
+            raise ValueError(
+                f'{owner + "." if owner else ""}{name}={", ".join(map(str, bad)) or "nothing"}; expected one or more '
+                f'finite {kind}{limit}.'
+            )
+
+
+def _right(value: Any, whole: bool, zero: bool, least: float, most: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return False
+    return least <= value <= most and (zero or value != 0) and not (whole and value != int(value))
+
+
+def check_distinct(**given: Iterable) -> None:
+    """ValueError if a keyword's values repeat: a run made twice would make the spread look smaller than it is."""
+    for name, values in given.items():
+        values = list(values)
+        repeated = sorted({v for v in values if values.count(v) > 1})
+        if repeated or not values:
+            raise ValueError(
+                f'{name}={", ".join(map(str, values)) or "nothing"}; expected one or more different ones: a repeated one '
+                'adds nothing, and would make the spread look smaller than it is.'
+            )
