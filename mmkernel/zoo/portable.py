@@ -126,12 +126,12 @@ def portable_encoder(
 
 def of_metadata(meta: Mapping[str, str], source: str) -> Portable:
     """An encoder with random weights, as the header of a file of ours describes it."""
+    facts = facts_of(meta, source)
+    if 'config' in meta:
+        facts['config'] = config_text(plain_config(meta['config'], source))
     try:
         options, pixels = (plain_json(meta[key], source) for key in ('backbone', 'preprocessing'))
         options = without_weights(options)
-        facts = facts_of(meta, source)
-        if 'config' in meta:
-            facts['config'] = config_text(plain_config(meta['config'], source))
         preprocessing = Preprocessing(**{key: _plain(value) for key, value in pixels.items()})
         if len(preprocessing.mean) != options.get('in_channels', 3):
             raise ValueError(f'mean of {len(preprocessing.mean)} channels, images of {options.get("in_channels", 3)}')
@@ -178,8 +178,13 @@ def _plain(value: Any) -> Any:
 def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
     """What the header of a file of ours says about its weights: texts of one line, figures and epochs; never its config."""
     found = {key: ' '.join(str(meta[key]).split()) for key in FACTS if key in meta}
-    found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
-    for result in found.get('metrics', []):
-        if not (isinstance(result, dict) and RESULT <= set(result) and isinstance(result['Metrics'], dict)):
-            raise ValueError(f"'{source}' has figures without {', '.join(sorted(RESULT))}: {str(result)[:60]}")
+    try:
+        found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
+        fine = all(RESULT <= set(result) and isinstance(result['Metrics'], dict) for result in found.get('metrics', []))
+    except (TypeError, ValueError, RecursionError):
+        fine = False
+    if not fine:
+        raise CheckpointError(
+            f"'{source}' has figures that no card can show: expected a list of dicts with {', '.join(sorted(RESULT))}."
+        )
     return found

@@ -55,7 +55,9 @@ def test_publish(run, tmp_path):
     with safe_open(found.path, 'pt') as file:
         assert all(key.startswith('backbone.') for key in file.keys())  # noqa: SIM118
         meta = file.metadata()
-    assert meta['config'] == config_text(config('small'))  # the one named, which was used, not the text in the checkpoint
+    assert meta['config'] == config_text(
+        config('small')
+    )  # the one named, which was used, not the text in the checkpoint
     assert (meta['epochs'], meta['name']) == ('3', 'tiny_a')
     assert json.loads(meta['metrics']) == METRICS
     assert '/home' not in str(meta) + found.card.read_text()  # where it ran is nobody's business
