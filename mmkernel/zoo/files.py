@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmkernel.zoo.errors import CheckpointError
-from mmkernel.zoo.pins import check_name
+from mmkernel.zoo.pins import check_file
 
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
@@ -50,7 +50,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if not path.is_file():
         there = ', '.join(sorted(p.name for p in path.parent.glob('*.pth'))[:8]) if path.parent.is_dir() else ''
         raise FileNotFoundError(f"There is no checkpoint '{path}'. The folder holds: {there or 'no .pth file'}.")
-    check_name(path)
+    check_file(path)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     try:

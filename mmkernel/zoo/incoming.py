@@ -18,7 +18,7 @@ from mmkernel.zoo.errors import CheckpointError
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import key_maps
 from mmkernel.zoo.metafile import ModelInfo
-from mmkernel.zoo.pins import check_name
+from mmkernel.zoo.pins import check_file
 from mmkernel.zoo.plain_config import plain_json, without_weights
 from mmkernel.zoo.portable import Portable, Preprocessing, portable_encoder, read_portable
 from mmkernel.zoo.recognise import load_content
@@ -129,7 +129,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def read_arrays(path: Path) -> dict[str, Any]:
     """A .pkl as detectron2 writes them: arrays become tensors."""
-    check_name(path)
+    check_file(path)
     with open(path, 'rb') as file:
         try:
             content = _ArraysOnly(file).load()

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from mmkernel.zoo.errors import DownloadError, HashMismatchError
 from mmkernel.zoo.metafile import Part
-from mmkernel.zoo.places import home
+from mmkernel.zoo.places import home, weights_folder
 
 BLOCK = 1 << 20
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})(\.(pth|pt|th|tar|gz|pkl|bin|safetensors|ckpt))+$', re.IGNORECASE)
@@ -62,13 +62,18 @@ def hash_in_name(path: Path) -> str | None:
     return None if found is None or COUNTED.fullmatch(found[1]) else found[1].lower()
 
 
-def check_name(path: Path) -> None:
-    """HashMismatchError if the name of a file tells the hash (sha256, or md5) of other bytes than it has."""
-    wanted = hash_in_name(path)
-    if wanted is None:
+def check_file(path: Path) -> None:
+    """HashMismatchError if a file has other bytes than its name tells (sha256, or md5), or than were pinned in the cache."""
+    wanted, pin = hash_in_name(path), Pins().of(path)
+    if wanted is None and pin is None:
         return
     found = hashes([path])
-    if not any(digest.startswith(wanted) for digest in found.values()):
+    if pin is not None and pin['sha256'] != found['sha256']:
+        raise HashMismatchError(
+            f"'{path}' has the sha256 {found['sha256'][:8]}; at its first use on {pin['date']} it had {pin['sha256'][:8]}: it was "
+            'damaged or changed. Delete it and fetch it again (mmkernel zoo download).'
+        )
+    if wanted is not None and not any(digest.startswith(wanted) for digest in found.values()):
         raise HashMismatchError(
             f"'{path}' has the sha256 {found['sha256'][: len(wanted)]}, its name says {wanted}: it was damaged or changed. Fetch "
             'it again from its source. If these digits are no hash of what it holds, rename the file.'
@@ -104,6 +109,12 @@ class Pins:
             temporary = self.path.with_suffix('.tmp')
             temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + '\n', encoding='utf-8')
             os.replace(temporary, self.path)
+
+    def of(self, path: Path) -> dict[str, Any] | None:
+        """The pin of a file in the cache folder; None for one elsewhere, or that was not used yet."""
+        folder = path.resolve().parent
+        inside = folder.parent == weights_folder().resolve()
+        return self.read().get(f'{folder.name}/{path.name}') if inside else None
 
     def unchanged(self, key: str, path: Path) -> bool:
         """Whether the file is the one pinned, by all of its bytes: a bit may flip on a disk, and no time of change tells."""

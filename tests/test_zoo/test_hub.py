@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 import mmkernel
 from mmkernel.models import build_model
-from mmkernel.zoo import CheckpointError, DownloadError, catalogue, config_of, key_map, verify
+from mmkernel.zoo import CheckpointError, DownloadError, HashMismatchError, catalogue, config_of, key_map, verify
 from mmkernel.zoo.metafile import ModelInfo
 from mmkernel.zoo.pins import Pins
 
@@ -77,6 +78,17 @@ def test_weights_arrive_and_features_equal(zoo, capfd, monkeypatch):
     assert 'tensors, 0 missing, 0 unexpected' in capfd.readouterr().err
     (verdict,) = verify(['tiny_digits'])
     assert verdict.fine
+    before, content = verdict.path.stat(), bytearray(verdict.path.read_bytes())
+    content[-1] ^= 1  # a bit flips on the disk: neither size nor time of change tell
+    verdict.path.write_bytes(content)
+    os.utime(verdict.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(
+        HashMismatchError, match=f'[0-9a-f]{{64}}; {hashlib.sha256(faults.bodies["/a"]).hexdigest()} is published'
+    ):
+        mmkernel.get_model('tiny_digits')
+    monkeypatch.delenv('MMKERNEL_OFFLINE')
+    mmkernel.get_model('tiny_digits')  # fetched anew
+    (verdict,) = verify(['tiny_digits'])
     assert verdict.why == 'as published (sha256)'
     verdict.path.write_bytes(b'damaged')
     assert verify()[0].fine is False

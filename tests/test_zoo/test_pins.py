@@ -1,0 +1,128 @@
+"""Weights whose name tells their hash, and pinned ones, are read whole before they are used, wherever they lie."""
+
+import hashlib
+import importlib
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from exported import config, encoder
+
+from mmkernel.cli import main
+from mmkernel.engine import load_checkpoint
+from mmkernel.zoo import CheckpointError, HashMismatchError, import_weights, load_encoder, load_file, read_checkpoint
+from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.incoming import read_arrays
+from mmkernel.zoo.pins import Pins, hash_in_name
+
+KINDS = ('.pth', '.pth.tar', 'old.pth', '.safetensors', '.pkl')
+
+
+def write(folder, kind, digest='sha256', length=8):
+    """A file of an encoder named by its hash; 'old.pth' is the format of torch < 1.6, which has no checksums."""
+    net, plain = encoder('small'), folder / f'plain{kind}'
+    state = net.backbone.state_dict()
+    if kind == '.safetensors':
+        main(['export', str(plain_checkpoint(folder)), '--to', 'safetensors', '--out', str(plain)])
+    elif kind == '.pkl':
+        plain.write_bytes(pickle.dumps(dict(model={key: value.numpy() for key, value in state.items()})))
+    else:
+        torch.save(dict(state_dict=state), plain, _use_new_zipfile_serialization=kind != 'old.pth')
+    found = hashlib.new(digest, plain.read_bytes()).hexdigest()[:length]
+    return plain.rename(folder / f'net-{found}{kind.removeprefix("old")}')
+
+
+def plain_checkpoint(folder):
+    path = folder / 'epoch_1.pth'
+    state = {f'backbone.{key}': value for key, value in encoder('small').backbone.state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(config=config_text(config('small')))), path)
+    return path
+
+
+def flip(path):
+    """One bit of the last tensor."""
+    content = bytearray(path.read_bytes())
+    content[-200 if path.suffix == '.pkl' else len(content) * 3 // 4] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def read(path):
+    return read_arrays(path) if path.suffix == '.pkl' else read_checkpoint(path)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_flipped_bit_is_found(tmp_path, kind):
+    path = write(tmp_path, kind)
+    read(path)
+    found = hashlib.sha256(flip(path).read_bytes()).hexdigest()[:8]
+    with pytest.raises(
+        HashMismatchError, match=f'has the sha256 {found}, its name says {hash_in_name(path)}.*again.*rename'
+    ):
+        read(path)
+
+
+@pytest.mark.parametrize(('digest', 'length'), [('sha256', 64), ('sha256', 12), ('md5', 8), ('md5', 32)])
+def test_other_lengths_and_letters(tmp_path, digest, length):
+    path = write(tmp_path, '.pth', digest, length)
+    path = path.rename(path.with_name(f'net-{hash_in_name(path).upper()}.PTH'))
+    read(path)
+    with pytest.raises(HashMismatchError):
+        read(flip(path))
+
+
+def test_every_door(tmp_path, repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / 'tools/benchmarks'))
+    load_trained = importlib.import_module('common').load_trained
+    path = flip(write(tmp_path, '.safetensors'))
+    net = encoder('small').backbone
+    doors = [
+        load_encoder, lambda path: load_file(net, path), lambda path: load_checkpoint(net, path),
+        lambda path: import_weights(path, cfg=config('small')), lambda path: load_trained(net, path, 'neck'),
+    ]  # fmt: skip
+    for door in doors:
+        with pytest.raises(HashMismatchError, match='its name says'):
+            door(path)
+    for command in (
+        ['diagnose'],
+        ['export', '--to', 'torchscript'],
+        ['publish', '--name', 'x'],
+        ['import', '--arch', 'resnet18'],
+    ):
+        with pytest.raises(SystemExit, match='its name says'):
+            main([command[0], str(path), *command[1:]])
+
+
+@pytest.mark.parametrize(
+    ('name', 'found'),
+    [
+        ('resnet50-0676ba61.pth', '0676ba61'),
+        ('mocov3_vit-base-p16_20220826-25213343.pth', '25213343'),  # digits only, and no date
+        ('a-0123456789abcdef.pth.tar', '0123456789abcdef'),
+        ('run-20260131.pth', None),
+        ('run-20260131123000.pth', None),
+        ('iter-00010000.pth', None),
+        ('a-0676ba6.pth', None),
+        ('a_0676ba61.pth', None),
+        ('a-0676ba61_timm.safetensors', None),
+        ('0676ba61.pth', None),
+        ('epoch_20.pth', None),
+    ],
+)
+def test_which_names_tell_a_hash(name, found):
+    assert hash_in_name(Path(name)) == found
+
+
+def test_a_pinned_file_of_the_cache(tmp_path, monkeypatch):
+    """By its path too, and although neither size nor time of change tell."""
+    monkeypatch.setenv('MMKERNEL_HOME', str(tmp_path))
+    path = tmp_path / 'weights/some_model/net.pth'
+    path.parent.mkdir(parents=True)
+    torch.save(timm.create_model('resnet18', num_classes=0).state_dict(), path, _use_new_zipfile_serialization=False)
+    read_checkpoint(path)
+    Pins().pin('some_model/net.pth', hashlib.sha256(path.read_bytes()).hexdigest(), 'first use')
+    read_checkpoint(path)
+    with pytest.raises(CheckpointError, match='at its first use on .* it had .*fetch it again'):
+        read_checkpoint(flip(path))
