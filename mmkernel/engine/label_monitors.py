@@ -16,6 +16,7 @@ from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
 from mmkernel.evaluation import evaluation_loader, weighted_knn
+from mmkernel.evaluation.judges import places
 from mmkernel.evaluation.labels import classes_of, renumber
 from mmkernel.registry import DATASETS, HOOKS
 
@@ -181,10 +182,8 @@ class OnlineProbeHook(_LabelMonitor):
             x, y = self.features(runner, 'test')
             self.probe.eval()
             logits = self._logits(x.to(self.probe[1].weight.device)).cpu()
-        hit = (logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]) & logits.isfinite().all(
-            1, keepdim=True
-        )
-        top1, top5 = 100 * float(hit[:, 0].double().mean()), 100 * float(hit.any(1).double().mean())
+        place = places(logits, y)
+        top1, top5 = (100 * float((place < k).double().mean()) for k in (1, 5))
         text = f'Online probe after epoch {runner.epoch + 1}: {top1:.1f} % of {len(y)} images.'
         log_values(runner, 'probe', dict(top1=top1, top5=top5), text)
 

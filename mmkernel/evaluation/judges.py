@@ -21,6 +21,18 @@ METRICS = dict(
 )
 
 
+def places(scores: Tensor, label: Tensor) -> Tensor:
+    """(..., C) scores and (...) true classes -> how many classes stand before the true one: below k, it is among the first k.
+
+    Classes of equal score stand before it, so that the answer cannot depend on how classes are numbered. A class whose own
+    score is not finite (-inf: without a vote, or absent from training) has no place, nor has any where a score is NaN.
+    """
+    there = (label >= 0) & (label < scores.shape[-1])
+    own = scores.gather(-1, torch.where(there, label, 0)[..., None])
+    there = there & own[..., 0].isfinite() & ~scores.isnan().any(-1)
+    return torch.where(there, (scores >= own).sum(-1) - 1, torch.iinfo(torch.int64).max)
+
+
 class OneClassJudge:
     """Top-1, top-5 and mean per class in percent, and cross-entropy, from counts: those of W processes add up."""
 
@@ -34,10 +46,10 @@ class OneClassJudge:
     def add(self, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Of (B, C) ``logits`` on the CPU."""
         label = batch['label']
-        hit = logits.topk(min(5, self.classes), dim=1).indices == label[:, None]
-        counts = [torch.bincount(part, minlength=self.classes) for part in (label[hit[:, 0]], label)]
+        place = places(logits, label)
+        counts = [torch.bincount(part, minlength=self.classes) for part in (label[place < 1], label)]
         loss = F.cross_entropy(logits, label, reduction='sum')
-        self.sums += torch.cat([*counts, hit.sum()[None], loss[None]]).double()
+        self.sums += torch.cat([*counts, (place < 5).sum()[None], loss[None]]).double()
 
     def scores(self, sums: Tensor) -> dict[str, float]:
         """Of the ``sums`` of all processes."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.evaluation.inputs import as_split
+from mmkernel.evaluation.judges import places
 from mmkernel.evaluation.neighbours import nearest
 
 _VOTERS = 512  # test images whose votes are counted at a time
@@ -31,8 +32,9 @@ def weighted_knn(
 
     Wu et al., CVPR 2018, in the form of Caron et al. (DINO), ICCV 2021, and Zheng et al., ICLR 2023, table 1.
     Every k is answered from one search for the largest. Features (N, d) are raw: they are normalised here.
-    Top-5 counts the first min(5, k) ranks, so for k = 1 it equals top-1; classes with equal votes (none, mostly) rank by
-    their number, as in the published code. A k larger than the bank means the whole bank, with a warning.
+    Top-5 counts the first min(5, k) places, so for k = 1 it equals top-1. A class without a vote has no place, and of equal
+    votes (none, mostly) the true class comes last: numbers of classes decide nothing, other than in the published code,
+    where the lowest wins. A k larger than the bank means the whole bank, with a warning.
     Features may lie on the CPU while ``device`` is a GPU; ``search``: chunks, backend, precision, rerank of ``nearest``.
 
     Returns ``{k: dict(top1=, top5=, neighbours=)}``, where ``neighbours`` is the k that was really used.
@@ -48,12 +50,13 @@ def weighted_knn(
     for rows in torch.arange(len(test_x)).split(_VOTERS):
         # The best similarity is taken off: it changes no ranking, and exp cannot overflow at any temperature.
         weight = ((similarity[rows] - similarity[rows, :1]) / temperature).exp()  # (b, k_max)
+        weight.clamp_min_(torch.finfo(weight.dtype).tiny)  # a vote is a vote, however small
         voted = labels[index[rows]]  # (b, k_max)
         votes, counted = weight.new_zeros(len(rows), classes), 0
         for name, count in sorted(wanted.items()):
             votes.scatter_add_(1, voted[:, counted:count], weight[:, counted:count])
-            rank = _rank(votes, test_y[rows])
-            correct[name] += torch.stack([(rank < 1).sum(), (rank < min(5, count)).sum()]).cpu()
+            place = places(votes.masked_fill(votes == 0, -torch.inf), test_y[rows])
+            correct[name] += torch.stack([(place < 1).sum(), (place < min(5, count)).sum()]).cpu()
             counted = count
     return {
         name: dict(
@@ -61,13 +64,6 @@ def weighted_knn(
         )
         for name, n in wanted.items()
     }
-
-
-def _rank(votes: Tensor, label: Tensor) -> Tensor:
-    """How many classes stand before ``label`` (b,) in the stable descending order of ``votes`` (b, C)."""
-    own = votes.gather(1, label[:, None])
-    earlier = torch.arange(votes.shape[1], device=votes.device) < label[:, None]
-    return ((votes > own) | ((votes == own) & earlier)).sum(1)
 
 
 def _neighbour_counts(k: int | Sequence[int], bank: int) -> dict[int, int]:

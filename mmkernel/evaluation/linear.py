@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.evaluation.inputs import as_pair, as_split, unit_rows
+from mmkernel.evaluation.judges import places
 
 SCALINGS = ('none', 'l2', 'standard')
 
@@ -82,7 +83,7 @@ def linear_probe(
         layer.weight.normal_(0, 0.01, generator=generator)
         layer.bias.zero_()
     layer.to(device)
-    test_x, test_y = test_x.to(device), test_y.to(device)
+    test_x, test_y, absent = test_x.to(device), test_y.to(device), absent_classes(train_y, classes).to(device)
     optimizer = torch.optim.SGD(layer.parameters(), lr, momentum, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     best = 0.0
@@ -94,11 +95,16 @@ def linear_probe(
             optimizer.step()
         schedule.step()
         with torch.no_grad():
-            result = _accuracy(layer(test_x), test_y)
+            result = _accuracy(layer(test_x).masked_fill(absent, -torch.inf), test_y)
         best = max(best, result['top1'])
         if progress:
             progress(epoch + 1, epochs)
     return {**result, 'best_top1': best}
+
+
+def absent_classes(train_y: Tensor, classes: int) -> Tensor:
+    """(classes,) booleans: those without a training image, which are predicted by nobody."""
+    return train_y.bincount(minlength=classes) == 0
 
 
 def logistic_regression(
@@ -140,8 +146,6 @@ def logistic_regression(
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Percent of rows whose label is the first, and among the first five; logits that are not finite are right about nothing."""
-    own = logits.gather(1, labels[:, None])
-    counted = own.isfinite() & ~logits.isnan().any(1, keepdim=True)  # -inf: a class absent from training
-    hit = (logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]) & counted
-    return dict(top1=100 * int(hit[:, 0].sum()) / len(labels), top5=100 * int(hit.sum()) / len(labels))
+    """Percent of rows whose label is the first, and among the first five; see :func:`places`."""
+    place = places(logits, labels)
+    return {f'top{k}': 100 * int((place < k).sum()) / len(labels) for k in (1, 5)}

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mmkernel.evaluation.judges import places
+
 Scale = Callable[[Tensor], Tensor]
 
 
@@ -83,9 +85,17 @@ def _targets(labels: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def score_heads(
-    heads: tuple[Tensor, Tensor], x: Tensor, y: Tensor, scales: Sequence[Scale], chunk: int = 1024
+    heads: tuple[Tensor, Tensor],
+    x: Tensor,
+    y: Tensor,
+    scales: Sequence[Scale],
+    chunk: int = 1024,
+    absent: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """``dict(top1=, top5=, loss=)`` of each head, (S, G) on the CPU: percent right, mean cross-entropy (inf: diverged)."""
+    """``dict(top1=, top5=, loss=)`` of each head, (S, G) on the CPU: percent right, mean cross-entropy (inf: diverged).
+
+    ``absent``: (C,) booleans, the classes that no image of the training had, which are never among the first.
+    """
     weight, bias = heads
     S, d, G, C = weight.shape
     sums = {name: torch.zeros(S, G, dtype=torch.float64, device=weight.device) for name in ('top1', 'top5', 'loss')}
@@ -93,10 +103,10 @@ def score_heads(
         part, label = x[rows].to(weight.device), y[rows].to(weight.device)
         for s, scale in enumerate(scales):
             logits = (scale(part) @ weight[s].reshape(d, -1)).view(-1, G, C) + bias[s]  # (n, G, C)
-            hit = logits.topk(min(5, C), dim=-1).indices == label[:, None, None]
-            finite = logits.isfinite().all(-1)  # a head that has diverged is right about nothing
-            sums['top1'][s] += (hit[..., 0] & finite).sum(0)
-            sums['top5'][s] += (hit.any(-1) & finite).sum(0)
+            known = logits if absent is None else logits.masked_fill(absent.to(logits.device), -torch.inf)
+            place = places(known, label[:, None].expand(-1, G))  # a head that has diverged is right about nothing
+            sums['top1'][s] += (place < 1).sum(0)
+            sums['top5'][s] += (place < 5).sum(0)
             loss = -logits.log_softmax(-1).gather(-1, label[:, None, None].expand(-1, G, 1))[..., 0]
             sums['loss'][s] += loss.nan_to_num(nan=math.inf).sum(0)
     percent = {name: 100 * sums[name].cpu() / len(x) for name in ('top1', 'top5')}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.evaluation.inputs import as_split
-from mmkernel.evaluation.linear import SCALINGS, scaling_of
+from mmkernel.evaluation.linear import SCALINGS, absent_classes, scaling_of
 from mmkernel.evaluation.linear_heads import score_heads, train_heads
 
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -69,7 +69,7 @@ def linear_sweep(
     heads = train_heads(
         train_x, train_y, [scale] * len(seeds), seeds, [grid[g]], progress=note(epochs), **settings
     )  # fmt: skip
-    final = score_heads(heads, test_x, test_y, [scale] * len(seeds))
+    final = score_heads(heads, test_x, test_y, [scale] * len(seeds), absent=absent_classes(train_y, classes))
     values = final['top1'][:, 0].tolist()
     offered = dict(lr=(lr, lrs), weight_decay=(decay, weight_decays))
     return dict(

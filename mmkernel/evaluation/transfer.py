@@ -13,6 +13,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.evaluation.average_precision import class_precisions
 from mmkernel.evaluation.inputs import as_labels, tell_classes
+from mmkernel.evaluation.judges import places
 from mmkernel.evaluation.labels import aligned
 from mmkernel.evaluation.linear import scale_features
 from mmkernel.evaluation.logistic_path import logistic_path
@@ -124,9 +125,9 @@ def _judge(metric: str, train_y: Tensor, test_y: Tensor) -> tuple[Callable[[Tens
         return lambda z, y: float(np.mean([*class_precisions(y, z, points='11').values()])), classes
     classes = int(max(train_y.max(), test_y.max())) + 1
     if metric == 'top1':
-        return lambda z, y: 100 * float((z.argmax(1) == y).double().mean()), classes
+        return lambda z, y: 100 * float((places(z, y) < 1).double().mean()), classes
     if metric == 'mean_per_class':
-        return lambda z, y: mean_per_class(z.argmax(1), y), classes
+        return lambda z, y: mean_per_class(torch.where(places(z, y) < 1, y, -1), y), classes
     raise ValueError(f"metric={metric!r}; expected 'top1', 'mean_per_class' or 'map11'.")
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mmkernel.checks import check_numbers
 from mmkernel.evaluation.encoders import feature_sets
 from mmkernel.evaluation.inputs import as_split
-from mmkernel.evaluation.linear import scale_features
+from mmkernel.evaluation.judges import places
+from mmkernel.evaluation.linear import absent_classes, scale_features
 
 STAGES = dict(backbone='h', neck='g(h)')
 
@@ -99,7 +100,10 @@ def mlp_probe(
         if progress:
             progress(epoch + 1, epochs)
     with torch.no_grad():
-        predicted = torch.cat([net(rows.to(device)).argmax(1).cpu() for rows in test_x.split(4096)])
+        parts = zip(test_x.split(4096), test_y.split(4096), strict=True)
+        absent = absent_classes(train_y, classes).to(device)
+        logits = ((net(x.to(device)).masked_fill(absent, -torch.inf), y.to(device)) for x, y in parts)
+        right = torch.cat([(places(z, y) < 1).cpu() for z, y in logits])
     commonest = train_y.bincount().argmax().cpu()
-    score = lambda guess: 100 * float((guess == test_y.cpu()).double().mean())  # noqa: E731
-    return dict(top1=score(predicted), majority=score(commonest))
+    percent = lambda hits: 100 * float(hits.double().mean())  # noqa: E731
+    return dict(top1=percent(right), majority=percent(test_y.cpu() == commonest))

@@ -18,7 +18,10 @@ class OneClass(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         with torch.autocast(logits.device.type, enabled=False):
             loss = F.cross_entropy(logits.float(), label)
-        hits = (logits.detach().argmax(1) == label).float().mean()
+        own = logits.detach().gather(1, label[:, None])
+        hits = (
+            ((logits.detach() >= own).sum(1) == 1).float().mean()
+        )  # of equal logits none is right, whatever its number
         return dict(loss_classification=loss, top1=100 * hits)
 
 

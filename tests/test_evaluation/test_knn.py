@@ -27,7 +27,7 @@ def dense_votes(train_x, train_y, test_x, test_y, k, temperature, classes):
     similarity, index = (F.normalize(test_x) @ F.normalize(train_x).T).topk(k, dim=1)
     one_hot = F.one_hot(train_y[index], classes)
     votes = (one_hot * (similarity / temperature).exp()[..., None]).sum(1)
-    hit = votes.sort(dim=1, descending=True).indices == test_y[:, None]
+    hit = (votes.sort(dim=1, descending=True).indices == test_y[:, None]) & (votes.gather(1, test_y[:, None]) > 0)
     return [100 * hit[:, :ranks].sum().item() / len(test_y) for ranks in (1, min(5, k))]
 
 
@@ -57,8 +57,9 @@ def by_hand(train_x, train_y, test_x, test_y, k, temperature, classes):
         votes = torch.zeros(classes, dtype=torch.float64)
         for i in cosine.argsort(descending=True)[:k].tolist():
             votes[train_y[i]] += math.exp((float(cosine[i]) - 1) / temperature)
-        rank = votes.argsort(descending=True, stable=True).tolist().index(label)
-        right = [right[0] + (rank < 1), right[1] + (rank < min(5, k))]
+        own = float(votes[label])
+        rank = sum(v >= own for v in votes.tolist()) - 1
+        right = [right[0] + (own > 0 and rank < 1), right[1] + (own > 0 and rank < min(5, k))]
     return [100 * hits / len(test_y) for hits in right]
 
 
