@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from launches import Launches
 
 Z = torch.randn(4, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,6 +12,7 @@ import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
+from mmkernel.hashes import wrong_name
 from mmkernel.registry import MODELS
 
 
@@ -51,6 +53,7 @@ def TIMMBackbone(
         timm_kwargs['zero_init_last'] = zero_init_residual
     elif zero_init_residual:
         raise ValueError(f'zero_init_residual is for ResNets, got model_name = {model_name!r}.')
+    _check_files(model_name, pretrained, timm_kwargs)
     if pretrained and (fixed_positions or fixed_patches):
         raise ValueError(
             'fixed_positions and fixed_patches would overwrite the pretrained weights: drop one or the other.'
@@ -75,6 +78,18 @@ def TIMMBackbone(
         _fix_patches(model, model_name)
     model.out_dim = getattr(model, 'head_hidden_size', None) or model.num_features
     return model
+
+
+def _check_files(model_name: str, pretrained: bool, timm_kwargs: dict[str, Any]) -> None:
+    """ValueError for files of weights that timm is to read and that have other bytes than their names tell."""
+    sources = [timm_kwargs.get(key) for key in ('pretrained_cfg', 'pretrained_cfg_overlay')]
+    files = [timm_kwargs.get('checkpoint_path'), *(s.get('file') for s in sources if isinstance(s, dict))]
+    url = getattr(timm.get_pretrained_cfg(model_name), 'url', None) if pretrained else None
+    if url:  # timm asks torch.hub, which looks at no file that it has already
+        files.append(Path(torch.hub.get_dir(), 'checkpoints', Path(url).name))
+    for file in filter(None, files):
+        if Path(file).is_file() and (problem := wrong_name(Path(file))):
+            raise ValueError(problem)
 
 
 def _use_small_stem(model: nn.Module, model_name: str) -> None:

@@ -6,10 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmkernel.hashes import hashes
 from mmkernel.zoo.catalogue import list_models, model_info
 from mmkernel.zoo.errors import HashMismatchError
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
-from mmkernel.zoo.pins import Pins, check_published, hashes, published
+from mmkernel.zoo.pins import Pins, check_published, published
 from mmkernel.zoo.places import weights_folder
 from mmkernel.zoo.placing import key_of, path_of
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from mmkernel.hashes import hashes
 from mmkernel.zoo.archives import ArchiveError, join, unpack
 from mmkernel.zoo.errors import DiskFullError, DownloadError, HashMismatchError
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
-from mmkernel.zoo.pins import Pins, check_published, hashes
+from mmkernel.zoo.pins import Pins, check_published
 from mmkernel.zoo.places import PACKAGE, offline
 from mmkernel.zoo.placing import accept, accept_piece, by_hand, console, key_of, path_of, set_aside
 from mmkernel.zoo.transfer import PATIENT, Patience, Report, fetch_url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,9 @@ class LoadReport:
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
     """The state dict in a checkpoint (or the checkpoint itself, if it is one), without wrappers' prefixes."""
     state = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"'state_dict' is a {type(state).__name__}; expected a dict of tensors.")
+    state = {str(key): value for key, value in state.items()}
     for prefix in PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from mmkernel.hashes import hashes, wrong_name
 from mmkernel.zoo.errors import DownloadError, HashMismatchError
 from mmkernel.zoo.metafile import Part
 from mmkernel.zoo.places import home, weights_folder
-
-BLOCK = 1 << 20
-HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})(\.(pth|pt|th|tar|gz|pkl|bin|safetensors|ckpt))+$', re.IGNORECASE)
-COUNTED = re.compile(
-    r'000\d*|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\d*'
-)  # a step or a date: digits, but no hash
-
-
-def hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """sha256 and md5 of files, one after the other as if they were one."""
-    found = dict(sha256=hashlib.sha256(), md5=hashlib.md5(usedforsecurity=False))
-    for path in paths:
-        with open(path, 'rb') as file:
-            while block := file.read(BLOCK):
-                for digest in found.values():
-                    digest.update(block)
-    return {name: digest.hexdigest() for name, digest in found.items()}
 
 
 def published(part: Part) -> str | None:
@@ -56,27 +37,15 @@ def check_published(part: Part, found: dict[str, str], size: int | None = None) 
             )
 
 
-def hash_in_name(path: Path) -> str | None:
-    """'ab12cd34' of ``name-ab12cd34.pth``, the convention of torch.hub and OpenMMLab; None without one."""
-    found = HASH_IN_NAME.search(path.name)
-    return None if found is None or COUNTED.fullmatch(found[1]) else found[1].lower()
-
-
 def check_file(path: Path) -> None:
-    """HashMismatchError if a file has other bytes than its name tells (sha256, or md5), or than were pinned in the cache."""
-    wanted, pin = hash_in_name(path), Pins().of(path)
-    if wanted is None and pin is None:
-        return
-    found = hashes([path])
-    if pin is not None and pin['sha256'] != found['sha256']:
+    """HashMismatchError if a file has other bytes than its name tells, or than were pinned in the cache."""
+    if problem := wrong_name(path):
+        raise HashMismatchError(problem)
+    pin = Pins().of(path)
+    if pin is not None and pin['sha256'] != (found := hashes([path])['sha256']):
         raise HashMismatchError(
-            f"'{path}' has the sha256 {found['sha256'][:8]}; at its first use on {pin['date']} it had {pin['sha256'][:8]}: it was "
-            'damaged or changed. Delete it and fetch it again (mmkernel zoo download).'
-        )
-    if wanted is not None and not any(digest.startswith(wanted) for digest in found.values()):
-        raise HashMismatchError(
-            f"'{path}' has the sha256 {found['sha256'][: len(wanted)]}, its name says {wanted}: it was damaged or changed. Fetch "
-            'it again from its source. If these digits are no hash of what it holds, rename the file.'
+            f"'{path}' has the sha256 {found[:8]}; at its first use on {pin['date']} it had {pin['sha256'][:8]}: it was damaged or "
+            'changed. Delete it and fetch it again (mmkernel zoo download).'
         )
 
 

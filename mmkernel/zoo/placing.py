@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmkernel.hashes import hash_in_name, hashes
 from mmkernel.zoo.errors import HashMismatchError
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
-from mmkernel.zoo.pins import Pins, check_published, hash_in_name, hashes, published
+from mmkernel.zoo.pins import Pins, check_published, published
 from mmkernel.zoo.places import PACKAGE, weights_folder
 
 console = Console(stderr=True, highlight=False)

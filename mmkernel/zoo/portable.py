@@ -153,7 +153,8 @@ def read_portable(path: str | Path, cfg: Mapping[str, Any] | None = None, **fact
         found = of_metadata(meta, str(path))
     else:
         text = config_text(cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg)
-        found = portable_encoder(cfg, config=text, epochs=meta.get('epoch'))
+        epoch = meta.get('epoch')
+        found = portable_encoder(cfg, config=text, epochs=epoch if isinstance(epoch, int) else None)
         found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
     found.facts |= known
     return found, str(load_content(found.backbone, content, str(path)))
@@ -180,7 +181,10 @@ def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
     found = {key: ' '.join(str(meta[key]).split()) for key in FACTS if key in meta}
     try:
         found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
-        fine = all(RESULT <= set(result) and isinstance(result['Metrics'], dict) for result in found.get('metrics', []))
+        fine = isinstance(found.get('epochs', 0), (int, float))
+        fine &= all(
+            RESULT <= set(result) and isinstance(result['Metrics'], dict) for result in found.get('metrics', [])
+        )
     except (TypeError, ValueError, RecursionError):
         fine = False
     if not fine:

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from exported import config, encoder
+from exported import BACKBONES, config, encoder
 
 from mmkernel.cli import main
 from mmkernel.engine import load_checkpoint
+from mmkernel.hashes import hash_in_name
+from mmkernel.registry import MODELS
 from mmkernel.zoo import CheckpointError, HashMismatchError, import_weights, load_encoder, load_file, read_checkpoint
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.incoming import read_arrays
-from mmkernel.zoo.pins import Pins, hash_in_name
+from mmkernel.zoo.pins import Pins
 
 KINDS = ('.pth', '.pth.tar', 'old.pth', '.safetensors', '.pkl')
 
@@ -93,6 +95,29 @@ def test_every_door(tmp_path, repository, monkeypatch):
     ):
         with pytest.raises(SystemExit, match='its name says'):
             main([command[0], str(path), *command[1:]])
+
+
+@pytest.mark.parametrize('key', ['checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay'])
+def test_files_that_timm_reads(tmp_path, key):
+    options = dict(BACKBONES['small'], small_images=False)
+    path = tmp_path / 'net.pth'
+    torch.save(MODELS.build(dict(options)).state_dict(), path)
+    path = path.rename(tmp_path / f'net-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth')
+    value = str(path) if key == 'checkpoint_path' else dict(file=str(path), num_classes=0, input_size=(1, 28, 28))
+    options |= {key: value, 'pretrained': key != 'checkpoint_path'}
+    MODELS.build(dict(options))
+    flip(path)
+    with pytest.raises(ValueError, match='its name says'):
+        MODELS.build(dict(options))
+
+
+def test_files_that_torch_hub_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    url = timm.get_pretrained_cfg('resnet18').url
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'checkpoints' / Path(url).name).write_bytes(b'other')
+    with pytest.raises(ValueError, match='its name says'):
+        MODELS.build(dict(type='TIMMBackbone', model_name='resnet18', pretrained=True))
 
 
 @pytest.mark.parametrize(
