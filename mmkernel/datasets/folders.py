@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from mmkernel.registry import DATASETS
 
 from .images import decode
 from .sources import Source, existing_folder, one_of
+from .walk import walk
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
 
@@ -38,7 +38,10 @@ class FileSource(Source):
     def __init__(self, root: Path, paths: list[str], labels: np.ndarray, mode: str, on_corrupt: str) -> None:
         super().__init__(on_corrupt)
         self.root, self.mode = str(root), one_of(mode, 'mode', ('RGB', 'L'))
-        self.paths, self.labels = Paths(paths), np.asarray(labels, np.int64)
+        self.paths = Paths(paths)
+        self.labels = labels
+        if len(self.labels) != len(paths):
+            raise ValueError(f"{type(self).__name__}: {len(paths)} files in '{root}', but {len(self.labels)} labels.")
 
     def name(self, i: int) -> str:
         return os.path.join(self.root, self.paths[i])
@@ -50,19 +53,9 @@ class FileSource(Source):
         return decode(self.name(i), self.name(i), self.mode)
 
 
-def walk(root: Path) -> Iterator[str]:
-    """Files below ``root``, relative, in sorted order, links followed, hidden names (.x, ._x) left out."""
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-        inside = os.path.relpath(folder, root)
-        for name in sorted(files):
-            if not name.startswith('.'):
-                yield name if inside == '.' else os.path.join(inside, name)
-
-
 @DATASETS.register_module()
 class ImageFolder(FileSource):
-    """Every image file below ``root``, in any depth. No labels are needed: each label is -1.
+    """Every image file below ``root``, in any depth, each once (see ``walk``). No labels are needed: each label is -1.
 
     labels=True: the first folder below ``root`` names the class (as torchvision's ImageFolder).
     mode: 'RGB', or 'L' for one grey channel.
@@ -79,9 +72,9 @@ class ImageFolder(FileSource):
     ) -> None:
         folder = existing_folder(root, 'ImageFolder', 'a folder with image files, in subfolders or not')
         wanted = tuple(e.lower() for e in ((extensions,) if isinstance(extensions, str) else extensions))
-        found = list(walk(folder))
-        paths = [path for path in found if path.lower().endswith(wanted)]
+        paths = walk(folder, wanted)
         if not paths:
+            found = walk(folder)
             example = f", for example '{found[0]}'" if found else ''
             raise FileNotFoundError(
                 f"ImageFolder: no images in '{folder}' or below. Looked for {' '.join(wanted)} (any case); found "
@@ -133,6 +126,11 @@ class ImageNet(FileSource):
                 f"ImageNet: '{folder}' has no class folders (it holds {len(os.listdir(folder))} entries). "
                 f'Expected {layout}; the validation images must be sorted into class folders too.'
             )
+        one = {(folder / wnid).resolve(): wnid for wnid in self.classes}
+        twice = sorted(set(self.classes) - set(one.values()))
+        if twice:
+            other = one[(folder / twice[0]).resolve()]
+            raise ValueError(f"ImageNet: '{twice[0]}' and '{other}' in '{folder}' are one folder: remove the link.")
         first = images_per_class if held_out else 0
         paths, labels = [], []
         for number, wnid in enumerate(self.classes):

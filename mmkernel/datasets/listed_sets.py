@@ -11,8 +11,9 @@ import numpy as np
 
 from mmkernel.registry import DATASETS
 
-from .folders import FileSource, walk
+from .folders import FileSource
 from .sources import existing_folder, one_of
+from .walk import walk
 
 
 @DATASETS.register_module()
@@ -112,7 +113,7 @@ class Caltech101(FileSource):
             raise FileNotFoundError(f"Caltech101: '{home}' has no class folders. Expected: {layout}.")
         paths, labels = [], []
         for k, name in enumerate(self.classes):
-            files = [os.path.join(name, path) for path in walk(home / name) if path.lower().endswith('.jpg')]
+            files = [os.path.join(name, path) for path in walk(home / name, ('.jpg',))]
             if len(files) <= per_class:
                 raise ValueError(
                     f"Caltech101: {len(files)} images in '{home / name}'; {per_class} to train leave none."

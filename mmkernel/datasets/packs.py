@@ -27,12 +27,12 @@ class NpzPack(Source):
         self.path, self.split, self.mode = str(Path(path).expanduser()), split, one_of(mode, 'mode', ('RGB', 'L'))
         _, self.offsets, small = self.arrays  # opened here once: an error shows early, and forked workers share it
         count = len(self.offsets) - 1
-        self.labels = small.get('label', np.full(count, -1)).astype(np.int64)
         self.classes = small['classes'].tolist() if 'classes' in small else []
         self.files = small.get('file')
-        for key, values in (('label', self.labels), ('file', self.files)):
-            if values is not None and len(values) != count:
-                raise ValueError(f"'{self.path}': {split}_{key} has {len(values)} entries for {count} images")
+        for key in ('label', 'file'):
+            if key in small and small[key].shape != (count,):
+                raise ValueError(f"'{self.path}': {split}_{key} has {small[key].size} entries for {count} images")
+        self.labels = small.get('label', np.full(count, -1))
 
     def _open(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         if not Path(self.path).is_file():
@@ -49,7 +49,13 @@ class NpzPack(Source):
             splits = sorted(key[: -len('_jpeg')] for key in pack if key.endswith('_jpeg'))
             raise ValueError(f"'{self.path}' has no key {missing[0]}; its splits: {', '.join(splits) or 'none'}")
         data, offsets = pack[f'{self.split}_jpeg'], pack[f'{self.split}_off']
-        if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+        if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype.kind not in 'iu' or offsets.ndim != 1:
+            raise ValueError(
+                f"'{self.path}': {self.split}_jpeg is {data.dtype} {data.shape}, {self.split}_off {offsets.dtype} "
+                f'{offsets.shape}; expected all bytes of the encoded files, uint8 (bytes,), and whole numbers (N + 1,)'
+            )
+        offsets = offsets.astype(np.int64)  # differences of unsigned numbers are never negative
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise ValueError(f"'{self.path}': {self.split}_off must rise from 0 to {len(data)}, the number of bytes")
         small = {key: pack[f'{self.split}_{key}'] for key in ('label', 'file') if f'{self.split}_{key}' in pack}
         return data, offsets, small | ({'classes': pack['classes']} if 'classes' in pack else {})

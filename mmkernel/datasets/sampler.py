@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from mmkernel.registry import DATA_SAMPLERS
 
 from .draws import ORDER, generator
+from .label_checks import rows_by_label
 
 
 @DATA_SAMPLERS.register_module()
@@ -114,7 +115,7 @@ class BalancedSampler(EpochSampler):
         if self.labels is None:
             return super().order()
         rng = generator(self.seed, self.epoch, purpose=ORDER)
-        groups = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels[self.labels >= 0])]
+        groups = [rows for label, rows in rows_by_label(self.labels).items() if label >= 0]
         share = self.images // len(groups) + 1
         order = np.concatenate([_pick(rng, group, share) for group in groups])
         return self._shared(order[rng.random(len(order)).argsort(kind='stable')][: self.images])

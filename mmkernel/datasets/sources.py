@@ -8,33 +8,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from .images import CorruptImageError
+from .images import CorruptImageError, check_pixels
+from .label_checks import called, checked_label, whole_labels, whole_targets
 
 
 class Source:
     """Images 0 .. len-1.
 
-    A subclass sets ``labels`` (int64, -1 where there is none) and ``classes`` and defines ``read(i)`` and ``name(i)``.
-    Where images have several classes each it also sets ``targets`` (N, C) int8: 1 the class is there, 0 it is not, -1 it is
-    neither trained on nor tested.
+    A subclass sets ``labels`` (N,) (whole numbers, -1 where there is none) and ``classes`` and defines ``read(i)`` and
+    ``name(i)``. Where images have several classes each it also sets ``targets`` (N, C): 1 the class is there, 0 it is not,
+    -1 it is neither trained on nor tested. Other labels, targets or images are refused, with the record.
     It opens big arrays in ``_open()``, which is called on first use and again in each process that received a pickled
     copy: with forked workers the arrays are shared, with spawned ones only paths and labels travel.
 
-    on_corrupt: 'raise' (default) or 'skip': an unreadable image i is replaced by the nearest readable one after it
-    (wrapping round), together with its label. The choice does not depend on chance, workers or order; each replacement
-    warns once per process and is recorded in ``substitutes`` {i: used instead}.
+    on_corrupt: 'raise' (default), 'skip' or a number: in place of an unreadable image i comes the nearest readable one after
+    it (wrapping round), with its own number, label and targets. The choice does not depend on chance, workers or order. Each
+    such image warns once, in whichever worker, and stands in ``substitutes`` {i: used instead}. At most this number of
+    images may be left out; 'skip' means one in a hundred, at least 10.
     """
 
-    labels: np.ndarray
     classes: list[str]
 
-    def __init__(self, on_corrupt: str = 'raise') -> None:
-        if on_corrupt not in ('raise', 'skip'):
-            raise ValueError(f"on_corrupt must be 'raise' or 'skip', got {on_corrupt!r}")
+    def __init__(self, on_corrupt: str | int = 'raise') -> None:
+        number = isinstance(on_corrupt, int) and not isinstance(on_corrupt, bool) and on_corrupt > 0
+        if on_corrupt not in ('raise', 'skip') and not number:
+            raise ValueError(
+                f"on_corrupt must be 'raise', 'skip' or the number of images that may be left out, got {on_corrupt!r}"
+            )
         self.on_corrupt = on_corrupt
-        self.substitutes: dict[int, int] = {}
         self._arrays: Any = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64, -1 where there is none."""
+        if '_labels' not in self.__dict__:
+            raise AttributeError(f'{type(self).__name__} has no labels: set self.labels, -1 for images without one.')
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Any) -> None:
+        self._labels = whole_labels(labels, self)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(N, C) int8 where images have several classes each; AttributeError for any other source."""
+        if '_targets' not in self.__dict__:
+            raise AttributeError(f'{type(self).__name__} has no targets: its images have one class each, or none.')
+        return self._targets
+
+    @targets.setter
+    def targets(self, targets: Any) -> None:
+        self._targets = whole_targets(targets, self)
 
     def read(self, i: int) -> np.ndarray:
         """Image i as uint8 (H, W, C); CorruptImageError if it cannot be decoded."""
@@ -64,37 +90,76 @@ class Source:
         return len(self.labels)
 
     def label(self, i: int) -> int:
-        return int(self.labels[i])
+        return checked_label(self.labels[i], self, i)
 
     def image(self, i: int) -> np.ndarray:
         """Image i as uint8 (H, W, C)."""
-        return self.sample(i)[0]
+        return self.record(i)[1]
 
     def sample(self, i: int) -> tuple[np.ndarray, int]:
         """Image i and its label, or those of its substitute."""
+        used, image = self.record(i)
+        return image, self.label(used)
+
+    def record(self, i: int) -> tuple[int, np.ndarray]:
+        """Image i and its number, or those of its substitute. TypeError for what is no uint8 (H, W, C)."""
         if not -len(self) <= i < len(self):
             raise IndexError(f'image {i} asked for, but there are {len(self)}')
-        i = i % len(self)
-        used = self.substitutes.get(i, i)
-        for _ in range(len(self)):
+        used = i % len(self)
+        if self.on_corrupt != 'raise' and self.damaged[used]:
+            used = self._readable_after(used)
+        while True:
             try:
                 image = self.read(used)
                 break
             except CorruptImageError as error:
                 if self.on_corrupt == 'raise':
                     raise
-                used = (used + 1) % len(self)
-                warnings.warn(f'{error} Using {self.name(used)} instead.', stacklevel=2)
-        else:
+                used = self._left_out(used, error)
+        check_pixels(image, lambda: f'{type(self).__name__}.read({used}), {called(self, used)},')
+        return used, np.ascontiguousarray(image)
+
+    @property
+    def damaged(self) -> np.ndarray:
+        """(N,) booleans, in memory that all workers share: the images found unreadable so far."""
+        if '_damaged' not in self.__dict__:
+            self._damaged = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+        return self._damaged.numpy()
+
+    @property
+    def substitutes(self) -> dict[int, int]:
+        """{i: used instead} of the images found unreadable so far, by any worker."""
+        return {int(i): self._readable_after(int(i)) for i in np.flatnonzero(self.damaged)}
+
+    def _readable_after(self, i: int) -> int:
+        readable = np.flatnonzero(~self.damaged)
+        if not len(readable):
             raise CorruptImageError(f'none of the {len(self)} images can be decoded, e.g. {self.name(i)}')
-        if used != i:
-            self.substitutes[i] = used
-        return image, self.label(used)
+        return int(readable[np.searchsorted(readable, i) % len(readable)])
+
+    def _left_out(self, i: int, error: CorruptImageError) -> int:
+        """The substitute of image i; CorruptImageError where too many are damaged."""
+        self.damaged[i] = True
+        count, most = int(self.damaged.sum()), self.on_corrupt
+        most = max(10, len(self) // 100) if most == 'skip' else most
+        used = self._readable_after(i)
+        if count > most:
+            raise CorruptImageError(
+                f'{count} of {len(self)} images cannot be decoded, but on_corrupt={self.on_corrupt!r} leaves out at most '
+                f'{most}. Fetch the data again, or allow more with a number: on_corrupt={2 * count}. The latest: {error}'
+            ) from error
+        warnings.warn(f'{error} Using {self.name(used)} instead ({count} of at most {most}).', stacklevel=4)
+        return used
 
     @classmethod
     def expected_length(cls, **cfg: Any) -> int | None:
         """Number of images this configuration has when complete, without looking at the disk; None if unknown."""
         return None
+
+
+def read_of(source: Any, i: int) -> np.ndarray:
+    """Image i of a source, never another in its place: what wraps a source finds its substitutes among its own images."""
+    return source.read(i) if hasattr(source, 'read') else source.sample(i)[0]
 
 
 def targets_of(source: Any) -> np.ndarray | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from mmkernel.registry import DATASETS
 
 from .draws import SUBSET, generator
-from .sources import Source, targets_of
+from .label_checks import rows_by_label
+from .names import rows_named
+from .sources import Source, read_of, targets_of
 from .training import as_source
 
 
@@ -19,9 +17,11 @@ from .training import as_source
 class Subset(Source):
     """Some images of ``source``, in its order, under its labels (or targets) and classes.
 
+    It takes ``on_corrupt`` from the source; a damaged image is replaced by another of the subset, never from outside.
+
     Exactly one of
     names: a text file with one name per line, e.g. ``n01440764_10074.JPEG``: the published 1 % and 10 % of ImageNet
-        (Chen et al., ICML 2020). A path relative to the source's root is fine too.
+        (Chen et al., ICML 2020). Paths below the source's root, tables and JSON lists are fine too: see ``rows_named``.
     fraction: of each class, rounded, at least one image. Without labels: of all images.
     per_class: images of each class; ValueError if a class has fewer.
     seed: of the draw, which depends on labels, amount and seed alone; larger amounts contain the smaller ones.
@@ -37,25 +37,20 @@ class Subset(Source):
         seed: int = 0,
         complement: bool = False,
     ) -> None:
-        super().__init__()
         self.source = as_source(source)
+        super().__init__(getattr(self.source, 'on_corrupt', 'raise'))
         if sum(v is not None for v in (names, fraction, per_class)) != 1:
             raise ValueError(
                 f'Subset takes exactly one of names, fraction and per_class; got names={names!r}, fraction={fraction}, '
                 f'per_class={per_class}.'
             )
         labels = np.asarray(self.source.labels)
-        rows = _named(self.source, names) if names is not None else _drawn(labels, fraction, per_class, seed)
+        rows = rows_named(self.source, names) if names is not None else _drawn(labels, fraction, per_class, seed)
         self.rows = np.setdiff1d(np.arange(len(labels)), rows) if complement else np.sort(rows)
-        self.labels, self.classes = labels[self.rows].astype(np.int64), list(self.source.classes)
+        self.labels, self.classes = labels[self.rows], list(self.source.classes)
         targets = targets_of(self.source)
         if targets is not None:
             self.targets = targets[self.rows]
-
-    def sample(self, i: int) -> tuple[np.ndarray, int]:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f'image {i} asked for, but there are {len(self)}')
-        return self.source.sample(int(self.rows[i]))
 
     def image_files(self) -> list[str] | None:
         found = self.source.image_files() if hasattr(self.source, 'image_files') else None
@@ -63,7 +58,7 @@ class Subset(Source):
         return [found[i] for i in self.rows] if per_image else found
 
     def read(self, i: int) -> np.ndarray:
-        return self.source.image(int(self.rows[i]))
+        return read_of(self.source, int(self.rows[i]))
 
     def name(self, i: int) -> str:
         return self.source.name(int(self.rows[i]))
@@ -79,39 +74,10 @@ def _drawn(labels: np.ndarray, fraction: float | None, per_class: int | None, se
             f'{len(labels)} images have no label. A fraction can be drawn without labels.'
         )
     chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for label, members in rows_by_label(labels).items():
         count = per_class or max(1, round(fraction * len(members)))
         if count > len(members):
             raise ValueError(f'Subset: class {label} has {len(members)} images; per_class={per_class} was asked for.')
         order = generator(seed, 0, int(label) + 1, purpose=SUBSET).random(len(members)).argsort(kind='stable')
         chosen.append(members[order[:count]])
     return np.concatenate(chosen)
-
-
-def _named(source: Any, names: str) -> np.ndarray:
-    """Rows whose path below the root, or whose file name, stands in the list; every line must be found."""
-    path = Path(names).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Expected a text file with one image "
-            'name per line; where the published lists of ImageNet are stands in configs/_base_/imagenet_semi.py.'
-        )
-    wanted = {line.strip() for line in path.read_text().splitlines() if line.strip()}
-    paths = getattr(source, 'paths', None)
-    if paths is None:
-        raise ValueError(f'Subset: {type(source).__name__} has no file names to look up in {names!r}; use fraction.')
-    found, rows = set(), []
-    for row in range(len(source)):
-        for key in (paths[row], os.path.basename(paths[row])):
-            if key in wanted:
-                found.add(key)
-                rows.append(row)
-                break
-    if len(found) < len(wanted):
-        missing = sorted(wanted - found)
-        raise FileNotFoundError(
-            f"Subset: {len(missing)} of the {len(wanted)} names in '{names}' are not in the source, e.g. {missing[0]!r}. "
-            'The data folder is incomplete, or the list belongs to another set.'
-        )
-    return np.array(rows)

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from mmkernel.registry import DATASETS, TRANSFORMS
 
 from .draws import generator
+from .images import check_pixels
+from .label_checks import called, check_labels, checked_label
 from .sources import Source, targets_of
 from .views import build_view
 
@@ -19,12 +21,18 @@ _SHARED = 2**32  # streams of what the views of a group share lie above those of
 
 
 def as_source(source: Source | dict) -> Source:
-    """A source from its config; TypeError for anything else (a string, say, that was meant to be a config)."""
+    """A source, or one from its config, with labels that were checked.
+
+    TypeError for anything else (a string, say, that was meant to be a config); ValueError for labels that fit no class.
+    """
     built = DATASETS.build(source) if isinstance(source, dict) else source
     if not hasattr(built, 'sample'):  # any object with a source's methods will do
         raise TypeError(
             f"Expected a source of images or its config, e.g. dict(type='ImageFolder', root=...); got {built!r}."
         )
+    check_labels(built)
+    if getattr(built, 'on_corrupt', 'raise') != 'raise':
+        _ = built.damaged  # made before workers start, so that they share it
     return built
 
 
@@ -33,17 +41,27 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
-def about(source: Source, index: int, label: int) -> dict[str, Any]:
-    """``dict(sample_index=, label=)``, and ``targets`` (C,) where images have several classes each."""
-    targets = targets_of(source)
-    return dict(sample_index=index, label=label, **({} if targets is None else dict(targets=targets[index])))
+def fetch(source: Source, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Image uint8 (H, W, C) and ``dict(sample_index=, label=)``, with ``targets`` (C,) where images have several classes each.
+
+    All of one record: that of a substitute where the image is damaged.
+    """
+    if getattr(type(source), 'sample', None) is Source.sample:
+        index, image = source.record(index)
+        label = source.label(index)
+    else:  # a user's own
+        image, label = source.sample(index)
+        check_pixels(image, lambda: f'{type(source).__name__}.sample({index}), {called(source, index)},')
+    found, targets = dict(sample_index=index, label=checked_label(label, source, index)), targets_of(source)
+    return image, found if targets is None else dict(found, targets=targets[index])
 
 
 @DATASETS.register_module()
 class ViewDataset(Dataset):
     """(epoch, index) -> dict(inputs=[V uint8 tensors (C, H_v, W_v)], sample_index=index, label=label or -1).
 
-    Images of a source with several classes each bring their ``targets`` (C,) too.
+    Images of a source with several classes each bring their ``targets`` (C,) too. A substitute of a damaged image comes with
+    its own sample_index, label and targets.
     views: dict of named views (see ``views.py``); those set to None are left out. View v of image i in epoch e depends
     on (seed, e, i, v) only: not on workers, order, or what was drawn before. ``seed`` may be set until workers start.
     """
@@ -91,9 +109,9 @@ class ViewDataset(Dataset):
                 f'ViewDataset is indexed by (epoch, index), got {key!r}: without the epoch every epoch would repeat '
                 "the same views. Use sampler=dict(type='EpochSampler') in the dataloader."
             ) from None
-        image, label = self.source.sample(index)
+        image, about = fetch(self.source, index)
         made = self.make(image, self.draw(epoch, index, *image.shape[:2]))
-        return dict(inputs=[to_tensor(view) for view in made], **about(self.source, index, label))
+        return dict(inputs=[to_tensor(view) for view in made], **about)
 
 
 @DATASETS.register_module()
@@ -108,9 +126,11 @@ class EvaluationDataset(Dataset):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, label = self.source.sample(index)
-        image = image if self.transform is None else self.transform(image)
-        return dict(inputs=to_tensor(image), **about(self.source, index, label))
+        image, about = fetch(self.source, index)
+        if self.transform is not None:
+            image = self.transform(image)
+            check_pixels(image, lambda: f'{type(self.transform).__name__} of {called(self.source, index)}')
+        return dict(inputs=to_tensor(image), **about)
 
 
 def check_dataloader(dataloader: DataLoader) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from mmkernel.registry import DATASETS, TRANSFORMS
 
 from .draws import generator
-from .sources import Source, one_of
+from .images import check_pixels
+from .sources import Source, one_of, read_of
 from .training import as_source
 
 TASKS: dict[str, tuple[list[str], tuple[float, ...]]] = {
@@ -32,9 +33,9 @@ class TransformedSource(Source):
     def __init__(
         self, source: Source | dict, task: str, transform: Any = None, seed: int = 0, noise_sigma: float = 25.0
     ) -> None:
-        super().__init__()
         one_of(task, 'task', tuple(TASKS))
         self.source, self.task, self.seed = as_source(source), task, seed
+        super().__init__(getattr(self.source, 'on_corrupt', 'raise'))
         self.transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform
         self.classes, odds = TASKS[task]
         edges = np.cumsum(odds)[:-1]
@@ -53,8 +54,10 @@ class TransformedSource(Source):
         return self.source.image_files() if hasattr(self.source, 'image_files') else None
 
     def read(self, i: int) -> np.ndarray:
-        image = self.source.image(i)
+        image = read_of(self.source, i)
+        check_pixels(image, lambda: f'{type(self.source).__name__}, {self.source.name(i)},')
         image = image if self.transform is None else self.transform(image)
+        check_pixels(image, lambda: f'{type(self.transform).__name__} of {self.source.name(i)}')
         label = int(self.labels[i])
         if self.task == 'grey' and image.shape[2] != 3:
             raise ValueError(

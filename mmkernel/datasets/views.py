@@ -11,6 +11,7 @@ from numpy.random import Generator
 from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
+from .images import check_pixels
 from .pixels import height_width
 
 Streams = Callable[[int], Generator]  # position in the group (-1: what its members share) -> its own generator
@@ -44,6 +45,7 @@ class Chain:
         for step, drawn in zip(self.steps, params, strict=True):
             if drawn is not None:
                 image = step.apply(image, drawn)
+                check_pixels(image, lambda step=step: type(step).__name__)  # a user's own, perhaps
         return image
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:

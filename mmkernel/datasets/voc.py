@@ -30,7 +30,14 @@ class VOC2007(FileSource):
     year = '2007'
     validation: np.ndarray | None = None
 
-    def __init__(self, root: str, split: str = 'trainval', classes: list[str] | None = None, mode: str = 'RGB') -> None:
+    def __init__(
+        self,
+        root: str,
+        split: str = 'trainval',
+        classes: list[str] | None = None,
+        mode: str = 'RGB',
+        on_corrupt: str = 'raise',
+    ) -> None:
         one_of(split, 'split', ('train', 'val', 'trainval', 'test'))
         folder = existing_folder(root, 'VOC2007', f'VOCdevkit/VOC{self.year}/ as unpacked from the published archives')
         inner = [folder / part for part in (f'VOCdevkit/VOC{self.year}', f'VOC{self.year}', '.')]
@@ -50,8 +57,7 @@ class VOC2007(FileSource):
             objects = [_objects(folder / 'Annotations' / f'{image}.xml') for image in ids]
             self.classes = _known(classes, sorted({name for each in objects for name in each}), folder)
             self.targets = np.array([[each.get(name, 0) for name in self.classes] for each in objects], np.int8)
-        # on_corrupt stays 'raise': a substitute would come without its targets
-        super().__init__(folder / 'JPEGImages', [f'{i}.jpg' for i in ids], np.full(len(ids), -1), mode, 'raise')
+        super().__init__(folder / 'JPEGImages', [f'{i}.jpg' for i in ids], np.full(len(ids), -1), mode, on_corrupt)
 
     @classmethod
     def expected_length(cls, split: str = 'trainval', **_: Any) -> int:

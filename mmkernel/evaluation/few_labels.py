@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkernel.datasets.label_checks import rows_by_label
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.knn import weighted_knn
 from mmkernel.evaluation.linear import logistic_regression, scale_features
@@ -23,8 +24,7 @@ def draw_labelled(labels: Tensor | np.ndarray, per_class: int, draw: int, seed: 
     labels = np.asarray(labels)
     generator = np.random.default_rng((seed, per_class, draw))
     chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for label, members in rows_by_label(labels).items():
         if len(members) < per_class:
             raise ValueError(f'class {label} has {len(members)} images; {per_class} labels per class were asked for.')
         chosen.append(generator.choice(members, per_class, replace=False))

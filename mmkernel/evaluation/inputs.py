@@ -54,13 +54,22 @@ def as_features(x: ArrayLike | Tensor, name: str) -> Tensor:
 
 
 def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
-    """(N,) int64 tensor of class numbers >= 0."""
+    """(N,) int64 tensor of class numbers >= 0; ValueError naming the first row with anything else."""
     given = as_tensor(y, name)
+    if given.shape != (length,):
+        raise ValueError(f'{name} has shape {tuple(given.shape)}; expected ({length},), one label per row of features.')
+    if given.dtype == torch.bool or given.is_complex():
+        raise ValueError(
+            f'{name} hold {given.dtype}; expected whole numbers, one class per image: number the classes 0, 1, ...'
+        )
     y = given.long()
-    if given.is_floating_point() and not torch.equal(y.to(given.dtype), given):
-        raise ValueError(f'{name} hold fractions or NaN; expected whole numbers, one class per image.')
-    if y.shape != (length,):
-        raise ValueError(f'{name} has shape {tuple(y.shape)}; expected ({length},), one label per row of features.')
+    wrong = (y.to(given.dtype) != given) | (y < -1)  # NaN equals nothing
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f'{name} hold fractions or NaN, or numbers below -1, in {int(wrong.sum())} of {length} rows, the first in row {row}: '
+            f'{given[row].item()}; expected whole numbers, one class per image.'
+        )
     if (y < 0).any():
         raise ValueError(
             f'{name}: {int((y < 0).sum())} of {length} images have no label (-1). '

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.checks import check_distinct, check_numbers
+from mmkernel.datasets.label_checks import rows_by_label
 from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.linear import SCALINGS, absent_classes, scaling_of
 from mmkernel.evaluation.linear_heads import score_heads, train_heads
@@ -90,8 +91,7 @@ def split_rows(labels: np.ndarray, held_out: float, seed: int = 0) -> tuple[Tens
     if not 0 < held_out < 1:
         raise ValueError(f'held_out={held_out}; expected a fraction of each class between 0 and 1.')
     rng, chosen = np.random.default_rng((seed, len(labels))), []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for members in rows_by_label(labels).values():
         count = min(round(held_out * len(members)), len(members) - 1)
         chosen.append(rng.permutation(members)[:count])
     chosen = np.sort(np.concatenate(chosen))

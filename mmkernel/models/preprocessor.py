@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,8 @@ class ViewPreprocessor(BaseDataPreprocessor):
     """x -> (x / 255 - mean) / std for uint8 images; floating images are taken as normalised already.
 
     ``mean``, ``std``: per channel, on the 0..1 scale. Images travel as uint8 and become float here: a quarter of the bytes.
+    Our datasets give uint8 alone. Floats in a batch of another dataset warn once, unless mean and std are 0 and 1; other types
+    and another number of channels are a ValueError.
     """
 
     def __init__(
@@ -28,12 +31,22 @@ class ViewPreprocessor(BaseDataPreprocessor):
         if len(mean) != len(std):
             raise ValueError(f'mean and std need one entry per channel each, got mean = {mean}, std = {std}.')
         self.channels_last = channels_last
+        self.scales = any(mean) or any(value != 1 for value in std)
         self.register_buffer('mean', 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         data = self.cast_data(data)
         inputs = data['inputs']
+        if self.scales and any(
+            torch.is_floating_point(x) for x in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
+        ):
+            self.scales = False  # said once
+            warnings.warn(
+                'A batch holds floating images: they are taken as normalised already, mean and std of the data_preprocessor are '
+                'not applied. Let the dataset give uint8, or set mean=[0.] and std=[1.] if this is meant.',
+                stacklevel=2,
+            )
         images = (
             [self.normalize(view) for view in inputs] if isinstance(inputs, (list, tuple)) else self.normalize(inputs)
         )
@@ -42,10 +55,15 @@ class ViewPreprocessor(BaseDataPreprocessor):
     def normalize(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or floating, on any device -> floating, on the model's device."""
         images = images.to(self.mean.device, non_blocking=True)
+        if images.ndim != 4:
+            raise ValueError(f'Images have shape {tuple(images.shape)}; expected (B, C, H, W).')
+        if self.mean.shape[0] not in (1, images.shape[1]):
+            raise ValueError(
+                f'Images have {images.shape[1]} channels, but data_preprocessor.mean has {self.mean.shape[0]} entries. Give one '
+                'mean and std per channel, and images whose channels come last in the source: (H, W, C).'
+            )
         if images.dtype == torch.uint8:
-            if self.mean.shape[0] not in (1, images.shape[1]):
-                raise ValueError(
-                    f'Images have {images.shape[1]} channels, but data_preprocessor.mean has {self.mean.shape[0]} entries.'
-                )
             images = (images.to(self.mean.dtype) - self.mean) / self.std
+        elif not images.is_floating_point():
+            raise ValueError(f'Images are {images.dtype}; expected uint8, or floats that are normalised already.')
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images

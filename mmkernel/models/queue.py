@@ -16,7 +16,8 @@ class FeatureQueue(nn.Module):
     """The last ``length`` unit rows of the global batch for each of ``views`` target views: first in, first out.
 
     He et al., CVPR 2020. One and the same buffer on every rank, rows in rank order; it starts with normalised Gaussian rows
-    of a fixed seed. ``length`` is a multiple of the global batch N.
+    of a fixed seed. ``length`` is a multiple of the global batch N; a shorter batch, as the last of an epoch may be, wraps
+    round, and so does a longer one, of which the last ``length`` rows stay.
 
     Args:
         length: rows per view.
@@ -51,15 +52,18 @@ class FeatureQueue(nn.Module):
     def enable(self) -> None:
         self.enabled.fill_(True)
 
-    def check(self, views: int, batch: int, width: int) -> None:
-        """ValueError unless the queue fits ``views`` target views of ``batch`` rows (of all ranks) of ``width``."""
-        G, length, q = self.rows.shape
-        if length % batch:
-            near = max(round(length / batch), 1) * batch
+    def check_batch(self, rows: int) -> None:
+        """Before training: ValueError unless ``length`` is a multiple of the global batch of ``rows``."""
+        if self.length % rows:
+            near = max(round(self.length / rows), 1) * rows
             raise ValueError(
-                f'A queue of length {length} is no multiple of the global batch of {batch} rows. Use length = {near}, '
+                f'A queue of length {self.length} is no multiple of the global batch of {rows} rows. Use length = {near}, '
                 'or another batch size.'
             )
+
+    def check(self, views: int, batch: int, width: int) -> None:
+        """ValueError unless the queue fits ``views`` target views of any ``batch`` of rows of ``width``."""
+        G, _, q = self.rows.shape
         if width != q:
             raise ValueError(
                 f'The queue holds rows of width {q}, the neck gives {width}. Leave the dim of the queue out: it is filled in.'
@@ -71,15 +75,23 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, rows: Tensor) -> None:
-        """Replace the oldest rows by ``rows`` (G, N, q), those of all ranks in rank order."""
-        G, N, q = rows.shape
-        self.check(G, N, q)
-        at = int(self.pointer)
-        self.rows[:, at : at + N] = rows
-        self.pointer.fill_((at + N) % self.length)
-        self.stored.fill_(min(int(self.stored) + N, self.length))
+        """Replace the oldest rows by ``rows`` (G, N, q), those of all ranks in rank order; N may differ from call to call."""
+        self.check(*rows.shape)
+        N, length = rows.shape[1], self.length
+        kept = min(N, length)
+        at = (
+            self.pointer + torch.arange(N - kept, N, device=self.rows.device)
+        ) % length  # nothing is read from the device
+        self.rows.index_copy_(1, at, rows[:, N - kept :].to(self.rows))
+        self.pointer.add_(N).remainder_(length)
+        self.stored.add_(N).clamp_(max=length)
 
     def stripe(self, of_rank: int | None = None, ranks: int | None = None) -> Tensor:
         """(G, length / W, q): every W-th row, from this rank's number on, so that the ranks' stripes are the whole queue."""
         of_rank, ranks = rank() if of_rank is None else of_rank, world_size() if ranks is None else ranks
+        if self.length % ranks:
+            raise ValueError(
+                f'{ranks} processes cannot share a queue of length {self.length} evenly. Use a multiple of {ranks}, best of the '
+                'global batch.'
+            )
         return self.rows[:, of_rank::ranks]

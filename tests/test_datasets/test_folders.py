@@ -92,7 +92,7 @@ def test_the_label_follows_the_substitute(folder):
 
 def test_all_images_damaged(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'x')
-    with pytest.warns(UserWarning, match='instead'), pytest.raises(CorruptImageError, match='none of the 1 images'):
+    with pytest.raises(CorruptImageError, match='none of the 1 images'):
         ImageFolder(str(tmp_path), on_corrupt='skip').image(0)
 
 
@@ -130,6 +130,10 @@ def test_subset_and_its_complement_meet_without_a_gap(imagenet):
 
 
 def test_imagenet_errors(imagenet):
+    (imagenet / 'train' / 'n03').symlink_to('n01')
+    with pytest.raises(ValueError, match="ImageNet: 'n01' and 'n03' in .* are one folder: remove the link"):
+        ImageNet(str(imagenet))
+    (imagenet / 'train' / 'n03').unlink()
     with pytest.raises(FileNotFoundError, match=r"images 3 to 5 wanted in .*n01', which has 4"):
         ImageNet(str(imagenet), images_per_class=3, held_out=True)
     with pytest.raises(FileNotFoundError, match=r"val' does not exist.*<wnid>"):

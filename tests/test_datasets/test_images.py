@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkernel.datasets import CorruptImageError, decode
+from mmkernel.datasets import CorruptImageError, ImageFolder, decode
 
 
 def encoded(image, kind='PNG', **options):
@@ -57,15 +57,47 @@ def test_orientation_is_not_applied(rgb):
     assert decode(encoded(rgb, 'JPEG', exif=exif), 'x').shape == (9, 13, 3)
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'empty', 'text', 'missing', 'broken png', 'float'])
+@pytest.mark.parametrize('damage', ['truncated', 'empty', 'text', 'broken png'])
 def test_unreadable_images_are_named(tmp_path, rgb, damage):
     file = tmp_path / 'bad.jpg'
     jpeg = encoded(rgb.resize((200, 200)), 'JPEG')
     png = encoded(rgb)
     contents = {'truncated': jpeg[: len(jpeg) // 2], 'empty': b'', 'text': b'hello', 'broken png': png[:40] + png[60:]}
-    if damage == 'float':
-        Image.fromarray(np.ones((4, 4), np.float32)).save(file, 'TIFF')
-    elif damage != 'missing':
-        file.write_bytes(contents[damage])
+    file.write_bytes(contents[damage])
     with pytest.raises(CorruptImageError, match=r"bad\.jpg cannot be decoded.*on_corrupt='skip'"):
         decode(str(file), str(file))
+
+
+@pytest.mark.parametrize(
+    'pixels', [np.ones((4, 4), np.float32), np.full((4, 4), 2**20, np.int32), np.full((4, 4), -1, np.int32)]
+)
+def test_whole_files_without_8_bits_are_not_damaged(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / 'depth.tif')
+    Image.new('RGB', (4, 4)).save(tmp_path / 'fine.png')
+    source = ImageFolder(str(tmp_path), on_corrupt='skip')
+    with pytest.raises(ValueError, match=r'depth\.tif: .*nothing takes its place: save it again as uint8') as caught:
+        source.image(0)
+    assert not isinstance(caught.value, CorruptImageError)
+    assert not source.substitutes
+
+
+@pytest.mark.parametrize('on_corrupt', ['raise', 'skip'])
+def test_a_file_that_is_gone_is_not_damaged(tmp_path, on_corrupt):
+    for name in 'abc':
+        Image.new('RGB', (4, 4)).save(tmp_path / f'{name}.png')
+    source = ImageFolder(str(tmp_path), on_corrupt=on_corrupt)
+    (tmp_path / 'b.png').unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r'b\.png is gone: it was there when the files were listed.*Put it back'
+    ):
+        source.image(1)
+    (tmp_path / 'b.png').mkdir()
+    with pytest.raises(OSError, match=r'b\.png cannot be read \(Is a directory\)'):
+        source.image(1)
+    assert not source.substitutes
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'TIFF', 'WEBP', 'BMP', 'PPM'])
+def test_formats_are_read_after_their_file_is_closed(rgb, kind):
+    data = encoded(rgb, kind)
+    assert np.array_equal(decode(data, 'x'), np.asarray(Image.open(io.BytesIO(data)).convert('RGB')))

@@ -88,6 +88,15 @@ def test_errors_name_the_key(pack, tmp_path):
     path, _ = pack(train_off=np.arange(6))
     with pytest.raises(ValueError, match='train_off must rise from 0'):
         NpzPack(path)
+    path, _ = pack(train_off=np.array([0, 3, 2, 4, 5, 6], np.uint64))
+    with pytest.raises(ValueError, match='train_off must rise from 0'):
+        NpzPack(path)
+    path, _ = pack(train_off=np.arange(6.0))
+    with pytest.raises(ValueError, match=r'train_off float64 \(6,\); expected all bytes of the encoded files, uint8'):
+        NpzPack(path)
+    path, _ = pack(train_jpeg=np.zeros((5, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r'train_jpeg is uint8 \(5, 8, 8, 3\)'):
+        NpzPack(path)
     path, _ = pack(train_label=np.zeros(3))
     with pytest.raises(ValueError, match='train_label has 3 entries for 5 images'):
         NpzPack(path)

@@ -1,3 +1,4 @@
+import mmengine.dataset  # noqa: F401  registers mmengine's own samplers
 import numpy as np
 import pytest
 from mmengine.registry import DATA_SAMPLERS as ROOT

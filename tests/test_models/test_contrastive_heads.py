@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmkernel.losses import nt_xent
-from mmkernel.models import Embeddings, FeatureQueue
+from mmkernel.models import Embeddings
 from mmkernel.registry import MODELS
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -119,20 +119,6 @@ def test_many_views_against_the_written_out_formula():
     assert nt_xent(torch.stack(z), T).item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-12)
 
 
-def test_the_queue_is_first_in_first_out_per_view_and_in_stripes():
-    queue = FeatureQueue(6, 2, views=2)
-    torch.testing.assert_close(queue.rows.norm(dim=-1), torch.ones(2, 6))
-    assert torch.equal(queue.rows, FeatureQueue(6, 2, views=2).rows)  # every rank starts alike
-    for step in range(4):
-        assert queue.full == (step >= 3)
-        queue.enqueue(torch.full((2, 2, 2), float(step)) + torch.tensor([0.0, 10.0])[:, None, None])
-    assert queue.rows[0, :, 0].tolist() == [3, 3, 1, 1, 2, 2]
-    assert queue.rows[1, :, 0].tolist() == [13, 13, 11, 11, 12, 12]
-    assert int(queue.pointer) == 2
-    queue.rows.copy_(torch.arange(6.0)[None, :, None].expand(2, 6, 2))
-    assert queue.stripe(1, 2)[0, :, 0].tolist() == [1, 3, 5]
-
-
 def queue_head(**options):
     queue = dict(type='FeatureQueue', **{'length': 16, 'views': 2, **options})
     return MODELS.build(dict(type='InfoNCEHead', negatives='queue', queue=queue, in_dim=6))
@@ -141,7 +127,6 @@ def queue_head(**options):
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(length=20), 'length 20 is no multiple of the global batch of 8 rows. Use length = 16'),
         (dict(views=1), 'rows of 1 target view.s., the batch has 2'),
         (dict(dim=5), 'rows of width 5, the neck gives 6'),
     ],

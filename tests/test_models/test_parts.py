@@ -1,5 +1,7 @@
 """Backbones, necks, norms, preprocessing."""
 
+import warnings
+
 import pytest
 import torch
 import torchvision
@@ -144,7 +146,27 @@ def test_preprocessor_normalises_uint8_and_leaves_floats():
     data = preprocessor(dict(inputs=[x, x], sample_index=torch.arange(3)), True)
     torch.testing.assert_close(data['inputs'][1], expected)
     assert torch.equal(preprocessor.normalize(expected), expected)
+    with warnings.catch_warnings(action='error'):
+        assert torch.equal(ViewPreprocessor()(dict(inputs=[expected]))['inputs'][0], expected)
     assert list(preprocessor.state_dict()) == []
+
+
+def test_floats_of_a_batch_are_said_once():
+    preprocessor = ViewPreprocessor(mean=[0.2], std=[0.5])
+    with pytest.warns(
+        UserWarning, match='mean and std of the data_preprocessor are not applied. Let the dataset give uint8'
+    ):
+        preprocessor(dict(inputs=torch.rand(1, 1, 2, 2)))
+    with warnings.catch_warnings(action='error'):
+        preprocessor(dict(inputs=[torch.rand(1, 1, 2, 2)]))
+
+
+@pytest.mark.parametrize('kind', [torch.int64, torch.int16, torch.bool])
+def test_other_types_of_images(kind):
+    with pytest.raises(ValueError, match='expected uint8, or floats that are normalised'):
+        ViewPreprocessor().normalize(torch.ones(1, 1, 2, 2, dtype=kind))
+    with pytest.raises(ValueError, match=r'shape \(1, 2, 2\); expected \(B, C, H, W\)'):
+        ViewPreprocessor().normalize(torch.ones(1, 2, 2, dtype=torch.uint8))
 
 
 def test_preprocessor_channels_last():

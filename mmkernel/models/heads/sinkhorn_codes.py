@@ -98,4 +98,4 @@ class SinkhornCodesHead(Head):
                 f'{rows + length} (model.head.num_prototypes), a larger batch or a longer queue_length.'
             )
         if self.queue:
-            self.queue.check(self.queue.rows.shape[0], rows, self.queue.rows.shape[2])
+            self.queue.check_batch(rows)

@@ -1,0 +1,225 @@
+"""Lists of file names, in the formats that people write, looked up among the files of a source."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_HEADERS = (  # the more telling first
+    'file filename file_name filepath file_path path image_path img_path image_name img_name image img name files images '
+    'names image_id id'
+).split()
+_DELIMITERS = ',\t; '
+_FORMAT = (
+    'Expected one name per line (blank lines and lines that begin with # are skipped), a table with a column of names, or '
+    'a JSON list.'
+)
+
+
+class Entry(NamedTuple):
+    """What stands for one image, and where."""
+
+    text: str
+    place: str
+
+
+class Found(NamedTuple):
+    """The rows of all files that an entry may mean; one for each if all is well."""
+
+    entries: list[Entry]
+    rows: list[list[int]]
+
+    @property
+    def left(self) -> int:
+        return sum(len(rows) != 1 for rows in self.rows)
+
+
+def rows_named(source: Any, names: str) -> np.ndarray:
+    """Rows of ``source`` that the list ``names`` gives, each once.
+
+    A name is the path below the root, an absolute path, or the file name alone, with or without its extension; also quoted,
+    with './' or backslashes. UTF-8 or UTF-16, any line ends. In a table it is the column that its header calls file, image,
+    name or the like, without a header the first in which files are found.
+    FileNotFoundError for a name that no file has, ValueError for one that several have and for a list without names.
+    """
+    path = Path(names).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Expected a text file with one image "
+            'name per line; where the published lists of ImageNet are stands in configs/_base_/imagenet_semi.py.'
+        )
+    files = file_names(source)
+    if files is None:
+        raise ValueError(f'Subset: {type(source).__name__} has no file names to look up in {names!r}; use fraction.')
+    best = None
+    for entries, levels in _readings(_text(path), path):
+        found = _look_up(entries, files, getattr(source, 'root', None), levels)
+        best = found if best is None or found.left < best.left else best
+        if not best.left:
+            break
+    _check(best, files, path)
+    rows = np.unique([rows[0] for rows in best.rows])
+    if len(rows) < len(best.entries):
+        again = len(best.entries) - len(rows)
+        warnings.warn(
+            f"Subset: {again} of {len(best.entries)} names in '{path}' come again; each image counts once.",
+            stacklevel=4,
+        )
+    return rows
+
+
+def file_names(source: Any) -> Sequence[str] | None:
+    """Of each image: its path below the root, or its name in a pack; None where files have no names."""
+    if isinstance(getattr(source, 'rows', None), np.ndarray) and hasattr(source, 'source'):
+        inner = file_names(source.source)
+        return None if inner is None else [str(inner[int(row)]) for row in source.rows]
+    for field in ('paths', 'files'):
+        if getattr(source, field, None) is not None:
+            return getattr(source, field)
+    return None
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        if data[:2] in (b'\xff\xfe', b'\xfe\xff'):
+            return data.decode('utf-16')
+        if b'\0' in data[:200]:  # UTF-16 without its mark
+            return data.decode('utf-16-le' if data[1:2] == b'\0' else 'utf-16-be')
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Subset: the list '{path}' is no text ({error}). {_FORMAT}") from error
+    return data.decode('utf-8-sig', 'surrogateescape')  # as the names of files are decoded
+
+
+def _readings(text: str, path: Path) -> Iterator[tuple[list[Entry], int]]:
+    """The list read in one way after the other, and how far to look (see ``_look_up``); ValueError if it holds nothing."""
+    if path.suffix.lower() == '.json' or (text.lstrip()[:1] == '[' and text.rstrip()[-1:] == ']'):
+        yield _from_json(text, path), 4
+        return
+    lines = [Entry(line, f'line {k}') for k, line in enumerate(text.splitlines(), 1)]
+    lines = [line for line in lines if line.text.strip() and not line.text.lstrip().startswith('#')]
+    headed = bool(lines) and _is_header(lines[0].text)
+    if len(lines) <= headed:
+        raise ValueError(f"Subset: the list '{path}' holds no name. {_FORMAT}")
+    yield lines, 4
+    if headed:
+        yield lines[1:], 4
+    for delimiter in _DELIMITERS:
+        if any(delimiter in line.text for line in lines):
+            yield from _columns(lines, delimiter)
+
+
+def _columns(lines: list[Entry], delimiter: str) -> Iterator[tuple[list[Entry], int]]:
+    """The columns that a header calls names; where there is no such header the first, and others if they hold whole names:
+    a class number might be the name of a file without its extension."""
+    table = [next(csv.reader([line.text.strip()], delimiter=delimiter, skipinitialspace=True), []) for line in lines]
+    headed = [c for c, cell in enumerate(table[0]) if _is_header(cell)]
+    headed.sort(key=lambda c: _HEADERS.index(_word(table[0][c])))
+    for c in headed or range(len(table[0])):
+        cells = [row[c] if c < len(row) else '' for row in table]
+        entries = [Entry(cell, line.place) for cell, line in zip(cells, lines, strict=True)]
+        yield entries[bool(headed) :], 4 if headed or c == 0 else 2
+
+
+def _word(cell: str) -> str:
+    return cell.strip().strip('"\'').lower().replace(' ', '_')
+
+
+def _is_header(cell: str) -> bool:
+    return _word(cell) in _HEADERS
+
+
+def _from_json(text: str, path: Path) -> list[Entry]:
+    try:
+        items = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Subset: the list '{path}' is no JSON: {error}. {_FORMAT}") from error
+    entries = []
+    for k, item in enumerate(items if isinstance(items, list) else [items], 1):
+        if isinstance(item, dict):
+            item = next((value for key, value in item.items() if _is_header(key)), item)
+        if not isinstance(item, str):
+            raise ValueError(f"Subset: entry {k} of the list '{path}' is {str(item)[:60]!r}, no name. {_FORMAT}")
+        entries.append(Entry(item, f'entry {k}'))
+    if not entries:
+        raise ValueError(f"Subset: the list '{path}' holds no name. {_FORMAT}")
+    return entries
+
+
+def _spellings(text: str, roots: list[str]) -> tuple[list[str], bool]:
+    """What the entry may mean as a path below the root, the literal first; and whether it is a file name alone."""
+    plain = text.strip()
+    bare = plain[1:-1] if len(plain) > 1 and plain[0] == plain[-1] and plain[0] in '"\'`' else plain
+    found = [text, plain, bare]
+    for name in (bare, bare.replace('\\', '/')):
+        found.append(os.path.normpath(name))
+        for root in roots if '/' in name else ():
+            if os.path.isabs(name) or '..' in name:
+                found.append(os.path.relpath(os.path.join(root, name), root))
+            found += _below(os.path.normpath(name), root)
+    found += [unicodedata.normalize(form, name) for name in found if not name.isascii() for form in ('NFC', 'NFD')]
+    return list(dict.fromkeys(found)), '/' not in bare.replace('\\', '/')
+
+
+def _below(name: str, root: str) -> Iterator[str]:
+    """'data/x/a.png' below the root '/home/me/data/x': 'a.png'."""
+    parts, folders = Path(name).parts, Path(root).parts
+    for k in range(1, min(len(parts), len(folders))):
+        if parts[:k] == folders[-k:]:
+            yield os.path.join(*parts[k:])
+
+
+def _look_up(entries: list[Entry], files: Sequence[str], root: str | None, levels: int) -> Found:
+    """The rows of each entry by 1. the path, 2. the file name alone, 3. and 4. the same without extension, up to ``levels``."""
+    roots = [] if root is None else list(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
+    spelled = [_spellings(entry.text, roots) for entry in entries]
+    wanted = {name for names, _ in spelled for name in names}
+    hits: list[dict[str, list[int]]] = [{}, {}, {}, {}]
+    for row in range(len(files)):
+        path = str(files[row])
+        name = os.path.basename(path)
+        for level, key in enumerate((path, name, os.path.splitext(path)[0], os.path.splitext(name)[0])[:levels]):
+            if key in wanted:
+                hits[level].setdefault(key, []).append(row)
+    found = Found(entries, [])
+    for names, alone in spelled:
+        rows = (hits[k][name] for k in range(0, 4, 1 if alone else 2) for name in names if name in hits[k])
+        found.rows.append(next(rows, []))
+    return found
+
+
+def _check(found: Found, files: Sequence[str], path: Path) -> None:
+    """FileNotFoundError for names that no file has, ValueError for those that several have."""
+    pairs = list(zip(found.entries, found.rows, strict=True))
+    missing = [entry for entry, rows in pairs if not rows]
+    if missing:
+        near = _near(missing[0].text.strip(), files)
+        raise FileNotFoundError(
+            f"Subset: {len(missing)} of the {len(pairs)} names in '{path}' are not in the source, e.g. "
+            f'{missing[0].text.strip()!r} ({missing[0].place})' + (f'; near it is {near!r}' if near else '') + '. '
+            f'The data folder is incomplete, or the list belongs to another set. {_FORMAT}'
+        )
+    several = [(entry, rows) for entry, rows in pairs if len(rows) > 1]
+    if several:
+        entry, rows = several[0]
+        raise ValueError(
+            f"Subset: {len(several)} of the {len(pairs)} names in '{path}' are those of several files, e.g. {entry.text.strip()!r} "
+            f'({entry.place}): {str(files[rows[0]])!r} and {str(files[rows[1]])!r}. Write the path below the root.'
+        )
+
+
+def _near(text: str, files: Sequence[str], most: int = 20000) -> str | None:
+    """The file whose name is most like ``text``: without looking at case and extension first."""
+    stem = os.path.splitext(os.path.basename(text.replace('\\', '/')))[0].lower()
+    alike = [name for k in range(len(files)) if stem in (name := str(files[k])).lower()]
+    some = alike[:most] or [str(files[k]) for k in range(min(len(files), most))]
+    return next(iter(difflib.get_close_matches(text, some, n=1, cutoff=0.4)), alike[0] if alike else None)
