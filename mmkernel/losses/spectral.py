@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmkernel.losses.conditioning import finite_or_identity
+
 
 def inverse_square_root(S: Tensor) -> Tensor:
     """S^-1/2 = U diag(l^-1/2) U' of positive definite matrices (..., q, q). The gradient is exact for repeated l too."""
@@ -35,18 +37,26 @@ def inverse_square_root_newton(S: Tensor, iterations: int = 5) -> Tensor:
     """
     if iterations < 1:
         raise ValueError(f'Newton-Schulz needs iterations >= 1, got {iterations}.')
+    q = S.shape[-1]
     trace = S.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    A = S / trace
-    P = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device).expand_as(S)
-    for _ in range(iterations):
-        P = (3 * P - P @ P @ P @ A) / 2
-    return P * trace.rsqrt()
+    A = (S / trace).reshape(-1, q, q)
+    P = torch.eye(q, dtype=S.dtype, device=S.device).mul_(1.5).sub(A, alpha=0.5)  # from P = I
+    for _ in range(iterations - 1):
+        P = torch.baddbmm(P, P @ P @ P, A, beta=1.5, alpha=-0.5)
+    return P.view_as(S) * trace.rsqrt()
+
+
+def _eigh(S: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and eigenvectors; the latter NaN, not an error, where S holds NaN or infinity."""
+    S, sound = finite_or_identity(S)
+    values, U = torch.linalg.eigh(S)
+    return values, torch.where(sound, U, torch.nan)
 
 
 class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, S: Tensor) -> Tensor:
-        values, U = torch.linalg.eigh(S)
+        values, U = _eigh(S)
         resolution = S.shape[-1] * torch.finfo(S.dtype).eps * values[..., -1:]  # rounding may give less, even below 0
         roots = values.maximum(resolution).sqrt()
         ctx.save_for_backward(U, roots)
@@ -57,16 +67,15 @@ class _InverseSquareRoot(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         U, roots = ctx.saved_tensors
         a, b = roots[..., :, None], roots[..., None, :]
-        # (x^-1/2 - y^-1/2) / (x - y) with a = sqrt(x), b = sqrt(y)
-        divided_difference = -1 / (a * b * (a + b))
-        gradient = U @ (divided_difference * (U.mT @ _symmetric(upstream) @ U)) @ U.mT
-        return _symmetric(gradient)
+        # (x^-1/2 - y^-1/2) / (x - y) = -1 / (a b (a + b)) with a = sqrt(x), b = sqrt(y); half of it, for G + G'
+        inner = (U.mT @ (upstream + upstream.mT) @ U).div_((a * b).mul_(a + b).mul_(-2))
+        return U @ inner @ U.mT
 
 
 class _Eigenvectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, S: Tensor) -> Tensor:
-        values, U = torch.linalg.eigh(S)  # ascending
+        values, U = _eigh(S)
         values, U = values.flip(-1), U.flip(-1)
         diagonal = U.diagonal(dim1=-2, dim2=-1)
         U = U * torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype)[..., None, :]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmkernel.losses.conditioning import factor, warn_of_jitter
+from mmkernel.losses.conditioning import add_to_diagonal, cholesky, condition_number, factor
 from mmkernel.losses.spectral import eigenvectors, inverse_square_root
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
@@ -25,17 +25,23 @@ METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
 class Whitened:
     """What ``whiten`` returns."""
 
-    rows: Tensor  # (..., n, q), covariance I (divisor n - 1)
+    rows: Tensor  # (..., n, q), covariance I (divisor n - 1); 0 where all rows are one point
     jitter: Tensor  # (), largest jitter added, as a fraction of the mean variance; 0 normally
-    condition: Tensor  # (), condition number of the worst covariance as it came
+    pivots: Tensor  # (), largest ratio of the pivots of a covariance as it came: at most its condition number, for free
+    covariances: Tensor  # (..., q, q), as they came
+
+    @property
+    def condition(self) -> Tensor:
+        """(), the condition number of the worst covariance; eigenvalues cost more than all the rest, so only when asked."""
+        return condition_number(self.covariances).max()
 
 
 def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> Whitened:
     """z_i = W (x_i - mean),  W from S = (1 - shrinkage) cov + shrinkage I, divisor n - 1; the gradient passes through S.
 
     ``x``: (..., n, q). Methods: ``whitening_matrix``. Only 'cholesky' and 'cholesky_precision' are triangular solves and
-    never form W; they have no second derivative. A covariance that is singular in working precision gets jitter, with a
-    ``SingularCovarianceWarning``.
+    never form W; they have no second derivative. A covariance that is singular in working precision gets jitter; NaN and
+    infinity come out as NaN, without an error and without a wait for the device.
 
     Raises ValueError for n <= q without shrinkage: such a covariance is singular whatever the data.
     """
@@ -44,22 +50,33 @@ def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> White
     if method == 'cholesky_precision':  # the upper factor of S: that of S in reversed order of dimensions
         reversed_ = whiten(x.flip(-1), 'cholesky', shrinkage)
         return replace(reversed_, rows=reversed_.rows.flip(-1))
-    centred = x - x.mean(dim=-2, keepdim=True)
+    centred, spread = _centred(x)
     with torch.set_grad_enabled(torch.is_grad_enabled() and method != 'cholesky'):  # which has its own backward
         S = (1 - shrinkage) / (n - 1) * (centred.mT @ centred)
         if shrinkage:
-            S = S + shrinkage * torch.eye(q, dtype=S.dtype, device=S.device)
-        L, jitter, condition = factor(S.detach())
-        if bool(jitter.any()):
-            warn_of_jitter(jitter, S)
-            variance = S.detach().diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(S.dtype).tiny)
-            S = S + (jitter * variance)[..., None, None] * torch.eye(q, dtype=S.dtype, device=S.device)
-            L = torch.linalg.cholesky_ex(S.detach()).L
+            S = add_to_diagonal(S, S.new_tensor(shrinkage))
+        S = torch.where(spread[..., None], S, torch.eye(q, dtype=S.dtype, device=S.device))
+        found = factor(S)
     if method == 'cholesky':
-        rows = _CholeskyWhitening.apply(centred, L, (1 - shrinkage) / (n - 1))
+        rows = _CholeskyWhitening.apply(centred, found.L, (1 - shrinkage) / (n - 1))
     else:
-        rows = centred @ whitening_matrix(S, method).mT
-    return Whitened(rows, jitter.max(), condition)
+        rows = centred @ whitening_matrix(add_to_diagonal(S, found.shift), method).mT
+    return Whitened(rows, found.jitter.max(), found.pivots.max(), S.detach())
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x - mean, exactly 0 where all rows are one point up to rounding; and whether x has a spread that can be whitened.
+
+    (..., n, q) -> (..., n, q), (..., 1). NaN and infinity stay in the rows, but have no spread.
+    """
+    mean = x.mean(dim=-2, keepdim=True)
+    centred = x - mean
+    with torch.no_grad():
+        size = torch.linalg.vector_norm(mean, dim=(-2, -1)) * (8 * torch.finfo(x.dtype).eps * x.shape[-2] ** 0.5)
+        spread = torch.linalg.vector_norm(centred, dim=(-2, -1))  # (...)
+        point = spread <= size
+        sound = (spread < torch.inf) & ~point
+    return centred.masked_fill(point[..., None, None], 0), sound[..., None]
 
 
 class _CholeskyWhitening(torch.autograd.Function):
@@ -99,7 +116,7 @@ def whitening_matrix(S: Tensor, method: str) -> Tensor:
         raise ValueError(f'method is one of {", ".join(METHODS)}; got {method!r}.')
     identity = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device).expand_as(S)
     if method == 'cholesky':
-        return torch.linalg.solve_triangular(torch.linalg.cholesky(S), identity, upper=False)
+        return torch.linalg.solve_triangular(cholesky(S), identity, upper=False)
     if method == 'cholesky_precision':
         return whitening_matrix(S.flip(-1, -2), 'cholesky').flip(-1, -2)
     if method.endswith('_cor'):
@@ -145,8 +162,7 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
     V, K, s, q = x.shape[-4:]
     joined = x.transpose(-4, -3).reshape(*x.shape[:-4], K, V * s, q)
     whitened = whiten(joined, method, shrinkage)
-    rows = whitened.rows.view(*x.shape[:-4], K, V, s, q).transpose(-4, -3)
-    return Whitened(rows, whitened.jitter, whitened.condition)
+    return replace(whitened, rows=whitened.rows.view(*x.shape[:-4], K, V, s, q).transpose(-4, -3))
 
 
 def _check(n: int, q: int, method: str, shrinkage: float) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.losses.spectral import inverse_square_root, inverse_square_root_newton
+from mmkernel.models.counters import HostCounters
 from mmkernel.registry import MODELS
 
 
@@ -49,7 +52,7 @@ class DBN(nn.Module):
         self.check(rows, self.num_features // groups)
         centred = (x - x.mean(dim=0)).view(rows, groups, -1).transpose(0, 1)  # (G, N, q / G)
         identity = torch.eye(centred.shape[-1], dtype=x.dtype, device=x.device)
-        S = centred.mT @ centred / rows + self.eps * identity
+        S = torch.baddbmm(identity, centred.mT, centred, beta=self.eps, alpha=1 / rows)  # eps I + covariance
         root = inverse_square_root(S) if self.iterations is None else inverse_square_root_newton(S, self.iterations)
         return (centred @ root).transpose(0, 1).reshape(rows, -1)
 
@@ -69,13 +72,15 @@ class DBN(nn.Module):
 
 
 @MODELS.register_module()
-class ShuffledDBN(DBN):
+class ShuffledDBN(HostCounters, DBN):
     """``DBN`` whose groups are drawn anew in each training pass, so that in time every pair of channels is decorrelated.
 
     Hua et al., ICCV 2021. Channels return to their places afterwards. The permutation follows from (seed, number of
-    training passes), which is a buffer: every rank draws the same one, and a resumed run continues the series. Eval mode
+    training passes), which is in the state dict: every rank draws the same one, and a resumed run continues the series. Eval mode
     keeps the permutation that comes next.
     """
+
+    counters = ('passes',)
 
     def __init__(
         self,
@@ -87,11 +92,26 @@ class ShuffledDBN(DBN):
     ) -> None:
         super().__init__(num_features, groups, iterations, eps)
         self.seed = seed
-        self.register_buffer('passes', torch.zeros((), dtype=torch.int64))
+        self.passes = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + int(self.passes))
-        shuffled = torch.randperm(self.num_features, generator=generator).to(x.device)
+        generator = torch.Generator().manual_seed(self.seed * 2**32 + self.passes)
+        order = torch.randperm(self.num_features, generator=generator)
+        there, back = torch.stack([order, order.argsort()]).to(x.device)
         if self.training:
             self.passes += 1
-        return super().forward(x[:, shuffled])[:, shuffled.argsort()]
+        return _Permuted.apply(super().forward(_Permuted.apply(x, there, back)), back, there)
+
+
+class _Permuted(torch.autograd.Function):
+    """x[:, there]; its gradient is a permutation too, where that of an index would be a sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(there, back)
+        return x.index_select(1, there)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        there, back = ctx.saved_tensors
+        return _Permuted.apply(upstream, back, there), None, None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, rank, world_size
+from mmkernel.models.counters import HostCounters
 from mmkernel.models.encoder import encode
 from mmkernel.registry import MODELS
 
@@ -40,7 +41,7 @@ class StopGradientTarget(OnlineTarget):
 
 
 @MODELS.register_module()
-class MomentumTarget(nn.Module):
+class MomentumTarget(HostCounters):
     """t = neck_m(backbone_m(view)) with parameters t <- m t + (1 - m) online. He et al., CVPR 2020; Grill et al., NeurIPS 2020.
 
     Only parameters are averaged: the copy runs in train mode on its own batches and keeps its own batch-norm buffers.
@@ -62,7 +63,7 @@ class MomentumTarget(nn.Module):
         self.shuffle_bn, self.sub_batches = shuffle_bn, sub_batches or 1
         self._online: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered here a second time
         if shuffle_bn:  # passes so far: the seed of the next order, alike on every rank and after a resume
-            self.register_buffer('passes', torch.zeros((), dtype=torch.int64))
+            self.counters, self.passes = ('passes',), 0
 
     def attach(self, backbone: nn.Module, neck: nn.Module, batching: str, neck_batching: str) -> None:
         """Copy the online encoder; called once, by the model that owns both."""
@@ -118,4 +119,4 @@ class MomentumTarget(nn.Module):
     def _next_order(self, rows: int) -> Tensor:
         if self.training:
             self.passes += 1
-        return torch.randperm(rows, generator=torch.Generator().manual_seed(int(self.passes)))
+        return torch.randperm(rows, generator=torch.Generator().manual_seed(self.passes))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from launches import Launches
 from multiprocess import run_processes
 
 from mmkernel.models import DBN, MLPNeck, ShuffledDBN
@@ -119,6 +120,38 @@ def test_half_precision_is_whitened_in_single():
     y = DBN(12, groups=3)(rows().bfloat16())
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.double(), DBN(12, groups=3)(rows().bfloat16().double()), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('kind', [DBN, ShuffledDBN])
+@pytest.mark.parametrize('iterations', [None, 5])
+@pytest.mark.parametrize('bad', [torch.nan, torch.inf])
+def test_nan_and_infinity_come_out_as_nan_without_an_error(kind, iterations, bad):
+    x = rows().requires_grad_()
+    with torch.no_grad():
+        x[3, 4] = bad
+    y = kind(12, groups=3, iterations=iterations)(x)
+    assert y.isnan().any(1).all()
+    assert y.isfinite().all(0).sum() == 8  # the other two groups
+    y.sum().backward()
+
+
+@pytest.mark.parametrize('point', [0.0, 0.5])
+def test_one_point_is_finite(point):
+    x = torch.full((20, 12), point, requires_grad=True)
+    y = DBN(12, groups=3)(x)
+    y.square().sum().backward()
+    assert y.abs().max() < 0.1
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('kind, most', [(DBN, 41), (ShuffledDBN, 53)])
+def test_launches(kind, most):
+    norm, x = kind(12, groups=3), rows().requires_grad_()
+    upstream = torch.ones_like(x)
+    with Launches() as launches:
+        norm(x).backward(upstream)
+    assert launches.total <= most, launches
+    assert launches.host_reads == 0
 
 
 def test_bad_input():

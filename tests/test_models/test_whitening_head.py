@@ -1,10 +1,14 @@
 """WhiteningHead against the authors' own code, its blocks across processes, and its state."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from launches import Launches
 from multiprocess import run_processes
 
+from mmkernel.losses.conditioning import SingularCovarianceWarning
 from mmkernel.losses.whitening import METHODS, sub_batches, whiten_views
 from mmkernel.models import Embeddings, WhiteningHead
 
@@ -78,6 +82,66 @@ def test_permutations_follow_the_committed_steps():
     resumed = WhiteningHead(sub_batch_size=8, iterations=2)
     resumed.load_state_dict(head.state_dict())
     torch.testing.assert_close(resumed.loss(embeddings), head.loss(embeddings), rtol=0, atol=0)
+
+
+def test_singular_covariances_are_reported_by_commit():
+    z = [v.float() for v in cloud()]
+    for view in z:
+        view[:, 3] = view[:, 2]
+    head = WhiteningHead()
+    parts = head.loss(Embeddings.from_views(*z))
+    assert parts['jitter'] > 0
+    assert parts['condition'] > 1e4
+    with pytest.warns(
+        SingularCovarianceWarning, match='4 dimensions are singular in torch.float32.*collapsed dimensions'
+    ):
+        head.commit()
+    with warnings.catch_warnings():  # not at every step
+        warnings.simplefilter('error')
+        head.loss(Embeddings.from_views(*z))
+        head.commit()
+
+
+@pytest.mark.parametrize('sub_batch_size', [None, 12])
+def test_no_step_waits_for_the_device(sub_batch_size):
+    head = WhiteningHead(sub_batch_size=sub_batch_size)
+    for _ in range(2):
+        z = [v.requires_grad_() for v in cloud()]
+        with Launches() as launches:
+            head.loss(Embeddings.from_views(*z))['loss_invariance'].backward()
+            head.commit()
+    assert launches.host_reads == 0
+
+
+@pytest.mark.parametrize('point', [0.0, 0.1])
+@pytest.mark.parametrize('options', [dict(), dict(distance='squared'), dict(distance='squared', reduction='sample')])
+@pytest.mark.parametrize('method', ['cholesky', 'zca'])
+def test_a_point_costs_as_much_as_views_without_anything_in_common(method, options, point):
+    head = WhiteningHead(method=method, **options)
+    z = [torch.full((24, 4), point).requires_grad_() for _ in range(2)]
+    loss = head(*z)
+    loss.backward()
+    q = 4 if options.get('reduction') == 'sample' else 1
+    assert loss.item() == pytest.approx(2 * q)
+    assert not z[0].grad.any()
+    good = torch.randn(24, 4)
+    assert head(good, good + 0.1 * torch.randn(24, 4)) < loss
+
+
+def nan_on_one_rank(rank: int, world_size: int) -> list[float]:
+    losses = []
+    for head in (WhiteningHead(sub_batch_size=12), WhiteningHead(), WhiteningHead(method='pca', sub_batch_size=12)):
+        for bad in (torch.nan, torch.inf):
+            z = [v.chunk(world_size)[rank].clone() for v in cloud(batch=48)]
+            if rank == 0:
+                z[0][5] = bad
+            losses.append(float(head(*z)))
+    return losses
+
+
+def test_nan_rows_of_one_rank_are_a_nan_loss_on_every_rank():
+    for losses in run_processes(nan_on_one_rank, 2):
+        assert all(loss != loss for loss in losses), losses
 
 
 def on_rank(rank: int, world_size: int) -> dict[str, torch.Tensor]:

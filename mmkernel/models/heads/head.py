@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from mmkernel.models.embeddings import Embeddings
+
+PATIENCE = 256  # training losses without a commit that gradient accumulation may explain
 
 
 class Head(nn.Module):
@@ -13,7 +19,16 @@ class Head(nn.Module):
     ``loss`` is pure. Keys that start with ``loss_`` are weighted and summed by the trainer; the other parts, unweighted and
     without gradient, are logged under plain words. Values are those of the global batch; gradients as
     ``mmkernel.distributed`` rules.
+
+    In a training loop of your own a head is called like any other objective, and returns the sum of its ``loss_`` parts:
+
+        loss = head(z1, z2)                                                  # as many views as there are, (B, q) each
+        loss = head(z1, z2, predicted=(p1, p2), target=(t1.detach(), t2.detach()))
+        loss.backward(); optimizer.step(); head.commit()
     """
+
+    needs_sample_index = False  # whether ``loss`` reads which images of the data set these are
+    _waiting = 0  # training losses since the last commit
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         raise NotImplementedError(
@@ -22,6 +37,48 @@ class Head(nn.Module):
 
     def commit(self) -> None:
         """Once per real optimizer step: move what ``loss`` staged into buffers. Nothing is staged by default."""
+        self._waiting = 0
 
-    def forward(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        return self.loss(embeddings)
+    def forward(
+        self,
+        *views: Tensor | Embeddings,
+        predicted: Tensor | Sequence[Tensor] | None = None,
+        target: Tensor | Sequence[Tensor] | None = None,
+        sample_index: Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """V views, (B, q) each -> the scalar loss. Half precision is computed in float32, under autocast too.
+
+        Args:
+            views: embeddings of the V views of B images; one ``Embeddings`` instead returns the dict of ``loss``.
+            predicted: predictor(view) of each view; None: the views themselves.
+            target: what is to be predicted, for the first G <= V views: detached embeddings, or a momentum encoder's. One
+                view and one target are two views of the images. None: the views themselves, with their gradient.
+            sample_index: (B,) index of each image in the data set, for heads that remember images.
+
+        Raises:
+            ValueError: other shapes, a target without a view, or no pair of views where the objective needs one.
+        """
+        if len(views) == 1 and isinstance(views[0], Embeddings):
+            embeddings, alone = views[0], False
+        else:
+            if sample_index is None and self.needs_sample_index:
+                raise ValueError(
+                    f'{type(self).__name__} remembers images by their index in the data set: call head(z1, z2, '
+                    'sample_index=index), index being (B,) integers that the data set gives with each image.'
+                )
+            embeddings, alone = Embeddings.of(views, predicted, target, sample_index), True
+        with torch.autocast(embeddings.online.device.type, enabled=False):
+            parts = self.loss(embeddings.promoted())
+        return sum(value for name, value in parts.items() if name.startswith('loss_')) if alone else parts
+
+    def expect_commit(self) -> None:
+        """For ``loss`` of a head that ``commit`` changes: says once that nobody calls it."""
+        if self.training and torch.is_grad_enabled():
+            self._waiting += 1
+            if self._waiting == PATIENCE + 1:
+                warnings.warn(
+                    f'{type(self).__name__} has made {PATIENCE + 1} training losses, and commit() was never called in '
+                    'between: what it keeps from step to step (queue, prototypes, permutations) stays as it is. Call '
+                    'head.commit() after each optimizer.step().',
+                    stacklevel=3,
+                )

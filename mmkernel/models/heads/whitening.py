@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
-from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
-from mmkernel.losses.alignment import REDUCTIONS, squared_distance
+from mmkernel.distributed import gather_rows_with_gradient, global_mean, max_over_ranks, rank
+from mmkernel.kernels.sphere import unit_rows
+from mmkernel.losses.alignment import REDUCTIONS
+from mmkernel.losses.conditioning import warn_of_jitter
+from mmkernel.losses.pairs import check_pairs, mean_over_pairs
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views
+from mmkernel.models.counters import HostCounters
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -18,7 +22,7 @@ _WORDS = dict(method=METHODS, distance=('cosine', 'squared'), reduction=REDUCTIO
 
 
 @MODELS.register_module()
-class WhiteningHead(Head):
+class WhiteningHead(HostCounters, Head):
     """mean over pairs and iterations of d(w_i, w_j),  w = W (z - mean) whitened,  d = 2 - 2 cos or ||.||^2.
 
     Ermolov et al., Whitening for self-supervised representation learning, ICML 2021. Without ``sub_batch_size`` the
@@ -35,8 +39,11 @@ class WhiteningHead(Head):
         statistics: 'view' whitens each view by itself, 'joint' the views together.
         seed: of the permutations, which follow from (seed, committed steps, rank) alone.
 
-    ``jitter`` in the log is 0 unless a covariance was singular; ``condition`` is the largest condition number.
+    ``jitter`` in the log is 0 unless a covariance was singular; every 100 steps ``commit`` looks at it, and warns.
+    ``condition`` is the largest ratio of two pivots of a covariance, which is at most its condition number.
     """
+
+    counters = ('steps',)
 
     def __init__(
         self,
@@ -63,41 +70,64 @@ class WhiteningHead(Head):
         self.sub_batch_size, self.iterations, self.seed = sub_batch_size, iterations, seed
         self.whitening = dict(method=method, shrinkage=shrinkage, statistics=statistics)
         self.distance, self.reduction = distance, reduction
-        self.register_buffer('steps', torch.zeros((), dtype=torch.int64))
+        self.steps = 0  # committed
+        self._last: tuple[Tensor, Whitened] | None = None  # the jitter of the last loss
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
-        if not pairs:
-            raise ValueError('No pair of views to compare: a batch needs two. Check the views of the data config.')
+        check_pairs(pairs)
+        self.expect_commit()
         predicted = self.whiten(embeddings.predicted)
         target = predicted if embeddings.target is embeddings.predicted else self.whiten(embeddings.target)
-        p, t = predicted.rows, target.rows  # (I, V, K, s, q), (I, G, K, s, q)
-        distances = [self.distance_of(p[:, i], t[:, j]) for i, j in pairs]
-        invariance = torch.stack(distances).mean()
+        invariance = self.invariance(predicted.rows, target.rows, pairs)
+        found = torch.stack([predicted.jitter, predicted.pivots])
+        if target is not predicted:
+            found = found.maximum(torch.stack([target.jitter, target.pivots]))
         if self.sub_batch_size is not None:
-            invariance = global_mean(invariance)
+            invariance, found = global_mean(invariance), max_over_ranks(found)
+        self._last = found, predicted.rows.shape[-1]
         return {
             'loss_invariance': invariance,
             'invariance': invariance.detach(),
-            'jitter': global_mean(torch.maximum(predicted.jitter, target.jitter)),
-            'condition': global_mean(torch.maximum(predicted.condition, target.condition)),
+            'jitter': found[0],
+            'condition': found[1],
         }
 
     def whiten(self, z: Tensor) -> Whitened:
         """(V, B, q) -> whitened blocks (I, V, K, s, q) of this rank, or of all ranks without ``sub_batch_size``."""
         if self.sub_batch_size is None:
-            return whiten_views(torch.stack([gather_rows_with_gradient(v) for v in z])[None, :, None], **self.whitening)
+            return whiten_views(
+                gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1)[None, :, None], **self.whitening
+            )
         return whiten_views(sub_batches(z, self.permutation(z.shape[1]).to(z.device)), **self.whitening)
 
     def permutation(self, rows: int) -> Tensor:
         """(I, K, s) indices of ``rows`` rows for this step and rank."""
-        generator = torch.Generator().manual_seed((self.seed * 2**32 + int(self.steps)) * 2**12 + rank())
+        generator = torch.Generator().manual_seed((self.seed * 2**32 + self.steps) * 2**12 + rank())
         return draw_sub_batches(rows, self.sub_batch_size, self.iterations, generator)
 
-    def distance_of(self, x: Tensor, y: Tensor) -> Tensor:
+    def invariance(self, p: Tensor, t: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+        """mean over pairs of the distance of whitened rows (I, V, K, s, q), (I, G, K, s, q).
+
+        Where all rows of a block are one point, they were whitened to 0: these count as if they had nothing in common, for
+        otherwise a collapse would have the least distance there is.
+        """
         if self.distance == 'cosine':
-            return 2 - 2 * F.cosine_similarity(x, y, dim=-1).mean()
-        return squared_distance(x, y, self.reduction)
+            u = unit_rows(p, point=False)
+            v = u if t is p else unit_rows(t, point=False)
+            return 2 - 2 * sum((u[:, i] * v[:, j]).sum() for i, j in pairs) / (len(pairs) * u[:, 0, ..., 0].numel())
+        scale = p.shape[-1] if self.reduction == 'sample' else 1
+        return scale * mean_over_pairs([F.mse_loss(p[:, i], t[:, j]) + _nowhere(p[:, i], t[:, j]) for i, j in pairs])
 
     def commit(self) -> None:
+        super().commit()
+        if self._last is not None and self.steps % 100 == 0:
+            (found, q), self._last = self._last, None
+            warn_of_jitter(found[0].item(), q, found.dtype)
         self.steps += 1
+
+
+def _nowhere(x: Tensor, y: Tensor) -> Tensor:
+    """The share of rows that are 0, once for x and once for y: a whitened entry is 1 in the mean square."""
+    with torch.no_grad():
+        return sum((torch.linalg.vector_norm(z, dim=-1) == 0).to(z.dtype).mean() for z in (x, y))

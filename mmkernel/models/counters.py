@@ -1,0 +1,36 @@
+"""Numbers that the host counts and a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class HostCounters(nn.Module):
+    """A module whose ``counters`` are plain integers: reading one does not wait for the device.
+
+    In the state dict they are 0-dim tensors under their own names, as buffers would be.
+    """
+
+    counters: tuple[str, ...] = ()
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self.counters:
+            destination[prefix + name] = torch.tensor(getattr(self, name), device='cpu')
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, metadata: dict, strict: bool, missing: list[str],
+        unexpected: list[str], errors: list[str],
+    ) -> None:  # fmt: skip
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        for name in self.counters:
+            key = prefix + name
+            if key in state_dict:
+                setattr(self, name, int(state_dict[key]))
+            elif strict:
+                missing.append(key)
+        own = {prefix + name for name in self.counters}
+        unexpected[:] = [key for key in unexpected if key not in own]
