@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmkernel.kernels.sphere import Pairs, unit_rows
+from mmkernel.losses.alignment import squared_distance
 from mmkernel.losses.conditioning import add_to_diagonal, cholesky, condition_number, factor
+from mmkernel.losses.pairs import check_pairs, mean_over_pairs
 from mmkernel.losses.spectral import eigenvectors, inverse_square_root
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
@@ -163,6 +166,30 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
     joined = x.transpose(-4, -3).reshape(*x.shape[:-4], K, V * s, q)
     whitened = whiten(joined, method, shrinkage)
     return replace(whitened, rows=whitened.rows.view(*x.shape[:-4], K, V, s, q).transpose(-4, -3))
+
+
+def whitened_distance(
+    p: Tensor, t: Tensor, pairs: Pairs, distance: str = 'cosine', reduction: str = 'element'
+) -> Tensor:
+    """mean over pairs (i, j) and rows of 2 - 2 cos ('cosine') or ||p_i - t_j||^2 ('squared') of whitened rows.
+
+    ``p``: (I, V, K, s, q), ``t``: (I, G, K, s, q). Where all rows of a block are one point, they were whitened to 0: these
+    count as if they had nothing in common, for otherwise a collapse would have the least distance there is.
+    """
+    check_pairs(pairs)
+    if distance == 'cosine':
+        u = unit_rows(p, point=False)
+        v = u if t is p else unit_rows(t, point=False)
+        return 2 - 2 * sum((u[:, i] * v[:, j]).sum() for i, j in pairs) / (len(pairs) * u[:, 0, ..., 0].numel())
+    distances = [squared_distance(p[:, i], t[:, j], reduction) for i, j in pairs]
+    unit = p.shape[-1] if reduction == 'sample' else 1  # the mean square of a whitened row
+    nowhere = [_share_of_zeros(p[:, i]) + _share_of_zeros(t[:, j]) for i, j in pairs]
+    return mean_over_pairs(distances) + unit * mean_over_pairs(nowhere)
+
+
+@torch.no_grad()
+def _share_of_zeros(rows: Tensor) -> Tensor:
+    return (torch.linalg.vector_norm(rows, dim=-1) == 0).to(rows.dtype).mean()
 
 
 def _check(n: int, q: int, method: str, shrinkage: float) -> None:

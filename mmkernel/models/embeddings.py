@@ -102,7 +102,7 @@ def pairs_of_views(online_views: tuple[int, ...], target_views: tuple[int, ...])
 
 def _stacked(name: str, views: Tensor | Sequence[Tensor]) -> Tensor:
     """(B, q) tensors, or one (V, B, q) or (B, q) -> (V, B, q)."""
-    if not isinstance(views, Tensor) and len(views) == 1 and isinstance(views[0], Tensor):
+    if not isinstance(views, Tensor) and len(views) == 1 and isinstance(views[0], Tensor) and views[0].ndim == 2:
         views = views[0]  # a single view needs no copy
     if isinstance(views, Tensor) and views.ndim in (2, 3) and views.is_floating_point():
         return views if views.ndim == 3 else views[None]
@@ -115,7 +115,7 @@ def _stacked(name: str, views: Tensor | Sequence[Tensor]) -> Tensor:
         found = [f'{tuple(v.shape)} {v.dtype}' if isinstance(v, Tensor) else type(v).__name__ for v in given]
         raise ValueError(
             f'Expected at least one view, each a (B, q) matrix of floating point numbers, all of one shape; {name} are '
-            f'{", ".join(found) or "none"}. Embeddings of images are flattened: z.flatten(1).'
+            f'{", ".join(found) or "none"}. Stacked views are called as head(*z), feature maps are flattened: z.flatten(1).'
         )
     return torch.stack(tuple(given))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, max_over_ranks, rank
-from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.alignment import REDUCTIONS
 from mmkernel.losses.conditioning import warn_of_jitter
-from mmkernel.losses.pairs import check_pairs, mean_over_pairs
-from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views
+from mmkernel.losses.pairs import check_pairs
+from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
 from mmkernel.models.counters import HostCounters
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -79,7 +77,7 @@ class WhiteningHead(HostCounters, Head):
         self.expect_commit()
         predicted = self.whiten(embeddings.predicted)
         target = predicted if embeddings.target is embeddings.predicted else self.whiten(embeddings.target)
-        invariance = self.invariance(predicted.rows, target.rows, pairs)
+        invariance = whitened_distance(predicted.rows, target.rows, pairs, self.distance, self.reduction)
         found = torch.stack([predicted.jitter, predicted.pivots])
         if target is not predicted:
             found = found.maximum(torch.stack([target.jitter, target.pivots]))
@@ -106,28 +104,9 @@ class WhiteningHead(HostCounters, Head):
         generator = torch.Generator().manual_seed((self.seed * 2**32 + self.steps) * 2**12 + rank())
         return draw_sub_batches(rows, self.sub_batch_size, self.iterations, generator)
 
-    def invariance(self, p: Tensor, t: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-        """mean over pairs of the distance of whitened rows (I, V, K, s, q), (I, G, K, s, q).
-
-        Where all rows of a block are one point, they were whitened to 0: these count as if they had nothing in common, for
-        otherwise a collapse would have the least distance there is.
-        """
-        if self.distance == 'cosine':
-            u = unit_rows(p, point=False)
-            v = u if t is p else unit_rows(t, point=False)
-            return 2 - 2 * sum((u[:, i] * v[:, j]).sum() for i, j in pairs) / (len(pairs) * u[:, 0, ..., 0].numel())
-        scale = p.shape[-1] if self.reduction == 'sample' else 1
-        return scale * mean_over_pairs([F.mse_loss(p[:, i], t[:, j]) + _nowhere(p[:, i], t[:, j]) for i, j in pairs])
-
     def commit(self) -> None:
         super().commit()
         if self._last is not None and self.steps % 100 == 0:
             (found, q), self._last = self._last, None
             warn_of_jitter(found[0].item(), q, found.dtype)
         self.steps += 1
-
-
-def _nowhere(x: Tensor, y: Tensor) -> Tensor:
-    """The share of rows that are 0, once for x and once for y: a whitened entry is 1 in the mean square."""
-    with torch.no_grad():
-        return sum((torch.linalg.vector_norm(z, dim=-1) == 0).to(z.dtype).mean() for z in (x, y))
