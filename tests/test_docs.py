@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from mmkernel.kernels import RBFKernel
 
 BLOCK = re.compile(r'<!-- (file|append): (\S+) -->\n```python\n(.*?)```', re.S)
 
@@ -50,6 +53,21 @@ def test_engine_page_runs_from_top_to_bottom(repository):
     snippets = re.findall(r'<!-- run -->\n```python\n(.*?)```', (repository / 'docs/engine.md').read_text(), re.S)
     assert len(snippets) == 3
     run([sys.executable, '-c', '\n'.join(snippets)], repository)
+
+
+def test_readme_loop_runs(repository):
+    (snippet,) = re.findall(
+        r'```python\n(from mmkernel.models import KernelMMDHead.*?)```', (repository / 'README.md').read_text(), re.S
+    )
+    encoder = torch.nn.Linear(8, 16)
+    before = encoder.weight.clone()
+    names = dict(
+        encoder=encoder, view1=torch.randn(4, 8), view2=torch.randn(4, 8), kernel=RBFKernel(scale=2.0),
+        optimizer=torch.optim.SGD(encoder.parameters(), lr=0.1),
+    )  # fmt: skip
+    exec(compile(snippet, 'README.md', 'exec'), names)
+    assert names['loss'].shape == ()
+    assert not torch.equal(encoder.weight, before)
 
 
 def test_readme_snippet_runs(repository):

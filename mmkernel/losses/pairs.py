@@ -14,10 +14,10 @@ def mean_over_pairs(losses: list[Tensor]) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def check_pairs(pairs: Sequence) -> None:
+def check_pairs(pairs: Sequence, verb: str = 'compare') -> None:
     """ValueError where there is none."""
     if not pairs:
         raise ValueError(
-            'No pair of views to compare: an objective of pairs needs at least two views, head(z1, z2) in a loop of your '
+            f'No pair of views to {verb}: an objective of pairs needs at least two views, head(z1, z2) in a loop of your '
             'own. In a config, check the views of the data.'
         )

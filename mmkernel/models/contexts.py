@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 
 
@@ -39,7 +40,8 @@ class MaskedConvContext(nn.Module):
 
     def __init__(self, in_dim: int | None = None, dim: int = 256, blocks: int = 5) -> None:
         super().__init__()
-        if in_dim is None or min(in_dim, dim, blocks) < 1:
+        require_width(self, in_dim)
+        if min(in_dim, dim, blocks) < 1:
             raise ValueError(f'MaskedConvContext needs in_dim, dim and blocks >= 1, got {in_dim}, {dim}, {blocks}.')
         self.blocks = nn.Sequential(*(MaskedBlock(in_dim, dim) for _ in range(blocks)))
         self.out_dim = in_dim

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 
 _ENTRIES = 2**22  # of pairs x width at a time
@@ -16,11 +17,6 @@ def _mlp(widths: list[int]) -> nn.Sequential:
     for width, following in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(width, following), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
-
-
-def _check_width(name: str, in_dim: int | None) -> None:
-    if in_dim is None:
-        raise ValueError(f'{name}.in_dim is None: inside a JointEmbedding it is filled in; elsewhere, give it.')
 
 
 @MODELS.register_module()
@@ -39,7 +35,7 @@ class SeparableCritic(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        _check_width('SeparableCritic', in_dim)
+        require_width(self, in_dim)
         check_numbers('SeparableCritic', temperature=temperature)
         check_numbers('SeparableCritic', whole=True, dims=(in_dim, *dims))
         self.h = _mlp([in_dim, *dims])
@@ -62,7 +58,7 @@ class ConcatenatedCritic(nn.Module):
 
     def __init__(self, dims: tuple[int, ...] = (256, 256), in_dim: int | None = None) -> None:
         super().__init__()
-        _check_width('ConcatenatedCritic', in_dim)
+        require_width(self, in_dim)
         if not dims:
             raise ValueError('ConcatenatedCritic.dims needs at least one hidden width, got none.')
         check_numbers('ConcatenatedCritic', whole=True, dims=dims)

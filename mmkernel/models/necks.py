@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.norms import build_norm
 from mmkernel.registry import MODELS
 
@@ -32,8 +33,7 @@ class MLPNeck(nn.Sequential):
         last_bias: bool = False,
     ) -> None:
         check_numbers('MLPNeck', whole=True, dims=dims)
-        if in_dim is None:
-            raise ValueError('MLPNeck.in_dim is None: inside a JointEmbedding it is filled in; elsewhere, give it.')
+        require_width(self, in_dim)
         layers: list[nn.Module | None] = []
         widths = [in_dim, *dims]
         for i, (width, following) in enumerate(zip(widths, widths[1:], strict=False)):

@@ -12,6 +12,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.memory import EpochMemory, SampleLabels
 from mmkernel.registry import MODELS
 
@@ -33,6 +34,8 @@ class ClusterHead(Head):
         memory_views: online positions that 'centroids' remembers; head h clusters entry h modulo their number.
     """
 
+    needs_sample_index = True
+
     def __init__(
         self,
         num_clusters: Sequence[int] = (3000, 3000, 3000),
@@ -43,9 +46,9 @@ class ClusterHead(Head):
         memory_views: Sequence[int] = (0, 1),
     ) -> None:
         super().__init__()
-        if in_dim is None or not num_clusters or min(num_clusters) < 2:
-            given = f'in_dim={in_dim}, num_clusters={tuple(num_clusters)}'
-            raise ValueError(f'ClusterHead needs in_dim and one num_clusters >= 2 per head, got {given}.')
+        require_width(self, in_dim)
+        if not num_clusters or min(num_clusters) < 2:
+            raise ValueError(f'ClusterHead needs one num_clusters >= 2 per head, got {tuple(num_clusters)}.')
         check_numbers('ClusterHead', temperature=temperature)
         check_numbers('ClusterHead', whole=True, num_clusters=num_clusters)
         if classifier not in ('centroids', 'linear') or (classifier == 'centroids' and not normalize):
@@ -69,11 +72,13 @@ class ClusterHead(Head):
         entropy = torch.stack([clustering.cluster_cross_entropy(s, y) for s, y in pairs]).mean()
         accuracy = torch.stack([clustering.cluster_accuracy(s, y) for s, y in pairs]).mean()
         if not self.learned and torch.is_grad_enabled():
+            self.expect_commit()
             self._staged.append((embeddings.sample_index, z.detach()))
         return {'loss_cluster': entropy, 'cross_entropy': entropy.detach(), 'accuracy': accuracy}
 
     def commit(self) -> None:
         """The embeddings of this step into the memory."""
+        super().commit()
         for sample_index, z in self._staged:
             self.memory.write(sample_index, z)
         self._staged.clear()

@@ -59,17 +59,19 @@ class Head(nn.Module):
             ValueError: other shapes, a target without a view, or no pair of views where the objective needs one.
         """
         if len(views) == 1 and isinstance(views[0], Embeddings):
-            embeddings, alone = views[0], False
-        else:
-            if sample_index is None and self.needs_sample_index:
-                raise ValueError(
-                    f'{type(self).__name__} remembers images by their index in the data set: call head(z1, z2, '
-                    'sample_index=index), index being (B,) integers that the data set gives with each image.'
-                )
-            embeddings, alone = Embeddings.of(views, predicted, target, sample_index), True
-        with torch.autocast(embeddings.online.device.type, enabled=False):
-            parts = self.loss(embeddings.promoted())
-        return sum(value for name, value in parts.items() if name.startswith('loss_')) if alone else parts
+            return self._parts(views[0])
+        if sample_index is None and self.needs_sample_index:
+            raise ValueError(
+                f'{type(self).__name__} remembers images by their index in the data set: call head(z1, z2, '
+                'sample_index=index), index being (B,) integers that the data set gives with each image.'
+            )
+        with _no_autocast(views):
+            parts = self._parts(Embeddings.of(views, predicted, target, sample_index))
+        return sum(value for name, value in parts.items() if name.startswith('loss_'))
+
+    def _parts(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        with _no_autocast((embeddings.online,)):
+            return self.loss(embeddings.promoted())
 
     def expect_commit(self) -> None:
         """For ``loss`` of a head that ``commit`` changes: says once that nobody calls it."""
@@ -82,3 +84,9 @@ class Head(nn.Module):
                     'head.commit() after each optimizer.step().',
                     stacklevel=3,
                 )
+
+
+def _no_autocast(views: Sequence[Tensor]) -> torch.autocast:
+    """Objectives run in full precision whatever the encoder used."""
+    device = views[0].device if len(views) and isinstance(views[0], Tensor) else torch.device('cpu')
+    return torch.autocast(device.type, enabled=False)

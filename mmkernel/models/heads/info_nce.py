@@ -12,6 +12,7 @@ from mmkernel.kernels.gram import Engine
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 
 NEGATIVES = ('views', 'targets', 'queue')
@@ -58,6 +59,7 @@ class InfoNCEHead(Head):
             raise ValueError(f"precision, layout and transport_dtype go with negatives='views', got {negatives!r}.")
         self.temperature, self.weight, self.negatives = temperature, weight, negatives
         if isinstance(queue, dict):
+            require_width(self, queue.get('dim') or in_dim)
             queue = MODELS.build(queue if queue.get('dim') else {**queue, 'dim': in_dim})
         self.queue, self._staged = queue, None
 
@@ -75,6 +77,7 @@ class InfoNCEHead(Head):
         keys = gather_rows(F.normalize(target, dim=-1).transpose(0, 1)).transpose(0, 1)  # (G, N, q)
         self.queue.check(*keys.shape)
         self._staged = keys
+        self.expect_commit()
         negatives = self.queue.rows.to(
             target.dtype, copy=True
         )  # backward reads it, perhaps after commit has changed it
@@ -93,6 +96,7 @@ class InfoNCEHead(Head):
 
     @torch.no_grad()
     def commit(self) -> None:
+        super().commit()
         if self._staged is not None:
             self.queue.enqueue(self._staged)
             self._staged = None

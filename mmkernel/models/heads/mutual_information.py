@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows_with_gradient
 from mmkernel.losses import mutual_information as bounds
+from mmkernel.losses.pairs import check_pairs
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
-from mmkernel.models.joint_embedding import build_part
+from mmkernel.models.joint_embedding import build_part, require_width
 from mmkernel.registry import MODELS
 
 
@@ -52,12 +53,12 @@ class MutualInformationHead(Head):
         self.critic = build_part(critic or dict(type='SeparableCritic'), in_dim)
         self.baseline: nn.Module | None = None
         if log_baseline == 'learned' and bound in ('tuba', 'interpolated'):
+            require_width(self, in_dim)
             self.baseline = nn.Sequential(nn.Linear(in_dim, 256), nn.ReLU(), nn.Linear(256, 1), nn.Flatten(0))
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
-        if not pairs:
-            raise ValueError('No pair of views to score: a batch needs two. Check the views of the data config.')
+        check_pairs(pairs, 'score')
         predicted = [gather_rows_with_gradient(p) for p in embeddings.predicted]  # V x (N, q)
         same = embeddings.target is embeddings.predicted
         target = predicted if same else [gather_rows_with_gradient(t) for t in embeddings.target]  # G x (N, q)

@@ -12,6 +12,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.losses.predictive_coding import DIRECTIONS, candidates, orient, own_positions, prediction_loss
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 
 
@@ -44,8 +45,7 @@ class PredictiveCodingHead(Head):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if in_dim is None:
-            raise ValueError('PredictiveCodingHead.in_dim is None: inside a JointEmbedding it is filled in.')
+        require_width(self, in_dim)
         check_numbers('PredictiveCodingHead', whole=True, steps=steps, grid=grid)
         check_numbers('PredictiveCodingHead', scale=scale)
         if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) < len(directions):

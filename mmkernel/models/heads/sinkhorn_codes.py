@@ -11,6 +11,7 @@ from mmkernel.distributed import gather_rows, global_mean
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
+from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.queue import FeatureQueue
 from mmkernel.registry import MODELS
 
@@ -43,14 +44,14 @@ class SinkhornCodesHead(Head):
         in_dim: int | None = None,
     ) -> None:
         super().__init__()
+        require_width(self, in_dim)
         check_numbers('SinkhornCodesHead', temperature=temperature, epsilon=epsilon)
         counts = dict(num_prototypes=num_prototypes, iterations=iterations, queue_views=queue_views)
         check_numbers('SinkhornCodesHead', whole=True, **counts)
         check_numbers('SinkhornCodesHead', whole=True, zero=True, queue_length=queue_length)
-        if num_prototypes < 2 or in_dim is None:
+        if num_prototypes < 2:
             raise ValueError(
-                'SinkhornCodesHead needs num_prototypes >= 2 and in_dim (a JointEmbedding fills it in), got '
-                f'{num_prototypes} and {in_dim}.'
+                f'SinkhornCodesHead needs num_prototypes >= 2, got {num_prototypes}.'
             )
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.prototypes = nn.Linear(in_dim, num_prototypes, bias=False)  # weight: (K, q)
@@ -59,6 +60,7 @@ class SinkhornCodesHead(Head):
         self.normalize_prototypes()
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        self.expect_commit()
         weight = self.prototypes.weight
         weight = weight / weight.detach().norm(dim=1, keepdim=True)  # of length 1 already, unless weights were loaded
         scores = F.normalize(embeddings.predicted, dim=-1) @ weight.T  # (V, B, K)
@@ -80,6 +82,7 @@ class SinkhornCodesHead(Head):
 
     @torch.no_grad()
     def commit(self) -> None:
+        super().commit()
         self.normalize_prototypes()
         if self._staged is not None:
             self.queue.enqueue(self._staged)

@@ -43,6 +43,10 @@ class SumHead(Head):
             head.commit()
 
     @property
+    def needs_sample_index(self) -> bool:
+        return any(getattr(head, 'needs_sample_index', False) for head in self.heads.values())
+
+    @property
     def queue(self) -> nn.Module | None:
         """The queue of the one head that has one, for the hook that starts it."""
         return next((h.queue for h in self.heads.values() if getattr(h, 'queue', None) is not None), None)
