@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from mmkernel.checks import check_numbers
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -65,12 +65,11 @@ class ClusterHead(Head):
         self._staged: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        labels = self.pseudo.of(embeddings.sample_index)  # (heads, B)
         z = self._points(embeddings.online)  # (V, B, q)
         scores = [classifier(z) / self.temperature for classifier in self.classifiers]  # heads x (V, B, K)
-        pairs = list(zip(scores, labels, strict=True))
-        entropy = torch.stack([clustering.cluster_cross_entropy(s, y) for s, y in pairs]).mean()
-        accuracy = torch.stack([clustering.cluster_accuracy(s, y) for s, y in pairs]).mean()
+        pairs = list(zip(scores, self.pseudo.of(embeddings.sample_index), strict=True))  # labels (B,) of each head
+        entropy = torch.stack([clustering.cluster_cross_entropy(*pair) for pair in pairs]).mean()
+        accuracy = torch.stack([clustering.cluster_accuracy(*pair) for pair in pairs]).mean()
         if not self.learned and torch.is_grad_enabled():
             self.expect_commit()
             self._staged.append((embeddings.sample_index, z.detach()))
@@ -114,4 +113,4 @@ class ClusterHead(Head):
                 parameter.data.copy_(torch.empty(parameter.shape, device='cpu').normal_(0, 0.01, generator=generator))
 
     def _points(self, z: Tensor) -> Tensor:
-        return F.normalize(z, dim=-1) if self.normalize else z
+        return unit_rows(z) if self.normalize else z

@@ -50,9 +50,7 @@ class SinkhornCodesHead(Head):
         check_numbers('SinkhornCodesHead', whole=True, **counts)
         check_numbers('SinkhornCodesHead', whole=True, zero=True, queue_length=queue_length)
         if num_prototypes < 2:
-            raise ValueError(
-                f'SinkhornCodesHead needs num_prototypes >= 2, got {num_prototypes}.'
-            )
+            raise ValueError(f'SinkhornCodesHead needs num_prototypes >= 2, got {num_prototypes}.')
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.prototypes = nn.Linear(in_dim, num_prototypes, bias=False)  # weight: (K, q)
         self.queue = FeatureQueue(queue_length, in_dim, queue_views, enabled=False) if queue_length else None
