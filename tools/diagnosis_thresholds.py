@@ -35,8 +35,8 @@ from mmkernel.evaluation import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-STATISTICS = ('spread', 'rank', 'retrieval')
-WHICH = {'complete': ('spread',), 'dimensional': ('rank',)}  # what each kind of collapse is told by
+STATISTICS = ('std', 'rank', 'retrieval')
+WHICH = {'complete': ('std',), 'dimensional': ('rank',)}  # what each kind of collapse is told by
 CONFIGS = {'sfrik/digits_L1': 'dimensional', 'dbn/digits_bn': 'dimensional'}
 # name -> kind of collapse, config, what takes away the term that prevents it
 BUILT = {

@@ -29,7 +29,7 @@ from mmkernel.evaluation.selection import (
     rank_correlation,
     regret,
 )
-from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
+from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank, rankme
 from mmkernel.evaluation.svm import voc_svm
 from mmkernel.evaluation.tables import low_shot_table, svm_table, transfer_table, transformation_table
 from mmkernel.evaluation.trained import UntrainedError, check_trained
@@ -45,7 +45,7 @@ __all__ = [
     'feature_sets', 'few_label_scores', 'fine_tune', 'judge', 'knn_table', 'linear_probe', 'linear_sweep', 'load_cloud',
     'logistic_regression', 'low_shot_svm', 'low_shot_table', 'main_metrics', 'mean_per_class', 'metric_of',
     'metrics_heading', 'mlp_probe', 'nearest', 'point_statistics', 'predict_transformations', 'probe_table',
-    'rank_correlation', 'raw_pixels', 'read_features', 'regret', 'report', 'run_kernel', 'sample_cloud',
+    'rank_correlation', 'rankme', 'raw_pixels', 'read_features', 'regret', 'report', 'run_kernel', 'sample_cloud',
     'sample_source', 'save_cloud', 'save_report', 'scale_features', 'score_heads', 'score_table', 'semi_supervised',
     'split_rows', 'svm_table', 'train_heads', 'transfer', 'transfer_table', 'transformation_table', 'untrained_encoder',
     'voc_svm', 'weighted_knn', 'with_encoder', 'with_labels',

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.evaluation.inputs import as_features
-from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank, on_sphere
+from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank, on_sphere, rankme
 from mmkernel.kernels import Kernel, LegendreKernel, legendre_polynomials, null_band, num_harmonics
 
 YARDSTICK = LegendreKernel((1.0, 40.0, 40.0))  # Zheng et al., ICLR 2023: for runs whose objective has no kernel
@@ -25,10 +25,10 @@ class CloudStatistics:
     images: int  # N
     width: int  # q
     resultant: float  # ||mean z^||: 1 if all images share one embedding, about 1/sqrt(N) if uniform
-    spread: float  # sqrt(q) times the mean standard deviation per dimension: 1 if uniform
-    rank: float  # effective rank: exp of the entropy of the covariance spectrum
+    std: float  # sqrt(q) times the mean standard deviation per dimension: 1 if uniform
+    rank: float  # effective rank of Cov(z^): exp of the entropy of its eigenvalues
     dimensions: int  # fewest directions that hold 99 % of the variance
-    largest: float  # share of the variance in the first direction
+    top_share: float  # share of the variance in the first direction
     uniformity: float  # log mean exp(-2 ||z^_i - z^_j||^2); the uniform distribution has about -4 at large q
     moments: tuple[float, ...]  # unbiased E P_l(z^.z^') for l in DEGREES: 0 if uniform, 1 for a point
     moments_sd: tuple[float, ...]  # standard deviation of each over N uniform points
@@ -37,6 +37,17 @@ class CloudStatistics:
     mmd2_point: float  # its value for a single point, phi(1) - b_0
     alignment: float | None = None  # mean ||z^_1 - z^_2||^2 over two views of an image
     retrieval: float | None = None  # share of images whose second view is the nearest to their first among 256 images'
+    rankme: float | None = None  # RankMe: exp of the entropy of the singular values of raw z
+
+    @property
+    def spread(self) -> float:
+        """``std`` under its earlier name."""
+        return self.std
+
+    @property
+    def largest(self) -> float:
+        """``top_share`` under its earlier name."""
+        return self.top_share
 
     @property
     def mmd2_share(self) -> float:
@@ -71,10 +82,11 @@ def measure(z: Tensor, kernel: Kernel, degrees: tuple[int, ...] = (), **pair: fl
         images=N,
         width=q,
         resultant=float(u.mean(0).norm()),
-        spread=float(u.std(0, correction=0).mean()) * q**0.5,
+        std=float(u.std(0, correction=0).mean()) * q**0.5,
         rank=effective_rank(values),
         dimensions=int((share.cumsum(0) < 0.99).sum()) + 1 if values[0] > 0 else 0,
-        largest=float(share[0]),
+        top_share=float(share[0]),
+        rankme=rankme(z),
         uniformity=math.log(max(repulsion, 1e-300)),
         moments=tuple(moments),
         moments_sd=tuple((2 / (N * (N - 1) * num_harmonics(q, l))) ** 0.5 for l in degrees),

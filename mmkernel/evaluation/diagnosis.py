@@ -81,7 +81,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     Where width or images leave no room for the rank of a healthy run, the rank tells nothing: few images are doubtful then.
     """
     limits = reference()['thresholds']
-    values = dict(spread=found.spread)
+    values = dict(std=found.std)
     if min(found.width, found.images - 1) >= limits['rank'].healthy:
         values['rank'] = found.rank
     if found.retrieval is not None:
@@ -89,7 +89,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     low = [name for name, value in values.items() if value < limits[name].healthy]
     # embeddings may lie close together around a mean that no objective cares about: a point is one in which views are lost
     lost = found.dimensions == 0 or values.get('retrieval', 1.0) < limits['retrieval'].cut
-    gone = [n for n in ('spread', 'rank') if n in values and values[n] < limits[n].cut and (lost or n == 'rank')]
+    gone = [n for n in ('std', 'rank') if n in values and values[n] < limits[n].cut and (lost or n == 'rank')]
     state = COLLAPSED if gone else DOUBTFUL if low else HEALTHY
     ill = (gone or low)[:1]
     few = found.images - 1 < limits['rank'].healthy
@@ -111,7 +111,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
 
 
 def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
-    if statistic == 'spread':
+    if statistic == 'std':
         size = f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})'
         return f'{size}: complete collapse' if state == COLLAPSED else size
     if statistic == 'rank':
@@ -125,9 +125,14 @@ def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
 def _findings(found: CloudStatistics, kernel: str) -> list[str]:
     lines = [
         f'{found.images} images, width {found.width}',
-        f'spread {found.spread:.2f} (1: uniform, 0: a point), length of the mean {found.resultant:.2f}',
+        f'std {found.std:.2f} (sqrt(q) times that per dimension; 1: uniform, 0: a point), length of the mean {found.resultant:.2f}',
         f'effective rank {found.rank:.1f} of {found.width}; 99 % of the variance in {found.dimensions} dimensions, '
-        f'{100 * found.largest:.0f} % in the first',
+        f'{100 * found.top_share:.0f} % in the first'
+        + (
+            ''
+            if found.rankme is None
+            else f'; RankMe {found.rankme:.1f} (of singular values, where rank is of variances)'
+        ),
     ]
     if found.alignment is not None:
         rivals = min(RIVALS, found.images)

@@ -20,11 +20,12 @@ def embedding_statistics(
 
     ``z``: (B, q) this rank's raw embeddings, one per image, so that rows are independent and the null band holds;
     ``partner``: (B, q) those of another view, for the alignment. At most ``max_rows`` rows in all are looked at, the first
-    of each rank: the cost is one N x N Gram matrix and its eigenvalues, O(N^2 q + N^3).
+    of each rank: the cost is two N x N Gram matrices and their eigenvalues, O(N^2 q + N^3).
 
     Returns, with the value for uniform points in brackets:
         std: sqrt(q) mean_j std(z^_j) (1);
-        rank: effective rank of the covariance, RankMe of Garrido et al., ICML 2023, on centred points (grows to q with N);
+        rank: effective rank of Cov(z^), exp of the entropy of its eigenvalues (grows to q with N);
+        rankme: RankMe of Garrido et al., ICML 2023: exp of the entropy of the singular values of raw z (likewise);
         top_share: share of the variance in the first direction (1/q and more, at finite N);
         uniformity: log mean_{i != j} exp(-2 ||z^_i - z^_j||^2), Wang & Isola, ICML 2020 (about -4);
         mmd2: the U statistic of MMD^2 to uniform under ``kernel`` (0);  mmd2_sd: its sd over N uniform points;
@@ -49,9 +50,10 @@ def point_statistics(
     """
     cloud = measure(as_features(z, 'embeddings'), kernel)
     found = dict(
-        std=cloud.spread,
+        std=cloud.std,
         rank=cloud.rank,
-        top_share=cloud.largest,
+        rankme=cloud.rankme,
+        top_share=cloud.top_share,
         uniformity=cloud.uniformity,
         mmd2=cloud.mmd2,
         mmd2_sd=cloud.mmd2_sd,

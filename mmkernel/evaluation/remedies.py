@@ -16,20 +16,20 @@ def run_kernel(model: nn.Module | None) -> Kernel | None:
 def remedies(statistic: str, state: str, model: nn.Module | None) -> list[str]:
     """At least one clause that completes "<symptom>, ..."; the most specific cause that the parts of ``model`` suggest.
 
-    ``statistic``: 'spread', 'rank' or 'retrieval', the one that is low; ``state``: 'doubtful' or 'collapsed'.
+    ``statistic``: 'std', 'rank' or 'retrieval', the one that is low; ``state``: 'doubtful' or 'collapsed'.
     """
     if statistic == 'retrieval':
         return ['train longer, weaken the augmentations, or raise the weight of the alignment']
-    if statistic == 'spread' and state == 'doubtful':
+    if statistic == 'std' and state == 'doubtful':
         return [
             'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
         ]
     heads = _heads(model)
     found = [word for head in heads for word in (_repulsion(head, statistic), _order(head, statistic)) if word]
-    found += _asymmetry(model) if statistic == 'spread' and not found else []
+    found += _asymmetry(model) if statistic == 'std' and not found else []
     if found:
         return found[:1]
-    if statistic == 'spread':
+    if statistic == 'std':
         return ['raise the weight of the term that spreads embeddings, or lower the learning rate']
     return ['raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer']
 
@@ -48,7 +48,7 @@ def _repulsion(head: nn.Module, statistic: str) -> str | None:
         'covariance': 'nothing decorrelates the dimensions',
         'off_diagonal': 'nothing decorrelates the dimensions',
     }
-    for word in ('kernel', 'variance') if statistic == 'spread' else ('kernel', 'covariance', 'off_diagonal'):
+    for word in ('kernel', 'variance') if statistic == 'std' else ('kernel', 'covariance', 'off_diagonal'):
         weights = getattr(head, 'weights', None)
         inside = weights.get(word) if isinstance(weights, dict) else None
         if getattr(head, f'{word}_weight', inside) == 0:

@@ -18,8 +18,9 @@ from mmkernel.registry import DATASETS
 
 # name -> (what is compared, larger is better)
 CRITERIA = {
-    'rank': 'effective rank of the embeddings (RankMe: Garrido et al., ICML 2023)',
-    'feature_rank': 'effective rank of the backbone features',
+    'rank': 'effective rank of the covariance of z / ||z||: exp of the entropy of its eigenvalues',
+    'rankme': 'RankMe: exp of the entropy of the singular values of the raw embeddings; Garrido et al., ICML 2023',
+    'feature_rank': "'rank' of the backbone features in place of the embeddings",
     'mmd2': 'minus MMD^2 to uniform of the embeddings',
     'alignment': 'minus mean squared distance of two views',
     'uniformity': 'minus uniformity',
@@ -39,7 +40,7 @@ def checkpoint_statistics(
     source = DATASETS.build(cfg.train_dataloader.dataset.source) if source is None else source
     cloud = sample_cloud(model, cfg, images, source)
     if not all(torch.isfinite(part).all() for part in (cloud.h, cloud.z, *(cloud.views or ()))):
-        words = ('rank', 'feature_rank', 'mmd2', 'uniformity', *(('alignment',) if cloud.views else ()))
+        words = ('rank', 'rankme', 'feature_rank', 'mmd2', 'uniformity', *(('alignment',) if cloud.views else ()))
         return dict.fromkeys(words, math.nan)
     found = point_statistics(cloud.z, kernel, *(cloud.views or ()))
     return {**found, 'feature_rank': effective_rank(covariance_spectrum(cloud.h))}
@@ -56,7 +57,7 @@ def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
         raise ValueError(
             f"criterion='{criterion}' compares two views of whole images, but this run trains on patches. Use 'rank'."
         )
-    if criterion in ('rank', 'feature_rank'):
+    if criterion in ('rank', 'rankme', 'feature_rank'):
         return statistics[criterion]
     if criterion == 'alignment_uniformity':
         return -(statistics['alignment'] + statistics['uniformity'])
@@ -85,14 +86,15 @@ def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[s
     """{criterion: dict(rho=Spearman with the accuracy, regret=percent lost by trusting it)}, over ``checkpoints``.
 
     Each is ``dict(statistics=checkpoint_statistics(...), <accuracy>=percent, epoch=number)``. 'epoch' stands for the habit
-    of taking the last. Criteria that not every checkpoint has (alignment of runs on patches) are left out.
+    of taking the last. Criteria that not every checkpoint has (alignment of runs on patches, rankme of results from before
+    it was measured) are left out.
     """
     values = [float(each[accuracy]) for each in checkpoints]
     found = {}
     for criterion in ('epoch', *CRITERIA):
         if criterion == 'epoch':
             scores = [float(each['epoch']) for each in checkpoints]
-        elif criterion.startswith('alignment') and any('alignment' not in each['statistics'] for each in checkpoints):
+        elif any(criterion.split('_uniformity')[0] not in each['statistics'] for each in checkpoints):
             continue
         else:
             scores = [criterion_score(criterion, each['statistics']) for each in checkpoints]

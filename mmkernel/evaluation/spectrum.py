@@ -38,7 +38,26 @@ def covariance_spectrum(z: Tensor, normalize: bool = True) -> Tensor:
     return F.pad(values, (0, z.shape[1] - len(values)))
 
 
+def rankme(z: Tensor) -> float:
+    """RankMe: exp(-sum_k p_k log p_k), p_k = sigma_k / sum_j sigma_j + 1e-7, sigma_k the singular values of ``z``.
+
+    Garrido et al., ICML 2023, equation 1: of raw (N, q) embeddings, neither centred nor normalised. 1 for a line through
+    the origin, at most min(N, q). Singular values, where :func:`effective_rank` of a covariance has their squares: the two
+    can order clouds differently. In double, from the cheaper of the two Gram matrices.
+    """
+    z = as_features(z, 'embeddings').double()
+    z = z / z.abs().max().clamp_min(1e-300)
+    small = z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T
+    sigma = torch.linalg.eigvalsh(small).clamp_min(0).sqrt()
+    p = sigma / sigma.sum().clamp_min(1e-300) + 1e-7
+    return float(torch.exp(torch.special.entr(p).sum()))
+
+
 def effective_rank(spectrum: Tensor) -> float:
-    """exp(-sum_i p_i log p_i), p = spectrum / sum: how many dimensions are in use (Roy & Vetterli, 2007); 1 for a point."""
+    """exp(-sum_i p_i log p_i), p = spectrum / sum: how many dimensions are in use; 1 for a point.
+
+    Of the eigenvalues of a covariance matrix, which are its singular values: the effective rank of that matrix (Roy &
+    Vetterli, EUSIPCO 2007). It is not RankMe, see :func:`rankme`.
+    """
     p = spectrum / spectrum.sum().clamp_min(1e-300)
     return float(torch.exp(torch.special.entr(p).sum()))
