@@ -100,7 +100,7 @@ def built_runs(folder: Path, seeds: list[int]) -> list[dict]:
         for name in BUILT
         for seed in seeds
     }
-    pretrain([run for run in runs.values() if not latest_checkpoint(run.folder)], console)
+    pretrain([run for run in runs.values() if not run.finished], console)
     return [
         dict(name=name, seed=seed, kind=BUILT[name][0], **measure(run.config, run.checkpoint()))
         for (name, seed), run in runs.items()

@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     runs = [Run(name, ROOT / f'configs/{name}.py', args.runs.resolve() / name / f'{SEED}', SEED) for name in CONFIGS]
     last = f'epoch_{runs[0].cfg.train_cfg.max_epochs}.pth'
-    pretrain([run for run in runs if not (run.folder / last).is_file()], console)
+    pretrain([run for run in runs if not (run.finished and (run.folder / last).is_file())], console)
     total = 0
     for run in runs:
         found = pack(run, WEIGHTS)

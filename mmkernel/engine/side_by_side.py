@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +15,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmkernel import __version__
 from mmkernel.datasets import ViewDataset
 from mmkernel.engine.checkpoint import latest_checkpoint
 from mmkernel.engine.config import load_config
 from mmkernel.evaluation.features import usable_cores
 from mmkernel.registry import DATASETS
 from mmkernel.visualization import read_scalars
+
+DONE = 'done.json'
 
 
 class Run:
@@ -27,15 +33,29 @@ class Run:
         self.name, self.config, self.folder, self.seed = name, config, folder, seed
         self.cfg = load_config(config)
         self.views: ViewDataset = DATASETS.build(self.cfg.train_dataloader.dataset)
-        self.steps = self.cfg.train_cfg.max_epochs * (len(self.views) // self.cfg.train_dataloader.batch_size)
+        loader = self.cfg.train_dataloader
+        steps = len(self.views) // loader.batch_size
+        self.steps = self.cfg.train_cfg.max_epochs * min(steps, loader.get('num_batch_per_epoch') or steps)
         self.log = folder / 'train.log'
         self.process: subprocess.Popen | None = None
         self.started = self.seconds = 0.0
 
+    @property
+    def digest(self) -> str:
+        """A hash of what the run is a function of: its config, its seed, the package."""
+        return hashlib.sha256(f'{__version__} {self.seed} {self.cfg.pretty_text}'.encode()).hexdigest()[:16]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its folder holds this very run, to its end: not one of another config or seed."""
+        done = self.folder / DONE
+        return done.is_file() and json.loads(done.read_text())['run'] == self.digest
+
     def start(self) -> None:
         """One thread: on two cores two runs side by side beat one run on both, and sums are added in one order."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for old in (*self.folder.glob('epoch_*.pth'), *self.folder.glob('*/vis_data/scalars.json')):
+        old_files = [self.folder.glob(name) for name in ('epoch_*.pth', '*/vis_data/scalars.json', DONE)]
+        for old in itertools.chain(*old_files):
             old.unlink()  # of an earlier run: neither its curve nor its weights may be taken for this one's
         program = 'from mmkernel.engine import main; main()'
         arguments = [str(self.config), '--work-dir', str(self.folder), '--seed', str(self.seed)]
@@ -66,6 +86,7 @@ class Run:
             tail = '\n'.join(self.log.read_text(errors='replace').splitlines()[-15:])
             raise RuntimeError(f'pretraining {self.name} ended with code {code}; the end of {shown(self.log)}:\n{tail}')
         self.seconds = time.monotonic() - self.started
+        (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=self.seconds)) + '\n')
         return True
 
     def checkpoint(self) -> Path:

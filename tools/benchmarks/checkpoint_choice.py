@@ -9,6 +9,7 @@ Writes docs/checkpoint_choice.json and the table of docs/choosing_a_checkpoint.m
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -91,12 +92,16 @@ def score(cfg: Config, checkpoint: Path, own_kernel: bool) -> dict[str, Any]:
 
 
 def scored(cfg: Config, checkpoints: list[Path], kept: Path, name: str, own_kernel: bool = True) -> list[dict]:
-    """One row per checkpoint, kept in a file so that an interrupted study goes on."""
+    """One row per checkpoint, kept in a file so that an interrupted study goes on; those of other weights are not."""
+    weights = {shown(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in checkpoints}
     rows = json.loads(kept.read_text()) if kept.is_file() else []
+    rows = [
+        row for row in rows if row.get('weights') == weights.get(row['checkpoint']) and 'rankme' in row['statistics']
+    ]
     done = {row['checkpoint'] for row in rows}
     new = [path for path in checkpoints if shown(path) not in done]
     for path in track(new, f'scoring {name}', console=console, transient=True, disable=not console.is_terminal):
-        rows.append(dict(checkpoint=shown(path), **score(cfg, path, own_kernel)))
+        rows.append(dict(checkpoint=shown(path), weights=weights[shown(path)], **score(cfg, path, own_kernel)))
         save_report(kept, rows)
     return rows
 
@@ -111,12 +116,8 @@ def within(args: argparse.Namespace, methods: list[str], pack: Path | None = Non
     folders = {method: args.out.resolve() / kind / method for method in methods}
     configs = {m: many_checkpoints(m, args.every, folder, pack) for m, folder in folders.items()}
     runs = {m: Run(f'{kind}: {m}', configs[m], folders[m] / 'run', args.seed) for m in methods}
-    pretrain([run for run in runs.values() if not (run.folder / 'done').is_file()], console, mark_done)
+    pretrain([run for run in runs.values() if not run.finished], console)
     return {m: scored(run.cfg, by_epoch(run.folder), folders[m] / 'rows.json', m) for m, run in runs.items()}
-
-
-def mark_done(run: Run) -> None:
-    (run.folder / 'done').write_text(f'{run.seconds:.0f} s\n')
 
 
 def between(args: argparse.Namespace) -> list[dict]:

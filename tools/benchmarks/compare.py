@@ -2,7 +2,7 @@
 
 python tools/benchmarks/compare.py [--seeds 0 1 2] [--configs CONFIG ...] [--out FOLDER]
 
-Runs that are finished in --out are not repeated; delete the folder to start over.
+Runs that are finished in --out, of the same config and seed, are not repeated; delete the folder to start over.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from torch import nn
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import (
-    covariance_spectrum,
-    effective_rank,
     evaluate,
     extract_features,
     few_label_scores,
+    point_statistics,
     report,
     save_report,
     untrained_encoder,
@@ -41,17 +40,14 @@ console = Console()
 
 
 def score(cfg, name: str, model: nn.Module, raw: bool = False) -> list[dict]:
-    """Rows with kNN and linear accuracy, and of the embedding: standard deviation per dimension and effective rank."""
+    """Rows with kNN and linear accuracy, and of the embedding: std and rank as ``point_statistics`` measures them."""
     cfg.evaluation.num_workers = 0
     with threadpool_limits(1):
         rows = evaluate(cfg, {name: model}, few_label_scores, raw=raw)
     part = cfg.evaluation
     z, _ = extract_features(model, part.train, part.transform, batch_size=part.batch_size, num_workers=0, stage='neck')
-    u = torch.nn.functional.normalize(z, dim=1)
-    # times sqrt(q): 1 for embeddings spread over the whole sphere, whatever their width
-    rows[-1]['std'] = float(u.std(0).mean()) * u.shape[1] ** 0.5
-    rows[-1]['rank'] = effective_rank(covariance_spectrum(z))
-    rows[-1]['dimensions'] = z.shape[1]
+    found = point_statistics(z)
+    rows[-1].update({word: found[word] for word in ('std', 'rank', 'rankme')}, dimensions=z.shape[1])
     return rows
 
 
@@ -124,7 +120,8 @@ def main() -> None:
         for seed in args.seeds
         for config in args.configs
     }  # fmt: skip
-    pretrain([run for run in runs.values() if not (run.folder / 'row.json').is_file()], console, score_run)
+    missing = [run for run in runs.values() if not (run.finished and (run.folder / 'row.json').is_file())]
+    pretrain(missing, console, score_run)
     groups = baselines(args.configs[0], args.seeds)
     for config in args.configs:
         groups[names[config]] = [
