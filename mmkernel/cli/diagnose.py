@@ -12,7 +12,15 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 
-from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
+from mmkernel.engine import (
+    CheckpointError,
+    ConfigError,
+    OptionsAction,
+    load_config,
+    load_weights,
+    read_checkpoint,
+    weights_of,
+)
 from mmkernel.engine.config import checked
 from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import (
@@ -32,7 +40,7 @@ from mmkernel.evaluation import (
 from mmkernel.evaluation.report import writable
 from mmkernel.zoo.config_text import OrderedConfig
 from mmkernel.zoo.files import meta_of
-from mmkernel.zoo.plain_config import ConfigTextError, config_inside
+from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside
 
 console = Console(highlight=False)
 STYLES = {HEALTHY: 'bold white on green', DOUBTFUL: 'bold black on yellow', COLLAPSED: 'bold white on red'}
@@ -95,11 +103,13 @@ def find_config(path: Path, checkpoint: dict, given: str | None, options: dict |
     hint = f' There is one beside it: --config {beside}' if beside.is_file() else ''
     try:
         values = config_inside(checkpoint, str(path))
+        if values is None:
+            raise FileNotFoundError(f"'{path}' holds no config. Name it with --config.{hint}")
+        return checked(OrderedConfig(values), options)
     except ConfigTextError as error:
         raise ConfigTextError(f'{error}{hint}') from error
-    if values is None:
-        raise FileNotFoundError(f"'{path}' holds no config. Name it with --config.{hint}")
-    return checked(OrderedConfig(values), options)
+    except ConfigError as error:
+        raise ConfigError(f"the config inside '{path}': {error} {TRUST}{hint}") from error
 
 
 def say(found: Diagnosis) -> None:

@@ -41,7 +41,9 @@ def check_file(path: Path) -> None:
     """HashMismatchError if a file has other bytes than its name tells, or than were pinned in the cache."""
     if problem := wrong_name(path):
         raise HashMismatchError(problem)
-    pin = Pins().of(path)
+    folder = path.resolve().parent
+    inside = folder.parent.name == 'weights' and folder.parent == weights_folder().resolve()
+    pin = Pins().read().get(f'{folder.name}/{path.name}') if inside else None
     if pin is not None and pin['sha256'] != (found := hashes([path])['sha256']):
         raise HashMismatchError(
             f"'{path}' has the sha256 {found[:8]}; at its first use on {pin['date']} it had {pin['sha256'][:8]}: it was damaged or "
@@ -78,12 +80,6 @@ class Pins:
             temporary = self.path.with_suffix('.tmp')
             temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + '\n', encoding='utf-8')
             os.replace(temporary, self.path)
-
-    def of(self, path: Path) -> dict[str, Any] | None:
-        """The pin of a file in the cache folder; None for one elsewhere, or that was not used yet."""
-        folder = path.resolve().parent
-        inside = folder.parent == weights_folder().resolve()
-        return self.read().get(f'{folder.name}/{path.name}') if inside else None
 
     def unchanged(self, key: str, path: Path) -> bool:
         """Whether the file is the one pinned, by all of its bytes: a bit may flip on a disk, and no time of change tells."""

@@ -48,7 +48,7 @@ TEXTS = {
     'default scope': ("default_scope = 'evil'\n", "default_scope='evil'"),
     'function of a module': ("custom_hooks = [dict(type='os.system', command='touch ran')]\n", "type='os.system'"),
     'class of a module': ("a = dict(type='subprocess.Popen', args=['touch', 'ran'])\n", "type='subprocess.Popen'"),
-    'module of that name': ("custom_hooks = [dict(type='evil')]\n", "type 'evil' is not registered"),
+    'module of that name': ("custom_hooks = [dict(type='evil')]\n", "the config inside '"),
     'type that is no name': ("a = dict(type=['os.system'])\n", 'asks for type='),
     'code': (f'a = {MARK}\n', 'is more than values (line '),
     'comprehension': ('a = [open("ran", "w") for _ in range(1)]\n', 'is more than values'),
@@ -169,7 +169,7 @@ def header(**changes):
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
-        *((dict(config=f'model = dict()\n{text}'), said) for text, said in TEXTS.values() if 'not registered' not in said),
+        *((dict(config=f'model = dict()\n{text}'), said) for text, said in TEXTS.values() if said != "the config inside '"),
         (dict(backbone=dict(type='os.system', command='touch ran')), "type='os.system'"),
         (dict(backbone=dict(type='evil')), "type 'evil' is not registered"),
         (dict(backbone=dict(_scope_='evil')), "_scope_='evil'"),
