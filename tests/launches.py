@@ -11,10 +11,13 @@ operator that PyTorch composes of others counts by its parts. What one operator 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _COMPOSITES = ('CompositeExplicitAutograd', 'CompositeExplicitAutogradNonFunctional')  # the same code on every device
 # Views that their schema does not mark as such, memory without content, and questions that the host answers.
@@ -30,6 +33,7 @@ class Launches(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.names: Counter[str] = Counter()
+        self.largest = 0  # bytes of the largest tensor that an operator made
 
     @property
     def total(self) -> int:
@@ -53,10 +57,27 @@ class Launches(TorchDispatchMode):
             result = func(*args, **kwargs)
         if key is None or self.total == before:
             self.names[name] += 1
+            made = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+            self.largest = max([self.largest, *(x.numel() * x.element_size() for x in made)])
         return result
 
     def __repr__(self) -> str:
         return f'{self.total} launches: ' + ', '.join(f'{name} {n}' for name, n in self.names.most_common())
+
+
+@contextmanager
+def kept_for_backward() -> Iterator[list[int]]:
+    """Sizes in bytes of the distinct tensors that autograd keeps; parameters and views of one storage count once."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        yield sizes
+    sizes.extend(x.untyped_storage().nbytes() for x in kept.values())
 
 
 def _composed_by(func: Any) -> torch._C.DispatchKey | None:

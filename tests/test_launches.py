@@ -1,6 +1,6 @@
 import pytest
 import torch
-from launches import Launches
+from launches import Launches, kept_for_backward
 
 Z = torch.randn(4, 6)
 
@@ -37,6 +37,14 @@ def test_backward_counts():
     with Launches() as launches:
         z.exp().sum().backward()
     assert launches.total == 4, launches  # exp, sum, the 1 that starts backward, mul
+
+
+def test_largest_and_kept():
+    z = Z.clone().requires_grad_()
+    with Launches() as launches, kept_for_backward() as kept:
+        (z[:, None] - z[None]).square().sum().backward()
+    assert launches.largest == 4 * 4 * 6 * 4
+    assert kept == [4 * 4 * 6 * 4]
 
 
 def test_host_reads():

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.distributed import global_mean, rank, sum_over_ranks, world_size
+from mmkernel.distributed import global_mean, rank, sum_over_ranks, sum_over_ranks_, world_size
+from mmkernel.losses.blocks import rows_at_a_time
 
 UNSEEN = -100  # label of an image that was not clustered; ignored by the loss
-BLOCK = 65536  # rows whose scores are held at a time
 
 
 def cluster_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def cluster_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """
     repeated = labels.expand(scores.shape[:2]).flatten()
     total = F.cross_entropy(scores.flatten(0, 1), repeated, ignore_index=UNSEEN, reduction='sum')
-    labelled = sum_over_ranks((repeated != UNSEEN).sum()).clamp(min=1)
+    labelled = sum_over_ranks_((repeated != UNSEEN).sum()).clamp(min=1)
     return global_mean(total * world_size() / labelled)
 
 
@@ -28,7 +28,7 @@ def cluster_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
     """Fraction of labelled rows, of all ranks, whose highest score is that of their label; shapes as above."""
     labelled = (labels != UNSEEN).expand(scores.shape[:2])
     right = (scores.argmax(-1) == labels) & labelled
-    count = sum_over_ranks(torch.stack([right.sum(), labelled.sum()]).to(scores.dtype))
+    count = sum_over_ranks_(torch.stack([right.sum(), labelled.sum()]).to(scores.dtype))
     return count[0] / count[1].clamp(min=1)
 
 
@@ -45,20 +45,22 @@ def spherical_kmeans(rows: Tensor, centroids: Tensor, iterations: int = 10) -> t
     n, K = rows.shape[0], centroids.shape[0]
     check_enough_samples(n, K)
     first, last = n * rank() // world_size(), n * (rank() + 1) // world_size()
-    own = rows[first:last]
+    own, at_a_time = rows[first:last], rows_at_a_time(K, rows)
     for _ in range(iterations):
         sums, counts = torch.zeros_like(centroids), rows.new_zeros(K)
-        for block in own.split(BLOCK):
-            member = F.one_hot((block @ centroids.T).argmax(1), K).to(rows.dtype)
-            sums += member.T @ block  # a product instead of index_add: the same order of summation on any device
+        for block in own.split(at_a_time):
+            scores = block @ centroids.T
+            nearest = scores.argmax(1, keepdim=True)
+            member = scores.zero_().scatter_(1, nearest, 1)  # in their place: no second matrix of that size
+            sums.addmm_(member.T, block)  # a product instead of index_add: the same order of summation on any device
             counts += member.sum(0)
-        sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
+        sums, counts = sum_over_ranks_(sums), sum_over_ranks_(counts)
         means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centroids)
         centroids = F.normalize(means, dim=1)
     labels = torch.zeros(n, dtype=torch.long, device=rows.device)
     if len(own):
-        labels[first:last] = torch.cat([(block @ centroids.T).argmax(1) for block in own.split(BLOCK)])
-    return centroids, sum_over_ranks(labels)
+        labels[first:last] = torch.cat([(block @ centroids.T).argmax(1) for block in own.split(at_a_time)])
+    return centroids, sum_over_ranks_(labels)
 
 
 def random_rows(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
+from mmkernel.losses.blocks import rows_at_a_time
 
 DIRECTIONS = ('down', 'up', 'right', 'left')
 
@@ -38,11 +40,43 @@ def prediction_loss(predictions: list[Tensor], keys: Tensor, positives: list[Ten
     (..., q), one per step; ``keys``: (N, q) candidates; ``positives``: (...,) row of the right one. Returns L, the fraction
     for which the right one scores highest, and the bound log N - L on the mutual information, in nats.
     """
-    rows = [p.reshape(-1, keys.shape[-1]) for p in predictions]
-    total, right, count = keys.new_zeros(()), keys.new_zeros(()), sum(len(p) for p in rows)
-    for p, positive in zip(rows, positives, strict=True):
-        scores = p @ keys.T  # one step at a time: (B R C, N) is the largest tensor of the objective
-        total = total + F.cross_entropy(scores, positive.flatten(), reduction='sum')
-        right = right + (scores.detach().argmax(1) == positive.flatten()).sum()
-    loss = global_mean(total / count)
-    return loss, global_mean(right / count), math.log(len(keys)) - loss.detach()
+    rows = torch.cat([p.reshape(-1, keys.shape[-1]) for p in predictions])
+    positive = torch.cat([index.reshape(-1, 1) for index in positives])
+    total, right = _CrossEntropy.apply(rows, keys, positive)
+    mean = global_mean(torch.stack([total, right]) / len(rows))
+    return mean[0], mean[1].detach(), math.log(len(keys)) - mean[0].detach()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """sum_i log sum_k exp(p_i.z_k) - p_i.z_{y_i}, and how often y_i is the largest; p (M, q), z (N, q), y (M, 1).
+
+    The logits are made a block of rows at a time and never kept: the gradients, softmax less one-hot times the other rows,
+    are made from a block while it is there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        at_a_time = rows_at_a_time(len(z), z)
+        of_p, of_z = torch.empty_like(p), torch.zeros_like(z)
+        total, right = [], []
+        for rows, index, gradient in zip(p.split(at_a_time), y.split(at_a_time), of_p.split(at_a_time), strict=True):
+            scores = (rows @ z.T).log_softmax(1)  # (rows, N)
+            total.append(scores.gather(1, index).sum())
+            right.append((scores.argmax(1, keepdim=True) == index).sum())
+            if any(ctx.needs_input_grad):
+                slope = scores.exp_().scatter_add_(1, index, scores.new_full(index.shape, -1.0))
+                torch.mm(slope, z, out=gradient)
+                of_z.addmm_(slope.T, rows)
+        ctx.save_for_backward(of_p, of_z)
+        right = sum(right[1:], right[0]).to(p.dtype)
+        ctx.mark_non_differentiable(right)
+        return -sum(total[1:], total[0]), right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if upstream is None:
+            return None, None, None
+        of_p, of_z = ctx.saved_tensors
+        return of_p * upstream, of_z * upstream, None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmkernel.checks import check_numbers
+from mmkernel.kernels.sphere import unit_rows
+from mmkernel.losses.blocks import rows_at_a_time
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
-
-_ENTRIES = 2**22  # of pairs x width at a time
 
 
 def _mlp(widths: list[int]) -> nn.Sequential:
@@ -45,7 +46,7 @@ class SeparableCritic(nn.Module):
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         y, x = self.h(y), self.g(x)
         if self.normalize:
-            y, x = nn.functional.normalize(y, dim=-1), nn.functional.normalize(x, dim=-1)
+            y, x = unit_rows(y), unit_rows(x)
         return y @ x.T / self.temperature
 
 
@@ -53,7 +54,8 @@ class SeparableCritic(nn.Module):
 class ConcatenatedCritic(nn.Module):
     """F(y, x) = MLP([y; x]) -> R, hidden widths ``dims``. Costs K N passes, made a block of rows at a time.
 
-    The first layer is linear in y and x apart, so it runs on K + N rows and the pairs begin behind it.
+    The first layer is linear in y and x apart, so it runs on K + N rows and the pairs begin behind it. Where there are
+    several blocks, backward makes each once more, so that no more than one block of pairs x width is ever in memory.
     """
 
     def __init__(self, dims: tuple[int, ...] = (256, 256), in_dim: int | None = None) -> None:
@@ -64,10 +66,16 @@ class ConcatenatedCritic(nn.Module):
         check_numbers('ConcatenatedCritic', whole=True, dims=dims)
         self.first_y = nn.Linear(in_dim, dims[0])
         self.first_x = nn.Linear(in_dim, dims[0], bias=False)
-        self.rest = nn.Sequential(nn.ReLU(), _mlp([*dims, 1]))
-        self.rows = max(1, _ENTRIES // max(dims))
+        self.rest = nn.Sequential(nn.ReLU(inplace=True), _mlp([*dims, 1]))
+        self.width = max(dims)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         y, x = self.first_y(y), self.first_x(x)
-        blocks = y.split(max(1, self.rows // x.shape[0]))
-        return torch.cat([self.rest(block[:, None] + x[None]).squeeze(-1) for block in blocks])
+        blocks = y.split(rows_at_a_time(x.shape[0] * self.width, x))
+        if len(blocks) == 1:
+            return self._pairs(y, x)
+        again = dict(use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+        return torch.cat([checkpoint(self._pairs, block, x, **again) for block in blocks])
+
+    def _pairs(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.rest(y[:, None] + x[None]).squeeze(-1)

@@ -6,6 +6,8 @@ Backbone and neck may follow different words: one pass a size through the backbo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -26,29 +28,50 @@ def group_views(views: list[Tensor], batching: str) -> list[list[int]]:
     raise ValueError(f'batching is one of {", ".join(map(repr, BATCHINGS))}, got {batching!r}.')
 
 
-def apply_grouped(module: nn.Module, tensors: list[Tensor], groups: list[list[int]]) -> list[Tensor]:
+def apply_grouped(module: nn.Module, tensors: Sequence[Tensor], groups: list[list[int]]) -> list[Tensor]:
     """``module`` of each tensor (B, ...), the members of a group concatenated into one pass, view-major."""
     outputs: list[Tensor] = [None] * len(tensors)
     for group in groups:
-        shapes = {tuple(tensors[v].shape[1:]) for v in group}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"batching='all' needs views of one size, got {sorted(shapes)}. Use batching='size' and neck_batching='all'."
-            )
-        joined = tensors[group[0]] if len(group) == 1 else torch.cat([tensors[v] for v in group])
-        for v, output in zip(group, module(joined).chunk(len(group)), strict=True):
-            outputs[v] = output
+        output = module(_joined(tensors, group))
+        # one part is left as it is: a chunk of it would cost a copy in backward
+        for v, part in zip(group, [output] if len(group) == 1 else output.chunk(len(group)), strict=True):
+            outputs[v] = part
     return outputs
+
+
+def apply_stacked(module: nn.Module | Callable, tensors: Sequence[Tensor], groups: list[list[int]]) -> Tensor:
+    """``apply_grouped`` as one tensor (V, B, q), copied only where there are several passes."""
+    sizes = [len(tensor) for tensor in tensors]
+    if len(set(sizes)) > 1:
+        raise ValueError(f'Every view of a batch holds the same images, but the views have {sizes} of them.')
+    outputs = [module(_joined(tensors, group)) for group in groups]
+    z = (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unflatten(0, (len(tensors), -1))
+    order = [v for group in groups for v in group]
+    return z if order == sorted(order) else torch.stack([z[order.index(v)] for v in range(len(tensors))])
+
+
+def _joined(tensors: Sequence[Tensor], group: list[int]) -> Tensor:
+    shapes = {tuple(tensors[v].shape[1:]) for v in group}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"batching='all' needs views of one size, got {sorted(shapes)}. Use batching='size' and neck_batching='all'."
+        )
+    if isinstance(tensors, Tensor) and len(group) == len(tensors):
+        return tensors.flatten(0, 1)
+    return tensors[group[0]] if len(group) == 1 else torch.cat([tensors[v] for v in group])
 
 
 def encode(backbone: nn.Module, neck: nn.Module, views: list[Tensor], batching: str, neck_batching: str) -> Tensor:
     """z = neck(backbone(views)): V images (B, C, H_v, W_v) -> (V, B, q)."""
-    features = apply_grouped(backbone, views, group_views(views, batching))  # V x (B, d)
-    return torch.stack(apply_grouped(neck, features, group_views(views, neck_batching)))
+    groups, neck_groups = group_views(views, batching), group_views(views, neck_batching)
+    if groups == neck_groups:  # what went through the backbone together stays together
+        return apply_stacked(lambda joined: neck(backbone(joined)), views, groups)
+    return apply_stacked(neck, apply_grouped(backbone, views, groups), neck_groups)
 
 
 def predict(predictor: nn.Module | None, online: Tensor, views: list[Tensor], neck_batching: str) -> Tensor:
     """p = predictor(z), batched as the neck is: (V, B, q) -> (V, B, q); z itself without a predictor."""
     if predictor is None:
         return online
-    return torch.stack(apply_grouped(predictor, list(online), group_views(views, neck_batching)))
+    groups = group_views(views, neck_batching)
+    return apply_stacked(predictor, online if len(groups) == 1 else online.unbind(), groups)

@@ -114,7 +114,7 @@ class MomentumTarget(HostCounters):
             )
         parts = zip(*(view.chunk(self.sub_batches) for view in views), strict=True)
         encoded = [encode(self.backbone, self.neck, list(part), self.batching, self.neck_batching) for part in parts]
-        return torch.cat(encoded, dim=1)
+        return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
 
     def _next_order(self, rows: int) -> Tensor:
         if self.training:

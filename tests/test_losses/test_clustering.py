@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from launches import Launches
 from multiprocess import run_processes
 
+from mmkernel.losses import clustering
 from mmkernel.losses.clustering import UNSEEN, cluster_accuracy, cluster_cross_entropy, spherical_kmeans
 
 
@@ -78,3 +80,17 @@ def test_ranks_share_the_work():
     for centroids, labels in run_processes(kmeans_on_rank, 3):
         torch.testing.assert_close(centroids, expected[0], rtol=0, atol=1e-14)
         assert torch.equal(labels, expected[1])
+
+
+def test_kmeans_makes_one_matrix_of_scores_a_block_and_no_int64(monkeypatch):
+    rows = F.normalize(torch.randn(640, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    expected = spherical_kmeans(rows, rows[:100], 3)
+    with Launches() as launches:
+        spherical_kmeans(rows, rows[:100], 3)
+    assert launches.largest == 640 * 100 * 4  # scores in float32; one-hot labels in int64 were twice that
+    monkeypatch.setattr(clustering, 'rows_at_a_time', lambda columns, like: 50)
+    with Launches() as launches:
+        blocks = spherical_kmeans(rows, rows[:100], 3)
+    assert launches.largest <= 50 * 100 * 4
+    assert torch.equal(blocks[1], expected[1])
+    torch.testing.assert_close(blocks[0], expected[0])

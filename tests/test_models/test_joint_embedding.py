@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from launches import Launches
 from torch import nn
 
 from mmkernel.models import Embeddings, Head, JointEmbedding, OnlineTarget, build_model
 from mmkernel.models.embeddings import pairs_of_views
-from mmkernel.models.encoder import group_views
+from mmkernel.models.encoder import encode, group_views, predict
 from mmkernel.registry import MODELS
 
 BACKBONE = dict(
@@ -202,3 +203,51 @@ def test_init_weights_leaves_the_parts_as_built():
 def test_views_of_different_shape(shapes):
     with pytest.raises(ValueError, match='of one shape'):
         Embeddings.from_views(*(torch.zeros(s) for s in shapes))
+
+
+def linear_parts():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), nn.Linear(8, 4)
+
+
+@pytest.mark.parametrize(
+    'batchings', [('view', 'view'), ('all', 'all'), ('view', 'all'), ('all', 'view'), ('size', 'size')]
+)
+def test_encoding_copies_no_more_than_it_must(batchings):
+    """Of what is (V, B, q): one joining of the views where they went apart, nothing where they went together."""
+    backbone, neck = linear_parts()
+    views = [torch.randn(5, 1, 8, 8) for _ in range(3)]
+    upstream = torch.randn(3, 5, 4)
+    expected = torch.stack([neck(backbone(view)) for view in views])
+    with Launches() as launches:
+        z = encode(backbone, neck, views, *batchings)
+        z.backward(upstream)
+    torch.testing.assert_close(z, expected)
+    copies = sum(launches.names[name] for name in ('cat', 'copy_', 'index_select', 'zero_'))
+    images, join, split_in_backward = batchings[0] != 'view', 1, 1
+    most = {('view', 'view'): join, ('all', 'all'): images, ('size', 'size'): images}
+    assert copies <= most.get(batchings, join + images + split_in_backward), launches
+
+
+def test_views_of_other_order_of_sizes_come_back_in_their_places():
+    backbone, neck = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), nn.Linear(4, 3)
+    views = images(16, 8, 16, 8)
+    views = [v.float() for v in views]
+    expected = torch.stack([neck(backbone(view)) for view in views])
+    for batchings in (('size', 'size'), ('size', 'all'), ('view', 'size')):
+        torch.testing.assert_close(encode(backbone, neck, views, *batchings), expected)
+
+
+def test_views_of_different_batches_are_refused():
+    with pytest.raises(ValueError, match=r'the views have \[3, 5\]'):
+        encode(*linear_parts(), [torch.randn(3, 1, 8, 8), torch.randn(5, 1, 8, 8)], 'view', 'view')
+
+
+def test_predictions_of_one_pass_read_the_embeddings_where_they_are():
+    predictor, online, views = nn.Linear(4, 4), torch.randn(3, 5, 4, requires_grad=True), [torch.randn(5, 1, 8, 8)] * 3
+    expected = predictor(online)
+    for batching in ('view', 'all'):
+        with Launches() as launches:
+            p = predict(predictor, online, views, batching)
+        torch.testing.assert_close(p, expected)
+        assert launches.names['cat'] == (batching == 'view')

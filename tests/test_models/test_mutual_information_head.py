@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from launches import Launches, kept_for_backward
 
 from mmkernel.losses import mutual_information as bounds
-from mmkernel.models import ConcatenatedCritic, Embeddings, MutualInformationHead, SeparableCritic
+from mmkernel.models import ConcatenatedCritic, Embeddings, MutualInformationHead, SeparableCritic, critics
 from mmkernel.registry import MODELS
 
 
@@ -74,8 +75,28 @@ def test_concatenated_critic_is_an_mlp_of_the_pair():
     pair = torch.cat([y[2], x[5]])
     expected = critic.rest(first(pair)).squeeze()
     torch.testing.assert_close(critic(y, x[:7])[2, 5], expected)
-    critic.rows = 15  # two rows of pairs at a time
-    torch.testing.assert_close(critic(y, x[:7])[2, 5], expected)
+
+
+def test_concatenated_critic_keeps_no_pairs(monkeypatch):
+    critic = ConcatenatedCritic(dims=(16, 16), in_dim=4).double()
+    z = torch.randn(2, 64, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def outcome():
+        y, x = z.clone().requires_grad_()
+        with Launches() as launches, kept_for_backward() as kept:
+            scores = critic(y, x)
+            gradient = torch.autograd.grad(scores.square().sum(), list(critic.parameters()))
+        return launches.largest, sum(kept), [scores, *gradient]
+
+    pairs = 64 * 64 * 16 * 8  # bytes of pairs x width
+    whole_largest, whole_kept, whole = outcome()
+    assert whole_largest == pairs
+    assert whole_kept >= 2 * pairs
+    monkeypatch.setattr(critics, 'rows_at_a_time', lambda columns, like: 5)
+    largest, kept, blocks = outcome()
+    assert largest <= pairs / 12
+    assert kept <= pairs / 4
+    torch.testing.assert_close(blocks, whole)
 
 
 def test_bad_options():

@@ -27,8 +27,7 @@ class ClusterHead(Head):
 
     Args:
         num_clusters: K of each head.
-        temperature: of the scores.
-        in_dim: width of the embeddings.
+        temperature, in_dim: of the scores; width of the embeddings.
         normalize: embeddings to the sphere first; 'centroids' needs it.
         classifier: 'centroids' or 'linear'.
         memory_views: online positions that 'centroids' remembers; head h clusters entry h modulo their number.
