@@ -146,7 +146,8 @@ def _from_json(text: str, path: Path) -> list[Entry]:
     entries = []
     for k, item in enumerate(items if isinstance(items, list) else [items], 1):
         if isinstance(item, dict):
-            item = next((value for key, value in item.items() if _is_header(key)), item)
+            columns = {_word(key): value for key, value in item.items()}
+            item = next((columns[word] for word in _HEADERS if word in columns), item)
         if not isinstance(item, str):
             raise ValueError(f"Subset: entry {k} of the list '{path}' is {str(item)[:60]!r}, no name. {_FORMAT}")
         entries.append(Entry(item, f'entry {k}'))
