@@ -162,6 +162,11 @@ def read_of(source: Any, i: int) -> np.ndarray:
     return source.read(i) if hasattr(source, 'read') else source.sample(i)[0]
 
 
+def left_out(source: Any) -> dict[int, int]:
+    """{i: used instead} of the unreadable images of a source that replaces them, as far as any worker has found them."""
+    return source.substitutes if isinstance(source, Source) and source.on_corrupt != 'raise' else {}
+
+
 def targets_of(source: Any) -> np.ndarray | None:
     """``targets`` (N, C) of a source whose images have several classes each; None of any other."""
     targets = getattr(source, 'targets', None)

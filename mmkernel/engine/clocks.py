@@ -160,6 +160,40 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None) -> 
             part.check_batch(batch)
 
 
+def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool) -> None:
+    """Before training: ValueError where the shorter last batch would end the run at the end of its first epoch.
+
+    ``images``: of one process in an epoch; ``batch``: its batch size. Queues, memory and cluster labels take any batch.
+    """
+    last = 0 if drop_last else images % batch
+    blocks = [part for part in model.modules() if getattr(part, 'sub_batch_size', None)] if last else []
+    wrong = [
+        f'{type(part).__name__} takes blocks of {part.sub_batch_size}' for part in blocks if last % part.sub_batch_size
+    ]
+    if last == 1 and hasattr(model, 'roots'):
+        wrong.append('an objective compares at least two')
+    if wrong:
+        raise ValueError(
+            f'The last batch of an epoch has {last} image(s) of each process ({images} images in batches of {batch}), but '
+            f'{wrong[0]}. Set train_dataloader.drop_last=True, or another batch size.'
+        )
+
+
+def check_even_ranks(loader: Any, world_size: int) -> None:
+    """Before training: ValueError where processes would have batches of other sizes, or other numbers of them."""
+    sampler = loader.sampler
+    even = getattr(sampler, 'round_up', True) or getattr(sampler, 'num_samples', None) is not None
+    if even or world_size == 1 or not getattr(sampler, 'images', world_size) % world_size:
+        return
+    least = sampler.images // world_size
+    if loader.drop_last and least // loader.batch_size == (least + 1) // loader.batch_size:
+        return
+    raise ValueError(
+        f'{sampler.images} images for {world_size} processes without rounding up: some have one image more, and a step needs '
+        'equal batches. Set train_dataloader.sampler.round_up=True.'
+    )
+
+
 def _queues(model: nn.Module) -> list[nn.Module]:
     """Every queue of the head, also inside a sum of heads."""
     head = getattr(model, 'head', None)

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from mmkernel.engine.check import ConfigError, find_component
-from mmkernel.engine.clocks import check_clocks
+from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.scaling import describe_scaling, effective_batch
 from mmkernel.registry import DATASETS, HOOKS, MODELS
@@ -115,6 +115,9 @@ def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
     try:
         hooks = [HOOKS.build({k: v for k, v in hook.items() if k != 'priority'}) for hook in given if hook]
         check_clocks(model, hooks, plan.rows)
+        if plan.images and not plan.batches:
+            images = -(-plan.images // plan.world_size)
+            check_last_batch(model, images, plan.batch, cfg.train_dataloader.get('drop_last', False))
     except ValueError as error:
         raise ConfigError(
             f'{error} (Reckoned with {plan.world_size} process(es) of {plan.rows // plan.world_size} images; --gpus takes '

@@ -10,6 +10,8 @@ import torch
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from mmkernel.datasets.sources import left_out
+from mmkernel.engine.clocks import check_even_ranks, check_last_batch
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
@@ -68,10 +70,14 @@ class PretrainLoop(EpochBasedTrainLoop):
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ) -> None:
-        self.virtual_batch = virtual_batch
+        self.virtual_batch, self._told = virtual_batch, 0
         if virtual_batch is not None:
             dataloader = self._grouped(runner, dataloader, virtual_batch)
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        loader = self.dataloader
+        if hasattr(loader, 'sampler') and loader.batch_size:
+            check_even_ranks(loader, runner.world_size)
+            check_last_batch(unwrap(runner.model), len(loader.sampler), loader.batch_size, loader.drop_last)
 
     @staticmethod
     def _grouped(runner: Any, dataloader: DataLoader | dict, virtual_batch: int) -> DataLoader | VirtualBatches:
@@ -102,6 +108,17 @@ class PretrainLoop(EpochBasedTrainLoop):
             f'the last {left} micro-batch(es) of each epoch are left out.'
         )
         return VirtualBatches(loader, k)
+
+    def run_epoch(self) -> None:
+        super().run_epoch()
+        source = getattr(getattr(self.dataloader, 'dataset', None), 'source', None)
+        found = left_out(source)
+        if found and len(found) > self._told:  # by workers, whose warnings reach no log
+            self._told, first = len(found), min(found)
+            self.runner.logger.warning(
+                f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them: {source.name(first)}'
+                + (f' and {len(found) - 1} more.' if len(found) > 1 else '.')
+            )
 
     def run_iter(self, idx: int, data_batch: dict | MicroBatches) -> None:
         if not isinstance(self.dataloader, VirtualBatches):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from mmkernel.datasets.sources import left_out, targets_of
 from mmkernel.evaluation.feature_cache import Allocate, stored
 from mmkernel.evaluation.feature_keys import circumstances, encoder_digest, files_digest, images_digest
 from mmkernel.evaluation.labels import Labels, classes_of
@@ -41,6 +43,11 @@ def _dataset(source: Any, transform: Any) -> Any:
     dataset = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=transform))
     if len(dataset) == 0:
         raise ValueError(f'the source {source} holds no image; look at the evaluation part of the config.')
+    if targets_of(dataset.source) is not None and getattr(dataset.source, 'on_corrupt', 'raise') != 'raise':
+        raise ValueError(
+            'images of several classes are judged by the rows of their targets, which a substitute of a damaged image does '
+            "not have: set on_corrupt='raise' in the evaluation part of the config, and fetch or remove what it names."
+        )
     return dataset
 
 
@@ -123,10 +130,23 @@ def _features(
         broadcast_object_list(files)  # those that rank 0 sees: on disks of their own, times differ
         about |= dict(files=files[0], classes=list(classes_of(dataset.source)), **circumstances())
         features, labels = stored(cache, about, compute)
+        _tell_left_out(dataset.source)
         return features, Labels(labels, classes_of(dataset.source))
     arrays: dict[str, np.ndarray] = {}
     compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
+    _tell_left_out(dataset.source)
     return torch.from_numpy(arrays['features']), Labels(arrays['labels'], classes_of(dataset.source))
+
+
+def _tell_left_out(source: Any) -> None:
+    """In this process, whichever worker found them."""
+    found = left_out(source)
+    if found:
+        warnings.warn(
+            f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them, e.g. for '
+            f'{source.name(min(found))}: the figures are not those of the whole set.',
+            stacklevel=4,
+        )
 
 
 @torch.no_grad()

@@ -1,14 +1,20 @@
 """When targets move, queues begin, and layers are frozen."""
 
 import math
+import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
 
+from mmkernel.datasets import CorruptImageError, EpochSampler, Source, ViewDataset
 from mmkernel.engine import FreezeHook, MomentumUpdateHook, QueueHook, WarmupCosineLR, load_config, train
-from mmkernel.engine.clocks import check_clocks, current_step, momentum_at
+from mmkernel.engine.clocks import check_clocks, check_even_ranks, check_last_batch, current_step, momentum_at
+from mmkernel.engine.dry_run import make_plan
+from mmkernel.engine.loop import PretrainLoop
 from mmkernel.models import MomentumTarget, build_model
 from mmkernel.registry import HOOKS
 
@@ -113,6 +119,64 @@ def test_more_prototypes_than_rows_is_an_error_before_training():
         check_clocks(model, [QueueHook()], 5)
 
 
+WHITE = dict(type='JointEmbedding', **PARTS, head=dict(type='WhiteningHead', sub_batch_size=8))
+
+
+@pytest.mark.parametrize(
+    'model, batch, message',
+    [
+        (WHITE, 16, None),  # the last 8
+        (WHITE, 20, None),  # none shorter
+        (
+            WHITE,
+            36,
+            r'has 4 image.s. of each process \(40 images in batches of 36\), but WhiteningHead takes blocks of 8',
+        ),
+        (CODES, 36, None),
+        (CODES, 39, r'has 1 image.s. .* but an objective compares at least two\. Set train_dataloader\.drop_last=True'),
+    ],
+)
+def test_a_shorter_last_batch_that_fits_no_head_is_refused_before_training(model, batch, message):
+    model = build_model(dict(model=model))
+    check_last_batch(model, 40, batch, drop_last=True)
+    if message is None:
+        check_last_batch(model, 40, batch, drop_last=False)
+    else:
+        with pytest.raises(ValueError, match=message):
+            check_last_batch(model, 40, batch, drop_last=False)
+
+
+def test_it_is_refused_by_the_run_and_its_rehearsal(tmp_path, repository):
+    cfg = config(tmp_path, repository, CODES, queue=dict(type='QueueHook', start_epoch=1))
+    cfg.train_dataloader.update(batch_size=63, drop_last=False)
+    cfg.model.head.queue_length = 63
+    for start in (train, lambda cfg: make_plan(cfg, 1)):
+        with pytest.raises(ValueError, match='an objective compares at least two. Set train_dataloader.drop_last'):
+            start(cfg)
+
+
+@pytest.mark.parametrize(
+    'images, world, options, wrong',
+    [
+        (9, 2, dict(round_up=False), True),
+        (8, 2, dict(round_up=False), False),
+        (9, 2, dict(), False),
+        (9, 1, dict(round_up=False), False),
+        (9, 2, dict(round_up=False, num_samples=3), False),
+        (11, 2, dict(round_up=False, drop_last=True), False),  # 5 and 6: one batch of 4 each
+        (15, 2, dict(round_up=False, drop_last=True), True),  # 7 and 8
+    ],
+)
+def test_processes_have_equal_batches(images, world, options, wrong):
+    drop_last = options.pop('drop_last', False)
+    loader = DataLoader(range(images), 4, sampler=EpochSampler(range(images), **options), drop_last=drop_last)
+    if wrong:
+        with pytest.raises(ValueError, match=f'{images} images for {world} processes.*round_up=True'):
+            check_even_ranks(loader, world)
+    else:
+        check_even_ranks(loader, world)
+
+
 def test_layers_are_frozen_for_their_own_lengths(tmp_path, repository):
     layers = {'head.prototypes': dict(steps=3), 'neck': dict(epochs=1), 'backbone.conv1': 'all'}
     cfg = config(tmp_path, repository, {**CODES, 'head': dict(type='SinkhornCodesHead', num_prototypes=5)})
@@ -180,3 +244,34 @@ def test_what_a_method_remembers_survives_a_resume(tmp_path, repository, model, 
     resumed = train(config(tmp_path, repository, model, **hooks), resume=True).model.state_dict()
     assert all(torch.equal(straight[name], value) for name, value in resumed.items())
     assert int(resumed['head.queue.stored']) == resumed['head.queue.rows'].shape[1]
+
+
+class Damaged(Source):
+    """Every third image cannot be decoded."""
+
+    def __init__(self):
+        super().__init__('skip')
+        self.labels, self.classes = np.arange(9), list('abcdefghi')
+
+    def name(self, i):
+        return f'photo-{i}'
+
+    def read(self, i):
+        if i % 3 == 1:
+            raise CorruptImageError(f'{self.name(i)} cannot be decoded.')
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def test_the_log_says_once_which_images_were_left_out(monkeypatch):
+    loop, said, seen = PretrainLoop.__new__(PretrainLoop), [], iter([0, 1, 4, 4])
+    data = ViewDataset(Damaged(), dict(a=dict(count=1)))
+    loop._told, loop.dataloader = 0, SimpleNamespace(dataset=data)
+    loop._runner = SimpleNamespace(logger=SimpleNamespace(warning=said.append))
+    monkeypatch.setattr('mmengine.runner.EpochBasedTrainLoop.run_epoch', lambda self: data[0, next(seen)])
+    with warnings.catch_warnings(action='ignore'):
+        for _ in range(4):
+            loop.run_epoch()
+    assert said == [
+        '1 of 9 images cannot be decoded, others stand in for them: photo-1.',
+        '2 of 9 images cannot be decoded, others stand in for them: photo-1 and 1 more.',
+    ]

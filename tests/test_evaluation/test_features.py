@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmkernel.datasets import CorruptImageError, Source
 from mmkernel.evaluation import evaluate, extract_features, feature_sets, raw_pixels, untrained_encoder, weighted_knn
 from mmkernel.registry import DATASETS
 
@@ -76,6 +77,38 @@ def test_large_images_are_averaged():
     features, _ = raw_pixels(Big(), num_workers=0)
     assert features.shape == (2, 3 * 32 * 32)
     torch.testing.assert_close(features[1], torch.full((3072,), 10 / 255))
+
+
+class Damaged(Source):
+    """Every second of four images cannot be decoded."""
+
+    def __init__(self, on_corrupt, **given):
+        super().__init__(on_corrupt)
+        self.labels, self.classes = np.arange(4), list('abcd')
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    def name(self, i):
+        return f'photo-{i}'
+
+    def read(self, i):
+        if i % 2:
+            raise CorruptImageError(f'{self.name(i)} cannot be decoded.')
+        return np.full((4, 4, 1), i, np.uint8)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('cache', [False, True])
+def test_substitutes_are_said_where_the_figures_are_made(workers, cache, tmp_path):
+    with pytest.warns(
+        UserWarning, match=r'2 of 4 images cannot be decoded, others stand in for them, e\.g\. for photo-1'
+    ):
+        features, labels = raw_pixels(
+            Damaged('skip'), batch_size=1, num_workers=workers, cache=tmp_path if cache else None
+        )
+    assert (features[:, 0] * 255).round().tolist() == labels.tolist() == [0, 2, 2, 0]
+    with pytest.raises(ValueError, match="substitute of a damaged image does not have: set on_corrupt='raise'"):
+        raw_pixels(Damaged('skip', targets=np.eye(4)))
 
 
 def test_an_empty_source_is_refused():
