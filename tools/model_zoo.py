@@ -16,13 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from mmkernel.zoo.catalogue import catalogue
-from mmkernel.zoo.metafile import ModelInfo, WeightsFile
+from mmkernel.zoo.metafile import PROTOCOLS, SHORT, ModelInfo, WeightsFile, by_protocol
 from mmkernel.zoo.pins import published
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = '<!-- weights: begin (tools/model_zoo.py) -->', '<!-- weights: end -->'
-SHORT = {'Linear probe': 'linear', 'Classifier trained online': 'online', 'Fine-tuning': 'fine-tuned'}
-SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 label per class'}
 SILENT = ('ImageNet-1k', 'digits')  # data sets that go without saying
 
 
@@ -52,6 +50,14 @@ def figures(info: ModelInfo, results: tuple[dict, ...], sources: Sources) -> str
         cells.append(f'{values} {" ".join([*names, task])}{place}')
     marks = dict.fromkeys(sources.number(result['Source']) for result in results)
     return '; '.join(cells) + (f' {"".join(marks)}' if marks else '')
+
+
+PUBLISHED = [f'{protocol}, published, %' for protocol in PROTOCOLS]
+
+
+def published_figures(info: ModelInfo, sources: Sources) -> list[str]:
+    """One cell for each column of PUBLISHED."""
+    return [figures(info, results, sources) for results in by_protocol(info.published).values()]
 
 
 def links(info: ModelInfo) -> str:
@@ -116,21 +122,21 @@ def section(infos: list[ModelInfo], here: dict[str, str]) -> str:
     sources = Sources()
     lines = ['### In the package', '', *own(infos, here, sources)] if any(map(packaged, infos)) else []
     weights = [
-        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), figures(info, info.published, sources), links(info),
+        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), *published_figures(info, sources), links(info),
          digests(info), f'{info.license} {sources.number(info.source)}']
         for info in infos if info.files and not packaged(info)
     ]  # fmt: skip
     rest = [
         [f'`{info.name}`', config(info), info.metadata.get('Training Data', ''), str(info.metadata.get('Epochs', '')),
-         figures(info, info.published, sources), here.get(info.config, '')]
+         *published_figures(info, sources), here.get(info.config, '')]
         for info in infos if not info.files
     ]  # fmt: skip
     lines += ['### With public weights', '']
     lines += table(
-        ['name', 'config', 'epochs', 'published, %', 'files', 'hash', 'licence and source of the files'], weights
+        ['name', 'config', 'epochs', *PUBLISHED, 'files', 'hash', 'licence and source of the files'], weights
     )
     lines += ['### To train', '']
-    lines += table(['name', 'config', 'data', 'epochs', 'published, %', 'run here: kNN, %'], rest)
+    lines += table(['name', 'config', 'data', 'epochs', *PUBLISHED, 'run here: kNN, %'], rest)
     return '\n'.join([*lines, '### Sources', '', *sources.lines()]).rstrip()
 
 

@@ -13,12 +13,13 @@ from rich.table import Table
 from mmkernel.zoo.cache import clean, files_here, size_of, verify
 from mmkernel.zoo.catalogue import list_models, model_info
 from mmkernel.zoo.download import download
-from mmkernel.zoo.metafile import HOLDS, ModelInfo, WeightsFile
+from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, ModelInfo, WeightsFile, by_protocol
 from mmkernel.zoo.pins import published
 from mmkernel.zoo.places import home, root
 from mmkernel.zoo.placing import path_of
 
 console = Console(highlight=False)
+COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each
 
 
 def main(argv: list[str], prog: str) -> None:
@@ -61,19 +62,20 @@ def show_list(args: argparse.Namespace) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column('name', no_wrap=True, min_width=max(map(len, names)))
     table.add_column('network')  # the one that may be folded
-    for title in ('epochs', 'top-1 %', 'weights'):
-        table.add_column(title, justify='right', no_wrap=True, min_width=len(title))
+    for title in ('epochs', *COLUMNS, 'weights'):
+        table.add_column(title.replace('-', '-\n'), justify='right', no_wrap=True, min_width=len(title.split('-')[-1]))
     for info in map(model_info, names):
-        cells = [info.metadata.get('Architecture', ''), str(info.metadata.get('Epochs', '')), headline(info)]
+        cells = [info.metadata.get('Architecture', ''), str(info.metadata.get('Epochs', '')), *headlines(info)]
         table.add_row(info.name, *map(escape, cells), state(info))
     console.print(table)
-    console.print(f'{len(names)} models; top-1 as published, how and by whom: mmkernel zoo info NAME')
+    console.print(f'{len(names)} models; published top-1 in percent, on what and by whom: mmkernel zoo info NAME')
 
 
-def headline(info: ModelInfo) -> str:
-    """The first published accuracy of a row."""
-    found = (result['Metrics'].get('Top 1 Accuracy') for result in info.published)
-    return next((str(value) for value in found if value is not None), '')
+def headlines(info: ModelInfo) -> list[str]:
+    """The first published accuracy of each of the COLUMNS."""
+    found = by_protocol(info.published)
+    values = [[result['Metrics'].get('Top 1 Accuracy') for result in found[protocol]] for protocol in COLUMNS]
+    return [next((str(value) for value in column if value is not None), '') for column in values]
 
 
 def state(info: ModelInfo) -> str:

@@ -8,7 +8,7 @@ are ours, and so is ``Other Weights``: published files of architectures that no 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +24,15 @@ MODEL = {
     'Name', 'In Collection', 'Config', 'Config Options', 'Metadata', 'Results', 'Weights', 'Files', 'Source', 'License',
     'Status', 'Note',
 }  # fmt: skip
+SHORT = {'Linear probe': 'linear', 'Classifier trained online': 'online', 'Fine-tuning': 'fine-tuned'}
+SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 label per class'}
+"""The word of a table for the protocol of a figure, its ``Task``."""
+PROTOCOLS = (
+    'linear',
+    'fine-tuned',
+    'online',
+    'other',
+)  # columns of tables: figures of two protocols stand in no column together
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
 FILE = {'Name', 'Holds', 'URLs', 'Parts', 'Unpack', 'SHA256', 'MD5', 'Size', 'KeyMap'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
@@ -200,3 +209,10 @@ def _keys(item: Any, known: set[str], needed: set[str], where: str) -> None:
             raise MetafileError(
                 f'{where}: {problem} key {", ".join(map(repr, sorted(names)))}. Known: {", ".join(sorted(known))}.'
             )
+
+
+def by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """{column of a table: the results that belong there}, for all ``PROTOCOLS``."""
+    words = [(SHORT.get(result['Task'], 'other'), result) for result in results]
+    found = {name: tuple(result for word, result in words if word == name) for name in PROTOCOLS[:-1]}
+    return {**found, 'other': tuple(result for word, result in words if word not in found)}

@@ -29,6 +29,11 @@ def test_list_and_info(capsys):
     text = said(capsys)
     assert 'sfrik_r50_L3_q32768_200e' in text
     assert 'vicreg' not in text
+    capsys.readouterr()
+    main(['zoo', 'list', 'moco_vit_[bl]*_mmselfsup'])
+    rows = [line for line in capsys.readouterr().out.splitlines() if 'mmselfsup' in line]
+    base, large = next(row for row in rows if 'base' in row), next(row for row in rows if 'large' in row)
+    assert base.index('76.9') < base.index('83.0') == large.index('83.7')  # linear, then fine-tuned: a column each
     main(['zoo', 'info', 'sfrik_r50_L3_q32768_200e'])
     text = said(capsys)
     assert 'Top 1 Accuracy 70.3' in text

@@ -1,11 +1,13 @@
 """The page of the model zoo says what the metafiles say."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
-from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
+from mmkernel.zoo.catalogue import catalogue
+from mmkernel.zoo.metafile import PROTOCOLS, ModelInfo, Part, WeightsFile
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -37,11 +39,27 @@ def test_rows_with_weights_and_rows_to_train(tool):
     ).splitlines()
     (row,) = [line for line in text if line.startswith('| `w`')]
     assert row == (
-        '| `w` | [c/w](configs/c/w.py) | 3 | 70.3 / 89.7 linear [1] | [backbone](https://x/a), '
+        '| `w` | [c/w](configs/c/w.py) | 3 | 70.3 / 89.7 linear [1] |  |  |  | [backbone](https://x/a), '
         'model ([part 1](https://x/1), [part 2](https://x/2)) | sha256 `01234567`, pinned | MIT [2] |'
     )
-    assert '| `t` | [c/t](configs/c/t.py) |  |  |  | 1.0 ± 0.1 |' in text
+    assert '| `t` | [c/t](configs/c/t.py) |  |  |  |  |  |  | 1.0 ± 0.1 |' in text
     assert text[-2:] == ['[1] us  ', '[2] them']
+
+
+def test_no_column_holds_figures_of_two_protocols(tool):
+    titles, seen = [], set()
+    for line in tool.section(list(catalogue(tool.ROOT).values()), {}).splitlines():
+        cells = line.split(' | ')
+        if line.startswith(('| name', '|---', '#')):
+            titles = cells if line.startswith('| name') else titles
+            continue
+        for title, cell in zip(titles, cells, strict=False):
+            word = title.split(',')[0]
+            if title in tool.PUBLISHED and cell.strip():
+                seen.add(word)
+                others = {'linear', 'fine-tuned', 'online'} - {word}
+                assert not any(re.search(rf'[0-9] {other}\b', cell) for other in others), line
+    assert seen == set(PROTOCOLS)
 
 
 def test_only_what_stands_between_the_markers_changes(tool):
