@@ -28,18 +28,20 @@ from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
 from .options import OptionsAction
 from .parameter_rates import PartRateConstructor, VectorRateConstructor
 from .random_state import seed_everything
+from .resume_check import OtherRunError
+from .run_folder import RunFolderError
 from .runner import Runner
 from .scaling import effective_batch, lr_factor
 from .schedule import WarmupCosineLR
 from .training import default_work_dir, main, train
 
 __all__ = [
-    'LARS', 'AccuracyHook', 'BackboneWeightsHook', 'CSVBackend', 'CheckpointError', 'CheckpointHook',
-    'ClusterHook', 'CommitHook', 'ConfigError', 'DoctorHook', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
+    'LARS', 'AccuracyHook', 'BackboneWeightsHook', 'CSVBackend', 'CheckpointError', 'CheckpointHook', 'ClusterHook',
+    'CommitHook', 'ConfigError', 'DoctorHook', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
     'KeepBestHook', 'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError',
-    'OnlineProbeHook', 'OptionsAction', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook', 'Runner',
-    'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config', 'default_work_dir', 'dry_run',
-    'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint', 'load_config', 'load_weights',
-    'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train', 'weights_of',
-    'write_checkpoint',
+    'OnlineProbeHook', 'OptionsAction', 'OtherRunError', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook',
+    'Runner', 'RunFolderError', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config',
+    'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
+    'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
+    'weights_of', 'write_checkpoint',
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the newest that opens, and weights into a model. Files and keys are the zoo's (``mmkernel.zoo``)."""
+"""Checkpoints of a run: the furthest that opens, and weights into a model. Files and keys are the zoo's (``mmkernel.zoo``)."""
 
 from __future__ import annotations
 
@@ -11,36 +11,63 @@ from mmkernel.zoo.files import CheckpointError, damaged_record, read_checkpoint,
 from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights, weights_of
 
 __all__ = [
-    'CheckpointError', 'LoadReport', 'fit_buffers', 'latest_checkpoint', 'list_checkpoints', 'load_checkpoint',
-    'load_weights', 'read_checkpoint', 'weights_of', 'write_checkpoint',
+    'CheckpointError', 'LoadReport', 'checkpoint_meta', 'fit_buffers', 'latest_checkpoint', 'list_checkpoints',
+    'load_checkpoint', 'load_weights', 'read_checkpoint', 'weights_of', 'write_checkpoint',
 ]  # fmt: skip
 
 
-def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
-    """(file, meta) of every training checkpoint of a folder that opens, oldest first; a warning names the others.
+def checkpoint_meta(path: str | Path) -> dict:
+    """What a training checkpoint says of its run; tensors are not read. CheckpointError for a file of weights alone."""
+    content = read_checkpoint(path, mmap=True)
+    if 'optimizer' not in content or not isinstance(content.get('meta'), dict):
+        raise CheckpointError(f"'{path}' holds weights only; set load_from to start a new run from them.")
+    return content['meta']
 
-    The order is that of the time written inside each file, which survives copying the folder.
+
+def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
+    """(file, meta) of every training checkpoint of a folder that opens, furthest last; a warning names the others.
+
+    The order is that of the position in the run (epoch, iteration): clocks go wrong, and copies have new times. ``run`` in
+    the meta tells runs apart; it is None in files of earlier versions.
     """
     found = []
     for path in sorted(Path(work_dir).glob('epoch_*.pth')):
         try:
             meta = read_checkpoint(path, mmap=True)['meta']
-            found.append((path, dict(time=meta['time'], epoch=meta['epoch'], iter=meta['iter'])))
-        except (CheckpointError, KeyError, TypeError) as error:
+            found.append((path, dict(run=meta.get('run'), epoch=meta['epoch'], iter=meta['iter'])))
+        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
             warnings.warn(f"Skipped the checkpoint '{path}': {error}", stacklevel=2)
-    return sorted(found, key=lambda item: (item[1]['time'], item[1]['epoch']))
+    return sorted(found, key=lambda item: (item[1]['epoch'], item[1]['iter']))
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest checkpoint of ``work_dir`` that opens and whose checksums are right, None if there is none.
+    """The furthest checkpoint of ``work_dir`` that opens and whose checksums are right, None if there is none.
 
-    Pointer files are not trusted.
+    Pointer files and clocks are not trusted. CheckpointError where several runs have left checkpoints.
     """
-    for path, _ in reversed(list_checkpoints(work_dir)):
+    found = list_checkpoints(work_dir)
+    _refuse_several_runs(work_dir, found)
+    for path, _ in reversed(found):
         if not (damaged := damaged_record(path)):
             return path
         warnings.warn(f"Skipped the checkpoint '{path}': the bytes of '{damaged}' in it have changed.", stacklevel=2)
     return None
+
+
+def _refuse_several_runs(work_dir: str | Path, found: list[tuple[Path, dict]]) -> None:
+    runs: dict[str | None, list[Path]] = {}
+    for path, meta in found:
+        runs.setdefault(meta['run'], []).append(path)
+    named = [meta['epoch'] for _, meta in found if meta['run'] is not None]
+    unnamed = [meta['epoch'] for _, meta in found if meta['run'] is None]
+    if len(runs) == 2 and None in runs and max(unnamed) < min(named):
+        return  # an earlier version has begun the run, and this one goes on with it
+    if len(runs) > 1:
+        groups = '; '.join(', '.join(path.name for path in files) for files in runs.values())
+        raise CheckpointError(
+            f"'{work_dir}' holds checkpoints of {len(runs)} runs ({groups}), so none of them is the furthest. Name the file "
+            'meant (--resume FILE), or give each run a folder of its own.'
+        )
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:

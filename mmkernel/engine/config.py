@@ -20,8 +20,8 @@ from mmkernel.zoo.places import root
 TOP_LEVEL = (
     'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
     'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
-    'work_dir', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer', 'sync_bn',
-    'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
+    'work_dir', 'load_from', 'resume', 'resume_anyway', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer',
+    'sync_bn', 'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
     'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
 )  # fmt: skip
 

@@ -14,7 +14,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmkernel.checks import check_numbers
-from mmkernel.engine.checkpoint import latest_checkpoint, list_checkpoints
 from mmkernel.engine.optim_wrapper import NonFiniteLossError, all_finite
 from mmkernel.engine.random_state import seed_everything
 from mmkernel.registry import HOOKS
@@ -85,7 +84,7 @@ class NonFiniteGuardHook(Hook):
         record['sample_index_before'] = before
         file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
         file.write_text(json.dumps(record) + '\n')
-        good = latest_checkpoint(runner.work_dir)
+        good = runner.folder.last()
         rescue = (
             f'The last good checkpoint is {good}: --resume continues from it and replays the same batches up to this one.'
             if good
@@ -103,7 +102,7 @@ def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
             what = 'weights' if key == 'state_dict' else f"tensors of '{key}'"
             raise NonFiniteLossError(
                 f'{len(bad)} {what} hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); '
-                f'no checkpoint was written. The last good one is {latest_checkpoint(runner.work_dir) or "none yet"}.'
+                f'no checkpoint was written. The last good one is {runner.folder.last() or "none yet"}.'
             )
 
 
@@ -124,7 +123,7 @@ def _flat(indices: list[Any]) -> list[int] | None:
 
 @HOOKS.register_module(force=True)
 class CheckpointHook(Hook):
-    """Save ``epoch_N.pth`` every ``interval`` epochs and after the last one; keep the newest ``max_keep`` (None: all).
+    """Save ``epoch_N.pth`` every ``interval`` epochs and after the last one; keep the last ``max_keep`` of this run (None: all).
 
     Old files go only after the new one is safely on disk, so a kill at any moment leaves a checkpoint to resume from.
     """
@@ -147,12 +146,5 @@ class CheckpointHook(Hook):
         if last or self.every_n_epochs(runner, self.interval):
             name = f'epoch_{runner.epoch + 1}.pth'
             runner.save_checkpoint(runner.work_dir, name)
-            if is_main_process():
-                self._remove_old(Path(runner.work_dir), name)
-
-    def _remove_old(self, folder: Path, written: str) -> None:
-        if self.max_keep is None:
-            return
-        old = [path for path, _ in list_checkpoints(folder) if path.name != written]
-        for path in old[: max(len(old) - (self.max_keep - 1), 0)]:
-            path.unlink(missing_ok=True)
+            if is_main_process() and self.max_keep is not None:
+                runner.folder.drop_oldest(self.max_keep)

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
 
-import mmengine
-import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner as _Runner
 
-import mmkernel
-from mmkernel.engine.checkpoint import (
-    CheckpointError,
-    latest_checkpoint,
-    load_weights,
-    read_checkpoint,
-    weights_of,
-    write_checkpoint,
-)
+from mmkernel.engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights_of, write_checkpoint
 from mmkernel.engine.hooks import refuse_non_finite, unwrap
 from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
 from mmkernel.engine.random_state import gather_random_states, set_random_state
+from mmkernel.engine.resume_check import compare_runs, resolved, versions
+from mmkernel.engine.run_folder import RunFolder
+from mmkernel.evaluation.report import set_aside
+
+POSITION = ('last_step', '_global_step', '_last_value', 'base_values')  # of a schedule of mmengine
 
 
 class ResumableRunner(_Runner):
     """mmengine's Runner with checkpoints of plain values (``checkpoint.py``), exact at the ends of epochs."""
 
+    def take_folder(self, resume: bool, load_from: str | None) -> None:
+        """Make the work folder this run's own, or raise on every process, before anything is written into it."""
+        self.folder, self._settings, self._differences = RunFolder(self.work_dir), resolved(self.cfg.to_dict()), []
+        found: list[Any] = [None]
+        if is_main_process():
+            try:
+                path = self.folder.take(resume, load_from, self._compare)
+                log_dir = next(free for n in itertools.count() if not (free := self._log_folder(n)).exists())
+                log_dir.mkdir(parents=True)
+                found = [(path, log_dir.name)]
+            except Exception as error:  # the other processes wait for the answer
+                found = [error]
+        broadcast_object_list(found)
+        if isinstance(found[0], Exception):
+            raise found[0]
+        self.folder.resumed, self._timestamp = found[0]
+
+    def _log_folder(self, n: int) -> Path:
+        """Of the n-th run in this folder within one second."""
+        return Path(self.work_dir) / f'{self._timestamp}{f"_{n}" if n else ""}'
+
+    def _compare(self, path: Path, meta: dict) -> None:
+        anyway = bool(self.cfg.get('resume_anyway'))
+        self._differences = compare_runs(meta, self._settings, self.world_size, str(path), anyway)
+
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None, **_: Any) -> None:
         """Write everything that the next step depends on. Every rank must call it; rank 0 writes."""
-        random_states = gather_random_states()
+        random_states, path = gather_random_states(), Path(out_dir).resolve() / filename
         if not is_main_process():
+            self.folder.wrote(path)
             return
         checkpoint = dict(
             meta={**self._meta(), **(meta or {})},
@@ -43,20 +65,25 @@ class ResumableRunner(_Runner):
         )
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         refuse_non_finite(self, checkpoint)
-        write_checkpoint(to_plain(checkpoint), Path(out_dir) / filename)
+        checkpoint = to_plain(checkpoint)
+        self.folder.make_room(path)
+        write_checkpoint(checkpoint, path)
+        self.folder.wrote(path)
 
     def _meta(self) -> dict:
         """Position (this runs at the end of an epoch, before the counter moves), seed, config and versions."""
         return dict(
             epoch=self.epoch + 1,
             iter=self.iter,
+            run=self.folder.run,
             time=time.time(),
             seed=self.seed,
             world_size=self.world_size,
             optimizer=self._optimizer_name(),
             steps_per_epoch=len(self.train_dataloader),
             config=self.message_hub.get_info('cfg', ''),  # the resolved text; the hook of mmengine puts it there
-            versions=dict(mmkernel=mmkernel.__version__, torch=torch.__version__, mmengine=mmengine.__version__),
+            settings=self._settings,  # the same as values: what a resume compares
+            versions=versions(),
         )
 
     def _optimizer_name(self) -> str:
@@ -71,17 +98,24 @@ class ResumableRunner(_Runner):
         return checkpoint
 
     def load_or_resume(self) -> None:
-        if self._has_loaded:
-            return
-        path = self._load_from
-        if self._resume and path is None:
-            found = [latest_checkpoint(self.work_dir) if is_main_process() else None]
-            broadcast_object_list(found)  # all ranks resume from the same file
-            if found[0] is None:
+        if not self._has_loaded:
+            if self.folder.resumed is not None:
+                self.resume(str(self.folder.resumed))
+            elif self._load_from is not None:
+                self.load_checkpoint(str(self._load_from))
+            elif self._resume:
                 self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
-            path = found[0]
-        if path is not None:
-            (self.resume if self._resume else self.load_checkpoint)(str(path))
+        if self._differences:
+            differences = ''.join(f'\n  {difference}' for difference in self._differences)
+            self.logger.warning(f'Resumed with differences (checkpoint -> now):{differences}')
+        if is_main_process():
+            self._write_config(Path(self.work_dir) / 'config.py')
+
+    def _write_config(self, path: Path) -> None:
+        """``config.py``; that of an earlier start, if it says something else, is kept beside it."""
+        if path.exists() and path.read_text(errors='replace') != self.cfg.pretty_text:
+            set_aside(path)
+        self.cfg.dump(str(path))
 
     def resume(self, filename: str, **_: Any) -> None:
         """Continue exactly where ``filename`` was written: weights, optimizer, schedules, histories, random state."""
@@ -105,12 +139,23 @@ class ResumableRunner(_Runner):
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self._load_optimizer(checkpoint['optimizer'], filename)
         for scheduler, state in zip(self.param_schedulers or [], checkpoint['param_schedulers'], strict=False):
-            scheduler.load_state_dict(state)
-            if getattr(scheduler, 'per_step', False):
-                scheduler.go_to(self.train_loop._iter)
+            self._load_schedule(scheduler, state)
         if len(checkpoint['random_states']) == self.world_size:
             set_random_state(checkpoint['random_states'][self.rank])
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done.')
+
+    def _load_schedule(self, scheduler: Any, state: dict) -> None:
+        """Ours follow the config from where the run stands; mmengine's go on as the checkpoint holds them, and that is said."""
+        config = to_plain({key: value for key, value in scheduler.state_dict().items() if key not in POSITION})
+        scheduler.load_state_dict(state)
+        if getattr(scheduler, 'per_step', False):
+            scheduler.go_to(self.train_loop._iter)
+            return
+        kept = {key: (state[key], value) for key, value in config.items() if key in state and state[key] != value}
+        if kept:
+            self.logger.warning(
+                f'{type(scheduler).__name__} goes on as the checkpoint holds it (checkpoint, config): {kept}.'
+            )
 
     def _adopt_seed(self, seed: int) -> None:
         """A resumed run goes on with the seed that it began with (it matters where the config leaves the seed open)."""
@@ -137,7 +182,4 @@ class ResumableRunner(_Runner):
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"The optimizer state of '{filename}' does not fit this model: {error}.") from error
         for group, settings in zip(self.optim_wrapper.param_groups, groups, strict=True):
-            changed = {k: (group.get(k), v) for k, v in settings.items() if group.get(k) != v}
-            if changed:
-                self.logger.warning(f'Resumed with other optimizer settings (checkpoint, now): {changed}.')
             group.update(settings)

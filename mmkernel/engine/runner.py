@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast, is_main_process
+from mmengine.dist import broadcast
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -45,7 +45,12 @@ class Runner(ResumableRunner):
         # loggers, message hubs and visualizers are global by experiment name: two runs in one second would share them
         cfg = kwargs.get('cfg') or {}
         stem = kwargs.get('experiment_name') or Path(getattr(cfg, 'filename', None) or 'run').stem
-        super().__init__(*args, **{**kwargs, 'experiment_name': f'{stem}_{os.getpid()}_{next(_runs)}'})
+        self._asked = dict(resume=kwargs.get('resume', False), load_from=kwargs.get('load_from'))
+        try:
+            super().__init__(*args, **{**kwargs, 'experiment_name': f'{stem}_{os.getpid()}_{next(_runs)}'})
+        except BaseException:
+            self._leave_folder()
+            raise
 
     # Processes, devices, model
 
@@ -55,6 +60,8 @@ class Runner(ResumableRunner):
         if not torch.cuda.is_available():
             keep_freed_memory()
         super().setup_env(env_cfg)
+        if self._train_loop is not None:
+            self.take_folder(**self._asked)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if model_wrapper_cfg is not None:
@@ -170,6 +177,11 @@ class Runner(ResumableRunner):
                 # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
                 loader = self.train_dataloader
                 getattr(loader, 'micro_batches', loader)._iterator = None
+            self._leave_folder()
+
+    def _leave_folder(self) -> None:
+        if hasattr(self, 'folder'):
+            self.folder.release()
 
     # Hooks and logs
 
@@ -185,8 +197,7 @@ class Runner(ResumableRunner):
         return logger
 
     def dump_config(self) -> None:
-        if is_main_process():
-            self.cfg.dump(str(Path(self.work_dir) / 'config.py'))
+        """Not yet: ``load_or_resume`` writes it, when the run is known to begin."""
 
     def get_hooks_info(self) -> str:
         return ', '.join(type(hook).__name__ for hook in self.hooks)

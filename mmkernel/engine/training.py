@@ -16,6 +16,8 @@ from mmkernel.engine.config import load_config
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
 from mmkernel.engine.options import OptionsAction
+from mmkernel.engine.resume_check import OtherRunError
+from mmkernel.engine.run_folder import RunFolderError
 from mmkernel.engine.runner import Runner
 from mmkernel.zoo.config_text import ordered
 
@@ -28,15 +30,18 @@ def default_work_dir(cfg: Config) -> str:
     return str(Path('work_dirs') / (path.parent.name if cfg.filename else '') / path.stem)
 
 
-def train(cfg: Config, resume: bool | str = False) -> Runner:
+def train(cfg: Config, resume: bool | str = False, resume_anyway: bool = False) -> Runner:
     """Train ``cfg`` to the end and return its Runner (``runner.model`` is the model).
 
-    ``resume=True`` continues from the newest checkpoint of the work folder that opens (from the beginning if there is
-    none); a path continues from that file.
+    ``resume=True`` continues from the furthest checkpoint of the work folder that opens (from the beginning in a folder
+    without any); a path continues from that file. ``resume_anyway=True`` does so even if the config changes model,
+    objective, views or data. Errors: RunFolderError for a work folder that holds another run; OtherRunError.
     """
     cfg = copy.deepcopy(ordered(cfg))  # the Runner writes into it
     if not cfg.get('work_dir'):
         cfg.work_dir = default_work_dir(cfg)
+    if resume_anyway:
+        cfg.resume_anyway, resume = True, resume or True
     if resume:
         cfg.resume = True
         cfg.load_from = resume if isinstance(resume, str) else None
@@ -50,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('config', help='config file, e.g. configs/kernels/digits_rbf.py')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<method>/<config>)')
     parser.add_argument(
-        '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the newest file'
+        '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the furthest file'
+    )
+    parser.add_argument(
+        '--resume-anyway',
+        action='store_true',
+        help='the same, though the config changes model, objective, views or data',
     )
     parser.add_argument('--amp', choices=sorted(AMP), help='half precision: bf16 (CPU or GPU) or fp16 (GPU)')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
@@ -86,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.dry_run:
             dry_run(cfg, world_size=args.gpus)
             return
-    except (ConfigError, FileNotFoundError) as error:
+        train(cfg, args.resume, args.resume_anyway)
+    except (ConfigError, FileNotFoundError, RunFolderError, OtherRunError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
-    train(cfg, args.resume)
     leave_processes()

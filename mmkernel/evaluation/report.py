@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import platform
@@ -101,16 +102,29 @@ def _version(package: str) -> str | None:
         return None
 
 
-def save_report(path: str | Path, content: dict) -> Path:
-    """Write JSON, making the folder; the file appears whole or not at all."""
-    path = writable(path)
+def save_report(path: str | Path, content: Any, replace: bool = False) -> Path:
+    """Write JSON, making the folder; the file appears whole or not at all.
+
+    Another result that lies there is kept as NAME.old; ``replace``: a page of the caller's own, written anew.
+    """
+    path, text = writable(path), json.dumps(content, indent=1) + '\n'
     partial = path.with_name(path.name + '.partial')
     try:
-        partial.write_text(json.dumps(content, indent=1) + '\n')
+        partial.write_text(text)
+        if not replace and path.is_file() and path.read_text(errors='replace') != text:
+            set_aside(path)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder to the first free of NAME.old, NAME.old2, ...: nothing that others wrote is lost."""
+    names = (path.with_name(f'{path.name}.old{n if n > 1 else ""}') for n in itertools.count(1))
+    free = next(name for name in names if not name.exists())
+    path.rename(free)
+    return free
 
 
 def writable(path: str | Path) -> Path:

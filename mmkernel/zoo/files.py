@@ -22,8 +22,6 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     """Write to a temporary file of the same folder, sync, rename, sync the folder: ``path`` is whole or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob('.*.pth.tmp'):  # of runs that were killed while they wrote
-        stale.unlink(missing_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
         with open(temporary, 'wb') as file:

@@ -2,7 +2,6 @@
 
 import collections
 import os
-import time
 
 import numpy as np
 import pytest
@@ -22,9 +21,11 @@ from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
 from mmkernel.engine.random_state import random_state, seed_everything, set_random_state
 
 
-def training_file(folder, epoch, when=None):
+def training_file(folder, epoch, run='a', when=0.0):
     path = folder / f'epoch_{epoch}.pth'
-    meta = dict(time=time.time() if when is None else when, epoch=epoch, iter=epoch)
+    meta = dict(run=run, time=when, epoch=epoch, iter=epoch)
+    if run is None:
+        del meta['run']  # as earlier versions wrote it
     write_checkpoint(dict(meta=meta, state_dict=dict(w=torch.ones(2))), path)
     return path
 
@@ -67,27 +68,36 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     assert os.listdir(tmp_path) == ['epoch_1.pth']
 
 
-def test_rubbish_of_a_killed_run_goes_with_the_next_write(tmp_path):
-    (tmp_path / '.epoch_1.pth.tmp').write_bytes(b'half')
+def test_a_write_takes_away_nothing_of_others(tmp_path):
+    (tmp_path / '.epoch_1.pth.tmp').write_bytes(b'another process writes this')
     training_file(tmp_path, 2)
-    assert os.listdir(tmp_path) == ['epoch_2.pth']
+    assert sorted(os.listdir(tmp_path)) == ['.epoch_1.pth.tmp', 'epoch_2.pth']
 
 
 @pytest.mark.parametrize('damage', [b'', b'half', None])
-def test_the_newest_file_that_opens_is_found(tmp_path, damage):
-    training_file(tmp_path, 9, when=100.0)  # left by an older, longer run
-    good, bad = training_file(tmp_path, 1, when=200.0), training_file(tmp_path, 2, when=300.0)
+def test_the_furthest_file_that_opens_is_found(tmp_path, damage):
+    training_file(tmp_path, 2, when=900.0)  # the clock was set back after it
+    good, bad = training_file(tmp_path, 10, when=200.0), training_file(tmp_path, 11, when=300.0)
     content = bad.read_bytes()
     bad.write_bytes(content[: len(content) // 2] if damage is None else damage)
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_7.pth')
-    with pytest.warns(UserWarning, match='Skipped.*epoch_2.pth'):
+    with pytest.warns(UserWarning, match='Skipped.*epoch_11.pth'):
         assert latest_checkpoint(tmp_path) == good
     with pytest.warns(UserWarning, match='Skipped'):
-        assert [path.name for path, _ in list_checkpoints(tmp_path)] == ['epoch_9.pth', 'epoch_1.pth']
+        assert [path.name for path, _ in list_checkpoints(tmp_path)] == ['epoch_2.pth', 'epoch_10.pth']
 
 
-def test_a_file_whose_bytes_have_changed_is_not_the_newest(tmp_path):
-    good, bad = training_file(tmp_path, 1, when=200.0), training_file(tmp_path, 2, when=300.0)
+def test_checkpoints_of_two_runs_are_not_mixed(tmp_path):
+    training_file(tmp_path, 1, run=None)
+    furthest = training_file(tmp_path, 2)  # goes on with a run of an earlier version
+    assert latest_checkpoint(tmp_path) == furthest
+    training_file(tmp_path, 3, run='b')
+    with pytest.raises(CheckpointError, match=r'3 runs \(epoch_1.pth; epoch_2.pth; epoch_3.pth\)'):
+        latest_checkpoint(tmp_path)
+
+
+def test_a_file_whose_bytes_have_changed_is_not_the_furthest(tmp_path):
+    good, bad = training_file(tmp_path, 1), training_file(tmp_path, 2)
     ones = torch.ones(2).numpy().tobytes()
     bad.write_bytes(bad.read_bytes().replace(ones, bytes(8), 1))
     with pytest.warns(UserWarning, match='Skipped.*epoch_2.pth.*have changed'):

@@ -129,7 +129,7 @@ def test_a_non_finite_loss_stops_the_run_before_the_weights_move(tmp_path):
     train(config(tmp_path, **{'train_cfg.max_epochs': 1}))
     cfg = config(tmp_path, **{'model.bad_iteration': 3})
     with pytest.raises(NonFiniteLossError, match=r'iteration 10 is nan.*epoch_1\.pth'):
-        train(cfg, resume=True)
+        train(cfg, resume_anyway=True)
     record = json.loads(next(tmp_path.glob('*/non_finite_rank0.json')).read_text())
     assert (record['epoch'], record['iteration'], len(record['sample_index'])) == (1, 10, 8)
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_1.pth']

@@ -1,0 +1,208 @@
+"""What a resume compares: the run inside the checkpoint and the one asked for, as resolved values."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import mmengine
+import torch
+
+import mmkernel
+from mmkernel.engine.checkpoint import CheckpointError
+from mmkernel.registry import PARAM_SCHEDULERS
+from mmkernel.zoo.plain_config import ConfigTextError, plain_config
+
+REFUSED, SAID, QUIET = 'refused', 'said', 'quiet'
+# The longest beginning of a path decides; what is not listed is a helper variable of the config, whose use is compared.
+MEANING = {
+    'model': REFUSED, 'data_preprocessor': REFUSED, 'train_dataloader': REFUSED, 'hooks': SAID,
+    'train_dataloader.batch_size': SAID, 'train_dataloader.num_batch_per_epoch': SAID,
+    'train_dataloader.dataset.on_corrupt': SAID, 'train_dataloader.num_workers': QUIET,
+    'train_dataloader.persistent_workers': QUIET, 'train_dataloader.prefetch_factor': QUIET,
+    'train_dataloader.pin_memory': QUIET, 'train_dataloader.timeout': QUIET,
+    'train_cfg': SAID, 'train_cfg.val_begin': QUIET, 'train_cfg.val_interval': QUIET,
+    'optim_wrapper': SAID, 'optim_wrapper.optimizer.type': REFUSED, 'lr_scaling': SAID, 'param_scheduler': REFUSED,
+    'randomness': SAID, 'randomness.seed': QUIET,  # the seed of the checkpoint is taken on, with a word of its own
+    'env_cfg': SAID, 'env_cfg.dist_cfg': QUIET, 'env_cfg.mp_cfg': QUIET, 'sync_bn': SAID, 'channels_last': SAID,
+    'compile': SAID, 'activation_checkpointing': SAID, 'model_wrapper_cfg': SAID,
+}  # fmt: skip
+# Hooks that are part of a method, and those that only watch. Others are said.
+HOOKS = {
+    'MomentumUpdateHook': REFUSED, 'QueueHook': REFUSED, 'ClusterHook': REFUSED, 'FreezeHook': REFUSED,
+    'CommitHook': REFUSED, 'SeedHook': REFUSED, 'BackboneWeightsHook': REFUSED,
+    'CheckpointHook': QUIET, 'LoggerHook': QUIET, 'IterTimerHook': QUIET, 'EmbeddingMonitorHook': QUIET,
+    'DoctorHook': QUIET, 'KNNMonitorHook': QUIET, 'OnlineProbeHook': QUIET, 'AccuracyHook': QUIET,
+}  # fmt: skip
+ORDERED = ('views', 'ops')  # dicts that are applied in their order
+ABSENT = object()
+
+
+# What to know about a difference that is refused
+HINTS = {
+    'optim_wrapper.optimizer': 'trained with {old}, this config has {new}: their states do not fit',
+    'param_scheduler': 'a schedule of mmengine goes on as the checkpoint holds it: the change would have no effect',
+}
+
+
+class OtherRunError(CheckpointError):
+    """A checkpoint of another run than the one that the config describes."""
+
+
+class Difference(NamedTuple):
+    path: str
+    old: Any
+    new: Any
+    meaning: str
+
+    def __str__(self) -> str:
+        hint = next((HINTS[key] for key in HINTS if self.meaning == REFUSED and self.path.startswith(key)), '')
+        types = [value.get('type') if isinstance(value, dict) else value for value in (self.old, self.new)]
+        hint = hint and f' ({hint.format(old=types[0], new=types[1])})'
+        return f'{self.path}: {_text(self.old)} -> {_text(self.new)}{hint}'
+
+
+def resolved(cfg: Mapping) -> dict:
+    """The values of a config as a checkpoint holds them: dicts, lists, numbers, texts."""
+    return {str(key): _plain(value) for key, value in cfg.items()}
+
+
+def versions() -> dict[str, str]:
+    return dict(
+        mmkernel=mmkernel.__version__, torch=str(torch.__version__), mmengine=mmengine.__version__,
+        python=platform.python_version(),
+    )  # fmt: skip
+
+
+def compare_runs(meta: Mapping, settings: dict, world_size: int, source: str, anyway: bool = False) -> list[str]:
+    """Every difference between the run in a checkpoint and the one asked for, once each, in words.
+
+    ``meta``: of the checkpoint ``source``. ``settings``: ``resolved`` of the config. OtherRunError if one of them changes
+    model, objective, views or data, or would have no effect; ``anyway``: they are words like the others.
+    """
+    then, unreadable = _settings_of(meta, source)
+    found = compare_settings(then, settings) if then and settings else []
+    batches = [_effective(then, meta.get('world_size', 1)), _effective(settings, world_size)]
+    facts = [('world_size', meta.get('world_size', world_size), world_size), ('effective batch', *batches)]
+    now = versions()
+    facts += [(f'version of {name}', old, now[name]) for name, old in meta.get('versions', {}).items() if name in now]
+    found += [Difference(*fact, SAID) for fact in facts if None not in fact and fact[1] != fact[2]]
+    refused = [str(each) for each in found if each.meaning == REFUSED]
+    allowed = [*(str(each) for each in found if each.meaning == SAID), *unreadable]
+    if refused and not anyway:
+        raise OtherRunError(
+            f"'{source}' belongs to another run than this config describes (checkpoint -> now):{_lines(refused)}\n"
+            + (f'Also different, and allowed:{_lines(allowed)}\n' if allowed else '')
+            + 'Resume with the config of that run, or start a new one: another --work-dir, and load_from=FILE for its weights. '
+            'If the change is meant (or the same images lie elsewhere now): --resume-anyway (in Python resume_anyway=True).'
+        )
+    return refused + allowed
+
+
+def _settings_of(meta: Mapping, source: str) -> tuple[dict, list[str]]:
+    """The settings of a checkpoint, and what to say where it has none that can be read; its text is never run."""
+    if isinstance(meta.get('settings'), dict):
+        return meta['settings'], []
+    try:
+        return resolved(plain_config(meta.get('config') or '', source)), []
+    except ConfigTextError as error:
+        return {}, [f'the config of the checkpoint is not compared: {error}']
+
+
+def compare_settings(then: Mapping, now: Mapping) -> list[Difference]:
+    """The differences of two resolved configs that mean something."""
+    hooks = [_hooks(settings) for settings in (then, now)]
+    known = [{key: value for key, value in settings.items() if key in MEANING} for settings in (then, now)]
+    found = _walk('', {**known[0], 'hooks': hooks[0]}, {**known[1], 'hooks': hooks[1]}, now)
+    return [each for each in found if each.meaning != QUIET]
+
+
+def _meaning(path: str, now: Mapping) -> str:
+    parts = path.split('.')
+    if parts[0] == 'hooks' and len(parts) > 1:
+        return HOOKS.get(parts[1], SAID)
+    if parts[0] == 'param_scheduler' and _follows_config(now.get('param_scheduler')):
+        return SAID
+    return next(MEANING[key] for n in range(len(parts), 0, -1) if (key := '.'.join(parts[:n])) in MEANING)
+
+
+def _follows_config(schedulers: Any) -> bool:
+    """Whether a new schedule takes effect: ours do, mmengine's go on as the checkpoint holds them."""
+    items = schedulers if isinstance(schedulers, list) else [schedulers]
+    classes = [PARAM_SCHEDULERS.get(item['type']) if isinstance(item, dict) else None for item in items]
+    return all(getattr(each, 'per_step', False) for each in classes)
+
+
+def _hooks(settings: Mapping) -> dict[str, Any]:
+    """{type: hook} of default and custom hooks: their names and places do not matter."""
+    hooks = [*(settings.get('default_hooks') or {}).values(), *(settings.get('custom_hooks') or [])]
+    found: dict[str, Any] = {}
+    for hook in hooks:
+        if isinstance(hook, dict) and 'type' in hook:
+            kind = str(hook['type']).rpartition('.')[2]
+            found[kind if kind not in found else f'{kind}.{len(found)}'] = hook
+    return found
+
+
+def _effective(settings: Mapping, world_size: int) -> int | None:
+    loader, loop = settings.get('train_dataloader') or {}, settings.get('train_cfg') or {}
+    accumulated = (settings.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    batch = loader.get('batch_size')
+    return loop.get('virtual_batch') or (batch and batch * world_size * accumulated)
+
+
+def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
+    """The differences below ``path``; parts of another type are one difference."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type'):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _walk(f'{path}.{key}'.lstrip('.'), old.get(key, ABSENT), new.get(key, ABSENT), now)
+        if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
+            yield Difference(f'{path} (order)', list(old), list(new), _meaning(path, now))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _has_parts([*old, *new]):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _walk(f'{path}.{i}', a, b, now)
+    elif not _equal(old, new):
+        other = isinstance(old, dict) and isinstance(new, dict)
+        yield Difference(path, old, new, _meaning(f'{path}.type' if other else path, now))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values train the same: 1 is 1.0 but not True, NaN is NaN."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if _number(a) and _number(b):
+        return a == b or (math.isnan(a) and math.isnan(b))
+    return type(a) is type(b) and a == b
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _has_parts(items: Sequence) -> bool:
+    return any(isinstance(item, (dict, list)) for item in items)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _text(value: Any) -> str:
+    if value is ABSENT:
+        return 'not set'
+    if isinstance(value, dict):
+        inside = ', '.join(f'{key}={_text(item)}' for key, item in value.items() if key != 'type')
+        return f'{value.get("type", "dict")}({inside})'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_text, value))}]'
+    return repr(value)
+
+
+def _lines(items: list[str]) -> str:
+    return ''.join(f'\n  {item}' for item in items)
