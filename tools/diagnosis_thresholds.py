@@ -150,8 +150,10 @@ def main() -> None:
     content = report('diagnosis_thresholds', rows, 'configs/*/digits*.py', None, 0, **settings)
     kept = ('state', 'alignment', 'uniformity', 'rank', 'width')
     runs = [{key: row[key] for key in kept} for row in rows if row['state']]
-    out = save_report(ROOT / 'docs/diagnosis_thresholds.json', {**content, 'thresholds': limits})
-    package = save_report(ROOT / 'mmkernel/evaluation/diagnosis_reference.json', dict(thresholds=limits, runs=runs))
+    out = save_report(ROOT / 'docs/diagnosis_thresholds.json', {**content, 'thresholds': limits}, replace=True)
+    package = save_report(
+        ROOT / 'mmkernel/evaluation/diagnosis_reference.json', dict(thresholds=limits, runs=runs), True
+    )
     console.print(f'written: {shown(out)}, {shown(package)}')
 
 

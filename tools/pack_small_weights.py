@@ -125,14 +125,15 @@ def pack(run: Run, folder: Path, root: Path = ROOT) -> dict[str, Any]:
             f'Half precision changes kNN accuracy with {shot} labels from {full["knn"][shot]:.2f} % to '
             f'{half["knn"][shot]:.2f} %, more than the {TOLERANCE} points that the other files keep within.'
         )
-    for old in folder.glob(f'{name}-*'):
-        old.unlink()
+    before = set(folder.glob(f'{name}-*'))
     done = publish_checkpoint(
         portable_encoder(run.cfg, model.backbone, **facts), run.checkpoint(), folder, name, half=True,
         url='package:weights',
     )  # fmt: skip
     if done.difference:
         raise RuntimeError(f'{done.path} gives other features than were measured, by {done.difference:.2g}.')
+    for old in before - {done.path, done.card}:  # only now that the new file is there
+        old.unlink()
     if 'note' in facts:
         done.entry['Note'] = facts['note']
     drop_files(root / Path(config).with_name('metafile.yml'), name)

@@ -2,7 +2,8 @@
 
 bash tools/quickstart.sh        (or, where mmkernel is installed: python tools/quickstart.py)
 
-Writes plots, checkpoints and results.json to work_dirs/quickstart. Exits 1 if the paper's finding does not show:
+Writes plots, checkpoints and results.json to work_dirs/quickstart, the next time to quickstart_2. Exits 1 if the paper's
+finding does not show:
 L = 3 beats raw pixels by 10 points (kNN, one label per class), and L = 1 is worse than raw pixels, L = 2 and L = 3.
 """
 
@@ -23,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from mmkernel.engine import load_checkpoint
-from mmkernel.engine.side_by_side import Run, pretrain, progress_bars, shown
+from mmkernel.engine.side_by_side import Run, pretrain, progress_bars, shown, unused_folder
 from mmkernel.evaluation import (
     evaluate,
     extract_features,
@@ -120,7 +121,12 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args, start = arguments(), time.monotonic()
     torch.set_num_threads(1)
-    runs = [named_run(config.resolve(), args.out.resolve(), args.seed) for config in args.configs]
+    out = unused_folder(args.out.resolve())
+    if out != args.out.resolve():
+        console.print(
+            f'{shown(args.out.resolve())} holds an earlier result, which stays; this one goes to {shown(out)}.'
+        )
+    runs = [named_run(config.resolve(), out, args.seed) for config in args.configs]
     pretrain(runs, console)
 
     cfg: Config = runs[-1].cfg
@@ -133,11 +139,11 @@ def main() -> int:
             rows = evaluate(cfg, encoders, partial(few_label_scores, progress=tick))
     console.print(score_table(rows, 'percent right on held-out images; labels per class (mean±sd, 20 draws) or all'))
     with console.status('drawing'):
-        plots = draw(runs, encoders, rows, args.out.resolve())
+        plots = draw(runs, encoders, rows, out)
     checkpoints = {run.name: shown(run.checkpoint()) for run in runs}
     content = report('quickstart', rows, [shown(run.config) for run in runs], checkpoints, args.seed)
     content['seconds'] = round(time.monotonic() - start, 1)
-    results = save_report(args.out.resolve() / 'results.json', content)
+    results = save_report(out / 'results.json', content)
     console.print(f'plots: {", ".join(shown(plot) for plot in plots)}', highlight=False, soft_wrap=True)
     console.print(f'results: {shown(results)}   ({content["seconds"]:.0f} s)', highlight=False)
     if verdict(rows) is False:

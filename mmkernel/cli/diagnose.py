@@ -37,7 +37,7 @@ from mmkernel.evaluation import (
     save_report,
     untrained_encoder,
 )
-from mmkernel.evaluation.report import writable
+from mmkernel.evaluation.report import set_aside, writable
 from mmkernel.zoo.config_text import OrderedConfig
 from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside
@@ -124,10 +124,13 @@ def stem_of(args: argparse.Namespace) -> Path:
 
 
 def publish(found: Diagnosis, cloud: Any, source: Any, args: argparse.Namespace) -> None:
-    """The PNG, the HTML and the JSON."""
+    """The PNG, the HTML and the JSON; those of an earlier diagnosis are kept as NAME.old."""
     from mmkernel.visualization.diagnosis import diagnosis_html, diagnosis_page  # matplotlib: a second to import
 
     stem = stem_of(args)
+    for path in (Path(f'{stem}.{ending}') for ending in ('png', 'html', 'json')):
+        if path.exists():
+            set_aside(path)
     figure = diagnosis_page(found, cloud, source, args.checkpoint, f'{stem}.png')
     diagnosis_html(found, figure, args.checkpoint, f'{stem}.html')
     save_report(f'{stem}.json', asdict(found))

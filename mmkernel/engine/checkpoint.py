@@ -11,7 +11,7 @@ from mmkernel.zoo.files import CheckpointError, damaged_record, read_checkpoint,
 from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights, weights_of
 
 __all__ = [
-    'CheckpointError', 'LoadReport', 'checkpoint_meta', 'fit_buffers', 'latest_checkpoint', 'list_checkpoints',
+    'CheckpointError', 'LoadReport', 'checkpoint_meta', 'epoch_files', 'fit_buffers', 'latest_checkpoint', 'list_checkpoints',
     'load_checkpoint', 'load_weights', 'read_checkpoint', 'weights_of', 'write_checkpoint',
 ]  # fmt: skip
 
@@ -24,6 +24,11 @@ def checkpoint_meta(path: str | Path) -> dict:
     return content['meta']
 
 
+def epoch_files(work_dir: str | Path) -> list[Path]:
+    """``epoch_N.pth`` of a folder; what was exported from them (epoch_20_mmdetection.pth) lies beside them."""
+    return [path for path in sorted(Path(work_dir).glob('epoch_*.pth')) if path.stem.removeprefix('epoch_').isdigit()]
+
+
 def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
     """(file, meta) of every training checkpoint of a folder that opens, furthest last; a warning names the others.
 
@@ -31,7 +36,7 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
     the meta tells runs apart; it is None in files of earlier versions.
     """
     found = []
-    for path in sorted(Path(work_dir).glob('epoch_*.pth')):
+    for path in epoch_files(work_dir):
         try:
             meta = read_checkpoint(path, mmap=True)['meta']
             found.append((path, dict(run=meta.get('run'), epoch=meta['epoch'], iter=meta['iter'])))

@@ -14,7 +14,7 @@ from mmkernel.engine.checkpoint import CheckpointError, load_weights, read_check
 from mmkernel.engine.hooks import refuse_non_finite, unwrap
 from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
 from mmkernel.engine.random_state import gather_random_states, set_random_state
-from mmkernel.engine.resume_check import compare_runs, resolved, versions
+from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.evaluation.report import set_aside
 
@@ -81,6 +81,7 @@ class ResumableRunner(_Runner):
             world_size=self.world_size,
             optimizer=self._optimizer_name(),
             steps_per_epoch=len(self.train_dataloader),
+            images=self._images(),
             config=self.message_hub.get_info('cfg', ''),  # the resolved text; the hook of mmengine puts it there
             settings=self._settings,  # the same as values: what a resume compares
             versions=versions(),
@@ -128,6 +129,7 @@ class ResumableRunner(_Runner):
                 f"'{filename}' was trained with {meta['optimizer']}, this config has {self._optimizer_name()}: their "
                 'states do not fit. Resume with the first, or set load_from to start a new run from its weights.'
             )
+        self._check_images(meta, filename)
         self._adopt_seed(meta['seed'])
         self.train_loop._epoch, self.train_loop._iter = meta['epoch'], meta['epoch'] * length
         if meta['steps_per_epoch'] != length:
@@ -143,6 +145,20 @@ class ResumableRunner(_Runner):
         if len(checkpoint['random_states']) == self.world_size:
             set_random_state(checkpoint['random_states'][self.rank])
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done.')
+
+    def _images(self) -> int:
+        dataset = self.train_dataloader.dataset
+        return len(getattr(dataset, '_dataset', dataset))  # num_batch_per_epoch wraps it
+
+    def _check_images(self, meta: dict, filename: str) -> None:
+        """The config may be the same and the data not."""
+        images = self._images()
+        if meta.get('images', images) == images:
+            return
+        text = f"'{filename}' was trained on {meta['images']} images, now there are {images}"
+        if not self.cfg.get('resume_anyway'):
+            raise OtherRunError(f'{text}: it is another run. If that is meant: --resume-anyway (resume_anyway=True).')
+        self.logger.warning(f'{text}.')
 
     def _load_schedule(self, scheduler: Any, state: dict) -> None:
         """Ours follow the config from where the run stands; mmengine's go on as the checkpoint holds them, and that is said."""

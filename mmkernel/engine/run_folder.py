@@ -12,7 +12,13 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmkernel.engine.checkpoint import CheckpointError, checkpoint_meta, latest_checkpoint, list_checkpoints
+from mmkernel.engine.checkpoint import (
+    CheckpointError,
+    checkpoint_meta,
+    epoch_files,
+    latest_checkpoint,
+    list_checkpoints,
+)
 from mmkernel.evaluation.report import set_aside
 
 try:
@@ -21,7 +27,8 @@ except ImportError:  # Windows has other locks
     fcntl = None
 
 MARK = 'run.json'
-_held: dict[Path, TextIO] = {}  # locks of this process; one that is opened twice would be lost with the first close
+# (process, folder) -> its lock. Opened twice by one process, a lock would be lost with the first close.
+_held: dict[tuple[int, Path], TextIO] = {}
 
 
 class RunFolderError(RuntimeError):
@@ -72,7 +79,7 @@ class RunFolder:
         return self.resumed
 
     def release(self) -> None:
-        lock = _held.pop(self.path, None)
+        lock = _held.pop((os.getpid(), self.path), None)
         if lock is not None:
             lock.close()
 
@@ -144,7 +151,7 @@ class RunFolder:
 
     def _left(self) -> list[Path]:
         """Files that a new run would overwrite or take for its own."""
-        return sorted([*self.path.glob('epoch_*.pth'), *self.path.glob('best_*.pth')])
+        return [*epoch_files(self.path), *sorted(self.path.glob('best_*.pth'))]
 
     def _adopt(self) -> None:
         """Become the run of ``resumed``: in its own folder the same one, in another a branch of it."""
@@ -168,11 +175,12 @@ class RunFolder:
 
     def _lock(self, mark: Path) -> TextIO:
         """``run.json``, open, and locked until ``release`` or the end of this process."""
+        key = os.getpid(), self.path
         while True:
-            file = _held.get(self.path) or mark.open('a+')
-            if self.path not in _held:
+            file = _held.get(key) or mark.open('a+')
+            if key not in _held:
                 self._lock_open(file)
-            _held[self.path] = file
+            _held[key] = file
             if mark.exists() and os.path.samestat(os.fstat(file.fileno()), mark.stat()):
                 return file
             self.release()  # the file was taken away in between, by a run that was refused or with the whole folder

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,6 +21,7 @@ from mmkernel.datasets import ViewDataset
 from mmkernel.engine.checkpoint import latest_checkpoint
 from mmkernel.engine.config import load_config
 from mmkernel.evaluation.features import usable_cores
+from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import DATASETS
 from mmkernel.visualization import read_scalars
 
@@ -48,20 +50,26 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its folder holds this very run, to its end: not one of another config or seed."""
+        return self._recorded('run') == self.digest and self._recorded('seconds') is not None
+
+    def _recorded(self, key: str) -> Any:
         done = self.folder / DONE
-        return done.is_file() and json.loads(done.read_text())['run'] == self.digest
+        return json.loads(done.read_text()).get(key) if done.is_file() else None
 
     def start(self) -> None:
-        """One thread: on two cores two runs side by side beat one run on both, and sums are added in one order."""
+        """Begin, or go on where an earlier call was interrupted. Another run in the folder is kept beside it as NAME.old.
+
+        One thread: on two cores two runs side by side beat one run on both, and sums are added in one order.
+        """
+        if self.folder.is_dir() and any(self.folder.iterdir()) and self._recorded('run') != self.digest:
+            set_aside(self.folder)  # neither its curve nor its weights may be taken for this one's
         self.folder.mkdir(parents=True, exist_ok=True)
-        old_files = [self.folder.glob(name) for name in ('epoch_*.pth', '*/vis_data/scalars.json', DONE)]
-        for old in itertools.chain(*old_files):
-            old.unlink()  # of an earlier run: neither its curve nor its weights may be taken for this one's
+        (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=None)) + '\n')
         program = 'from mmkernel.engine import main; main()'
-        arguments = [str(self.config), '--work-dir', str(self.folder), '--seed', str(self.seed)]
+        arguments = [str(self.config), '--work-dir', str(self.folder), '--seed', str(self.seed), '--resume']
         threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
         self.started = time.monotonic()
-        with self.log.open('w') as log:
+        with self.log.open('a') as log:
             self.process = subprocess.Popen(
                 [sys.executable, '-c', program, *arguments],
                 stdout=log,
@@ -91,6 +99,12 @@ class Run:
 
     def checkpoint(self) -> Path:
         return latest_checkpoint(self.folder)
+
+
+def unused_folder(path: Path) -> Path:
+    """``path``, or if something lies in it the first of path_2, path_3, ... that is empty or not there."""
+    names = (path.with_name(f'{path.name}_{n}') if n > 1 else path for n in itertools.count(1))
+    return next(name for name in names if not name.exists() or (name.is_dir() and not any(name.iterdir())))
 
 
 def shown(path: Path) -> str:

@@ -12,11 +12,11 @@ from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmkernel.engine.check import ConfigError
+from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.config import load_config
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
 from mmkernel.engine.options import OptionsAction
-from mmkernel.engine.resume_check import OtherRunError
 from mmkernel.engine.run_folder import RunFolderError
 from mmkernel.engine.runner import Runner
 from mmkernel.zoo.config_text import ordered
@@ -97,6 +97,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             dry_run(cfg, world_size=args.gpus)
             return
         train(cfg, args.resume, args.resume_anyway)
-    except (ConfigError, FileNotFoundError, RunFolderError, OtherRunError) as error:
+    except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
     leave_processes()

@@ -32,13 +32,15 @@ def semi_supervised(
     seeds: Sequence[int] = (0, 1, 2),
     folder: str | Path = 'work_dirs/benchmarks/semi_supervised',
     progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
 ) -> dict[str, dict]:
     """{amount: dict(metric=, mean=, sd=, values=, images=)} of the last epoch, fine-tuned on each amount of labels and seed.
 
     The metric is ``evaluation.metric`` of the config, else 'top1', or 'map11' where images have several classes: those have no
     class to draw by, only a fraction of all.
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
-    training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``.
+    training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``;
+    ``resume``: go on with those that an earlier call has left there, which are refused otherwise.
     """
     check_distinct(seeds=seeds)
     found, done, metric = {}, 0, metric_of(cfg)
@@ -49,7 +51,7 @@ def semi_supervised(
             run = with_labels(cfg, **amount, seed=seed) if amount else copy.deepcopy(cfg)
             run['randomness'] = {**run.get('randomness', {}), 'seed': seed}
             run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
-            result = fine_tune(run, checkpoint)
+            result = fine_tune(run, checkpoint, resume)
             values.append(result['last'][metric])
             done += 1
             if progress:

@@ -21,6 +21,7 @@ def choose_options(
     seed: int = 0,
     folder: str | Path = 'work_dirs/benchmarks/options',
     progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
 ) -> tuple[dict[str, Any], list[dict]]:
     """The combination of ``options`` with the highest last-epoch figure on ``held_out`` of each training class, and all tried.
 
@@ -28,6 +29,7 @@ def choose_options(
     (and are drawn from all at once).
     ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
     ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has None and never wins.
+    ``resume``: go on with what an earlier call has left in ``folder``, which is refused otherwise.
     """
     if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
         raise ValueError(
@@ -47,7 +49,7 @@ def choose_options(
         given = dict(zip(options, values, strict=True))
         run.merge_from_dict(given)
         run['work_dir'] = str(Path(folder) / str(number))
-        tried.append({'options': given, metric: _score(run, checkpoint, metric)})
+        tried.append({'options': given, metric: _score(run, checkpoint, metric, resume)})
         if progress:
             progress(number + 1, len(combinations))
     best = max(tried, key=lambda each: -math.inf if each[metric] is None else each[metric])
@@ -56,9 +58,9 @@ def choose_options(
     return best['options'], tried
 
 
-def _score(cfg: Any, checkpoint: str | Path | None, metric: str) -> float | None:
+def _score(cfg: Any, checkpoint: str | Path | None, metric: str, resume: bool) -> float | None:
     try:
-        return fine_tune(cfg, checkpoint)['last'][metric]
+        return fine_tune(cfg, checkpoint, resume)['last'][metric]
     except RuntimeError as error:
         if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
             raise

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmkernel.evaluation.report import set_aside
+
 FRAMEWORKS = ('mmdetection', 'mmsegmentation', 'detectron2')
 DEPTHS = (18, 34, 50, 101, 152)
 PREFIX = 'backbone.'
@@ -69,7 +71,7 @@ def export_detection(
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
 ) -> Path:
-    """Write the backbone for ``framework``; the file appears whole or not at all.
+    """Write the backbone for ``framework``; the file appears whole or not at all, another is kept as NAME.old.
 
     mmdetection, mmsegmentation: a .pth for ``backbone.init_cfg=dict(type='Pretrained', checkpoint=path)``.
     detectron2: a .pkl of arrays for ``MODEL.WEIGHTS``, matched to the detector by detectron2's heuristics.
@@ -89,6 +91,8 @@ def export_detection(
         partial.write_bytes(pickle.dumps(content))
     else:
         torch.save(dict(state_dict=weights, meta=pixels), partial)
+    if path.exists():
+        set_aside(path)
     os.replace(partial, path)
     return path
 

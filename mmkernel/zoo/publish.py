@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.evaluation import check_trained
+from mmkernel.evaluation.report import set_aside
 from mmkernel.hashes import hashes
 from mmkernel.zoo.card import model_card
 from mmkernel.zoo.errors import CheckpointError
@@ -76,7 +77,10 @@ def publish_checkpoint(
     finally:
         partial.unlink(missing_ok=True)
     card = path.with_suffix('.md')
-    card.write_text(model_card(encoder, file=path.name), encoding='utf-8')
+    text = model_card(encoder, file=path.name)
+    if card.exists() and card.read_text(encoding='utf-8') != text:
+        set_aside(card)  # another card of the same weights, perhaps with a person's words in it
+    card.write_text(text, encoding='utf-8')
     file = dict(Name=path.name, Holds=holds, SHA256=sha256, Size=size, KeyMap='mmkernel')
     return Published(path, card, _entry(encoder, file, url, row or {}), difference)
 

@@ -102,7 +102,7 @@ def scored(cfg: Config, checkpoints: list[Path], kept: Path, name: str, own_kern
     new = [path for path in checkpoints if shown(path) not in done]
     for path in track(new, f'scoring {name}', console=console, transient=True, disable=not console.is_terminal):
         rows.append(dict(checkpoint=shown(path), weights=weights[shown(path)], **score(cfg, path, own_kernel)))
-        save_report(kept, rows)
+        save_report(kept, rows, replace=True)
     return rows
 
 
@@ -194,7 +194,7 @@ def main() -> None:
     rows = [dict(run=name, **row) for name, group in runs.items() for row in group]
     rows += [dict(run='finished', **row) for row in finished]
     settings = dict(every=args.every, cifar10=args.cifar10 and args.cifar10.name, images=IMAGES)
-    save_report(args.json, report('checkpoint_choice', rows, args.methods, None, args.seed, **settings))
+    save_report(args.json, report('checkpoint_choice', rows, args.methods, None, args.seed, **settings), replace=True)
     write_between_markers(args.page, '\n\n'.join(text), BEGIN, END)
     console.print('\n\n'.join(text), highlight=False, soft_wrap=True)
     console.print(f'written: {shown(args.page)}, {shown(args.json)}', highlight=False)

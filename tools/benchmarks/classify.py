@@ -47,6 +47,7 @@ def arguments(description: str | None = __doc__) -> argparse.ArgumentParser:
     parser.add_argument('--untrained', action='store_true', help='a second row: the same from an untrained encoder')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='folder of runs and result (default: work_dirs/benchmarks/...)')
+    parser.add_argument('--resume', action='store_true', help='go on with the runs that lie in --out')
     parser.add_argument(
         '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys of the protocol'
     )
@@ -96,7 +97,6 @@ def main() -> None:
         help='values to choose from on --held-out of the training images, in every combination',
     )  # fmt: skip
     parser.add_argument('--held-out', type=float, default=0.1, help='of each class, for --try')
-    parser.add_argument('--resume', action='store_true', help='go on from the newest checkpoint of --out')
     args = parser.parse_args()
     cfg, folder = protocol(args)
     if args.test_only:
@@ -108,7 +108,9 @@ def main() -> None:
         own.work_dir = str(folder / name.split()[0])
         if args.options:
             trials = Path(own.work_dir) / 'tried'
-            chosen, tried = choose_options(own, checkpoint, args.options, args.held_out, args.seed, trials)
+            chosen, tried = choose_options(
+                own, checkpoint, args.options, args.held_out, args.seed, trials, resume=args.resume
+            )
             own.merge_from_dict(chosen)
         found = dict(fine_tune(own, checkpoint, args.resume), chosen=chosen, tried=tried)
         scores = {'last epoch': found['last'], 'best epoch': found['best']}

@@ -131,7 +131,7 @@ def main() -> None:
     console.print(table, highlight=False, soft_wrap=True)
     rows = [{**row, 'name': name} for name, group in groups.items() for row in group]
     configs = [shown(config) for config in args.configs]
-    save_report(args.json, report('compare', rows, configs, None, args.seeds[0], seeds=args.seeds))
+    save_report(args.json, report('compare', rows, configs, None, args.seeds[0], seeds=args.seeds), replace=True)
     write_between_markers(args.page, table)
     console.print(f'written: {shown(args.page)}, {shown(args.json)}')
 

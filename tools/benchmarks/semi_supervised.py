@@ -39,7 +39,7 @@ def main() -> None:
         for name, checkpoint in encoders(args).items():
             task = bar.add_task(f'runs: {name}', total=None)
             note = lambda done, total, task=task: bar.update(task, completed=done, total=total)  # noqa: E731
-            scores = semi_supervised(cfg, checkpoint, amounts, args.seeds, folder / name.split()[0], note)
+            scores = semi_supervised(cfg, checkpoint, amounts, args.seeds, folder / name.split()[0], note, args.resume)
             rows.append(dict(name=name, scores=scores))
     if is_main_process():
         metric = METRICS[next(iter(rows[0]['scores'].values()))['metric']]
