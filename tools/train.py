@@ -1,6 +1,6 @@
 """Pretrain an encoder.
 
-python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--amp {bf16,fp16}] [--seed N] [--dry-run]
+python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--resume-anyway] [--amp {bf16,fp16}] [--seed N] [--dry-run]
                              [--cfg-options KEY=VALUE ...] [--launcher {none,pytorch,slurm}]
 """
 

@@ -136,7 +136,7 @@ class RunFolder:
     def _refuse_used(self, mark: dict) -> None:
         if left := self._left():
             raise RunFolderError(
-                f"The work folder '{self.path}' holds the checkpoints of another run ({_names(left)}). They are left as they "
+                f"The work folder '{self.path}' holds the checkpoints of an earlier run ({_names(left)}). They are left as they "
                 'are. --resume (in Python resume=True) goes on with that run; --work-dir FOLDER (cfg.work_dir) starts a new '
                 'one elsewhere; or move that run away.'
             )

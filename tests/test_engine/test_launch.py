@@ -87,3 +87,48 @@ def test_two_processes_equal_one(tmp_path, srun):
     cfg = load_config(CONFIG, {'model.norm': False, 'log_level': 'ERROR'})
     cfg.work_dir = str(tmp_path / 'one')
     torch.testing.assert_close(checkpoint['state_dict'], dict(train(cfg).model.state_dict()), rtol=1e-4, atol=1e-6)
+
+
+CRASH = """
+import os
+from mmengine.hooks import Hook
+from mmkernel.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CrashOnce(Hook):
+    def before_train_epoch(self, runner):
+        if runner.epoch == 2 and runner.rank == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
+            os._exit(3)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_again_go_on(tmp_path):
+    (tmp_path / 'crash_once.py').write_text(CRASH)
+    (tmp_path / 'crash.py').write_text(
+        f"_base_ = [{str(CONFIG)!r}]\ncustom_imports = dict(imports=['tiny_training', 'crash_once'])\n"
+        f"import_folders = [{str(CONFIG.parent)!r}]\ncustom_hooks = [dict(type='CrashOnce')]\n"
+    )
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc_per_node',
+        '2',
+        '--max-restarts',
+        '1',
+    ]
+    arguments = [ROOT / 'tools/train.py', tmp_path / 'crash.py', '--launcher', 'pytorch', '--work-dir', tmp_path / 'w']
+    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+    done = [
+        subprocess.run(
+            [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        for _ in range(2)
+    ]
+    assert done[0].returncode == 0, done[0].stderr[-3000:]
+    assert 'epoch_2.pth: 2 of 4 epochs done' in done[0].stdout + done[0].stderr
+    assert done[1].returncode == 1  # the same command again is no restart
+    assert 'RunFolderError' in done[1].stderr

@@ -110,7 +110,7 @@ def test_a_file_before_the_last_is_refused_and_branches_off_elsewhere(tmp_path):
     assert files(tmp_path / 'a') == before
     metas = [read_checkpoint(tmp_path / part)['meta'] for part in ('a/epoch_3.pth', 'b/epoch_3.pth')]
     assert metas[0]['run'] != metas[1]['run']
-    with pytest.raises(RunFolderError, match='another run'):  # b is used now
+    with pytest.raises(RunFolderError, match='an earlier run'):  # b is used now
         train(short(tmp_path / 'b', 3), resume=str(tmp_path / 'a/epoch_3.pth'))
 
 
@@ -180,7 +180,7 @@ def test_a_restart_by_torchrun_goes_on_and_the_next_command_does_not(tmp_path, m
     again = train(short(tmp_path, 2, **fails))
     assert (again.epoch, len(again.message_hub.get_scalar('train/loss').data[0])) == (2, 16)
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'two')
-    with pytest.raises(RunFolderError, match='another run'):
+    with pytest.raises(RunFolderError, match='an earlier run'):
         train(short(tmp_path, 2, **fails))
 
 
