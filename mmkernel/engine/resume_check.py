@@ -52,6 +52,8 @@ class OtherRunError(CheckpointError):
 
 
 class Difference(NamedTuple):
+    """A place in the config where checkpoint and config differ, and what follows from it."""
+
     path: str
     old: Any
     new: Any

@@ -141,7 +141,7 @@ def test_what_fails_at_a_nan_before_there_is_a_loss_is_reported_like_one(tmp_pat
     cfg = config(tmp_path, **{'model.bad_iteration': 3, 'model.raises': raises})
     words = r'Iteration 10 has no finite loss: NaN or infinite values in z of .*Likely causes.*epoch_1\.pth: --resume.*replays'
     with pytest.raises(NonFiniteLossError, match=words) as error:
-        train(cfg, resume=True)
+        train(cfg, resume_anyway=True)
     assert isinstance(error.value.__cause__, (ValueError, torch.linalg.LinAlgError))
     record = json.loads(next(tmp_path.glob('*/non_finite_rank0.json')).read_text())
     assert (record['epoch'], record['iteration'], len(record['sample_index'])) == (1, 10, 8)
