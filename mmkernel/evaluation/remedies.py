@@ -63,11 +63,19 @@ def _order(head: nn.Module, statistic: str) -> str | None:
         return None
     if statistic == 'rank' and getattr(kernel, 'order', None) == 1:
         return 'as expected of an L = 1 kernel, which sees the mean alone; raise the order or b_2'
-    if statistic == 'rank' and 2 in kernel.positive_definiteness(64, 2).vanishing:
+    if statistic == 'rank' and _blind(kernel, 2):
         return 'as expected of a kernel with b_2 = 0, which is blind to the covariance; raise b_2'
     weight = getattr(head, 'alignment_weight', None)
     against = '' if weight is None else f' or lower alignment_weight (now {weight:g})'
     return f'because the alignment outweighs the kernel; raise kernel_weight{against}'
+
+
+def _blind(kernel: Kernel, degree: int) -> bool:
+    """Whether b_l = 0 at l = ``degree``; no remedy is based on a b_l that is not known."""
+    try:
+        return degree in kernel.positive_definiteness(64, degree).vanishing
+    except ValueError:
+        return False
 
 
 def _asymmetry(model: nn.Module | None) -> list[str]:

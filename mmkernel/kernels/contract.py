@@ -12,7 +12,7 @@ import torch
 
 from mmkernel.kernels.energy import kernel_energy
 from mmkernel.kernels.kernel import Kernel
-from mmkernel.kernels.legendre import gauss_gegenbauer, legendre_polynomials, quadrature_coefficients
+from mmkernel.kernels.legendre import adapted_quadrature, legendre_polynomials, quadrature_coefficients
 
 
 class KernelContract:
@@ -38,8 +38,11 @@ class KernelContract:
         h = 1e-6
         t = torch.linspace(-0.99, 0.99, 67, dtype=torch.float64)
         for q in self.dimensions:
-            central = (self.kernel.phi(t + h, q) - self.kernel.phi(t - h, q)) / (2 * h)
-            torch.testing.assert_close(self.kernel.dphi(t, q), central, rtol=1e-5, atol=1e-6)
+            left = (self.kernel.phi(t, q) - self.kernel.phi(t - h, q)) / h
+            right = (self.kernel.phi(t + h, q) - self.kernel.phi(t, q)) / h
+            smooth = torch.isclose(left, right, rtol=1e-2, atol=1e-2)  # at a kink phi' is no matter
+            central = (left + right) / 2
+            torch.testing.assert_close(self.kernel.dphi(t, q)[smooth], central[smooth], rtol=1e-5, atol=1e-6)
 
     def test_monomials_are_phi(self) -> None:
         t = torch.linspace(-1, 1, 33, dtype=torch.float64)
@@ -62,7 +65,7 @@ class KernelContract:
     def test_coefficients_expand_phi_in_the_mean_square(self) -> None:
         """E (phi - sum b_l P_l)^2 = E phi^2 - sum b_l^2 / N(q, l): no more is left over than higher degrees carry."""
         for q in (16, 256):
-            t, w = gauss_gegenbauer(q)
+            t, w = adapted_quadrature(self.kernel.profile(q), q)
             phi = self.kernel.phi(t, q)
             left = phi.clone()
             for b, p in zip(
@@ -90,7 +93,7 @@ class KernelContract:
         n = 400
         for q in (3, 32):
             z = torch.randn(n, q, dtype=torch.float64, generator=_generator(q))
-            t, w = gauss_gegenbauer(q)
+            t, w = adapted_quadrature(self.kernel.profile(q), q)
             phi = self.kernel.phi(t, q)
             b0 = float(self.kernel.coefficients(q, 0)[0])
             error = (2 / (n * (n - 1)) * float((w * (phi - b0) ** 2).sum())) ** 0.5

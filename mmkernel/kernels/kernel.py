@@ -6,22 +6,45 @@ distance to the uniform distribution, E_{z,z'~Q} K - b_0 = sum_{l>=1} b_l E P_l(
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import reduce
+from functools import reduce, wraps
 from itertools import zip_longest
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmkernel.kernels.legendre import check_dimension, quadrature_coefficients
+from mmkernel.kernels.definiteness import PositiveDefiniteness
+from mmkernel.kernels.kept import kept
+from mmkernel.kernels.legendre import check_dimension, expansion
+from mmkernel.kernels.panels import Profile
+from mmkernel.kernels.trial import try_kernel
 
 
 class Kernel(nn.Module):
     """K(u, v) = phi(u.v). A kernel of your own is a subclass with one method, ``phi``.
 
-    Kernels have no parameters. ``k + k'``, ``c * k`` for c > 0 and ``k * k'`` are kernels again.
+    Kernels have no parameters. ``k + k'``, ``c * k`` for c > 0 and ``k * k'`` are kernels again. A kernel is tried once, when
+    it is made (``trial.py``). What depends on it and q alone (``coefficients``, ``value_at_one``, ``minimum``) is made once.
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in ('coefficients', 'value_at_one', 'minimum'):
+            if name in cls.__dict__:
+                setattr(cls, name, kept(cls.__dict__[name]))
+        init = cls.__init__
+
+        @wraps(init)
+        def init_and_try(self: Kernel, *args: Any, **kwargs: Any) -> None:
+            init(self, *args, **kwargs)
+            if type(self) is cls:  # all of the classes have finished
+                try_kernel(self)
+
+        cls.__init__ = init_and_try
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != '_kept'}
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         """phi(t) for t = u.v in [-1, 1], elementwise, in any floating type; ``q`` is the embedding width."""
@@ -44,22 +67,57 @@ class Kernel(nn.Module):
         """
         return None
 
-    def coefficients(self, q: int, order: int) -> Tensor:
-        """(b_0, ..., b_order) of phi = sum_l b_l P_l(q; .); float64. By quadrature unless a subclass has the closed form."""
-        return quadrature_coefficients(lambda t: self.phi(t, q), q, order)
+    def profile(self, q: int) -> Profile:
+        """t -> phi(t, q) at a copy of t, where the kernel's buffers are."""
+        device = next((buffer.device for buffer in self.buffers()), None)
+        return lambda t: self.phi(t.to(device or t.device, copy=True), q).to(t.device)
 
+    def coefficients(self, q: int, order: int) -> Tensor:
+        """(b_0, ..., b_order) of phi = sum_l b_l P_l(q; .); float64. By quadrature unless a subclass has the closed form.
+
+        ValueError where quadrature does not know a b_l to 1e-6.
+        """
+        return self._expansion(q, order)[0]
+
+    def coefficient_errors(self, q: int, order: int) -> Tensor:
+        """An estimate of the error of each of ``coefficients``; a closed form is taken at its word."""
+        if type(self).coefficients is Kernel.coefficients:
+            return self._expansion(q, order)[1]
+        return 1e-13 * self.coefficients(q, order).abs()
+
+    @kept
+    def _expansion(self, q: int, order: int) -> Tensor:
+        try:
+            return torch.stack(expansion(self.profile(q), q, order))
+        except ValueError as error:
+            raise ValueError(f'{type(self).__name__}: {error}') from None
+
+    @kept
     def value_at_one(self, q: int) -> float:
         """phi(1) = K(u, u) = sum_l b_l."""
-        return float(self.phi(torch.ones((), dtype=torch.float64), q))
+        return float(self.profile(q)(torch.ones(1, dtype=torch.float64)))
 
+    @kept
     def minimum(self, q: int) -> float:
         """The least phi(t) on a fine grid of [-1, 1]: whether a logarithm of an energy makes sense."""
         angle = torch.linspace(0, torch.pi, 2049, dtype=torch.float64)
-        return float(self.phi(angle.cos(), q).min())
+        return float(self.profile(q)(angle.cos()).min())
 
     def positive_definiteness(self, q: int, order: int = 8) -> PositiveDefiniteness:
         """Schoenberg's criterion up to degree ``order`` in dimension ``q``."""
-        return PositiveDefiniteness(check_dimension(q), self.coefficients(q, order))
+        cls = type(self)
+        closed = cls.coefficients is not Kernel.coefficients and cls.coefficient_errors is Kernel.coefficient_errors
+        b, errors = self.coefficients(q, order), None if closed else self.coefficient_errors(q, order)
+        if errors is not None and order and not bool(b[1:].any()) and self._varies(q):
+            raise ValueError(
+                f'{type(self).__name__} at q = {q}: no verdict, b_1 ... b_{order} are all below the smallest number. Phi is '
+                'constant where inner products of that width lie.'
+            )
+        return PositiveDefiniteness(check_dimension(q), b, errors)
+
+    def _varies(self, q: int) -> bool:
+        values = self.profile(q)(torch.linspace(-0.99, 0.99, 199, dtype=torch.float64))
+        return bool(values.max() > values.min())
 
     def __add__(self, other: Kernel) -> Kernel:
         if not isinstance(other, Kernel):
@@ -94,7 +152,21 @@ class SumKernel(Kernel):
         return None if None in parts else strip_zeros([sum(a) for a in zip_longest(*parts, fillvalue=0.0)])
 
     def coefficients(self, q: int, order: int) -> Tensor:
-        return sum(kernel.coefficients(q, order) for kernel in self.kernels)
+        return self._sum(q, order)[0]
+
+    def coefficient_errors(self, q: int, order: int) -> Tensor:
+        return self._sum(q, order)[1]
+
+    def _sum(self, q: int, order: int) -> Tensor:
+        """(2, order + 1): b and errors, of the parts; by quadrature of the whole where their digits cancel."""
+        found = torch.stack(
+            [
+                sum(kernel.coefficients(q, order) for kernel in self.kernels),
+                sum(kernel.coefficient_errors(q, order) for kernel in self.kernels),
+            ]
+        )
+        cancels = bool((found[1] > 1e-6 * found[0].abs()).any())
+        return self._expansion(q, order) if cancels else found
 
 
 class ScaledKernel(Kernel):
@@ -119,6 +191,9 @@ class ScaledKernel(Kernel):
 
     def coefficients(self, q: int, order: int) -> Tensor:
         return self.scale * self.kernel.coefficients(q, order)
+
+    def coefficient_errors(self, q: int, order: int) -> Tensor:
+        return self.scale * self.kernel.coefficient_errors(q, order)
 
 
 class ProductKernel(Kernel):
@@ -171,38 +246,3 @@ def _kernels(kernels: list[Kernel | dict]) -> list[Kernel]:
         if not isinstance(kernel, Kernel):
             raise TypeError(f'Expected a Kernel or its config, got {type(kernel).__name__}.')
     return list(kernels)
-
-
-@dataclass
-class PositiveDefiniteness:
-    """Whether phi = sum_l b_l P_l(q; .) has all b_l >= 0 for l >= 1, as far as ``coefficients`` reach; b_0 is reported apart."""
-
-    q: int
-    coefficients: Tensor  # (order + 1,) float64, b_0 first
-
-    @property
-    def constant(self) -> float:
-        """b_0 = E phi(u.v) under the uniform distribution: shifts the energy, never its gradient."""
-        return float(self.coefficients[0])
-
-    @property
-    def negative(self) -> list[int]:
-        """Degrees l >= 1 with b_l < 0 beyond rounding."""
-        rounding = 1e-9 * float(self.coefficients.abs().max())
-        return [l for l, b in enumerate(self.coefficients.tolist()) if l >= 1 and b < -rounding]
-
-    @property
-    def vanishing(self) -> list[int]:
-        """Degrees l >= 1 with b_l = 0 up to rounding: moments that the kernel does not see."""
-        rounding = 1e-9 * float(self.coefficients.abs().max())
-        return [l for l, b in enumerate(self.coefficients.tolist()) if l >= 1 and abs(b) <= rounding]
-
-    def __bool__(self) -> bool:
-        return not self.negative
-
-    def __str__(self) -> str:
-        order = len(self.coefficients) - 1
-        verdict = f'not positive definite: b_l < 0 at l = {self.negative}' if self.negative else 'positive definite'
-        blind = f'; blind to degrees {self.vanishing}' if self.vanishing else ''
-        values = ', '.join(f'{b:.4g}' for b in self.coefficients[1:].tolist())
-        return f'{verdict} up to l = {order} in R^{self.q}{blind}; b_0 = {self.constant:.4g}; b_1.. = {values}'

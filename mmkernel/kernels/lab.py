@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkernel.kernels.kernel import Kernel, PositiveDefiniteness
 from mmkernel.kernels.legendre import (
-    angular_quadrature,
+    adapted_quadrature,
     check_dimension,
     gauss_gegenbauer,
     legendre_polynomials,
@@ -124,7 +124,8 @@ def mimic(kernel: Kernel, q: int, order: int = 3, weighting: str = 'typical') ->
         raise ValueError(f'weighting is one of {", ".join(map(repr, WEIGHTINGS))}, got {weighting!r}.')
     if int(order) != order or order < 1:
         raise ValueError(f'A mimic has order >= 1, got {order}.')
-    t, w = angular_quadrature(q if weighting == 'typical' else 3)  # q = 3: u.v is uniform on [-1, 1]
+    # q = 3: u.v is uniform on [-1, 1]
+    t, w = adapted_quadrature(kernel.profile(q), q if weighting == 'typical' else 3)
     phi, slope = kernel.phi(t, q), kernel.dphi(t, q)
     variance = (w * (phi - (w * phi).sum()).square()).sum()
     if variance <= (ROUNDING * phi.abs().max()) ** 2:

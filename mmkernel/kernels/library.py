@@ -10,6 +10,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.kernels.kernel import Kernel, strip_zeros
 from mmkernel.kernels.legendre import legendre_derivative, legendre_polynomials, monomial_coefficients, num_harmonics
+from mmkernel.kernels.panels import log_gamma_ratio
 
 # The distance has an infinite slope at t = 1; closer than this, two points count as one (||u-v||^2 = 2-2t).
 _SMALLEST_SQUARED_DISTANCE = 1e-12
@@ -124,7 +125,7 @@ class RieszKernel(Kernel):
     def coefficients(self, q: int, order: int) -> Tensor:
         """b_l = -4^b (-b)_l N(q, l) Gamma(b+(q-1)/2) Gamma(q-1) / (Gamma((q-1)/2) Gamma(b+l+q-1)), b = exponent/2."""
         beta = self.exponent / 2
-        mean = math.exp(beta * math.log(4) + _log_gamma_ratio((q - 1) / 2, beta) - _log_gamma_ratio(q - 1, beta))
+        mean = math.exp(beta * math.log(4) + log_gamma_ratio((q - 1) / 2, beta) - log_gamma_ratio(q - 1, beta))
         b, rising = [self.constant - mean], 1.0
         for l in range(1, order + 1):
             rising *= (l - 1 - beta) / (beta + q - 2 + l)
@@ -232,12 +233,3 @@ def _check_weights(weights: tuple[float, ...], indefinite: bool) -> None:
             f'LegendreKernel with {", ".join(negative)} is not positive definite (Schoenberg: all b_l >= 0): its energy has no '
             'minimum at the uniform distribution. If that is what you want, say indefinite=True.'
         )
-
-
-def _log_gamma_ratio(x: float, b: float) -> float:
-    """log Gamma(x+b)/Gamma(x), to full precision at large x, where a difference of two lgamma loses digits."""
-    if x < 64:
-        return math.lgamma(x + b) - math.lgamma(x)
-    y = x + b  # Stirling's series of both, subtracted term by term
-    series = sum(c * (y**-p - x**-p) for c, p in ((1 / 12, 1), (-1 / 360, 3), (1 / 1260, 5)))
-    return (x - 0.5) * math.log1p(b / x) + b * math.log(y) - b + series
