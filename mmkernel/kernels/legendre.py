@@ -145,7 +145,7 @@ def expansion(phi: Profile, q: int, order: int) -> tuple[Tensor, Tensor]:
         found = _estimates(panels, q, order)
         halves = _estimates(subdivide(phi, panels, ~panels.gaps, 2), q, order)  # a second rule, with other nodes
         found[1] += 2 * (found[0] - halves[0]).abs()
-        found[:, _absent(phi, order)] = 0
+        found[:, _absent(phi, panels, order)] = 0
         best = found if best is None else torch.where(found[1] < best[1], found, best)
         if bool((best[1] <= 1e-6 * best[0].abs()).all()):
             return best[0], best[1]
@@ -203,13 +203,10 @@ def _estimates(panels: Panels, q: int, order: int) -> Tensor:
     return torch.tensor([b, errors], dtype=torch.float64)
 
 
-def _absent(phi: Profile, order: int) -> Tensor:
+def _absent(phi: Profile, panels: Panels, order: int) -> Tensor:
     """(order + 1,) the odd degrees if phi is even, the even ones if it is odd: their b_l are 0, however large the others."""
-    t = torch.linspace(0, 0.999, 101, dtype=torch.float64) ** 2
-    with torch.no_grad():
-        above, below = phi(t.clone()), phi(-t)
-    odd = torch.arange(order + 1) % 2 == 1
-    return (odd & torch.equal(above, below)) | (~odd & torch.equal(above, -below))
+    mirrored, odd = phi(-panels.t), torch.arange(order + 1) % 2 == 1
+    return (odd & torch.equal(mirrored, panels.f[0])) | (~odd & torch.equal(mirrored, -panels.f[0]))
 
 
 def _harmonics_over_moments(q: int, l: int, j: int) -> float:

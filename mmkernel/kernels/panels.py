@@ -21,11 +21,11 @@ Profile = Callable[[Tensor], Tensor]
 _DEGREE = 16  # of Clenshaw & Curtis' rule in a panel; those of degree 8 and 4 on the same nodes say how far off it is
 _PARTS = 4  # into which a panel is cut
 _GAP = 1e-14  # the width in t of a panel that is cut no further
-_MOST_PANELS = 20_000
+_MOST_PANELS = 20_000  # without derivatives, whose graphs hold a copy of the nodes at each step
 _LARGEST_GRAPH = 20_000  # nodes: nested differentiation of a root or a product grows exponentially, to all memory at 12
 _RESOLVED = 1e-13  # of the integral over all panels
 _ROUNDING = 2e-13  # of a derivative that autograd has made
-_BEYOND_REACH = 1e-280  # the share of an integral below which a panel is left as it is
+_BEYOND_REACH = 1e-280  # the share of an integral below which a panel is left as it is: underflow is near
 
 
 class NotResolvedError(ValueError):
