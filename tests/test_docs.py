@@ -55,6 +55,13 @@ def test_engine_page_runs_from_top_to_bottom(repository):
     run([sys.executable, '-c', '\n'.join(snippets)], repository)
 
 
+def test_data_page_runs(repository, tmp_path):
+    (snippet,) = re.findall(
+        r'<!-- run -->\n```python\n(.*?)```', (repository / 'docs/your_own_data.md').read_text(), re.S
+    )
+    run([sys.executable, '-c', snippet], tmp_path)
+
+
 def test_readme_loop_runs(repository):
     (snippet,) = re.findall(
         r'```python\n(from mmkernel.models import KernelMMDHead.*?)```', (repository / 'README.md').read_text(), re.S

@@ -187,8 +187,10 @@ def _look_up(entries: list[Entry], files: Sequence[str], root: str | None, level
     hits: list[dict[str, list[int]]] = [{}, {}, {}, {}]
     for row in range(len(files)):
         path = str(files[row])
-        name = os.path.basename(path)
-        for level, key in enumerate((path, name, os.path.splitext(path)[0], os.path.splitext(name)[0])[:levels]):
+        name = path[path.rfind('/') + 1 :]
+        dot = name.rfind('.')
+        end = dot - len(name) if dot > 0 else None
+        for level, key in enumerate((path, name, path[:end], name[:end])[:levels]):
             if key in wanted:
                 hits[level].setdefault(key, []).append(row)
     found = Found(entries, [])
@@ -219,8 +221,10 @@ def _check(found: Found, files: Sequence[str], path: Path) -> None:
 
 
 def _near(text: str, files: Sequence[str], most: int = 20000) -> str | None:
-    """The file whose name is most like ``text``: without looking at case and extension first."""
-    stem = os.path.splitext(os.path.basename(text.replace('\\', '/')))[0].lower()
-    alike = [name for k in range(len(files)) if stem in (name := str(files[k])).lower()]
-    some = alike[:most] or [str(files[k]) for k in range(min(len(files), most))]
-    return next(iter(difflib.get_close_matches(text, some, n=1, cutoff=0.4)), alike[0] if alike else None)
+    """The file whose name is most like ``text``, first among those that contain it but for its case and extension."""
+    text = text.replace('\\', '/')
+    stem = os.path.splitext(os.path.basename(text))[0].lower()
+    alike = [k for k in range(len(files)) if stem in str(files[k]).lower()][:most] or range(min(len(files), most))
+    by_name = {str(files[k]) if '/' in text else os.path.basename(str(files[k])): k for k in alike}
+    found = difflib.get_close_matches(text, by_name, n=1, cutoff=0.4)
+    return str(files[by_name[found[0]]]) if found else None

@@ -16,71 +16,71 @@ def walk(root: str | Path, suffixes: tuple[str, ...] = ('',)) -> list[str]:
     counts what is left out, dead links too. OSError where a folder cannot be read.
     """
     root = os.path.realpath(root)
-    folders, twice = _folders(root)
-    wanted = tuple(suffix.lower() for suffix in suffixes)
-    files = {}
-    for inside, entries in folders.items():
-        chosen = [entry for entry in entries if entry.name.lower().endswith(wanted)]
-        files[inside] = sorted(chosen, key=lambda entry: entry.name)
-    again, dead = _linked_twice(root, files)
+    files, links, twice = _files(root, tuple(suffix.lower() for suffix in suffixes))
+    again, dead = _linked_twice(root, files, sorted(links, key=_parts)) if links else (set(), set())
     _tell(root, twice + sorted(again), 'lead to what is listed under another name')
     _tell(root, sorted(dead), 'are links to nothing')
+    paths = [
+        f'{inside}/{name}' if inside else name for inside in sorted(files, key=_parts) for name in sorted(files[inside])
+    ]
     left_out = again | dead
-    paths = [os.path.join(inside, entry.name) for inside in sorted(files, key=_parts) for entry in files[inside]]
-    return [path for path in paths if path not in left_out]
+    return [path for path in paths if path not in left_out] if left_out else paths
 
 
-def _parts(inside: str) -> tuple[str, ...]:
-    return Path(inside).parts
+def _parts(inside: str) -> list[str]:
+    return inside.split('/') if inside else []
 
 
-def _folders(root: str) -> tuple[dict[str, list[os.DirEntry]], list[str]]:
-    """{folder: its entries that are no folders}, and the folders that came up again."""
+def _files(root: str, suffixes: tuple[str, ...]) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """{folder: names of its files}, those that are links, and the folders that came up again."""
     seen = {str(folder) for folder in Path(root).parents}
-    found: dict[str, list[os.DirEntry]] = {}
-    twice, waiting = [], [(False, (), '')]  # links wait until all folders are seen that no link leads to
+    files: dict[str, list[str]] = {}
+    links, twice = [], []
+    waiting = [(False, [], '')]  # links wait until all folders are seen that no link leads to
     while waiting:
         inside = heapq.heappop(waiting)[-1]
-        real = os.path.realpath(os.path.join(root, inside))
+        folder = os.path.join(root, inside)
+        real = os.path.realpath(folder)
         if real in seen:
             twice.append(inside)
             continue
         seen.add(real)
-        found[inside] = []
-        with os.scandir(os.path.join(root, inside)) as entries:
+        names = files[inside] = []
+        with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith('.'):
+                name = entry.name
+                if name.startswith('.'):
                     continue
-                if _is_folder(entry):
-                    path = os.path.join(inside, entry.name)
-                    heapq.heappush(waiting, (entry.is_symlink(), _parts(path), path))
-                else:
-                    found[inside].append(entry)
-    return found, twice
+                link = entry.is_symlink()
+                # entry.is_dir() alone raises where links lead in a circle
+                if os.path.isdir(entry.path) if link else entry.is_dir():
+                    path = os.path.join(inside, name)
+                    heapq.heappush(waiting, (link, _parts(path), path))
+                elif name.lower().endswith(suffixes):
+                    names.append(name)
+                    if link:
+                        links.append(os.path.join(inside, name))
+    return files, links, twice
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # the second asks no file system
-
-
-def _linked_twice(root: str, files: dict[str, list[os.DirEntry]]) -> tuple[set[str], set[str]]:
+def _linked_twice(root: str, files: dict[str, list[str]], links: list[str]) -> tuple[set[str], set[str]]:
     """Links to files that are listed already, and links to nothing."""
-    ordered = [
-        (os.path.join(inside, entry.name), entry) for inside in sorted(files, key=_parts) for entry in files[inside]
-    ]
-    links = [(path, entry) for path, entry in ordered if entry.is_symlink()]
-    if not links:
-        return set(), set()
-    folders = {inside: os.path.realpath(os.path.join(root, inside)) for inside in files}
-    seen = {os.path.join(folders[i], e.name) for i, found in files.items() for e in found if not e.is_symlink()}
+    linked = set(links)
+    seen = {
+        os.path.join(folder, name)
+        for inside, names in files.items()
+        for folder in (os.path.realpath(os.path.join(root, inside)),)
+        for name in names
+        if os.path.join(inside, name) not in linked
+    }
     again, dead = set(), set()
-    for path, entry in links:
-        if not os.path.exists(entry.path):
+    for path in links:
+        real = os.path.realpath(os.path.join(root, path))
+        if not os.path.exists(real):
             dead.add(path)
-        elif (real := os.path.realpath(entry.path)) in seen:
+        elif real in seen:
             again.add(path)
-        else:
-            seen.add(real)
+        seen.add(real)
     return again, dead
 
 
