@@ -10,11 +10,12 @@ import torchvision.datasets as published
 
 from mmkernel.registry import DATASETS
 
+from .names import text_of
 from .sources import Source, existing_folder, one_of
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().split() if path.is_file() else []
+    return text_of(path).split() if path.is_file() else []
 
 
 def _records(path: Path, size: int) -> np.ndarray:

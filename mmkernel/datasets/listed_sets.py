@@ -12,6 +12,7 @@ import numpy as np
 from mmkernel.registry import DATASETS
 
 from .folders import FileSource
+from .names import text_of
 from .sources import existing_folder, one_of
 from .walk import walk
 
@@ -38,10 +39,16 @@ class SUN397(FileSource):
         if lists is None:
             where = ', '.join(f"'{place}'" for place in places)
             raise FileNotFoundError(f'SUN397: {self.lists[split]} stands in none of {where}. Expected: {layout}.')
-        paths = (lists / self.lists[split]).read_text().split()  # '/a/abbey/sun_x.jpg'
+        paths = text_of(lists / self.lists[split]).split()  # '/a/abbey/sun_x.jpg'
         names = next((p for p in (lists / 'ClassName.txt', images / 'ClassName.txt') if p.is_file()), None)
-        self.classes = names.read_text().split() if names else sorted({os.path.dirname(path) for path in paths})
+        self.classes = text_of(names).split() if names else sorted({os.path.dirname(path) for path in paths})
         number = {name: k for k, name in enumerate(self.classes)}
+        unknown = [path for path in paths if os.path.dirname(path) not in number]
+        if unknown:
+            raise ValueError(
+                f"SUN397: '{lists / self.lists[split]}' lists {len(unknown)} images of classes that '{names}' does not, "
+                f"e.g. '{unknown[0]}'. Take both from Partitions.zip."
+            )
         labels = [number[os.path.dirname(path)] for path in paths]
         super().__init__(images, [path.lstrip('/') for path in paths], np.array(labels), mode, on_corrupt)
 
@@ -67,10 +74,19 @@ class Birdsnap(FileSource):
         for name in ('images.txt', 'test_images.txt'):
             if not (home / name).is_file():
                 raise FileNotFoundError(f"Birdsnap: '{home / name}' is missing. Expected: {layout}.")
-        header, *lines = (home / 'images.txt').read_text().splitlines()
-        path, species = header.split('\t').index('path'), header.split('\t').index('species_id')
-        listed = [(row[path], row[species]) for row in (line.split('\t') for line in lines)]
-        test = set((home / 'test_images.txt').read_text().split())
+        header, *lines = text_of(home / 'images.txt').splitlines()
+        columns = header.split('\t')
+        rows = [line.split('\t') for line in lines if line.strip()]
+        bad = next((k for k, row in enumerate(rows, 2) if len(row) != len(columns)), None)
+        if bad or not {'path', 'species_id'} <= set(columns):
+            raise ValueError(
+                f"Birdsnap: '{home / 'images.txt'}' has the columns {columns}, {len(rows)} rows"
+                + (f', and another number of columns in row {bad}' if bad else '')
+                + '; expected tabs between them, path and species_id among them.'
+            )
+        path, species = columns.index('path'), columns.index('species_id')
+        listed = [(row[path], row[species]) for row in rows]
+        test = set(text_of(home / 'test_images.txt').split())
         wanted = [(name, label) for name, label in listed if (name in test) == (split == 'test')]
         there = set(walk(home / 'download/images'))
         kept = [(name, label) for name, label in wanted if os.path.normpath(name) in there]

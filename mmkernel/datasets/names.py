@@ -43,25 +43,21 @@ class Found(NamedTuple):
         return sum(len(rows) != 1 for rows in self.rows)
 
 
-def rows_named(source: Any, names: str) -> np.ndarray:
-    """Rows of ``source`` that the list ``names`` gives, each once.
+def rows_named(source: Any, names: str | Sequence[str]) -> np.ndarray:
+    """Rows of ``source`` that the list ``names`` gives, a file or the names themselves, each once.
 
     A name is the path below the root, an absolute path, or the file name alone, with or without its extension; also quoted,
     with './' or backslashes. UTF-8 or UTF-16, any line ends. In a table it is the column that its header calls file, image,
     name or the like, without a header the first in which files are found.
     FileNotFoundError for a name that no file has, ValueError for one that several have and for a list without names.
     """
-    path = Path(names).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Expected a text file with one image "
-            'name per line; where the published lists of ImageNet are stands in configs/_base_/imagenet_semi.py.'
-        )
     files = file_names(source)
     if files is None:
-        raise ValueError(f'Subset: {type(source).__name__} has no file names to look up in {names!r}; use fraction.')
-    best = None
-    for entries, levels in _readings(_text(path), path):
+        raise ValueError(
+            f'Subset: {type(source).__name__} has no file names to look up in {str(names)[:80]!r}; use fraction.'
+        )
+    path, best = names if isinstance(names, (str, os.PathLike)) else 'names of the config', None
+    for entries, levels in _readings(names):
         found = _look_up(entries, files, getattr(source, 'root', None), levels)
         best = found if best is None or found.left < best.left else best
         if not best.left:
@@ -88,7 +84,8 @@ def file_names(source: Any) -> Sequence[str] | None:
     return None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A text file in UTF-8 or UTF-16, with its byte order mark or without; ValueError if it is neither."""
     data = path.read_bytes()
     try:
         if data[:2] in (b'\xff\xfe', b'\xfe\xff'):
@@ -96,14 +93,28 @@ def _text(path: Path) -> str:
         if b'\0' in data[:200]:  # UTF-16 without its mark
             return data.decode('utf-16-le' if data[1:2] == b'\0' else 'utf-16-be')
     except UnicodeDecodeError as error:
-        raise ValueError(f"Subset: the list '{path}' is no text ({error}). {_FORMAT}") from error
+        raise ValueError(f"'{path}' is no text ({error}).") from error
     return data.decode('utf-8-sig', 'surrogateescape')  # as the names of files are decoded
 
 
-def _readings(text: str, path: Path) -> Iterator[tuple[list[Entry], int]]:
+def _readings(names: str | Sequence[str]) -> Iterator[tuple[list[Entry], int]]:
     """The list read in one way after the other, and how far to look (see ``_look_up``); ValueError if it holds nothing."""
+    if not isinstance(names, (str, os.PathLike)):
+        yield _entries(list(names), 'names'), 4
+        return
+    path = Path(names).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Expected a text file with one image "
+            'name per line; where the published lists of ImageNet are stands in configs/_base_/imagenet_semi.py.'
+        )
+    text = text_of(path)
     if path.suffix.lower() == '.json' or (text.lstrip()[:1] == '[' and text.rstrip()[-1:] == ']'):
-        yield _from_json(text, path), 4
+        try:
+            items = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Subset: the list '{path}' is no JSON: {error}. {_FORMAT}") from error
+        yield _entries(items if isinstance(items, list) else [items], str(path)), 4
         return
     lines = [Entry(line, f'line {k}') for k, line in enumerate(text.splitlines(), 1)]
     lines = [line for line in lines if line.text.strip() and not line.text.lstrip().startswith('#')]
@@ -138,13 +149,10 @@ def _is_header(cell: str) -> bool:
     return _word(cell) in _HEADERS
 
 
-def _from_json(text: str, path: Path) -> list[Entry]:
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Subset: the list '{path}' is no JSON: {error}. {_FORMAT}") from error
+def _entries(items: list[Any], path: str) -> list[Entry]:
+    """Of names, or of records that hold one."""
     entries = []
-    for k, item in enumerate(items if isinstance(items, list) else [items], 1):
+    for k, item in enumerate(items, 1):
         if isinstance(item, dict):
             columns = {_word(key): value for key, value in item.items()}
             item = next((columns[word] for word in _HEADERS if word in columns), item)
@@ -200,7 +208,7 @@ def _look_up(entries: list[Entry], files: Sequence[str], root: str | None, level
     return found
 
 
-def _check(found: Found, files: Sequence[str], path: Path) -> None:
+def _check(found: Found, files: Sequence[str], path: str | os.PathLike) -> None:
     """FileNotFoundError for names that no file has, ValueError for those that several have."""
     pairs = list(zip(found.entries, found.rows, strict=True))
     missing = [entry for entry, rows in pairs if not rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mmkernel.registry import DATASETS
@@ -21,7 +23,8 @@ class Subset(Source):
 
     Exactly one of
     names: a text file with one name per line, e.g. ``n01440764_10074.JPEG``: the published 1 % and 10 % of ImageNet
-        (Chen et al., ICML 2020). Paths below the source's root, tables and JSON lists are fine too: see ``rows_named``.
+        (Chen et al., ICML 2020). Or the names themselves.
+        Paths below the source's root, tables and JSON lists are fine too: see ``rows_named``.
     fraction: of each class, rounded, at least one image. Without labels: of all images.
     per_class: images of each class; ValueError if a class has fewer.
     seed: of the draw, which depends on labels, amount and seed alone; larger amounts contain the smaller ones.
@@ -31,7 +34,7 @@ class Subset(Source):
     def __init__(
         self,
         source: Source | dict,
-        names: str | None = None,
+        names: str | Sequence[str] | None = None,
         fraction: float | None = None,
         per_class: int | None = None,
         seed: int = 0,

@@ -11,6 +11,7 @@ import numpy as np
 from mmkernel.registry import DATASETS
 
 from .folders import FileSource
+from .names import text_of
 from .sources import existing_folder, one_of
 
 
@@ -65,17 +66,17 @@ class VOC2007(FileSource):
 
 
 def _ids(path: Path) -> list[str]:
-    if not path.is_file() or not path.read_text().strip():
+    if not path.is_file() or not text_of(path).strip():
         there = ', '.join(sorted(p.name for p in path.parent.glob('*.txt') if '_' not in p.name)) or 'no such list'
         raise FileNotFoundError(f"VOC2007: '{path}' is missing or empty; the folder has {there}.")
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    return [line.split()[0] for line in text_of(path).splitlines() if line.strip()]
 
 
 def _listed(path: Path, ids: list[str]) -> np.ndarray:
     """(N,) targets from lines '<id> <1: there, -1: not there, 0: difficult only>'."""
     meaning = {'1': 1, '-1': 0, '0': -1}
     try:
-        given = dict(line.split() for line in path.read_text().splitlines() if line.strip())
+        given = dict(line.split() for line in text_of(path).splitlines() if line.strip())
         return np.array([meaning[given[image]] for image in ids], np.int8)
     except (KeyError, ValueError) as error:
         raise ValueError(

@@ -173,3 +173,13 @@ def test_names_of_a_pack_and_of_a_part(tmp_path):
     (tmp_path / 'list.txt').write_text('a.jpg\n')
     with pytest.raises(FileNotFoundError, match='not in the source'):
         Subset(part, names=str(tmp_path / 'list.txt'))
+
+
+def test_names_in_the_config(root):
+    source = dict(type='ImageFolder', root=str(root))
+    assert Subset(source, names=['b/2.jpg', './a/1.png']).rows.tolist() == [3, 5]
+    for names, message in (([], "the list 'names' holds no name"), ([3], "entry 1 of the list 'names' is '3'")):
+        with pytest.raises(ValueError, match=message):
+            Subset(source, names=names)
+    with pytest.raises(FileNotFoundError, match=r"'z\.png' \(entry 2\)"):
+        Subset(source, names=['a/1.png', 'z.png'])
