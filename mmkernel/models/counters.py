@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class HostCounters(nn.Module):
-    """A module whose ``counters`` are plain integers: reading one does not wait for the device.
+    """A module whose ``counters`` are plain integers or booleans: reading one does not wait for the device.
 
     In the state dict they are 0-dim tensors under their own names, as buffers would be.
     """
@@ -29,7 +29,7 @@ class HostCounters(nn.Module):
         for name in self.counters:
             key = prefix + name
             if key in state_dict:
-                setattr(self, name, int(state_dict[key]))
+                setattr(self, name, type(getattr(self, name))(state_dict[key].item()))
             elif strict:
                 missing.append(key)
         own = {prefix + name for name in self.counters}

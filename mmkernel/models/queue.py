@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
+from mmkernel.models.counters import HostCounters
 from mmkernel.registry import MODELS
 
 
 @MODELS.register_module()
-class FeatureQueue(nn.Module):
+class FeatureQueue(HostCounters):
     """The last ``length`` unit rows of the global batch for each of ``views`` target views: first in, first out.
 
     He et al., CVPR 2020. One and the same buffer on every rank, rows in rank order; it starts with normalised Gaussian rows
@@ -26,6 +27,8 @@ class FeatureQueue(nn.Module):
         enabled: False: nothing is stored or read until ``enable()`` (``QueueHook`` calls it).
     """
 
+    counters = ('stored', 'enabled')
+
     def __init__(self, length: int, dim: int | None = None, views: int = 1, enabled: bool = True) -> None:
         super().__init__()
         if length < 1 or dim is None or dim < 1 or views < 1:
@@ -37,8 +40,8 @@ class FeatureQueue(nn.Module):
         rows = torch.randn(views, length, dim, generator=torch.Generator().manual_seed(0), device='cpu')
         self.register_buffer('rows', F.normalize(rows, dim=-1))  # (G, length, q)
         self.register_buffer('pointer', torch.zeros((), dtype=torch.int64))  # where the next rows go
-        self.register_buffer('stored', torch.zeros((), dtype=torch.int64))  # rows stored so far, up to length
-        self.register_buffer('enabled', torch.tensor(enabled, device='cpu'))  # a dry run reads it
+        self.stored = 0  # rows stored so far, up to length
+        self.enabled = bool(enabled)
 
     @property
     def length(self) -> int:
@@ -47,10 +50,10 @@ class FeatureQueue(nn.Module):
     @property
     def full(self) -> bool:
         """Whether every row is one that was stored, none a start value."""
-        return int(self.stored) >= self.length
+        return self.stored >= self.length
 
     def enable(self) -> None:
-        self.enabled.fill_(True)
+        self.enabled = True
 
     def check_batch(self, rows: int) -> None:
         """Before training: ValueError unless ``length`` is a multiple of the global batch of ``rows``."""
@@ -84,7 +87,7 @@ class FeatureQueue(nn.Module):
         ) % length  # nothing is read from the device
         self.rows.index_copy_(1, at, rows[:, N - kept :].to(self.rows))
         self.pointer.add_(N).remainder_(length)
-        self.stored.add_(N).clamp_(max=length)
+        self.stored = min(self.stored + N, length)
 
     def stripe(self, of_rank: int | None = None, ranks: int | None = None) -> Tensor:
         """(G, length / W, q): every W-th row, from this rank's number on, so that the ranks' stripes are the whole queue."""

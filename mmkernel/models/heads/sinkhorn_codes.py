@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, global_mean
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -61,22 +62,29 @@ class SinkhornCodesHead(Head):
         self.expect_commit()
         weight = self.prototypes.weight
         weight = weight / weight.detach().norm(dim=1, keepdim=True)  # of length 1 already, unless weights were loaded
-        scores = F.normalize(embeddings.predicted, dim=-1) @ weight.T  # (V, B, K)
-        codes = self.codes(F.normalize(embeddings.target.detach(), dim=-1), weight.detach())  # (G, B, K)
+        predicted = unit_rows(embeddings.predicted)
+        same = embeddings.target is embeddings.predicted
+        target = predicted.detach() if same else unit_rows(embeddings.target.detach())
+        scores = predicted @ weight.T  # (V, B, K)
+        codes = self.codes(target, weight.detach(), scores.detach() if same else None)  # (G, B, K)
         value = global_mean(swapped_prediction(scores, codes, self.temperature, embeddings.pairs))
         return {'loss_codes': value, 'codes': value.detach()}
 
     @torch.no_grad()
-    def codes(self, target: Tensor, weight: Tensor) -> Tensor:
-        """Unit target rows (G, B, q), prototypes (K, q) -> codes (G, B, K) of this rank's rows; stages rows for the queue."""
+    def codes(self, target: Tensor, weight: Tensor, scores: Tensor | None = None) -> Tensor:
+        """Unit target rows (G, B, q), prototypes (K, q) -> codes (G, B, K) of this rank's rows; stages rows for the queue.
+
+        ``scores``: target @ weight.T where it is known.
+        """
         rows = target
         if self.queue is not None and self.queue.enabled:
             self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
             self.queue.check(*self._staged.shape)
             if self.queue.full:
                 rows = torch.cat([self.queue.stripe().to(target.dtype), target], dim=1)  # (G, length / W + B, q)
-        B = target.shape[1]
-        return torch.stack([sinkhorn(view @ weight.T, self.epsilon, self.iterations, last=B) for view in rows])
+        if scores is None or rows is not target:
+            scores = rows @ weight.T
+        return sinkhorn(scores, self.epsilon, self.iterations, last=target.shape[1])
 
     @torch.no_grad()
     def commit(self) -> None:
