@@ -23,8 +23,10 @@ _COMPOSITES = ('CompositeExplicitAutograd', 'CompositeExplicitAutogradNonFunctio
 # Views that their schema does not mark as such, memory without content, and questions that the host answers.
 _FREE = frozenset(
     '_unsafe_view _reshape_alias reshape empty empty_like new_empty empty_strided new_empty_strided lift_fresh '
-    'set_ resize_ sym_size sym_stride sym_numel is_pinned _has_compatible_shallow_copy_type'.split()
+    'set_ resize_ as_strided_ sym_size sym_stride sym_numel is_pinned _has_compatible_shallow_copy_type'.split()
 )
+
+_WHOLE = frozenset(('convolution', 'convolution_backward'))  # composed on a CPU, one call of a library on a GPU
 
 
 class Launches(TorchDispatchMode):
@@ -84,6 +86,6 @@ def _composed_by(func: Any) -> torch._C.DispatchKey | None:
     """Where PyTorch builds this operator of others on every device, or None."""
     name = func._schema.name + (f'.{func._schema.overload_name}' if func._schema.overload_name else '')
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    if has(name, 'CPU') or name.endswith('Scalar'):
+    if has(name, 'CPU') or name.endswith('Scalar') or func._schema.name.split('::')[1] in _WHOLE:
         return None  # with a number as operand it is the operator of two tensors
     return next((getattr(torch._C.DispatchKey, key) for key in _COMPOSITES if has(name, key)), None)

@@ -180,10 +180,12 @@ def whitened_distance(
     if distance == 'cosine':
         u = unit_rows(p, point=False)
         v = u if t is p else unit_rows(t, point=False)
-        return 2 - 2 * sum((u[:, i] * v[:, j]).sum() for i, j in pairs) / (len(pairs) * u[:, 0, ..., 0].numel())
-    distances = [squared_distance(p[:, i], t[:, j], reduction) for i, j in pairs]
-    unit = p.shape[-1] if reduction == 'sample' else 1  # the mean square of a whitened row
-    nowhere = [_share_of_zeros(p[:, i]) + _share_of_zeros(t[:, j]) for i, j in pairs]
+        rows, u, v = u[:, 0, ..., 0].numel(), u.unbind(1), v.unbind(1)
+        return 2 - 2 / (len(pairs) * rows) * sum((u[i] * v[j]).sum() for i, j in pairs)
+    p, t = p.unbind(1), t.unbind(1)
+    distances = [squared_distance(p[i], t[j], reduction) for i, j in pairs]
+    unit = p[0].shape[-1] if reduction == 'sample' else 1  # the mean square of a whitened row
+    nowhere = [_share_of_zeros(p[i]) + _share_of_zeros(t[j]) for i, j in pairs]
     return mean_over_pairs(distances) + unit * mean_over_pairs(nowhere)
 
 

@@ -38,16 +38,18 @@ class SampleLabels(nn.Module):
         self.labels[i, index.to(self.labels.device)] = labels.to(self.labels.device)
 
     def of(self, sample_index: Tensor) -> Tensor:
-        """(sets, B). ValueError for an image beyond those prepared for."""
+        """(sets, B). An image beyond those prepared for is an error: ours on a CPU, the device's own on a GPU."""
         n = self.labels.shape[1]
         if n == 0:
             raise ValueError(
                 'No image has a label: nobody makes clusters. Add default_hooks=dict(cluster=dict(type="ClusterHook")) to '
                 'the config, or call head.prepare(num_samples) and head.cluster(generator).'
             )
-        if int(sample_index.max()) >= n:
-            raise ValueError(f'Sample {int(sample_index.max())} of a data set for which {n} labels were prepared.')
-        return self.labels[:, sample_index]
+        if sample_index.device.type == 'cpu':  # where looking costs no wait
+            last = max(sample_index.tolist())
+            if last >= n:
+                raise ValueError(f'Sample {last} of a data set for which {n} labels were prepared.')
+        return self.labels.index_select(1, sample_index.to(self.labels.device))
 
 
 class EpochMemory(nn.Module):

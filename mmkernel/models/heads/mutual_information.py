@@ -59,11 +59,16 @@ class MutualInformationHead(Head):
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
         check_pairs(pairs, 'score')
-        predicted = [gather_rows_with_gradient(p) for p in embeddings.predicted]  # V x (N, q)
+        predicted = self.rows_of_all_ranks(embeddings.predicted)
         same = embeddings.target is embeddings.predicted
-        target = predicted if same else [gather_rows_with_gradient(t) for t in embeddings.target]  # G x (N, q)
+        target = predicted if same else self.rows_of_all_ranks(embeddings.target)
         value = torch.stack([self.estimate(predicted[i], target[j]) for i, j in pairs]).mean()
         return {'loss_mutual_information': -value, 'mutual_information': value.detach()}
+
+    @staticmethod
+    def rows_of_all_ranks(z: Tensor) -> tuple[Tensor, ...]:
+        """(V, B, q) -> V x (N, q)."""
+        return gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1).unbind()
 
     def estimate(self, y: Tensor, x: Tensor) -> Tensor:
         """The bound in nats from rows y and x, (N, q) each."""
