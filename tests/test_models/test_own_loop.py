@@ -241,3 +241,41 @@ def test_commit_keeps_prototypes_on_the_sphere():
         optimizer.step()
         head.commit()
     torch.testing.assert_close(head.prototypes.weight.norm(dim=1), torch.ones(6).double())
+
+
+DIRECTIONS = dict(
+    SinkhornCodesHead=dict(),
+    SumHead=dict(),
+    WhiteningHead=dict(),
+    MutualInformationHead=dict(critic=dict(type='SeparableCritic', dims=(), normalize=True)),
+)
+
+
+@pytest.mark.parametrize('name', DIRECTIONS)
+def test_rows_without_a_direction_are_no_gain(name):
+    """Finite, without a gradient for rows of zeros, and never better than a cloud that is spread out and agrees."""
+    head = build(name, **DIRECTIONS[name])
+    good = torch.randn(64, WIDTH, dtype=torch.float64)
+    best = head(good, good + 0.1 * torch.randn_like(good)).item()
+    for point in (0.0, 1e-200, 0.3):
+        z = torch.full((64, WIDTH), point, dtype=torch.float64).requires_grad_()
+        loss = head(z, z + 0)
+        loss.backward()
+        assert best < loss.item() < torch.inf
+        assert z.grad.isfinite().all()
+        assert point == 0.3 or not z.grad.any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('name', registered())
+def test_no_step_waits_for_a_gpu(name):
+    head = build(name).float().to('cuda')
+    index = torch.arange(BATCH, device='cuda')
+    for step in range(3):
+        z = torch.randn(3, BATCH, WIDTH, device='cuda', requires_grad=True)
+        torch.cuda.set_sync_debug_mode('error' if step == 2 else 'default')
+        try:
+            head(*z, sample_index=index).backward()
+            head.commit()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')

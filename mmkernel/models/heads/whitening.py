@@ -74,7 +74,8 @@ class WhiteningHead(HostCounters, Head):
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
         check_pairs(pairs)
-        self.expect_commit()
+        if self.sub_batch_size is not None:
+            self.expect_commit()
         predicted = self.whiten(embeddings.predicted)
         target = predicted if embeddings.target is embeddings.predicted else self.whiten(embeddings.target)
         invariance = whitened_distance(predicted.rows, target.rows, pairs, self.distance, self.reduction)
