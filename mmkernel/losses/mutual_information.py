@@ -64,7 +64,7 @@ def interpolated_bound(scores: Tensor, alpha: float, log_baseline: Tensor | floa
     if not 0 <= alpha <= 1:
         raise ValueError(f'alpha lies between 0 (low bias) and 1 (low variance), got {alpha}.')
     K = scores.shape[0]
-    log_a = torch.as_tensor(log_baseline, dtype=scores.dtype, device=scores.device)
+    log_a = log_baseline if isinstance(log_baseline, Tensor) else scores.new_full((), log_baseline)
     if alpha == 0:
         return tuba_bound(scores, log_a)
     baseline = _log_leave_one_out_mean(scores) + math.log(alpha)  # (i, j): without x_j

@@ -56,9 +56,10 @@ def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> White
     centred, spread = _centred(x)
     with torch.set_grad_enabled(torch.is_grad_enabled() and method != 'cholesky'):  # which has its own backward
         S = (1 - shrinkage) / (n - 1) * (centred.mT @ centred)
+        identity = torch.eye(q, dtype=S.dtype, device=S.device)
         if shrinkage:
-            S = add_to_diagonal(S, S.new_tensor(shrinkage))
-        S = torch.where(spread[..., None], S, torch.eye(q, dtype=S.dtype, device=S.device))
+            S = S.add(identity, alpha=shrinkage)
+        S = torch.where(spread[..., None], S, identity)
         found = factor(S)
     if method == 'cholesky':
         rows = _CholeskyWhitening.apply(centred, found.L, (1 - shrinkage) / (n - 1))

@@ -1,4 +1,4 @@
-"""Numbers that the host counts and a checkpoint holds."""
+"""Numbers that the host counts and a checkpoint holds, and what it draws for the device."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ class HostCounters(nn.Module):
                 missing.append(key)
         own = {prefix + name for name in self.counters}
         unexpected[:] = [key for key in unexpected if key not in own]
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """``x`` of the host on ``device``; a plain copy would wait until a GPU has done all that it was given before."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)

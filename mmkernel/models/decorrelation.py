@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.losses.spectral import inverse_square_root, inverse_square_root_newton
-from mmkernel.models.counters import HostCounters
+from mmkernel.models.counters import HostCounters, sent
 from mmkernel.registry import MODELS
 
 
@@ -97,7 +97,7 @@ class ShuffledDBN(HostCounters, DBN):
     def forward(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 2**32 + self.passes)
         order = torch.randperm(self.num_features, generator=generator)
-        there, back = torch.stack([order, order.argsort()]).to(x.device)
+        there, back = sent(torch.stack([order, order.argsort()]), x.device)
         if self.training:
             self.passes += 1
         return _Permuted.apply(super().forward(_Permuted.apply(x, there, back)), back, there)

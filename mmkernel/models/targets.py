@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, rank, world_size
-from mmkernel.models.counters import HostCounters
+from mmkernel.models.counters import HostCounters, sent
 from mmkernel.models.encoder import encode
 from mmkernel.registry import MODELS
 
@@ -100,7 +100,7 @@ class MomentumTarget(HostCounters):
         B = views[0].shape[0]
         if not self.shuffle_bn:
             return self._encode_parts(views)
-        order = self._next_order(B * world_size()).to(views[0].device)
+        order = sent(self._next_order(B * world_size()), views[0].device)
         own = order.view(world_size(), B)[rank()]
         z = self._encode_parts([gather_rows(view)[own] for view in views])  # (G, B, q), rows in the new order
         shuffled = gather_rows(z.transpose(0, 1))  # (N, G, q)

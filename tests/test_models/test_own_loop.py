@@ -245,7 +245,6 @@ def test_commit_keeps_prototypes_on_the_sphere():
 
 DIRECTIONS = dict(
     SinkhornCodesHead=dict(),
-    SumHead=dict(),
     WhiteningHead=dict(),
     MutualInformationHead=dict(critic=dict(type='SeparableCritic', dims=(), normalize=True)),
 )

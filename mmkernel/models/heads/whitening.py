@@ -11,7 +11,7 @@ from mmkernel.losses.alignment import REDUCTIONS
 from mmkernel.losses.conditioning import warn_of_jitter
 from mmkernel.losses.pairs import check_pairs
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
-from mmkernel.models.counters import HostCounters
+from mmkernel.models.counters import HostCounters, sent
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -98,7 +98,7 @@ class WhiteningHead(HostCounters, Head):
             return whiten_views(
                 gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1)[None, :, None], **self.whitening
             )
-        return whiten_views(sub_batches(z, self.permutation(z.shape[1]).to(z.device)), **self.whitening)
+        return whiten_views(sub_batches(z, sent(self.permutation(z.shape[1]), z.device)), **self.whitening)
 
     def permutation(self, rows: int) -> Tensor:
         """(I, K, s) indices of ``rows`` rows for this step and rank."""
