@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.kernels.legendre import angular_quadrature
+from mmkernel.kernels.panels import derivatives
 
 if TYPE_CHECKING:
     from mmkernel.kernels.kernel import Kernel
@@ -124,9 +125,8 @@ def _elementwise(kernel: Kernel, t: Tensor, q: int, values: Tensor) -> None:
 
 def _slope(kernel: Kernel, q: int, device: torch.device) -> None:
     """dphi against differences of phi, where those of two steps to the left and right agree (at a kink they do not)."""
-    name = type(kernel).__name__
+    name, inherited = type(kernel).__name__, _inherited(kernel, 'dphi')
     t = torch.linspace(-0.973, 0.958, 31, dtype=torch.float64, device=device).view(1, 31)
-    slope = _call(kernel, 'dphi', t, q)
     steps = torch.tensor([-1, -0.3, 0.3, 1], dtype=torch.float64, device=device)[:, None] * _STEP
     here, there = _call(kernel, 'phi', t, q), _call(kernel, 'phi', t + steps, q)
     sides = (there - here) / steps
@@ -134,18 +134,24 @@ def _slope(kernel: Kernel, q: int, device: torch.device) -> None:
     rounding = 4e-15 * torch.cat([here, there]).abs().amax(0, keepdim=True) / _STEP
     smooth = ((sides - central).abs() <= 0.05 * central.abs() + rounding).all(0, keepdim=True)
     allowed = 1e-3 * central.abs() + rounding + 1e-12 * central.abs().max()
-    wrong = smooth & ~((slope - central).abs() <= allowed)
-    if bool(wrong.any()):
-        at, came, expected = (float(v[wrong][0]) for v in (t, slope, central))
-        if not _inherited(kernel, 'dphi'):
-            fix = 'Correct dphi, or leave it out: autograd then makes it'
-        elif math.isfinite(came):
-            fix = 'phi is cut off from autograd: no .item(), .detach(), torch.no_grad or numpy, or write a dphi(t, q)'
-        else:
-            fix = 'torch.where differentiates the branch not taken too: clamp what goes into its root, logarithm or quotient'
-        raise ValueError(
-            f"{name}.dphi is {came:.6g} at t = {at:.4g}, q = {q}; differences of phi say phi' = {expected:.6g}. {fix}."
-        )
+    slopes = {f'{name}.dphi': _call(kernel, 'dphi', t, q)}
+    if inherited:  # the expansion differentiates backward, whatever dphi does
+        slopes[f"autograd's slope of {name}.phi"] = derivatives(kernel.profile(q), t, 1)[1]
+    for what, slope in slopes.items():
+        wrong = smooth & ~((slope - central).abs() <= allowed)
+        if bool(wrong.any()):
+            at, came, expected = (float(v[wrong][0]) for v in (t, slope, central))
+            if not inherited:
+                fix = 'Correct dphi, or leave it out: autograd then makes it'
+            elif math.isfinite(came):
+                fix = (
+                    'phi is cut off from autograd: no .item(), .detach(), torch.no_grad or numpy, or write a dphi(t, q)'
+                )
+            else:
+                fix = 'torch.where differentiates the branch not taken too: clamp what goes into its root, logarithm or quotient'
+            raise ValueError(
+                f"{what} is {came:.6g} at t = {at:.4g}, q = {q}; differences of phi say phi' = {expected:.6g}. {fix}."
+            )
 
 
 def _inherited(kernel: Kernel, method: str) -> bool:
