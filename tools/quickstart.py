@@ -123,9 +123,8 @@ def main() -> int:
     torch.set_num_threads(1)
     out = unused_folder(args.out.resolve())
     if out != args.out.resolve():
-        console.print(
-            f'{shown(args.out.resolve())} holds an earlier result, which stays; this one goes to {shown(out)}.'
-        )
+        text = f'{shown(args.out.resolve())} holds an earlier result, which stays; this one goes to {shown(out)}.'
+        console.print(text, highlight=False, soft_wrap=True)
     runs = [named_run(config.resolve(), out, args.seed) for config in args.configs]
     pretrain(runs, console)
 

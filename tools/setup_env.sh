@@ -20,10 +20,15 @@ find_python() {
 }
 
 make_venv() {
-    local python
+    local python old=$root/.venv.old
     python=$(find_python)
+    if [ -e "$root/.venv" ]; then
+        while [ -e "$old" ]; do old+=_; done
+        echo "$root/.venv has no working pip: it stays as $old"
+        mv "$root/.venv" "$old"
+    fi
     echo "Making the virtual environment $root/.venv with $("$python" --version)"
-    if ! "$python" -m venv --clear "$root/.venv" && ! "$python" -m virtualenv --clear "$root/.venv"; then
+    if ! "$python" -m venv "$root/.venv" && ! "$python" -m virtualenv --clear "$root/.venv"; then
         rm -rf "$root/.venv"  # half made: the next run must not take it for a whole one
         echo "$python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2
         return 1

@@ -10,12 +10,15 @@ from mmengine.registry import VISBACKENDS
 from mmengine.visualization import BaseVisBackend
 from mmengine.visualization.vis_backend import force_init_env
 
+from mmkernel.evaluation.report import set_aside
+
 
 @VISBACKENDS.register_module()
 class CSVBackend(BaseVisBackend):
     """``scalars.csv`` in the log folder: one line per step that is logged, a column per name, empty where there is no value.
 
-    A name that comes later (the first kNN after an epoch) adds a column at the end; the file is then written anew.
+    A name that comes later (the first kNN after an epoch) adds a column at the end; the file is then written anew. One that an
+    earlier run has left (where the config names one folder for all logs) is kept as ``scalars.csv.old``.
     """
 
     def __init__(self, save_dir: str, file: str = 'scalars.csv') -> None:
@@ -25,6 +28,8 @@ class CSVBackend(BaseVisBackend):
 
     def _init_env(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            set_aside(self.path)
 
     @property
     @force_init_env

@@ -13,7 +13,7 @@ import torch
 import mmkernel
 from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.registry import PARAM_SCHEDULERS
-from mmkernel.zoo.plain_config import ConfigTextError, plain_config
+from mmkernel.zoo.plain_config import ConfigTextError, config_values
 
 REFUSED, SAID, QUIET = 'refused', 'said', 'quiet'
 # The longest beginning of a path decides; what is not listed is a helper variable of the config, whose use is compared.
@@ -108,7 +108,7 @@ def _settings_of(meta: Mapping, source: str) -> tuple[dict, list[str]]:
     if isinstance(meta.get('settings'), dict):
         return meta['settings'], []
     try:
-        return resolved(plain_config(meta.get('config') or '', source)), []
+        return resolved(config_values(meta.get('config', ''), source)), []
     except ConfigTextError as error:
         return {}, [f'the config of the checkpoint is not compared: {error}']
 

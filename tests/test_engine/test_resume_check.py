@@ -99,9 +99,9 @@ def test_a_checkpoint_without_settings_is_compared_by_its_text_which_is_never_ru
     (words,) = compare_runs(dict(config=text), digits(), 1, 'old.pth')
     assert 'not compared' in words
     assert not (tmp_path / 'ran').exists()
-    old = dict(config='model = dict(type="JointEmbedding", head=dict(type="Other"))\n')
-    with pytest.raises(OtherRunError, match='model.head: Other'):
-        compare_runs(old, digits(), 1, 'old.pth')
+    old = 'custom_imports = dict(imports=["no_such_module"])\nmodel = dict(type="JointEmbedding", head=dict(type="my.Other"))\n'
+    with pytest.raises(OtherRunError, match='model.head: my.Other'):
+        compare_runs(dict(config=old), digits(), 1, 'old.pth')
 
 
 def strip(path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_runner import config, digest
 
-from mmkernel.engine import CheckpointError, RunFolderError, main, read_checkpoint, train, write_checkpoint
+from mmkernel.engine import CheckpointError, CSVBackend, RunFolderError, main, read_checkpoint, train, write_checkpoint
 from mmkernel.engine.run_folder import RunFolder
 
 
@@ -189,3 +189,12 @@ def test_logs_of_one_second_lie_apart(tmp_path, monkeypatch):
     train(short(tmp_path, 1))
     train(short(tmp_path, 2), resume=True)
     assert sorted(path.name for path in tmp_path.glob('2026*')) == ['20260101_000000', '20260101_000000_1']
+
+
+def test_a_table_of_an_earlier_run_is_kept(tmp_path):
+    for value in (1.0, 2.0):
+        backend = CSVBackend(str(tmp_path))
+        backend.add_scalars(dict(loss=value), step=1)
+        backend.add_scalars(dict(loss=value, knn=3.0), step=2)
+    assert (tmp_path / 'scalars.csv.old').read_text().splitlines() == ['step,loss,knn', '1,1.0,', '2,1.0,3.0']
+    assert (tmp_path / 'scalars.csv').read_text().splitlines() == ['step,loss,knn', '1,2.0,', '2,2.0,3.0']
