@@ -17,6 +17,7 @@ from mmkernel.datasets import PatchView, ViewDataset
 from mmkernel.evaluation.feature_cache import FeatureMismatchError
 from mmkernel.evaluation.feature_keys import encoder_digest
 from mmkernel.evaluation.labels import Labels, classes_of
+from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import DATASETS
 
 
@@ -92,9 +93,11 @@ def _extract(model: nn.Module, batches: list[Tensor], stage: str) -> Tensor:
 
 
 def save_cloud(cloud: Cloud, path: str | Path) -> Path:
-    """One npz file of arrays."""
+    """One npz file of arrays; what lies at ``path`` is kept as NAME.old."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        set_aside(path)
     views = {} if cloud.views is None else dict(zip(('first', 'second'), map(np.asarray, cloud.views), strict=True))
     with path.open('wb') as file:
         np.savez(file, **{name: getattr(cloud, name).numpy() for name in ('h', 'z', 'labels', 'index')},

@@ -63,3 +63,14 @@ def test_a_result_is_replaced_by_that_of_a_later_run(tmp_path):
     for number in (1, 2):
         save_report(tmp_path / 'x.json', dict(number=number))
     assert json.loads((tmp_path / 'x.json').read_text()) == dict(number=2)
+
+
+def test_an_earlier_result_that_says_something_else_is_kept(tmp_path):
+    path = tmp_path / 'knn.json'
+    for value in (1, 1, 2, 3):
+        save_report(path, dict(value=value))
+    assert [json.loads((tmp_path / name).read_text())['value'] for name in ('knn.json.old', 'knn.json.old2', 'knn.json')] == [
+        1, 2, 3,
+    ]  # fmt: skip
+    save_report(path, dict(value=4), replace=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['knn.json', 'knn.json.old', 'knn.json.old2']
