@@ -85,7 +85,7 @@ def markdown(result: dict) -> str:
 
 
 def main(readme: Path = FOLDER / 'README.md', results: Path = FOLDER / 'results') -> None:
-    files = sorted(path for path in results.glob('*.json') if path.stem != 'sweep')
+    files = sorted(path for path in results.glob('*.json') if path.stem not in ('sweep', 'launches'))
     sections = [markdown(json.loads(path.read_text())) for path in files]
     before, rest = readme.read_text().split(MARKS[0])
     after = rest.split(MARKS[1])[1]

@@ -67,7 +67,7 @@ def interpolated_bound(scores: Tensor, alpha: float, log_baseline: Tensor | floa
     log_a = log_baseline if isinstance(log_baseline, Tensor) else scores.new_full((), log_baseline)
     if alpha == 0:
         return tuba_bound(scores, log_a)
-    baseline = _log_leave_one_out_mean(scores) + math.log(alpha)  # (i, j): without x_j
+    baseline = _log_leave_one_out_mean(scores, math.log(alpha))  # (i, j): without x_j
     if alpha < 1:
         own = (log_a[:, None] if log_a.ndim else log_a) + math.log1p(-alpha)
         baseline = torch.logaddexp(baseline, own.expand_as(baseline))
@@ -85,8 +85,8 @@ def _log_mean_exp_off_diagonal(scores: Tensor) -> Tensor:
     return masked.flatten().logsumexp(0) - math.log(K * (K - 1))
 
 
-def _log_leave_one_out_mean(scores: Tensor) -> Tensor:
-    """(i, j) -> log of the mean of exp F_ik over k != j.
+def _log_leave_one_out_mean(scores: Tensor, shift: float) -> Tensor:
+    """(i, j) -> shift + log of the mean of exp F_ik over k != j.
 
     log(sum - exp F_ij) = lse + log(1 - exp(F_ij - lse)) is exact but for the largest entry of a row, which may be all of
     the sum; without that one the rest is summed directly.
@@ -97,7 +97,7 @@ def _log_leave_one_out_mean(scores: Tensor) -> Tensor:
     lse = scores.logsumexp(dim=1, keepdim=True)
     share = (scores - lse).masked_fill(is_top, -1.0)
     rest = scores.masked_fill(is_top, -math.inf).logsumexp(dim=1, keepdim=True)
-    return torch.where(is_top, rest, lse + torch.log(-torch.expm1(share))) - math.log(K - 1)
+    return torch.where(is_top, rest, lse + torch.log(-torch.expm1(share))) + (shift - math.log(K - 1))
 
 
 def _check(scores: Tensor, least: int = 2) -> None:

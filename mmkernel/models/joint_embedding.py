@@ -209,7 +209,10 @@ def _rows(online: Tensor, online_views: tuple[int, ...], target_views: tuple[int
         return online
     if not set(target_views) <= set(online_views):
         return None
-    return online[[online_views.index(g) for g in target_views]]
+    positions = [online_views.index(g) for g in target_views]
+    if positions == list(range(len(positions))):  # the large crops before the small ones: no copy
+        return online[: len(positions)]
+    return torch.stack([online[i] for i in positions])
 
 
 @contextmanager

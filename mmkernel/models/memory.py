@@ -77,7 +77,7 @@ class EpochMemory(nn.Module):
                 'check memory_views of the head and the views of the data config.'
             )
         index = gather_rows(sample_index.to(self.seen.device))
-        rows = gather_rows(z[self.views].transpose(0, 1))  # (N, views, q)
+        rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))  # (N, views, q)
         self.data[:, index] = rows.transpose(0, 1).to(self.data.dtype)
         self.seen[index] = True
 

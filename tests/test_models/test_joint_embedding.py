@@ -251,3 +251,13 @@ def test_predictions_of_one_pass_read_the_embeddings_where_they_are():
             p = predict(predictor, online, views, batching)
         torch.testing.assert_close(p, expected)
         assert launches.names['cat'] == (batching == 'view')
+
+
+@pytest.mark.parametrize('target_views, copies', [((0, 1), 0), ((2, 0), 1)])
+def test_targets_among_more_online_views(target_views, copies):
+    m = model(target_views=target_views, batching='all')
+    with Launches() as launches:
+        embeddings = m.embeddings(images(8, 8, 8))
+    torch.testing.assert_close(embeddings.target, embeddings.online[list(target_views)])
+    assert launches.names['index'] == 0
+    assert launches.names['cat'] == 1 + copies  # of the images, in one pass

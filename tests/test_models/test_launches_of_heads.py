@@ -106,11 +106,13 @@ def counted() -> dict[str, Launches]:
 @pytest.mark.parametrize('name', [*HEADS, *NORMS])
 def test_no_more_launches_than_the_table_says(name):
     launches = launches_of_head(HEADS[name]) if name in HEADS else launches_of_norm(NORMS[name])
-    assert launches.total <= json.loads(TABLE.read_text())['launches'][name], launches
+    table = json.loads(TABLE.read_text())
+    assert launches.total <= table['launches'][name] <= table['before'][name], launches
     assert launches.host_reads == 0
 
 
 if __name__ == '__main__':
     warnings.simplefilter('ignore')
-    what = 'Launches of forward and backward of one step, two views, counted on a CPU by tests/launches.py'
-    TABLE.write_text(json.dumps(dict(what=what, launches={n: x.total for n, x in counted().items()}), indent=1) + '\n')
+    table = json.loads(TABLE.read_text())
+    table['launches'] = {name: launches.total for name, launches in counted().items()}
+    TABLE.write_text(json.dumps(table, indent=1) + '\n')
