@@ -123,8 +123,12 @@ def _passed_twice(net: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _kept_buffers(*modules: nn.Module) -> Iterator[None]:
-    """Buffers (running statistics) leave as they came: the second pass moves them."""
-    before = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    """Buffers (running statistics) and counters leave as they came: the second pass moves them."""
+    parts = [part for module in modules for part in module.modules()]
+    before = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers(recurse=False)]
+    counted = [(part, name, getattr(part, name)) for part in parts for name in getattr(part, 'counters', ())]
     yield
     for buffer, value in before:
         buffer.copy_(value)
+    for part, name, value in counted:
+        setattr(part, name, value)

@@ -171,6 +171,22 @@ def test_second_pass_repeats_the_first_and_statistics_move_once():
     assert torch.equal(after, torch.get_rng_state())  # as if nothing had been drawn twice
 
 
+def test_second_pass_shuffles_channels_as_the_first():
+    model = build(KERNEL)
+    model.neck = MODELS.build(
+        dict(type='MLPNeck', in_dim=20, dims=(WIDTH,), last_norm=dict(type='ShuffledDBN', groups=5))
+    )
+    model.neck.double()
+    seen = []
+    model.neck.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    x, step = data(1), torch.arange(BATCH).split(4)
+    wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    virtual_step(model, [batch_of(x, rows) for rows in step], wrapper)
+    first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert model.neck[-1].passes == 4 * VIEWS
+
+
 class Kept:
     """A tensor that autograd saved."""
 
