@@ -25,7 +25,8 @@ class EmbeddingMonitorHook(Hook):
     """Every ``interval`` batches of an epoch, ``embedding_statistics`` of the batch under ``embedding/<word>``.
 
     Looks at the embeddings that the head is given anyway (train mode, first online view; alignment with the second, or
-    with the first target of another view), so it costs no forward pass. Embeddings that cannot be measured (NaN, one image in
+    with the first target of another view), so it costs no forward pass. What the objective logs itself under the same word
+    (``alignment``, ``mmd2``) is not logged twice. Embeddings that cannot be measured (NaN, one image in
     all, width 1) are left out. The yardstick of ``mmd2`` is the run's own kernel
     where the head has one, otherwise LegendreKernel((1, 40, 40)) of Zheng et al., ICLR 2023; the log says which. Training
     is the same with and without, bit for bit. A model without ``observers`` is left alone.
@@ -78,8 +79,10 @@ class EmbeddingMonitorHook(Hook):
                 runner.logger.debug('Embeddings of NaN, of one image or of width 1 are not measured.')
                 return
             values = embedding_statistics(z, partner, self.kernel, self.max_rows)
+            said = outputs if isinstance(outputs, dict) else {}
             for word, value in values.items():
-                runner.message_hub.update_scalar(f'train/embedding/{word}', value)
+                if word not in said:  # one word, one value on a line: the objective's own is that of this very step
+                    runner.message_hub.update_scalar(f'train/embedding/{word}', value)
 
     def _due(self, runner: Any, batch_idx: int) -> bool:
         length = len(runner.train_dataloader)

@@ -93,9 +93,12 @@ def test_a_watched_run_resumes_bit_for_bit(watched, tmp_path):
 def test_everything_stands_in_every_log(watched):
     folder, _ = watched
     written = records(folder)
-    words = {'std', 'rank', 'top_share', 'uniformity', 'alignment', 'mmd2', 'mmd2_sd', 'mmd2_score'}
+    words = {'std', 'rank', 'rankme', 'top_share', 'uniformity', 'mmd2_sd', 'mmd2_score'}
     last = [r for r in written if 'loss' in r][-1]
-    assert {f'embedding/{word}' for word in words} <= set(last)
+    assert {f'embedding/{word}' for word in words} | {'alignment', 'mmd2'} <= set(last)
+    for record in written:  # no word stands twice on a line, with two values
+        names = [name.rsplit('/')[-1] for name in record if name.startswith('embedding/') or '/' not in name]
+        assert len(set(names)) == len(names)
     assert 1 <= last['embedding/rank'] <= 8
     ends = [r for r in written if 'knn/top1' in r]
     assert [r['epoch'] for r in ends] == [1, 2, 3]

@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
+from mmkernel import __version__
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import (
@@ -92,16 +93,16 @@ def score(cfg: Config, checkpoint: Path, own_kernel: bool) -> dict[str, Any]:
 
 
 def scored(cfg: Config, checkpoints: list[Path], kept: Path, name: str, own_kernel: bool = True) -> list[dict]:
-    """One row per checkpoint, kept in a file so that an interrupted study goes on; those of other weights are not."""
+    """One row per checkpoint, kept in a file so that an interrupted study goes on; of other weights or settings none is."""
     weights = {shown(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in checkpoints}
     rows = json.loads(kept.read_text()) if kept.is_file() else []
-    rows = [
-        row for row in rows if row.get('weights') == weights.get(row['checkpoint']) and 'rankme' in row['statistics']
-    ]
+    asked = dict(images=IMAGES, own_kernel=own_kernel, version=__version__)
+    rows = [row for row in rows if row.get('asked') == {**asked, 'weights': weights.get(row['checkpoint'])}]
     done = {row['checkpoint'] for row in rows}
     new = [path for path in checkpoints if shown(path) not in done]
     for path in track(new, f'scoring {name}', console=console, transient=True, disable=not console.is_terminal):
-        rows.append(dict(checkpoint=shown(path), weights=weights[shown(path)], **score(cfg, path, own_kernel)))
+        about = dict(checkpoint=shown(path), asked={**asked, 'weights': weights[shown(path)]})
+        rows.append({**about, **score(cfg, path, own_kernel)})
         save_report(kept, rows, replace=True)
     return rows
 
@@ -181,6 +182,18 @@ def main() -> None:
             f'CIFAR-10, {method.replace("digits_", "").replace("/digits", "")}': rows for method, rows in found.items()
         }
     finished = between(args)
+    text = tables(runs, finished)
+    rows = [dict(run=name, **row) for name, group in runs.items() for row in group]
+    rows += [dict(run='finished', **row) for row in finished]
+    settings = dict(every=args.every, cifar10=args.cifar10 and args.cifar10.name, images=IMAGES)
+    save_report(args.json, report('checkpoint_choice', rows, args.methods, None, args.seed, **settings), replace=True)
+    write_between_markers(args.page, text, BEGIN, END)
+    console.print(text, highlight=False, soft_wrap=True)
+    console.print(f'written: {shown(args.page)}, {shown(args.json)}', highlight=False)
+
+
+def tables(runs: dict[str, list[dict]], finished: list[dict]) -> str:
+    """Both tables of the page. A criterion that not every checkpoint of a line was measured by is left blank there."""
     text = []
     for accuracy, title in (('linear', 'all labels'), ('linear_4', '4 labels per class, mean of 5 draws')):
         studies = {}
@@ -191,13 +204,7 @@ def main() -> None:
             studies[f'{len(finished)} finished runs, one per config'] = found = agreement(finished, accuracy)
             del found['epoch']  # says nothing between runs
         text.append(f'Linear accuracy with {title}:\n\n{markdown(studies)}')
-    rows = [dict(run=name, **row) for name, group in runs.items() for row in group]
-    rows += [dict(run='finished', **row) for row in finished]
-    settings = dict(every=args.every, cifar10=args.cifar10 and args.cifar10.name, images=IMAGES)
-    save_report(args.json, report('checkpoint_choice', rows, args.methods, None, args.seed, **settings), replace=True)
-    write_between_markers(args.page, '\n\n'.join(text), BEGIN, END)
-    console.print('\n\n'.join(text), highlight=False, soft_wrap=True)
-    console.print(f'written: {shown(args.page)}, {shown(args.json)}', highlight=False)
+    return '\n\n'.join(text)
 
 
 if __name__ == '__main__':
