@@ -2,6 +2,7 @@
 
 python benchmarks/losses.py --json benchmarks/results/losses.json         # the table of docs/engine.md; about 20 minutes
 python benchmarks/losses.py --sweep --json benchmarks/results/sweep.json  # the points of docs/cost.png
+python benchmarks/losses.py --device cuda --json gpu_losses.json          # on a GPU: gpu.py, 150 s
 python benchmarks/losses.py --quick
 
 Each form gets its inputs as leaves in its own layout: two (n, q) views, or the (2, n, q) tensor that the encoder makes.
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+import gpu
 import reference
 import torch
 from harness import Case, Maker, Step, arguments, gradient_step, measure
@@ -151,11 +153,9 @@ def case(
 ) -> Case:
     textbook, head = OBJECTIVES[objective](q)
     forms = {'textbook': plain(textbook, n, q), 'ours': ours(head, n, q)}
-    if torch.cuda.is_available():  # on a CPU half precision only rounds
-        forms['ours, bfloat16'] = ours(partial(head, precision='bfloat16'), n, q)
     forms |= peers(objective, n, q) if with_peers else {}
     skip = {}
-    if objective in ('VICReg', 'Barlow Twins') and not torch.cuda.is_available():
+    if objective in ('VICReg', 'Barlow Twins'):
         size = 4 * q * q * (5 if objective == 'VICReg' else 4)  # of matrices alive at a time, as measured
         if size > TEXTBOOK_LIMIT:
             skip = {form: f'not run: about {size / 2**30:.0f} GiB' for form in forms if form != 'ours'}
@@ -188,8 +188,16 @@ def cases(quick: bool = False, sweep: bool = False) -> list[Case]:
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
-    sweep = dict(action='store_true', help='a grid of widths and batches for the plot')
-    args = arguments(__doc__, argv, sweep=sweep)
+    args = arguments(
+        __doc__,
+        argv,
+        sweep=dict(action='store_true', help='a grid of widths and batches for the plot'),
+        gpu=dict(action='store_true', help='the forms and cases of a GPU, whatever the device'),
+        limit_s=dict(type=float, default=110, help='on a GPU: no case is compiled that starts later'),
+    )
+    if args.gpu or args.device.startswith('cuda'):
+        device = torch.device(args.device)
+        return gpu.main(__file__, args, gpu.cases(OBJECTIVES, two_views, head_loss, args.quick, device))
     return measure(__file__, cases(args.quick, args.sweep), args)
 
 

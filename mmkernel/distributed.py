@@ -6,6 +6,7 @@ own rows is such that the *mean over ranks*, which DistributedDataParallel takes
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,11 +25,12 @@ def rank() -> int:
 
 
 @torch.no_grad()
-def gather_rows(x: Tensor) -> Tensor:
-    """(B, ...) on each rank -> (W B, ...) in rank order, without a graph. Raises where the ranks' B differ."""
+def gather_rows(x: Tensor, checked: bool = False) -> Tensor:
+    """(B, ...) on each rank -> (W B, ...) in rank order, without a graph. Raises where the ranks' B differ, unless ``checked``."""
     if world_size() == 1:
         return x.detach()
-    check_equal_rows(x)
+    if not checked:
+        check_equal_rows(x.shape[0])
     x = x.detach().contiguous()
     gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
     dist.all_gather_into_tensor(_bytes(gathered), _bytes(x))
@@ -37,36 +39,37 @@ def gather_rows(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rows_to_columns(x: Tensor) -> Tensor:
-    """(B, q) on each rank -> (W B, ceil(q / W)): all rows in rank order, this rank's columns, zeros past q. No graph.
+    """(..., B, q) on each rank -> (..., W B, ceil(q / W)): all rows in rank order, this rank's columns, zeros past q.
 
-    Raises where the ranks' B differ.
+    No graph. Raises where the ranks' B differ.
     """
     W = world_size()
     if W == 1:
         return x.detach()
-    check_equal_rows(x)
-    (B, q), c = x.shape, -(-x.shape[1] // W)
-    parts = x.new_zeros(W, B, c) if c * W > q else x.new_empty(W, B, c)  # one per destination
+    check_equal_rows(x.shape[-2])
+    q, c = x.shape[-1], -(-x.shape[-1] // W)
+    parts = x.new_zeros(W, *x.shape[:-1], c) if c * W > q else x.new_empty(W, *x.shape[:-1], c)  # one per destination
     for w in range(W):
-        part = x[:, w * c : (w + 1) * c]
-        parts[w, :, : part.shape[1]] = part
-    return _exchange(parts).view(W * B, c)
+        part = x[..., w * c : (w + 1) * c]
+        parts[w, ..., : part.shape[-1]] = part
+    return _exchange(parts).movedim(0, -3).flatten(-3, -2)
 
 
 @torch.no_grad()
 def columns_to_rows(shard: Tensor, q: int) -> Tensor:
-    """The inverse of ``rows_to_columns``: (W B, ceil(q / W)) on each rank -> (B, q). No graph."""
+    """The inverse of ``rows_to_columns``: (..., W B, ceil(q / W)) on each rank -> (..., B, q). No graph."""
     W = world_size()
     if W == 1:
         return shard.detach()
-    parts = _exchange(shard.view(W, -1, shard.shape[1]))  # (W, B, c): this rank's rows, the columns of rank w
-    return parts.transpose(0, 1).flatten(1)[:, :q]
+    parts = _exchange(shard.unflatten(-2, (W, -1)).movedim(-3, 0))  # (W, ..., B, c): this rank's rows, rank w's columns
+    return parts.movedim(0, -2).flatten(-2)[..., :q]
 
 
 def _exchange(parts: Tensor) -> Tensor:
     """(W, ...): part w goes to rank w, and what rank w sent here takes its place."""
-    received = torch.empty_like(parts, memory_format=torch.contiguous_format)
-    dist.all_to_all_single(_bytes(received), _bytes(parts.contiguous()))
+    parts = parts.contiguous()
+    received = torch.empty_like(parts)
+    dist.all_to_all_single(_bytes(received), _bytes(parts))
     return received
 
 
@@ -75,17 +78,27 @@ def _bytes(x: Tensor) -> Tensor:
     return x.view(torch.uint8) if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-@torch.no_grad()
-def check_equal_rows(x: Tensor) -> None:
-    """Raise on every rank alike if the ranks' first dimensions differ (a plain gather would hang or mix up rows)."""
-    bounds = torch.tensor([x.shape[0], -x.shape[0]], device=x.device)
-    dist.all_reduce(bounds, op=dist.ReduceOp.MAX)
+def check_equal_rows(B: int) -> None:
+    """Raise on every rank alike if the ranks' B differ (a plain gather would hang or mix up rows).
+
+    Hosts ask each other; the device, which is a few kernels behind, is not waited for.
+    """
+    if world_size() == 1:
+        return
+    bounds = torch.tensor([B, -B])
+    dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
     most, least = bounds[0].item(), -bounds[1].item()
     if most != least:
         raise ValueError(
             f'Local batches differ between ranks: from {least} to {most} rows. Losses over the global batch need equal ones: '
             'set drop_last=True in train_dataloader.'
         )
+
+
+@cache
+def _hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """A group of the same processes that moves CPU tensors: the default one, or gloo beside NCCL."""
+    return world if 'cpu:' in dist.get_backend_config() else dist.new_group(backend='gloo')
 
 
 @torch.no_grad()
@@ -103,6 +116,12 @@ def sum_over_ranks_(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x)
     return x
+
+
+@torch.no_grad()
+def mean_over_ranks_(x: Tensor) -> Tensor:
+    """The mean of ``x`` over ranks, in place as ``sum_over_ranks_``."""
+    return x if world_size() == 1 else sum_over_ranks_(x).div_(world_size())
 
 
 @torch.no_grad()
@@ -145,6 +164,11 @@ def gather_rows_with_gradient(x: Tensor) -> Tensor:
 def sum_over_ranks_with_gradient(x: Tensor) -> Tensor:
     """``sum_over_ranks`` that autograd sees: backward sums over ranks too. Exact where every rank forms the same loss."""
     return x if world_size() == 1 else _SumOverRanks.apply(x)
+
+
+def mean_over_ranks_with_gradient(x: Tensor) -> Tensor:
+    """``sum_over_ranks_with_gradient`` over W."""
+    return x if world_size() == 1 else _SumOverRanks.apply(x) / world_size()
 
 
 def global_mean(local: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import torch
 from torch import Tensor
 
 from mmkernel.evaluation.inputs import as_pair, row_norms, unit_rows
-from mmkernel.kernels.gram import available_memory
 
 BACKENDS = ('auto', 'torch', 'faiss')
 PRECISIONS = dict(float32=None, bfloat16=torch.bfloat16)
@@ -168,3 +168,19 @@ def _chunks(
             '(or rerank), smaller chunks, or another device.'
         )
     return queries, chunk
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated; None where nobody can tell."""
+    if device.type == 'cuda':
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type != 'cpu':
+        return None
+    try:
+        with open('/proc/meminfo') as lines:  # counts reclaimable file cache, which sysconf's free pages do not
+            fields = dict(line.split(':') for line in lines)
+        return int(fields['MemAvailable'].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        names = getattr(os, 'sysconf_names', {})
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') if 'SC_PHYS_PAGES' in names else None

@@ -1,23 +1,20 @@
-"""Energy of a cloud of embeddings under a kernel: (1/N^2) sum_ij phi(z_i.z_j), its value and gradient in one pass.
-
-The gradient is made together with the value (``pair_sums.py``), waits as one (V, B, q) tensor, and is handed over in backward.
+"""Energy of a cloud of embeddings under a kernel: (1/N^2) sum_ij phi(z_i.z_j).
 
 Shapes: V views, B local rows, N = B W global rows, q width, P pairs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
-from mmkernel.distributed import sum_over_ranks_, world_size
-from mmkernel.kernels.gram import Engine
+from mmkernel.distributed import check_equal_rows, sum_over_ranks_with_gradient, world_size
+from mmkernel.kernels.engine import Engine, itself, pairwise, promoted
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.legendre import check_dimension
-from mmkernel.kernels.pair_sums import energies_and_gradient, number_of_pairs
-from mmkernel.kernels.sphere import Pairs, add_chord_gradients_, inverse_norms, squared_chords
+from mmkernel.kernels.sphere import Pairs, to_sphere
 
 
 def kernel_energy(
@@ -39,15 +36,14 @@ def kernel_energy(
         precision, layout, transport_dtype: see ``Engine``.
 
     Returns:
-        A scalar: the energy of the global batch on every rank; gradients as ``mmkernel.distributed`` rules.
+        A scalar: the energy of the global batch on every rank, NaN for NaN rows; gradients as ``mmkernel.distributed`` rules.
 
     Raises:
-        ValueError: not a (B, q) matrix, q < 2, one row, NaN rows (on CPU), or phi(1) infinite under 'V'.
+        ValueError: not a (B, q) matrix, q < 2, one row, or phi(1) infinite under 'V'.
     """
     if z.ndim != 2:
         raise ValueError(f'Expected embeddings of shape (B, q), got {tuple(z.shape)}. One view at a time.')
-    options = dict(precision=precision, layout=layout, transport_dtype=transport_dtype)
-    return aligned_energies(z[None], kernel, [], statistic, **options)[1][0]
+    return aligned_energies(z[None], kernel, [], statistic, precision, layout, transport_dtype)[1][0]
 
 
 def mmd2_to_uniform(z: Tensor, kernel: Kernel, statistic: str = 'V') -> Tensor:
@@ -56,7 +52,7 @@ def mmd2_to_uniform(z: Tensor, kernel: Kernel, statistic: str = 'V') -> Tensor:
     'V': the squared distance of the empirical distribution, >= 0 for a positive definite kernel; uniform points give about
     sum_{l>=1} b_l / N. 'U': unbiased, zero in the mean for uniform points, may be negative.
     """
-    return kernel_energy(z, kernel, statistic) - float(kernel.coefficients(z.shape[-1], 0)[0])
+    return kernel_energy(z, kernel, statistic) - fixed_values(kernel, z.shape[-1])[1]
 
 
 def aligned_energies(
@@ -67,74 +63,81 @@ def aligned_energies(
     precision: str = 'auto',
     layout: str = 'auto',
     transport_dtype: str | None = None,
+    reduction: str = 'sample',
 ) -> tuple[Tensor, Tensor]:
     """mean_pairs mean_n ||z^_in - z^_jn||^2 and ``kernel_energy`` of each view: (V, B, q) raw rows -> (), (V,).
 
-    One function of autograd with two outputs, so that one (V, B, q) gradient is all that it ever holds. ``pairs`` may be
-    empty; the distance is then 0. Other arguments and errors as for ``kernel_energy``.
+    ``pairs`` may be empty; the distance is then 0. ``reduction='element'`` divides it by q. Other arguments and errors as for
+    ``kernel_energy``.
     """
     _check_rows(z)
     if statistic not in ('V', 'U'):
         raise ValueError(f"statistic is 'V' (all pairs) or 'U' (i != j), got {statistic!r}.")
-    engine = Engine(**Engine(precision, layout, transport_dtype).options(z, z.dtype))
-    z = z if z.dtype == torch.float64 else z.float()
-    distance, energies = _AlignedEnergies.apply(z, kernel, pairs, statistic, engine)
-    if energies.device.type == 'cpu' and not torch.isfinite(energies).all():
-        _explain_non_finite(z, kernel)
+    engine, z, N = Engine(precision, layout, transport_dtype), promoted(z), z.shape[1] * world_size()
+    phi_at_one = _value_on_diagonal(kernel, z.shape[2], statistic)
+    u, distance = to_sphere(z, pairs, reduction)
+    monomials = kernel.monomials(z.shape[2])
+    if _moments_suffice(monomials, N, z.shape[2]):
+        energies = _by_moments(u, monomials, N)
+        if statistic == 'U':
+            energies = (energies * N - phi_at_one) / (N - 1)
+    else:
+        count = N * N if statistic == 'V' else N * (N - 1)
+        energies = pairwise(u, _off_diagonal, (kernel, z.shape[2]), engine=engine, scale=1 / count)
+        if statistic == 'V':
+            energies = energies + phi_at_one / N
     return distance, energies
 
 
-class _AlignedEnergies(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, kernel: Kernel, pairs: Pairs, statistic: str, engine: Engine
-    ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)  # a part that nobody differentiates costs nothing
-        ctx.options = kernel, pairs, statistic, engine
-        with torch.autocast(z.device.type, enabled=False):
-            r = inverse_norms(z)
-            d2 = squared_chords(z, z, r, r, pairs)
-            distance = mean_chord(d2)
-            energies, ctx.gradient = energies_and_gradient(
-                z, r, kernel, statistic, engine, need_gradient=ctx.needs_input_grad[0]
-            )
-        ctx.save_for_backward(z, r, d2)
-        return distance, energies
-
-    @staticmethod
-    def backward(ctx: Any, of_distance: Tensor | None, of_energies: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative('kernel_energy')
-        z, r, d2 = ctx.saved_tensors
-        kernel, pairs, statistic, engine = ctx.options
-        with torch.autocast(z.device.type, enabled=False):
-            if of_energies is None:
-                gradient, scale = torch.zeros_like(z, memory_format=torch.contiguous_format), None
-            else:
-                # Handed over, not copied: whoever walks back a second time (retain_graph) waits for a new one.
-                gradient, ctx.gradient = ctx.gradient, None
-                if gradient is None:
-                    gradient = energies_and_gradient(z, r, kernel, statistic, engine)[1]
-                scale = of_energies * (2 * world_size() / number_of_pairs(statistic, z.shape[1] * world_size()))
-            if of_distance is None:
-                pairs, d2 = [], d2[:0]
-            factor = of_distance / d2.numel() if pairs else 0.0
-            add_chord_gradients_((z, z), (r, r), d2, pairs, factor, (gradient, gradient), scale)
-        return gradient, None, None, None, None
+def _off_diagonal(G: Tensor, first: int, columns: Tensor, kernel: Kernel, q: int) -> tuple[Tensor, Tensor, None]:
+    """sum_{j != i} phi(t_ij) and phi'(t_ij). u_i.u_i = 1 is a constant: its slope, infinite perhaps, is radial and drops out."""
+    t, i_is_j = G.clamp(-1, 1), itself(first, G.shape[1], columns)
+    values = kernel.phi(t, q).masked_fill(i_is_j, 0)
+    return values.sum(-1), kernel.dphi(t, q).masked_fill(i_is_j, 0), None
 
 
-def mean_chord(d2: Tensor) -> Tensor:
-    """The mean over pairs and the rows of all ranks of (P, B) squared distances; 0 without a pair."""
-    if not d2.numel():
-        return d2.new_zeros(())
-    return (sum_over_ranks_(d2.sum(1).double().sum()) / (d2.numel() * world_size())).to(d2.dtype)
+def _moments_suffice(monomials: tuple[float, ...] | None, N: int, q: int) -> bool:
+    """Degree 1 always; degree 2 where the (q, q) matrix is smaller than the Gram matrix."""
+    return monomials is not None and (len(monomials) <= 2 or (len(monomials) == 3 and q < N))
 
 
-def refuse_second_derivative(name: str) -> None:
-    """Under create_graph=True a gradient that was made without a graph would pass for a constant."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            f'{name} has no second derivative: call backward or autograd.grad without create_graph=True.'
+def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int) -> Tensor:
+    """a_0 + a_1 ||s||^2 + a_2 ||C||_F^2 with s = (1/N) sum u_i, C = (1/N) sum u_i u_i': the means of 1, t and t^2.
+
+    Moments add up over ranks: nothing is gathered. In float32 whatever the precision, for they cost little.
+    """
+    a0, a1, a2 = (*monomials, 0.0, 0.0)[:3]
+    check_equal_rows(u.shape[1])
+    s = sum_over_ranks_with_gradient(u.sum(1)) / N  # (V, q)
+    energies = a0 + a1 * s.square().sum(-1)
+    if a2:
+        q = u.shape[2]  # about C = 1/q of uniform points: ||C||^2 = ||C - 1/q||^2 + 1/q, for tr C = 1
+        about = pairwise(
+            u.mT, _squares_about, (N / q,), engine=Engine('float32'), scale=a2 / N**2, slope=2, sharded=True
         )
+        energies = energies + about + a2 / q
+    return energies
+
+
+def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple[Tensor, Tensor, None]:
+    """sum_j (G_ij - mean [i = j])^2."""
+    K = torch.where(itself(first, G.shape[1], columns), G - mean, G)
+    return K.square().sum(-1), K, None
+
+
+@torch.compiler.assume_constant_result
+def fixed_values(kernel: Kernel, q: int) -> tuple[float, float]:
+    """phi(1) and b_0: on the host, so that whoever compiles an objective finds them constant."""
+    return kernel.value_at_one(q), float(kernel.coefficients(q, 0)[0])
+
+
+def _value_on_diagonal(kernel: Kernel, q: int, statistic: str) -> float:
+    value = fixed_values(kernel, q)[0]
+    if statistic == 'V' and not math.isfinite(value):
+        raise ValueError(
+            f"{type(kernel).__name__} has phi(1) = {value}: the 'V' statistic counts each point against itself. Use statistic='U'."
+        )
+    return value
 
 
 def _check_rows(z: Tensor) -> None:
@@ -146,13 +149,3 @@ def _check_rows(z: Tensor) -> None:
             f'A batch of {z.shape[1] * world_size()} image says nothing about a distribution; at least 2 are needed. '
             'Raise train_dataloader.batch_size.'
         )
-
-
-def _explain_non_finite(z: Tensor, kernel: Kernel) -> None:
-    bad = (~torch.isfinite(z)).any(2).any(0).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(
-            f'Embeddings hold NaN or infinity in {len(bad)} of {z.shape[1]} rows, first in row {bad[0]}. '
-            'Usual causes: too high a learning rate, float16 without loss scaling (bfloat16 needs none), a corrupt image.'
-        )
-    raise ValueError(f'The energy under {kernel} is not finite although the embeddings are: check phi on [-1, 1].')

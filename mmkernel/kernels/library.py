@@ -208,9 +208,11 @@ class PolynomialKernel(Kernel):
 
 
 def _horner(coefficients: list[float], t: Tensor) -> Tensor:
-    value = torch.full_like(t, coefficients[-1])
-    for a in reversed(coefficients[:-1]):
-        value = value.mul_(t).add_(a) if not t.requires_grad else value * t + a
+    if len(coefficients) == 1:
+        return torch.full_like(t, coefficients[0])
+    value = t * coefficients[-1] + coefficients[-2]
+    for a in reversed(coefficients[:-2]):
+        value = value * t + a
     return value
 
 

@@ -1,22 +1,23 @@
-"""Raw rows seen on the sphere, without making the normalised copies: norms, and distances between paired views.
+"""Rows put on the sphere, and the distances between paired views there.
 
-With r = 1/||x||, s = 1/||y|| and d^2 = ||r x - s y||^2 = 2 - 2 cos, the gradient of d^2 is 2 (cos r^2 x - r s y) at x.
-Every pass goes through rows in chunks that fit the cache.
-
-Shapes: V views of x, G views of y, B local rows, q width, P pairs.
+Shapes: V views, G target views, B local rows, q width, P pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mmkernel.kernels.gram import row_chunks
+from mmkernel.distributed import global_mean
+from mmkernel.kernels.engine import refuse_second_derivative
+from mmkernel.kernels.fused import fused
 
-Pairs = list[tuple[int, int]]
+Pairs = Sequence[tuple[int, int]]
+_CACHED_ENTRIES = 2**18
 
 
 def unit_rows(x: Tensor, point: bool = True) -> Tensor:
@@ -24,73 +25,88 @@ def unit_rows(x: Tensor, point: bool = True) -> Tensor:
 
     ``point=False``: they stay zero, orthogonal to every row. No second derivative.
     """
-    return _UnitRows.apply(x, point)
+    return _ToSphere.apply(x, (), 1, point, True)[0]
 
 
-class _UnitRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, point: bool) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        nowhere = norm == 0
-        u = x / norm.masked_fill_(nowhere, torch.inf)
-        if point:
-            u[..., :1] += nowhere
-        ctx.save_for_backward(u, norm)
-        return u
+def to_sphere(x: Tensor, pairs: Pairs, reduction: str = 'sample') -> tuple[Tensor, Tensor]:
+    """``unit_rows`` and mean_pairs mean_n ||u_in - u_jn||^2 over the rows of all ranks: (V, B, q) -> (V, B, q), ().
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        u, norm = ctx.saved_tensors
-        along = (u * upstream).sum(-1, keepdim=True)
-        return torch.addcmul(upstream, u, along, value=-1).div_(norm), None
-
-
-def inverse_norms(x: Tensor) -> Tensor:
-    """1/||x||, at most 1e12, of (..., q) rows."""
-    return torch.linalg.vector_norm(x, dim=-1).clamp_min_(1e-12).reciprocal_()
-
-
-def squared_chords(x: Tensor, y: Tensor, r: Tensor, s: Tensor, pairs: Pairs) -> Tensor:
-    """d^2 of the paired rows x_in, y_jn: (V, B, q), (G, B, q), (V, B), (G, B) -> (P, B).
-
-    The difference first, then its square: 2 - 2 cos would lose every digit of two close views.
+    In one function, so that neither u nor the differences are kept: backward makes them of the rows and their norms.
+    ``reduction='element'`` divides the distance by q; without a pair it is 0.
     """
-    d2 = x.new_empty(len(pairs), x.shape[1])
-    for p, (i, j) in enumerate(pairs):
-        for chunk in row_chunks(x[0]):
-            u = x[i, chunk] * r[i, chunk, None]
-            u.addcmul_(y[j, chunk], s[j, chunk, None], value=-1)
-            torch.linalg.vecdot(u, u, out=d2[p, chunk])
-    return d2
+    u, distance = _ToSphere.apply(x, tuple(pairs), x.shape[-1] if reduction == 'sample' else 1, True, False)
+    return u, global_mean(distance) if pairs else x.new_zeros(())
 
 
-def add_chord_gradients_(
-    views: tuple[Tensor, Tensor],
-    norms: tuple[Tensor, Tensor],
-    d2: Tensor,
-    pairs: Pairs,
-    factor: Tensor | float,
-    gradients: tuple[Tensor | None, Tensor | None],
-    scale: Tensor | None = None,
-) -> None:
-    """gradients := scale * gradients + factor * gradient of sum_pairs,n d^2, for x and y; None where none is wanted.
+def mean_square(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
+    """mean over pairs and all entries of (x_i - y_j)^2: (V, B, q), (G, B, q) -> (); 0 without a pair."""
+    if not pairs:
+        return x.new_zeros(())
+    same, x = x is y, x.unbind()  # once, so that backward stacks once
+    y = x if same else y.unbind()
+    squares = [F.mse_loss(x[i], y[j]) for i, j in pairs]
+    return squares[0] if len(squares) == 1 else torch.stack(squares).mean()
 
-    ``views`` = (x, y), ``norms`` = (r, s) of ``squared_chords``; ``gradients`` may be one tensor twice, as x and y may be one.
-    ``scale``: (V,), for the first of ``gradients``.
+
+class _ToSphere(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, pairs: tuple, factor: int, point: bool, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """``keep`` u for backward instead of x: two launches fewer, and the memory of u."""
+        u, norm, nowhere, distance = fused(_project, x, pairs, factor, point)
+        ctx.save_for_backward(u if keep else x, norm, nowhere)
+        ctx.pairs, ctx.factor, ctx.keep = pairs, factor, keep
+        ctx.set_materialize_grads(False)  # a part that nobody differentiates costs nothing
+        return u, distance
+
+    @staticmethod
+    def backward(ctx: Any, of_u: Tensor | None, of_distance: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        x, norm, nowhere = ctx.saved_tensors
+        c = None if of_distance is None else of_distance * (-2 * ctx.factor / (len(ctx.pairs) * x[0].numel()))
+        parts = _chunks(x)
+        if len(parts) == 1:
+            return fused(_tangent, x, norm, nowhere, of_u, c, ctx.pairs, ctx.keep), None, None, None, None
+        gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for k in parts:
+            part = None if of_u is None else of_u[:, k]
+            gradient[:, k] = _tangent(x[:, k], norm[:, k], nowhere[:, k], part, c, ctx.pairs, ctx.keep)
+        return gradient, None, None, None, None
+
+
+def _chunks(x: Tensor) -> list[slice]:
+    """Of the rows of (V, B, q): what stays in the cache of a CPU together with its temporaries; all rows on a GPU."""
+    if x.device.type != 'cpu' or x.ndim != 3:
+        return [slice(None)]
+    step = max(1, _CACHED_ENTRIES // x[:, :1].numel())
+    return [slice(i, i + step) for i in range(0, x.shape[1], step)]
+
+
+def _project(x: Tensor, pairs: tuple, factor: int, point: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    nowhere = norm == 0
+    norm = norm.masked_fill_(nowhere, torch.inf)
+    u = x / norm
+    if point:
+        u[..., :1].add_(nowhere)
+    distance = mean_square(u, u, pairs) if pairs else None
+    return u, norm, nowhere, distance * factor if pairs and factor > 1 else distance
+
+
+def _tangent(
+    x: Tensor, norm: Tensor, nowhere: Tensor, of_u: Tensor | None, c: Tensor | None, pairs: tuple, unit: bool
+) -> Tensor:
+    """(h - (h.u) u) / ||x|| with h_i = of_u_i + c sum_partners u_j: the rest of the distance's gradient is radial.
+
+    ``unit``: x is u.
     """
-    (x, y), (r, s), (gx, gy) = views, norms, gradients
-    terms = []  # (gradient, its share of its own row, its own rows, share of the other row, the other rows) of each pair
-    for (i, j), cos in zip(pairs, 1 - d2 / 2, strict=True):
-        a, b = r[i, :, None], s[j, :, None]  # (B, 1)
-        own, cross = cos[:, None] * (2 * factor), a * b * (-2 * factor)
-        if gx is not None:
-            terms.append((gx[i], own * a * a, x[i], cross, y[j]))
-        if gy is not None:
-            terms.append((gy[j], own * b * b, y[j], cross, x[i]))
-    scaled = [] if scale is None else list(zip(gx, scale, strict=True))
-    for chunk in row_chunks(x[0]):  # every view of some rows, while they are in the cache
-        for g, factor_of_view in scaled:
-            g[chunk].mul_(factor_of_view)
-        for g, own, rows, cross, others in terms:
-            g[chunk].addcmul_(rows[chunk], own[chunk]).addcmul_(others[chunk], cross[chunk])
+    h = torch.zeros_like(x) if of_u is None else of_u
+    if c is not None:
+        h, pull, lean = h.clone(), c / norm, c * nowhere
+        for i, j in (*pairs, *((j, i) for i, j in pairs)):
+            h[i].addcmul_(x[j], pull[j])
+            h[i, :, :1].add_(lean[j])
+    along = (h * x).sum(-1, keepdim=True)
+    along = along if unit else along / norm / norm
+    return torch.addcmul(h, x, along, value=-1).div_(norm)

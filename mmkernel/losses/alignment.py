@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.kernels.energy import mean_chord, refuse_second_derivative
-from mmkernel.kernels.sphere import Pairs, add_chord_gradients_, inverse_norms, squared_chords
+from mmkernel.distributed import global_mean
+from mmkernel.kernels.sphere import Pairs, mean_square, to_sphere, unit_rows
 
 REDUCTIONS = ('sample', 'element')
 
@@ -28,7 +26,7 @@ def squared_distance(x: Tensor, y: Tensor, reduction: str = 'sample') -> Tensor:
 def alignment(x: Tensor, y: Tensor, exponent: float = 2.0, normalize: bool = False) -> Tensor:
     """mean_i ||x_i - y_i||^exponent of (B, q) points on the sphere (``normalize``: of raw rows)."""
     if normalize:
-        x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+        x, y = unit_rows(x), unit_rows(y)
     return (x - y).norm(dim=-1).pow(exponent).mean()
 
 
@@ -39,41 +37,22 @@ def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor
     over all ranks and with its own backward.
     """
     if normalize:
-        z = F.normalize(z, dim=-1)
+        z = unit_rows(z)
     if z.shape[0] < 2:
         raise ValueError(f'Uniformity is a statistic of pairs: expected at least 2 rows, got {z.shape[0]}.')
     return torch.pdist(z).pow(2).mul(-scale).exp().mean().log()
 
 
-def paired_distance(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
+def paired_distance(x: Tensor, y: Tensor, pairs: Pairs, reduction: str = 'sample') -> Tensor:
     """mean over pairs (i, j) of mean_n ||x^_in - y^_jn||^2, rows normalised here, over the rows of all ranks.
 
-    ``x``: (V, B, q), ``y``: (G, B, q) raw rows. Of the normalised rows only their norms and distances are kept for backward.
-    Raises where there is no pair, and under create_graph=True.
+    ``x``: (V, B, q), ``y``: (G, B, q) raw rows. ``reduction='element'`` divides by q. Raises where there is no pair.
     """
     if not pairs:
         raise ValueError(
             'No pair of views to align: a batch needs at least two views. Check the views of the data config.'
         )
-    return _PairedDistance.apply(x, y, pairs)
-
-
-class _PairedDistance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
-        r, s = inverse_norms(x), inverse_norms(y)
-        d2 = squared_chords(x, y, r, s, pairs)
-        ctx.pairs = pairs
-        ctx.save_for_backward(x, y, r, s, d2)
-        return mean_chord(d2)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative('paired_distance')
-        x, y, r, s, d2 = ctx.saved_tensors
-        gradients = tuple(
-            torch.zeros_like(z, memory_format=torch.contiguous_format) if needed else None
-            for z, needed in zip((x, y), ctx.needs_input_grad, strict=False)
-        )
-        add_chord_gradients_((x, y), (r, s), d2, ctx.pairs, upstream / d2.numel(), gradients)
-        return *gradients, None
+    if x is y:
+        return to_sphere(x, pairs, reduction)[1]
+    distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))
+    return distance if reduction == 'element' else distance * x.shape[-1]

@@ -6,18 +6,16 @@ normalised here. Values are those of the global batch; gradients as ``mmkernel.d
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
-from mmkernel.kernels.energy import mean_chord, refuse_second_derivative
-from mmkernel.kernels.gram import Engine
-from mmkernel.kernels.sphere import Pairs, add_chord_gradients_, inverse_norms, squared_chords
+from mmkernel.kernels.engine import Engine, itself, pairwise, promoted
+from mmkernel.kernels.sphere import Pairs, to_sphere, unit_rows
 from mmkernel.losses.pairs import mean_over_pairs
-from mmkernel.losses.softmax_sums import softmax_sum
 
 
 def nt_xent(
@@ -36,65 +34,71 @@ def nt_xent(
         z: (V, B, q).
         temperature: T > 0.
         pairs: (anchor view, positive view); None: all ordered pairs.
-        precision, layout, transport_dtype: see ``mmkernel.kernels.gram.Engine``.
+        precision, layout, transport_dtype: see ``mmkernel.kernels.engine.Engine``.
     """
-    V, B, _ = z.shape
-    if V * B * world_size() < 3:
+    (V, B, q), W = z.shape, world_size()
+    if V * B * W < 3:
         raise ValueError(
-            f'{V} view(s) of {B * world_size()} image(s) leave an anchor without a negative; at least 2 images are needed. '
+            f'{V} view(s) of {B * W} image(s) leave an anchor without a negative; at least 2 images are needed. '
             'Raise train_dataloader.batch_size.'
         )
     pairs = [(i, j) for i in range(V) for j in range(V) if i != j] if pairs is None else pairs
     if not pairs:
         return mean_over_pairs([])
-    engine = Engine(**Engine(precision, layout, transport_dtype).options(z, z.dtype))
-    return _OthersAsNegatives.apply(z if z.dtype == torch.float64 else z.float(), temperature, pairs, engine)
+    engine, z = Engine(precision, layout, transport_dtype), promoted(z)
+    u = to_sphere(z, ())[0].reshape(1, V * B, q)
+    constants = (temperature, *_positives(tuple(pairs), V, B, W, temperature, z.dtype, z.device))
+    return pairwise(u, _softmax, constants, _normalisers, engine, scale=1 / (B * W)).squeeze(0)
 
 
-class _OthersAsNegatives(torch.autograd.Function):
-    """(1/N) sum_in w_i lse_in - mean_(i,j) mean_n cos_ijn / T, w_i the share of pairs with anchor i, cos = 1 - d^2 / 2."""
+@lru_cache(maxsize=8)
+def _positives(
+    pairs: tuple, V: int, B: int, W: int, temperature: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Of each of the W V B rows: its weight w as an anchor, log(w / 2T), the rows of the same image, their shares of -t_ab / T.
 
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, temperature: float, pairs: Pairs, engine: Engine) -> Tensor:
-        ctx.options = temperature, pairs, engine
-        with torch.autocast(z.device.type, enabled=False):
-            r = inverse_norms(z)
-            d2 = squared_chords(z, z, r, r, _once(pairs))
-            total, ctx.gradient = _normalisers(z, r, *ctx.options, need_gradient=ctx.needs_input_grad[0])
-            positives = (1 - mean_chord(d2).double() / 2) / temperature
-        ctx.save_for_backward(z, r, d2)
-        return (total / (z.shape[1] * world_size()) - positives).to(z.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative('nt_xent')
-        z, r, d2 = ctx.saved_tensors
-        temperature, pairs, _ = ctx.options
-        with torch.autocast(z.device.type, enabled=False):
-            gradient, ctx.gradient = ctx.gradient, None  # handed over; a second walk back makes a new one
-            if gradient is None:
-                gradient = _normalisers(z, r, *ctx.options)[1]
-            # W (1/N) (1/T) of the log-sum-exps; d^2 / 2T of the positives, a mean over this rank's rows.
-            scale = (upstream / (temperature * z.shape[1])).expand(len(z))
-            factor = upstream / (2 * temperature * d2.numel())
-            add_chord_gradients_((z, z), (r, r), d2, _once(pairs), factor, (gradient, gradient), scale)
-        return gradient, None, None, None
+    Rows lie rank by rank, view by view. The shares are symmetric, as t_ab is.
+    """
+    share = torch.zeros(V, V, dtype=torch.float64)
+    for i, j in pairs:
+        share[i, j] += 1 / len(pairs)
+    a = torch.arange(W * V * B)
+    view = a // B % V
+    other = (view[:, None] + torch.arange(1, V)) % V  # (W V B, V - 1)
+    partners = a[:, None] + (other - view[:, None]) * B
+    shares = -(share + share.T)[view[:, None], other] / (2 * temperature)
+    weights = share.sum(1)[view]
+    found = weights, (weights / (2 * temperature)).log(), partners, shares
+    return tuple(x.to(device, dtype if x.is_floating_point() else None) for x in found)
 
 
-def _normalisers(
-    z: Tensor, r: Tensor, temperature: float, pairs: Pairs, engine: Engine, need_gradient: bool = True
-) -> tuple[Tensor, Tensor | None]:
-    V, B, q = z.shape
-    gradient = torch.empty_like(z, memory_format=torch.contiguous_format) if need_gradient else None
-    share = [sum(i == v for i, _ in pairs) / len(pairs) for v in range(V)]
-    weights = torch.tensor(share, dtype=z.dtype, device=z.device).repeat_interleave(B)
-    flat = None if gradient is None else gradient.view(V * B, q)
-    return softmax_sum(z.reshape(V * B, q), r.flatten(), weights, temperature, engine, flat), gradient
+def _normalisers(G: Tensor, first: int, columns: Tensor, temperature: float, *_: Tensor) -> Tensor:
+    """log sum_{b != a} exp(t_ab / T): (1, b, N) -> (1, b)."""
+    logits = (G / temperature).masked_fill(itself(first, G.shape[1], columns), -torch.inf)
+    most = logits.amax(-1, keepdim=True)
+    return (logits - most).exp().sum(-1).log() + most.squeeze(-1)  # half the launches of logsumexp
 
 
-def _once(pairs: Pairs) -> Pairs:
-    """Without the mirror images, where every pair has one: the mean of a symmetric term is then the same."""
-    return [(i, j) for i, j in pairs if i < j] if {(j, i) for i, j in pairs} == set(pairs) else pairs
+def _softmax(
+    G: Tensor,
+    first: int,
+    columns: Tensor,
+    temperature: float,
+    weights: Tensor,
+    log_weights: Tensor,
+    partners: Tensor,
+    shares: Tensor,
+    lse: Tensor,
+    every_lse: Tensor,
+) -> tuple[Tensor, Tensor, None]:
+    """w_a lse_a - sum of the positives' t_ab / T; slopes (w_a e^{l_ab - lse_a} + w_b e^{l_ab - lse_b}) / 2T less the shares."""
+    rows = slice(first, first + G.shape[1])
+    logits = (G / temperature).masked_fill(itself(first, G.shape[1], columns), -torch.inf)
+    c, every_c = log_weights[rows] - lse, log_weights - every_lse  # (1, b), (1, N)
+    slope = (logits + torch.logaddexp(c[..., None], every_c[:, None])).exp()
+    partners, shares = partners[None, rows], shares[None, rows]  # (1, b, V - 1)
+    values = weights[rows] * lse + (G.gather(-1, partners) * shares).sum(-1)
+    return values, slope.scatter_add(-1, partners, shares), None
 
 
 def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pairs: Pairs) -> Tensor:
@@ -102,7 +106,7 @@ def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pai
 
     van den Oord et al., 2018; Chen, Xie & He, ICCV 2021. ``predicted``: (V, B, q), ``target``: (G, B, q).
     """
-    predicted, target = F.normalize(predicted, dim=-1), F.normalize(target, dim=-1)
+    predicted, target = unit_rows(predicted), unit_rows(target)
     gather = gather_rows_with_gradient if target.requires_grad else gather_rows  # keys without a graph cost no backward
     keys = gather(target.transpose(0, 1))  # (N, G, q)
     if len(keys) < 2:
@@ -119,7 +123,7 @@ def queue_info_nce(predicted: Tensor, target: Tensor, queue: Tensor, temperature
 
     He et al., CVPR 2020. ``predicted``: (V, B, q), ``target``: (G, B, q), ``queue``: (G, K, q) of unit rows.
     """
-    predicted, target = F.normalize(predicted, dim=-1), F.normalize(target, dim=-1)
+    predicted, target = unit_rows(predicted), unit_rows(target)
     losses = []
     for i, j in pairs:
         positive = (predicted[i] * target[j]).sum(-1, keepdim=True)  # (B, 1)

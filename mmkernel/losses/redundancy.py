@@ -1,8 +1,8 @@
 """Terms that keep the dimensions of an embedding spread and uncorrelated: moments of the batch, first power and second.
 
 Scalars take this rank's rows and are those of the global batch, by the cheaper side of a Gram matrix; gradients as
-``mmkernel.distributed`` rules, no second derivative. Several terms of several views at once: ``variance_covariance.py``
-and ``correlation.py``. Functions that return a matrix or rows are plain: they see the rows that they are given.
+``mmkernel.distributed`` rules. Several terms of several views at once: ``variance_covariance.py`` and
+``cross_correlation.py``. Functions that return a matrix or rows are plain: they see the rows that they are given.
 
 Shapes: N rows of the global batch, q width.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkernel.losses.correlation import correlation_terms
+from mmkernel.losses.cross_correlation import correlation_terms
 from mmkernel.losses.variance_covariance import moment_terms
 
 _FIX = 'Raise train_dataloader.batch_size.'

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from multiprocess import run_processes
 
-from mmkernel.kernels import Kernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, kernel_energy, layouts
+from mmkernel.kernels import Kernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, engine, kernel_energy
 from mmkernel.kernels.energy import aligned_energies
 
 CUBIC = LegendreKernel((1.0, 40.0, 40.0))
@@ -128,8 +128,7 @@ def test_numbers_beyond_float16_are_put_on_the_sphere_first():
     z = views(dtype=torch.float32)[0]
     ours = kernel_energy(1e6 * z, CUBIC, precision='float16')
     torch.testing.assert_close(ours, kernel_energy(z, CUBIC), rtol=1e-2, atol=0)
-    with pytest.raises(ValueError, match='first in row 0.*bfloat16 needs none'):
-        kernel_energy((1e6 * z).half(), CUBIC)
+    assert kernel_energy((1e6 * z).half(), CUBIC).isnan()  # what overflowed before: the training loop sees it
 
 
 def test_strided_and_half_embeddings():
@@ -153,8 +152,8 @@ def test_many_blocks_equal_one(monkeypatch, budget, precision):
     dtype = torch.float64 if precision == 'float32' else torch.float32
     tolerance = 1e-12 if precision == 'float32' else 2e-2
     results = []
-    for entries in (budget, layouts.BLOCK_ENTRIES):
-        monkeypatch.setattr(layouts, 'BLOCK_ENTRIES', entries)
+    for entries in (budget, 2**22):
+        monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', entries)
         z = leaf(views(dtype=dtype))
         _, energies = aligned_energies(z, RBFKernel(), [], 'U', precision=precision)
         energies.log().sum().backward()

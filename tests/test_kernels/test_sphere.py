@@ -25,10 +25,10 @@ def test_rows_without_a_direction_are_one_point_and_have_no_gradient(point):
     expected = torch.tensor([float(point), 0, 0, 0], dtype=torch.float64)
     torch.testing.assert_close(u[1, 2], expected)
     torch.testing.assert_close(u[2, 0], expected, rtol=0, atol=1e-150)
-    (u * rows()).sum().backward()
+    (u * rows().flip(0)).sum().backward()
     assert not x.grad[1, 2].any()
     assert not x.grad[2, 0].any()
-    assert x.grad[0].abs().min() > 0
+    assert x.grad[0].abs().min() > 1e-3
 
 
 def test_nan_stays_nan():
@@ -44,4 +44,4 @@ def test_few_launches():
     x.grad = None
     with Launches() as launches:
         unit_rows(x).backward(x.detach())
-    assert launches.total <= 10, launches
+    assert launches.total <= 9, launches

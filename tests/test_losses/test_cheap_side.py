@@ -4,8 +4,8 @@ import pytest
 import torch
 from multiprocess import run_processes
 
-from mmkernel.kernels import layouts
-from mmkernel.losses.correlation import correlation_terms
+from mmkernel.kernels import engine
+from mmkernel.losses.cross_correlation import correlation_terms
 from mmkernel.losses.redundancy import covariance, cross_correlation
 from mmkernel.losses.variance_covariance import moment_terms
 
@@ -63,7 +63,7 @@ def close(ours, expected, tolerance=1e-12):
 @every_width
 @pytest.mark.parametrize('budget', [40, 2**22])
 def test_value_and_every_gradient(form, q, budget, monkeypatch):
-    monkeypatch.setattr(layouts, 'BLOCK_ENTRIES', budget)
+    monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', budget)
     z = cloud(q).requires_grad_()
     plain, ours = (f(z) for f in FORMS[form])
     close(ours, plain)
@@ -154,7 +154,7 @@ def test_half_and_non_contiguous_input(form):
 @every_width
 def test_no_second_derivative(form, q):
     z = cloud(q).requires_grad_()
-    with pytest.raises(RuntimeError, match='without create_graph=True'):
+    with pytest.raises(RuntimeError, match='no second derivative'):
         torch.autograd.grad(sum(FORMS[form][1](z)), z, create_graph=True)
 
 
@@ -176,12 +176,6 @@ def test_covariance_may_be_logged_or_left_out():
     assert none[2] == 0
     for terms in (value, none):
         close(gradients(terms[:2], z), gradients(full[:2], z))
-
-
-def test_float16_that_overflows_names_the_way_out():
-    z = 1e6 * torch.randn(2, 8, 16)
-    with pytest.raises(ValueError, match="precision='bfloat16'"):
-        moment_terms(z, [(0, 1)], precision='float16')
 
 
 def test_unequal_and_unknown():

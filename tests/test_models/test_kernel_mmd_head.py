@@ -168,7 +168,9 @@ def test_one_image():
 
 
 def test_nan_embeddings():
+    """The training loop's guard sees the loss; a head does not ask the device."""
     x, y = cloud()
     x[3, 2] = float('nan')
-    with pytest.raises(ValueError, match='first in row 3'):
-        head().loss(Embeddings.from_views(x, y))
+    parts = head().loss(Embeddings.from_views(x, y))
+    assert parts['loss_kernel'].isnan()
+    assert parts['loss_alignment'].isnan()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
-from mmkernel.kernels.gram import Engine
-from mmkernel.losses.correlation import correlation_terms
+from mmkernel.kernels.engine import Engine
+from mmkernel.losses.cross_correlation import correlation_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -23,7 +23,7 @@ class CrossCorrelationHead(Head):
     autograd does not see, so its gradient is 1/W of this one: it matters for parameters that LARS does not adapt.
 
     ``precision``, ``layout``, ``transport_dtype``: of the products and of rows between ranks;
-    ``mmkernel.kernels.gram.Engine``.
+    ``mmkernel.kernels.engine.Engine``.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
-from mmkernel.kernels.gram import Engine
+from mmkernel.kernels.engine import Engine
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -31,7 +31,7 @@ class InfoNCEHead(Head):
         queue: a FeatureQueue or its config; its width is filled in. After a step it takes the target rows of the step's
             last batch.
         precision, layout, transport_dtype: how the matrix of logits is made under negatives='views'; see
-            ``mmkernel.kernels.gram.Engine``.
+            ``mmkernel.kernels.engine.Engine``.
     """
 
     def __init__(

@@ -7,8 +7,8 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
-from mmkernel.kernels.energy import aligned_energies
-from mmkernel.kernels.gram import Engine
+from mmkernel.kernels.energy import aligned_energies, fixed_values
+from mmkernel.kernels.engine import Engine
 from mmkernel.losses.alignment import REDUCTIONS, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -31,7 +31,7 @@ class KernelMMDHead(Head):
         reduction: 'sample' is mean ||.||^2, 'element' divides that by q as well, as the published coefficients expect:
             40 000 with 'element' at q = 32 768 is 1.22 with 'sample'.
         regularize: which views the kernel term runs over, 'online' (all) or 'target'.
-        precision, layout, transport_dtype: how the Gram matrices are made; see ``mmkernel.kernels.gram.Engine``.
+        precision, layout, transport_dtype: how the Gram matrices are made; see ``mmkernel.kernels.engine.Engine``.
     """
 
     def __init__(
@@ -62,25 +62,24 @@ class KernelMMDHead(Head):
         self.statistic, self.log, self.reduction, self.regularize = statistic, log, reduction, regularize
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        distance, energies = self._distance_and_energies(embeddings)  # (), (V or G,)
-        alignment = distance / embeddings.width if self.reduction == 'element' else distance
+        predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.symmetric_pairs()
+        views = embeddings.online if self.regularize == 'online' else target  # (V or G, B, q)
+        together = pairs if predicted is views and target is views else ()
+        options = self.engine.options(views, embeddings.computed_in)
+        alignment, energies = aligned_energies(
+            views, self.kernel, together, self.statistic, reduction=self.reduction, **options
+        )  # (), (V or G,)
+        if not together:
+            alignment = paired_distance(predicted, target, pairs, self.reduction)
         kernel = (self._logarithm(energies, embeddings.width) if self.log else energies).mean()
+        energy = energies.detach().mean() if self.log else kernel.detach()
         return {
             'loss_alignment': self.alignment_weight * alignment,
             'loss_kernel': self.kernel_weight * kernel,
             'alignment': alignment.detach(),
             'kernel': kernel.detach(),
-            'mmd2': self._unbiased_mmd2(energies.detach().mean(), embeddings),
+            'mmd2': self._unbiased_mmd2(energy, embeddings),
         }
-
-    def _distance_and_energies(self, embeddings: Embeddings) -> tuple[Tensor, Tensor]:
-        """mean over pairs of ||p^ - t^||^2 and the energy of each view, over the rows of all ranks."""
-        predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.symmetric_pairs()
-        views = embeddings.online if self.regularize == 'online' else target  # (V or G, B, q)
-        options = dict(statistic=self.statistic, **self.engine.options(views, embeddings.computed_in))
-        if predicted is views and target is views and pairs:  # one tensor, one gradient
-            return aligned_energies(views, self.kernel, pairs, **options)
-        return paired_distance(predicted, target, pairs), aligned_energies(views, self.kernel, [], **options)[1]
 
     def _logarithm(self, energies: Tensor, q: int) -> Tensor:
         if self.kernel.minimum(q) <= 0:
@@ -93,6 +92,7 @@ class KernelMMDHead(Head):
     def _unbiased_mmd2(self, energy: Tensor, embeddings: Embeddings) -> Tensor:
         """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training."""
         q, N = embeddings.width, embeddings.online.shape[1] * world_size()
-        if self.statistic == 'V':
-            energy = (N * energy - self.kernel.value_at_one(q)) / (N - 1)
-        return energy - float(self.kernel.coefficients(q, 0)[0])
+        phi_at_one, constant = fixed_values(self.kernel, q)
+        if self.statistic == 'U':
+            return energy - constant
+        return energy * (N / (N - 1)) - (phi_at_one / (N - 1) + constant)

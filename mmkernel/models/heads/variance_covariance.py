@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import global_mean
-from mmkernel.kernels.gram import Engine
+from mmkernel.kernels.engine import Engine
 from mmkernel.losses.alignment import REDUCTIONS, squared_distance
 from mmkernel.losses.variance_covariance import moment_terms
 from mmkernel.models.embeddings import Embeddings
@@ -29,7 +29,7 @@ class VarianceCovarianceHead(Head):
         target_std: gamma, where the hinge ends.
         eps: added to the variance inside the square root.
         reduction: 'element' divides ||p - t||^2 by q, as the official code does; 'sample' does not (the paper's text).
-        precision, layout, transport_dtype: of the products and of rows between ranks; ``mmkernel.kernels.gram.Engine``.
+        precision, layout, transport_dtype: of the products and of rows between ranks; ``mmkernel.kernels.engine.Engine``.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class VarianceCovarianceHead(Head):
             invariance = global_mean(torch.stack(distances).mean()) / embeddings.width
         if self.reduction == 'sample':
             invariance = invariance * embeddings.width
-        parts = dict(invariance=invariance, variance=variance, covariance=2 * covariance)
-        losses = {f'loss_{n}': w * (parts[n] if w else parts[n].detach()) for n, w in self.weights.items()}
-        return {**losses, **{name: value.detach() for name, value in parts.items()}}
+        parts = dict(invariance=invariance, variance=variance, covariance=covariance)
+        factors = {**self.weights, 'covariance': 2 * self.weights['covariance']}
+        losses = {f'loss_{n}': w * (parts[n] if w else parts[n].detach()) for n, w in factors.items()}
+        logged = {name: value.detach() for name, value in parts.items()}
+        return {**losses, **logged, 'covariance': 2 * logged['covariance']}

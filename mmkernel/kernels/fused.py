@@ -1,0 +1,54 @@
+"""One switch for torch.compile: elementwise functions of tensors become one kernel each where a GPU runs them.
+
+Off on a CPU. MMKERNEL_COMPILE=0 turns it off everywhere, MMKERNEL_COMPILE=1 on, CPU included. Inside a torch.compile of
+one's own the functions are traced like any others.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_eager: set[tuple] = set()  # what could not be compiled, once it was said
+
+
+def switched_on(device: torch.device) -> bool:
+    """Whether functions are compiled on ``device``."""
+    word = os.environ.get('MMKERNEL_COMPILE', '')
+    return device.type == 'cuda' if word == '' else word != '0'
+
+
+def fused(function: Callable, *args: Any) -> Any:
+    """function(*args), through torch.compile where that is switched on. The first argument is a tensor.
+
+    What cannot be traced as a whole, a kernel's phi for instance, runs as it is and says so once.
+    """
+    if torch.compiler.is_compiling() or not switched_on(args[0].device):
+        return function(*args)
+    key = (function, *(a if callable(a) else type(a) for a in args if not isinstance(a, Tensor)))
+    if key not in _eager:
+        try:
+            return _compiled(function)(*args)
+        except Exception as error:  # if it is not the compiler's, the plain call raises it again
+            result = function(*args)
+            _eager.add(key)
+            names = [type(a).__name__ for a in args if isinstance(a, torch.nn.Module)] or [function.__name__]
+            warnings.warn(
+                f'{" ".join(names)} runs without torch.compile, with more kernel launches: '
+                f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}. '
+                'MMKERNEL_COMPILE=0 turns compiling off.',
+                stacklevel=2,
+            )
+            return result
+    return function(*args)
+
+
+@cache
+def _compiled(function: Callable) -> Callable:
+    return torch.compile(function, fullgraph=True)
