@@ -145,12 +145,12 @@ def test_settings_are_chosen_on_held_out_training_images(pretraining, checkpoint
     cfg = protocol(pretraining, tmp_path, **{'train_cfg.max_epochs': 1})
     cfg.evaluation.test = dict(type='NoSuchSource')  # the test set is not touched
     key = 'optim_wrapper.optimizer.lr'
-    chosen, tried = choose_options(cfg, checkpoint, {key: [float('nan'), 0.4, 1.0]}, 0.2, folder=tmp_path / 'tried')
+    chosen, tried = choose_options(cfg, checkpoint, {key: [1e38, 0.4, 1.0]}, 0.2, folder=tmp_path / 'tried')
     assert [each['options'][key] for each in tried][1:] == [0.4, 1.0]
     assert tried[0]['top1'] is None  # diverged
     assert chosen == max(tried[1:], key=lambda each: each['top1'])['options']
     with pytest.raises(ValueError, match='Every one of the 1 combinations diverged'):
-        choose_options(cfg, checkpoint, {key: [float('nan')]}, folder=tmp_path / 'tried')
+        choose_options(cfg, checkpoint, {key: [1e38]}, folder=tmp_path / 'tried')
     with pytest.raises(ValueError, match=r'at least one \{key: \[values\]\}'):
         choose_options(cfg, checkpoint, {key: 0.4})
     with pytest.raises(ValueError, match='held_out=1; expected a fraction'):
