@@ -193,14 +193,15 @@ def build_part(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
     return MODELS.build(part)
 
 
-def require_width(part: nn.Module, in_dim: int | None) -> None:
-    """ValueError for a part of a model that must know the width of its input and was not told."""
+def require_width(part: nn.Module, in_dim: int | None) -> int:
+    """``in_dim``; ValueError for a part of a model that must know the width of its input and was not told."""
     if in_dim is None:
         name = type(part).__name__
         raise ValueError(
             f'{name}.in_dim is None, but {name} needs the width q of embeddings (B, q): it has parameters or buffers of that '
             'width. Give it as in_dim=q; a head passes it on to its parts, and a JointEmbedding fills it in.'
         )
+    return in_dim
 
 
 def _rows(online: Tensor, online_views: tuple[int, ...], target_views: tuple[int, ...]) -> Tensor | None:

@@ -194,6 +194,14 @@ def test_a_width_that_is_needed_and_not_given(name):
             factory(**arguments)
 
 
+@pytest.mark.parametrize(
+    'name', ['ClusterHead', 'MutualInformationHead', 'PredictiveCodingHead', 'SinkhornCodesHead', 'SumHead']
+)
+def test_embeddings_of_another_width(name):
+    with pytest.raises(ValueError, match=r'made for embeddings of width 6, got \(16, 8\): make it with in_dim=8'):
+        build(name)(*torch.randn(3, BATCH, 8).double(), sample_index=torch.arange(BATCH))
+
+
 def stateful() -> list[Head]:
     return [
         InfoNCEHead(negatives='queue', queue=FeatureQueue(length=2 * BATCH, dim=WIDTH, views=2)).double(),

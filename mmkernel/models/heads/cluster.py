@@ -45,7 +45,7 @@ class ClusterHead(Head):
         memory_views: Sequence[int] = (0, 1),
     ) -> None:
         super().__init__()
-        require_width(self, in_dim)
+        self.in_dim = require_width(self, in_dim)
         if not num_clusters or min(num_clusters) < 2:
             raise ValueError(f'ClusterHead needs one num_clusters >= 2 per head, got {tuple(num_clusters)}.')
         check_numbers('ClusterHead', temperature=temperature)

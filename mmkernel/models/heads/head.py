@@ -28,6 +28,7 @@ class Head(nn.Module):
     """
 
     needs_sample_index = False  # whether ``loss`` reads which images of the data set these are
+    in_dim: int | None = None  # q, where its parameters have that width
     _waiting = 0  # training losses since the last commit
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
@@ -70,6 +71,11 @@ class Head(nn.Module):
         return sum(value for name, value in parts.items() if name.startswith('loss_'))
 
     def _parts(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        if self.in_dim not in (None, embeddings.width):
+            raise ValueError(
+                f'{type(self).__name__} was made for embeddings of width {self.in_dim}, got {tuple(embeddings.online.shape[1:])}: '
+                f'make it with in_dim={embeddings.width}.'
+            )
         with _no_autocast((embeddings.online,)):
             return self.loss(embeddings.promoted())
 

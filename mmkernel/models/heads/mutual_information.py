@@ -49,7 +49,7 @@ class MutualInformationHead(Head):
         check_numbers('MutualInformationHead', zero=True, most=1.0, alpha=alpha)
         if log_baseline != 'learned':
             check_numbers('MutualInformationHead', signed=True, log_baseline=log_baseline)
-        self.bound, self.alpha, self.log_baseline = bound, alpha, log_baseline
+        self.bound, self.alpha, self.log_baseline, self.in_dim = bound, alpha, log_baseline, in_dim
         self.critic = build_part(critic or dict(type='SeparableCritic'), in_dim)
         self.baseline: nn.Module | None = None
         if log_baseline == 'learned' and bound in ('tuba', 'interpolated'):

@@ -45,7 +45,7 @@ class PredictiveCodingHead(Head):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        require_width(self, in_dim)
+        self.in_dim = require_width(self, in_dim)
         check_numbers('PredictiveCodingHead', whole=True, steps=steps, grid=grid)
         check_numbers('PredictiveCodingHead', scale=scale)
         if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) < len(directions):

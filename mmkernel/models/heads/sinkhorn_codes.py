@@ -45,7 +45,7 @@ class SinkhornCodesHead(Head):
         in_dim: int | None = None,
     ) -> None:
         super().__init__()
-        require_width(self, in_dim)
+        self.in_dim = require_width(self, in_dim)
         check_numbers('SinkhornCodesHead', temperature=temperature, epsilon=epsilon)
         counts = dict(num_prototypes=num_prototypes, iterations=iterations, queue_views=queue_views)
         check_numbers('SinkhornCodesHead', whole=True, **counts)

@@ -28,6 +28,7 @@ class SumHead(Head):
                     f"SumHead: {name!r} cannot name a head: names become parts of log keys, and keys with 'loss' are summed. "
                     "Use a plain word, e.g. 'spread'."
                 )
+        self.in_dim = in_dim
         self.heads = nn.ModuleDict({name: build_part(head, in_dim) for name, head in heads.items()})
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
