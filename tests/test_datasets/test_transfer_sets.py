@@ -130,6 +130,13 @@ def test_absent_set(tmp_path, kind):
         kind(str(tmp_path), 'extra')
 
 
+def test_a_split_without_a_class_numbers_no_other_anew(tmp_path):
+    textures(tmp_path)
+    write(tmp_path / 'dtd/dtd/labels/val1.txt', 'woven/w1.jpg\n')
+    source = DTD(str(tmp_path), 'trainval')
+    assert [source.classes[label] for label in source.labels] == ['dotted', 'woven', 'woven']
+
+
 def test_missing_list_is_named(tmp_path):
     textures(tmp_path)
     (tmp_path / 'dtd/dtd/labels/val1.txt').unlink()

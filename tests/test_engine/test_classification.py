@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmkernel.datasets import Digits
-from mmkernel.engine import AccuracyHook, CheckpointError, load_config, train, write_checkpoint
+from mmkernel.engine import AccuracyHook, CheckpointError, load_config, read_checkpoint, train, write_checkpoint
 from mmkernel.evaluation import accuracy, fine_tuning
 from mmkernel.evaluation.judges import OneClassJudge
 from mmkernel.models import build_model
@@ -81,6 +81,11 @@ def one_epoch(repository, folder):
     cfg = load_config(path, {**small, 'model.backbone.channels': (4, 4, 8, 8)})
     cfg.work_dir = str(folder)
     return cfg
+
+
+def test_a_checkpoint_says_what_its_classifier_tells_apart(tmp_path, repository):
+    train(one_epoch(repository, tmp_path))
+    assert read_checkpoint(tmp_path / 'epoch_1.pth')['classes'] == list('0123456789')
 
 
 def test_a_plain_state_dict_of_the_backbone_will_do(tmp_path, repository):
