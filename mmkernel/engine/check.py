@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mmengine.registry as roots
+from mmengine.optim import _ParamScheduler
 from mmengine.registry import Registry
+from mmengine.runner import IterBasedTrainLoop, LogProcessor
 from mmengine.runner import Runner as _Runner
+from mmengine.utils.dl_utils import set_multi_processing
+from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
 
 from mmkernel import registry as ours
 from mmkernel.datasets import PatchView, View
+from mmkernel.datasets.views import Chain
 from mmkernel.engine.loop import PretrainLoop
 from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
 from mmkernel.registry import accepted_keywords, check_keywords, unknown_type_message
@@ -26,10 +33,28 @@ TAKEN_BY_BUILDERS = {
 # Dicts without ``type`` whose consumer is known, and what may stand there beside its keywords.
 UNTYPED = {
     'train_dataloader': (DataLoader, {'num_batch_per_epoch'}),
-    'train_cfg': (PretrainLoop, {'by_epoch'}),
+    'val_dataloader': (DataLoader, {'num_batch_per_epoch'}),
+    'test_dataloader': (DataLoader, {'num_batch_per_epoch'}),
     'optim_wrapper': (PretrainOptimWrapper, {'constructor', 'paramwise_cfg'}),
     'randomness': (_Runner.set_randomness, set()),
+    'env_cfg.mp_cfg': (set_multi_processing, set()),
+    'log_processor': (LogProcessor, set()),
+    'visualizer': (Visualizer, set()),
 }
+# Dicts that several functions read: their keys.
+READ_BY_NAME = {
+    'env_cfg': ('cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg.dist_cfg': ('timeout', 'backend'),
+    'custom_imports': ('imports', 'allow_failed_imports'),
+    'evaluation': ('train', 'test', 'transform', 'batch_size', 'num_workers', 'metric'),
+}
+
+
+def _child(root: Registry) -> Registry:
+    """A registry to which we add nothing: mmengine warns about a scope that lacks one."""
+    return Registry(root.name, parent=root, scope='mmkernel')
+
+
 # Which registry a component is looked for in first, by the key that holds it.
 KINDS = {
     'model': ours.MODELS, 'data_preprocessor': ours.MODELS, 'kernel': ours.KERNELS, 'dataset': ours.DATASETS,
@@ -38,14 +63,12 @@ KINDS = {
     'collate_fn': ours.FUNCTIONS, 'worker_init_fn': ours.FUNCTIONS, 'default_hooks': ours.HOOKS,
     'custom_hooks': ours.HOOKS, 'optim_wrapper': ours.OPTIM_WRAPPERS, 'optimizer': ours.OPTIMIZERS,
     'param_scheduler': ours.PARAM_SCHEDULERS, 'train_cfg': ours.LOOPS, 'visualizer': ours.VISUALIZERS,
+    'vis_backends': _child(roots.VISBACKENDS), 'log_processor': _child(roots.LOG_PROCESSORS),
+    'model_wrapper_cfg': _child(roots.MODEL_WRAPPERS), 'constructor': _child(roots.OPTIM_WRAPPER_CONSTRUCTORS),
 }  # fmt: skip
-# Kinds to which we add nothing. The children exist because mmengine warns about a scope that lacks one.
-OTHERS = tuple(
-    Registry(root.name, parent=root, scope='mmkernel')
-    for root in (
-        roots.VISBACKENDS, roots.LOG_PROCESSORS, roots.MODEL_WRAPPERS, roots.OPTIM_WRAPPER_CONSTRUCTORS,
-        roots.EVALUATOR, roots.METRICS,
-    )
+OTHERS = (
+    *(KINDS[key] for key in ('vis_backends', 'log_processor', 'model_wrapper_cfg', 'constructor')),
+    _child(roots.EVALUATOR), _child(roots.METRICS),
 )  # fmt: skip
 
 
@@ -54,12 +77,36 @@ class ConfigError(ValueError):
 
 
 def check_component_tree(cfg: Mapping) -> None:
-    """Raise ConfigError, with the path in the config, for an unknown ``type`` or keyword anywhere below ``cfg``."""
+    """Raise ConfigError, with the path in the config, for an unknown ``type``, keyword or name anywhere below ``cfg``."""
     for where, node in walk(cfg):
-        if 'type' in node and isinstance(node['type'], str):
+        if is_typed(node) and where != 'optim_wrapper.clip_grad':
             _check_component(where, node)
         elif consumer := untyped_consumer(node, where):
             _check_keywords(consumer[0], node, where, consumer[1])
+        elif where in READ_BY_NAME:
+            check_names(list(node), READ_BY_NAME[where], where)
+        check_no_nan(node, where)
+
+
+def is_typed(node: Mapping) -> bool:
+    return isinstance(node.get('type'), str)
+
+
+def check_names(given: list[str], known: Sequence[str], where: str) -> None:
+    """ConfigError for a name that is not ``known``, with the nearest that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean '{near[0]}'? " if near else ''
+            raise ConfigError(f"{where}: unknown key '{name}'. {hint}It takes: {', '.join(known)}.")
+
+
+def check_no_nan(node: Mapping, where: str) -> None:
+    """ConfigError for NaN: no option of a run means anything by it."""
+    for key, value in node.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(v, float) and math.isnan(v) for v in values):
+            raise ConfigError(f'{where}.{key} = {value}: not a number; expected a finite one.'.lstrip('.'))
 
 
 def walk(node: Any, where: str = '') -> Iterator[tuple[str, Mapping]]:
@@ -75,8 +122,13 @@ def walk(node: Any, where: str = '') -> Iterator[tuple[str, Mapping]]:
 
 def untyped_consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
     """(class, other keys) for a dict without ``type`` whose class follows from its place; None elsewhere."""
-    if where.split('.')[-2:-1] == ['views']:
+    path = where.split('.')
+    if path[-2:-1] == ['views']:
         return (PatchView if 'parent' in node else View), set()
+    if path[-3:-2] == ['views'] and path[-1] == 'parent':
+        return Chain, set()
+    if where == 'train_cfg':
+        return (PretrainLoop if node.get('by_epoch', True) else IterBasedTrainLoop), {'by_epoch'}
     return UNTYPED.get(where)
 
 
@@ -125,8 +177,14 @@ def accepted_by(node: Mapping, where: str) -> tuple[list[str], bool]:
 
 
 def _factory(found: Any) -> Any:
-    """What the keywords of a config go to: the class, or the scheduler's constructor from epochs."""
-    return found.build_iter_from_epoch if getattr(found, 'per_step', False) else found
+    """What the keywords of a config go to: the class, the scheduler's constructor from epochs, or what a mixin hands them to."""
+    if getattr(found, 'per_step', False):
+        return found.build_iter_from_epoch
+    if isinstance(found, type) and issubclass(
+        found, _ParamScheduler
+    ):  # LR and momentum schedulers take *args, **kwargs
+        return next(base for base in found.__mro__ if '__init__' in vars(base) and not accepted_keywords(base)[1])
+    return found
 
 
 def _check_component(where: str, node: Mapping) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
-from mmkernel.engine.check import ConfigError, accepted_by, check_component_tree
+from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names
+from mmkernel.engine.check_options import check_options
+from mmkernel.engine.options import check_contradictions
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.zoo.config_text import ordered
 from mmkernel.zoo.places import root
@@ -22,7 +25,8 @@ TOP_LEVEL = (
     'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
     'work_dir', 'load_from', 'resume', 'resume_anyway', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer',
     'sync_bn', 'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
-    'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator',
+    'efficient_conv_bn_eval', 'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg',
+    'test_evaluator',
 )  # fmt: skip
 
 
@@ -40,6 +44,7 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
         raise FileNotFoundError(f"There is no config '{path}'.{hint}")
     _refuse_circle(path)
+    check_contradictions((cfg_options or {}).items())
     cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
     _import_custom_modules(cfg, path)
     return checked(cfg, cfg_options)
@@ -75,6 +80,7 @@ def _refuse_circle(path: Path, below: tuple[Path, ...] = ()) -> None:
 def _import_custom_modules(cfg: Config, path: Path) -> None:
     if not cfg.get('custom_imports'):
         return
+    check_names(list(cfg.custom_imports), READ_BY_NAME['custom_imports'], 'custom_imports')
     # kept in the config, so that the copy in the work folder finds the modules too
     cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
     sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
@@ -84,19 +90,32 @@ def _import_custom_modules(cfg: Config, path: Path) -> None:
 def check_config(cfg: Config) -> None:
     """Raise ConfigError for a mistyped top-level key, an unknown ``type``, or a keyword that its class does not take.
 
-    Other unknown top-level keys are legal: they are helper variables of the config.
+    Other unknown top-level keys are legal: they are helper variables of the config. One like a known name is warned of.
     """
+    _check_top_level(cfg)
+    epochs = cfg.get('train_cfg', {}).get('max_epochs')
+    if epochs is not None and (type(epochs) is not int or epochs < 1):
+        raise ConfigError(f'train_cfg.max_epochs = {epochs!r}; expected a whole number of epochs, at least 1.')
+    check_component_tree(cfg._cfg_dict)
+    check_options(cfg._cfg_dict)
+    check_virtual_batch(cfg)
+
+
+def _check_top_level(cfg: Config) -> None:
+    if cfg.get('auto_scale_lr') is not None:
+        raise ConfigError("auto_scale_lr is not read here. Write lr_scaling='linear' (lr * effective batch / 256).")
     for key in cfg:
         near = [known for known in TOP_LEVEL if key not in TOP_LEVEL and edit_distance(key, known) <= 2]
         if near:
             raise ConfigError(
                 f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"
             )
-    epochs = cfg.get('train_cfg', {}).get('max_epochs')
-    if epochs is not None and (type(epochs) is not int or epochs < 1):
-        raise ConfigError(f'train_cfg.max_epochs = {epochs!r}; expected a whole number of epochs, at least 1.')
-    check_component_tree(cfg._cfg_dict)
-    check_virtual_batch(cfg)
+        like = [] if key in TOP_LEVEL else difflib.get_close_matches(key, TOP_LEVEL, n=1, cutoff=0.7)
+        if like:
+            warnings.warn(
+                f"The top-level key '{key}' is taken for a helper variable: nothing reads it. Did you mean '{like[0]}'?",
+                stacklevel=3,
+            )
 
 
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import DictAction
+
+from mmkernel.engine.check import ConfigError
 
 
 class OptionsAction(argparse.Action):
@@ -24,18 +27,62 @@ class OptionsAction(argparse.Action):
             key, equals, value = pair.partition('=')
             if not equals or not key:
                 parser.error(f"--cfg-options takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
-            options[key] = option_value(value)
+            new = option_value(value)
+            try:
+                check_contradictions([*options.items(), (key, new)])
+            except ConfigError as error:
+                parser.error(str(error))
+            options[key] = new
         setattr(namespace, self.dest, options)
 
 
+class _Dicts(ast.NodeTransformer):
+    """dict(a=1) -> {'a': 1}."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if (
+            not (isinstance(node.func, ast.Name) and node.func.id == 'dict')
+            or node.args
+            or any(k.arg is None for k in node.keywords)
+        ):
+            raise ValueError('only dict(key=value) is called in an option')
+        return ast.Dict([ast.Constant(k.arg) for k in node.keywords], [k.value for k in node.keywords])
+
+
 def option_value(text: str) -> Any:
-    """'1e-3' -> 0.001, '(1,2)' -> (1, 2), "{'a': 1}" -> dict, 'true' -> True, '[a,b]' -> ['a', 'b'], else the text."""
+    """'1e-3' -> 0.001, '(1,2)' -> (1, 2), "{'a': 1}", 'dict(a=1)' -> dict, 'true' -> True, '[a,b]' -> [...], else the text."""
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(_Dicts().visit(ast.parse(text, mode='eval')))
     except (ValueError, SyntaxError):
-        if text[:1] == '{':
+        if text[:1] == '{' or text[:5] == 'dict(':
             raise argparse.ArgumentTypeError(f'--cfg-options: {text} is not a dict that Python can read.') from None
         return DictAction._parse_iterable(text) if text[:1] in '([' or text.lower() in ('true', 'false') else text
+
+
+def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
+    """ConfigError if two options say different things of one place: a.b=1 beside a={'b': 2}, or beside a.b=2.
+
+    An item of a list is no contradiction to the list: it is put in afterwards.
+    """
+    said: dict[str, tuple[Any, str]] = {}
+    for key, value in options:
+        for place, leaf in ((key, value), *_leaves(key, value)):
+            before, text = said.setdefault(place, (leaf, f'{key}={value!r}'))
+            both_dicts = isinstance(before, Mapping) and isinstance(leaf, Mapping)
+            if before != leaf and not both_dicts:
+                raise ConfigError(
+                    f'Two options say different things of {place}: {text} and {key}={value!r}. Leave one of them out.'
+                )
+
+
+def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(place, value) of what nested dicts hold."""
+    if not isinstance(value, Mapping):
+        yield place, value
+        return
+    for key, part in value.items():
+        yield from _leaves(f'{place}.{key}', part)
 
 
 def usable_device(text: str) -> str:

@@ -16,7 +16,7 @@ from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.config import load_config
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
-from mmkernel.engine.options import OptionsAction
+from mmkernel.engine.options import OptionsAction, check_contradictions
 from mmkernel.engine.run_folder import RunFolderError
 from mmkernel.engine.runner import Runner
 from mmkernel.zoo.config_text import ordered
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
     """The checked config with the command line's values put in."""
+    flags = dict(work_dir=args.work_dir, **{'optim_wrapper.precision': AMP.get(args.amp), 'randomness.seed': args.seed})
+    said = [(key, value) for key, value in flags.items() if value is not None]
+    check_contradictions([*(args.cfg_options or {}).items(), *said])
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir:

@@ -60,6 +60,66 @@ def test_the_tiny_config_is_right():
         ('modle = dict(width=3)', ["'modle'", "'model'"]),
         ('data_procesor = dict()\ndata_preprocesor = dict()', ["'data_preprocesor'", "'data_preprocessor'"]),
         ('randomness = dict(sed=1)', ['randomness', "'seed'"]),
+        ('optim_wrapper = dict(paramwise_cfg=dict(norm_decay=0.0))', ['paramwise_cfg', "'norm_decay_mult'"]),
+        (
+            "optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'neck': dict(lr_mul=2.0)}))",
+            ['custom_keys.neck', "'lr_mult'"],
+        ),
+        (
+            "optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'neck': dict(fixd_lr=True)}))",
+            ['custom_keys.neck', "'fixed_lr'"],
+        ),
+        (
+            "optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'neck': dict(nesterov=True)}))",
+            ['custom_keys.neck', 'nesterov'],
+        ),
+        (
+            "optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'neck': dict(lr_mult=-1.0)}))",
+            ['custom_keys.neck.lr_mult=-1.0'],
+        ),
+        ('optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=1.0))', ['LARS never decays', 'scale_all=True']),
+        (
+            "optim_wrapper = dict(constructor='PartRateConstructor', paramwise_cfg=dict(neck=dict(lrr=1.0)))",
+            ['paramwise_cfg.neck', "'lr'"],
+        ),
+        ("optim_wrapper = dict(constructor='PartRateConstrutor')", ['optim_wrapper', 'PartRateConstructor']),
+        ('optim_wrapper = dict(clip_grad=dict(max_nrom=1.0))', ['optim_wrapper.clip_grad', "'max_norm'"]),
+        ('optim_wrapper = dict(clip_grad=dict(max_norm=-1.0))', ['optim_wrapper.clip_grad', 'max_norm=-1.0']),
+        ('env_cfg = dict(cudnn_bechmark=True)', ['env_cfg', "'cudnn_benchmark'"]),
+        ('env_cfg = dict(dist_cfg=dict(timout=60))', ['env_cfg.dist_cfg', "'timeout'"]),
+        ("env_cfg = dict(mp_cfg=dict(mp_start_metod='fork'))", ['env_cfg.mp_cfg', "'mp_start_method'"]),
+        ('evaluation = dict(batchsize=4)', ['evaluation', "'batch_size'"]),
+        ("custom_imports = dict(import_='tiny_training')", ['custom_imports', "'imports'"]),
+        ('default_hooks = dict(chekpoint=dict(interval=1))', ['default_hooks.chekpoint', "'checkpoint'"]),
+        ('default_hooks = dict(moniter=None)', ['default_hooks.moniter', "'monitor'"]),
+        ('custom_hooks = [dict(interval=1)]', ['custom_hooks.0', 'type']),
+        (
+            "default_hooks = dict(checkpoint=dict(priority='VERY_LO'))",
+            ['default_hooks.checkpoint.priority', 'VERY_LOW'],
+        ),
+        (
+            "visualizer = dict(vis_backends=[dict(type='LocalVisBackend', savedir='x')])",
+            ['vis_backends.0', "'save_dir'"],
+        ),
+        ("visualizer = dict(vis_backends=[dict(type='LocalVisBackends')])", ['vis_backends.0', 'LocalVisBackend']),
+        ('log_processor = dict(window_sise=5)', ['log_processor', "'window_size'"]),
+        (
+            "param_scheduler = dict(_delete_=True, type='MultiStepLR', milestone=[1])",
+            ['param_scheduler', "'milestones'"],
+        ),
+        (
+            "param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', eta_mn=0.1)",
+            ['param_scheduler', "'eta_min'"],
+        ),
+        (
+            "param_scheduler = dict(_delete_=True, type='StepLR', step_size=1, gamma=-1.0)",
+            ['param_scheduler', 'gamma=-1.0'],
+        ),
+        ('model = dict(width=float("nan"))', ['model.width = nan']),
+        ('train_dataloader = dict(sampler=dict(shufle=True))', ['train_dataloader.sampler', "'shuffle'"]),
+        ('train_cfg = dict(max_epoch=1)', ['train_cfg', "'max_epochs'"]),
+        ('val_dataloader = dict(batchsize=1)', ['val_dataloader', "'batch_size'"]),
+        ('auto_scale_lr = dict(base_batch_size=256)', ['auto_scale_lr', 'lr_scaling']),
         (
             "train_dataloader = dict(dataset=dict(_delete_=True, type='ViewDataset', source=dict(type='Digits'), "
             'views=dict(one=dict(cout=2))))',
@@ -79,6 +139,11 @@ def test_configs_of_the_package_are_found_from_anywhere(tmp_path, monkeypatch):
     assert load_config('configs/kernels/digits_rbf.py').model.head.kernel.type == 'RBFKernel'
     with pytest.raises(FileNotFoundError, match="There is no config 'configs/kernels/digits_rbff.py'"):
         load_config('configs/kernels/digits_rbff.py')
+
+
+def test_a_top_level_name_like_a_known_one_is_warned_of(write):
+    with pytest.warns(UserWarning, match="'train_loader' .* nothing reads it. Did you mean 'train_dataloader'"):
+        load_config(write('train_loader = dict(batch_size=4)'))
 
 
 def test_free_helper_variables_stay_legal(write):

@@ -19,6 +19,7 @@ from mmkernel.engine.options import OptionsAction, option_value, usable_device
         ('1,2', (1, 2)),
         ('[a,b]', ['a', 'b']),
         ("{'type': 'X', 'n': [1]}", {'type': 'X', 'n': [1]}),
+        ('dict(b=2, c=dict(d=[1]))', {'b': 2, 'c': {'d': [1]}}),
         ('/my photos/of, cats', '/my photos/of, cats'),
         ('a=b', 'a=b'),
         ('', ''),
@@ -55,3 +56,24 @@ def test_a_device_that_is_not_there():
     assert usable_device('cpu') == 'cpu'
     with pytest.raises(argparse.ArgumentTypeError, match="'gpu' cannot be used here; there is cpu"):
         usable_device('gpu')
+
+
+@pytest.mark.parametrize(
+    'pairs, place',
+    [
+        (('a.b=1', 'a.b=2'), 'a.b'),
+        (('a.b=1', 'a=dict(b=2)'), 'a.b'),
+        (("a={'b': {'c': 1}}", 'a.b.c=2'), 'a.b.c'),
+        (('a=dict(b=1)', 'a=dict(b=2)'), 'a.b'),
+        (('a=1', 'a=[1]'), 'a'),
+    ],
+)
+def test_two_options_that_contradict_each_other_are_refused(pairs, place, capsys):
+    with pytest.raises(SystemExit):
+        parse(*pairs)
+    assert f'different things of {place}:' in capsys.readouterr().err
+
+
+def test_options_that_agree_or_go_together_pass():
+    assert parse('a.b=1', 'a.b=1') == {'a.b': 1}
+    assert parse('a.b=1', 'a=dict(c=2)') == {'a.b': 1, 'a': {'c': 2}}
