@@ -52,7 +52,7 @@ READ_BY_NAME = {
 
 def _child(root: Registry) -> Registry:
     """A registry to which we add nothing: mmengine warns about a scope that lacks one."""
-    return Registry(root.name, parent=root, scope='mmkernel')
+    return ours.Registry(root.name, parent=root, scope='mmkernel')
 
 
 # Which registry a component is looked for in first, by the key that holds it.

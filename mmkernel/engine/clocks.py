@@ -137,11 +137,13 @@ class FreezeHook(Hook):
         return length['steps'] if 'steps' in length else length['epochs'] * steps_per_epoch(runner)
 
 
-def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None) -> None:
+def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, world_size: int = 1) -> None:
     """Before training: ValueError for a momentum target or a queue that nothing moves, or a head that the batch does not fit.
 
-    ``batch``: rows that a head sees at a time, those of all ranks; None if unknown.
+    Also for two hooks that do the same or write one file. ``batch``: rows that a head sees at a time, those of all
+    ``world_size`` processes; None if unknown.
     """
+    hooks = list(hooks)
     movers = [type(hook).__name__ for hook in hooks if getattr(hook, 'moves_target', False)]
     if hasattr(getattr(model, 'target', None), 'update') and len(movers) != 1:
         raise ValueError(
@@ -158,6 +160,27 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None) -> 
     for part in model.modules() if batch else ():
         if hasattr(part, 'check_batch'):
             part.check_batch(batch)
+        if hasattr(part, 'check_local_batch'):
+            part.check_local_batch(batch // world_size)
+    _check_apart(hooks)
+
+
+def _check_apart(hooks: Iterable[Hook]) -> None:
+    """ValueError if two hooks write one file, or are of one kind: each would undo or repeat what the other does.
+
+    A hook says in ``writes`` which files are its own; without it, of each class of ours and of mmengine's there is one.
+    """
+    seen: dict[str, str] = {}
+    for hook in hooks:
+        name = type(hook).__name__
+        own = type(hook).__module__.startswith(('mmkernel.', 'mmengine.'))
+        for claim in getattr(hook, 'writes', [f'the work of a {name}'] if own else []):
+            if claim in seen:
+                raise ValueError(
+                    f'Two hooks, {seen[claim]} and {name}, write or do one thing: {claim}. Remove one of them from '
+                    'default_hooks or custom_hooks (a hook is changed under its own name: default_hooks=dict(name=dict(...))).'
+                )
+            seen[claim] = name
 
 
 def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool) -> None:

@@ -133,9 +133,14 @@ def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     if type(virtual) is not int or virtual < 1:
         raise ConfigError(f'train_cfg.virtual_batch is a number of images or None, got {virtual!r}.')
     try:
-        return micro_batches(virtual, batch, world_size) if batch else 1
+        k = micro_batches(virtual, batch, world_size) if batch else 1
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if k > 1 and not cfg.train_dataloader.get('drop_last'):
+        raise ConfigError(
+            'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
+        )
+    return k
 
 
 def edit_distance(a: str, b: str) -> int:

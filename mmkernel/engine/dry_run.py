@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from torch import nn
 
 from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.clocks import check_clocks, check_last_batch
+from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
-from mmkernel.engine.scaling import describe_scaling, effective_batch
+from mmkernel.engine.rehearsal import refused, rehearse
+from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch
 from mmkernel.registry import DATASETS, HOOKS, MODELS
 from mmkernel.zoo.config_text import ordered
 
@@ -43,6 +45,7 @@ class Plan:
     optimizer_states: int = 1
     micro_batches: int = 1  # that make the batch of one step
     batches: int | None = None  # of one process in an epoch, where the config says how many
+    weights: list[tuple[str, str]] = field(default_factory=list)  # of squared distances, in both conventions
 
     @property
     def total(self) -> int:
@@ -84,7 +87,7 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
     console = Console(record=True, width=120, file=file)
     console.print(Syntax(ordered(cfg).pretty_text, 'python', background_color='default', word_wrap=True))
     console.print(_parameter_table(plan))
-    console.print(_run_table(cfg, plan))
+    console.print(_run_table(cfg, plan, here=world_size is None))
     console.print(_memory_table(plan))
     return console.export_text()
 
@@ -106,6 +109,10 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
         batches=loader.get('num_batch_per_epoch'),
     )
     check_hooks(cfg, model, plan)
+    if not _problems(plan):
+        images = max((plan.images or 10**6) // world_size, 1)
+        rehearse(cfg, model, plan.batch, plan.rows, plan.steps_per_epoch, images)
+    plan.weights = describe_weights(model, plan.width)
     return plan
 
 
@@ -114,7 +121,10 @@ def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
     given = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', [])]
     try:
         hooks = [HOOKS.build({k: v for k, v in hook.items() if k != 'priority'}) for hook in given if hook]
-        check_clocks(model, hooks, plan.rows)
+        check_clocks(model, hooks, plan.rows, plan.world_size)
+        for hook in hooks:  # what a ClusterHook does before the run
+            if isinstance(hook, ClusterHook) and plan.images:
+                model.head.prepare(plan.images)
         if plan.images and not plan.batches:
             images = -(-plan.images // plan.world_size)
             check_last_batch(model, images, plan.batch, cfg.train_dataloader.get('drop_last', False))
@@ -132,7 +142,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if model.get('backbone', {}).get('pretrained'):
         model.backbone.pretrained = False
-    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmkernel'):
+    with refused('model'), torch.device('meta'), DefaultScope.overwrite_default_scope('mmkernel'):
         return MODELS.build(model)
 
 
@@ -196,7 +206,7 @@ def _parameter_table(plan: Plan) -> Table:
     return table
 
 
-def _run_table(cfg: Config, plan: Plan) -> Table:
+def _run_table(cfg: Config, plan: Plan, here: bool) -> Table:
     images = effective_batch(plan.batch, plan.world_size, plan.accumulation * plan.micro_batches)
     table = _table('Run')
     several = f'{plan.accumulation} accumulated'
@@ -204,6 +214,8 @@ def _run_table(cfg: Config, plan: Plan) -> Table:
         several = f'{plan.micro_batches} micro-batches, one exact (virtual) batch'
     table.add_row('effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {several}')
     table.add_row('learning rate', describe_scaling(cfg.get('lr_scaling'), cfg.optim_wrapper.optimizer.lr, images))
+    for name, text in plan.weights:
+        table.add_row(name, text)
     steps = plan.steps_per_epoch
     if steps is None:
         table.add_row('steps per epoch', 'unknown: the data was not found and the config has no num_samples')
@@ -213,11 +225,23 @@ def _run_table(cfg: Config, plan: Plan) -> Table:
         table.add_row('steps per epoch', f'{steps:,}')
         if plan.epochs:
             table.add_row('steps in all', f'{steps * plan.epochs:,} in {plan.epochs} epochs')
-        if steps == 0:
-            table.add_row('problem', f'{plan.images} images are less than one batch per process')
-        if plan.images is not None and (plan.batches or 0) * plan.batch * plan.world_size > plan.images:
-            table.add_row('problem', f'num_batch_per_epoch={plan.batches} asks for more than {plan.images} images')
+    for problem in _problems(plan):
+        table.add_row('problem', problem)
+    if here and cfg.optim_wrapper.get('precision') == 'float16' and not torch.cuda.is_available():
+        table.add_row(
+            'problem', "precision='float16' needs a GPU, and here is none (--gpus N: for a machine that has N)"
+        )
     return table
+
+
+def _problems(plan: Plan) -> list[str]:
+    """Of the amount of data: what a run here would end with, though another machine may have more."""
+    found = []
+    if plan.steps_per_epoch == 0:
+        found.append(f'{plan.images} images are less than one batch per process')
+    if plan.images is not None and (plan.batches or 0) * plan.batch * plan.world_size > plan.images:
+        found.append(f'num_batch_per_epoch={plan.batches} asks for more than {plan.images} images')
+    return found
 
 
 def _memory_table(plan: Plan) -> Table:

@@ -36,6 +36,7 @@ class KeepBestHook(Hook):
         check_numbers('KeepBestHook', whole=True, zero=True, start_epoch=start_epoch)
         if images < 2:
             raise ValueError(f'KeepBestHook: images={images}; expected at least 2.')
+        self.writes = (f'best_{criterion}.pth',)
         self.criterion, self.interval, self.images, self.start_epoch = criterion, interval, images, start_epoch
 
     def before_train(self, runner: Any) -> None:

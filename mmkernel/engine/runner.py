@@ -29,7 +29,7 @@ from mmkernel.engine.loop import PretrainLoop
 from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
-from mmkernel.engine.scaling import describe_scaling, effective_batch, lr_factor
+from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
 from mmkernel.engine.schedule import check_rates_kept, unmoved
 from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
 
@@ -169,7 +169,9 @@ class Runner(ResumableRunner):
         loader = self._train_dataloader
         batch = loader.get('batch_size') if isinstance(loader, dict) else loader.batch_size
         virtual = self._train_loop.get('virtual_batch') if isinstance(self._train_loop, dict) else None
-        check_clocks(unwrap(self.model), self.hooks, virtual or (batch and batch * self.world_size))
+        check_clocks(unwrap(self.model), self.hooks, virtual or (batch and batch * self.world_size), self.world_size)
+        for name, text in describe_weights(unwrap(self.model)):
+            self.logger.info(f'{name}: {text}.')
         try:
             return super().train()
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import nn
+
 REFERENCE_BATCH = 256
 RULES = ('linear', 'sqrt', None)
 
@@ -43,3 +45,18 @@ def describe_scaling(rule: str | None, lr: float, images: int) -> str:
     scaled = lr * lr_factor(rule, images)
     how = {'linear': f'{lr:g} x {images} / {REFERENCE_BATCH}', 'sqrt': f'{lr:g} x sqrt({images})'}.get(rule)
     return f'{scaled:g}' + (f' = {how} (lr_scaling={rule!r})' if how else ' (lr_scaling=None: as written)')
+
+
+def describe_weights(model: nn.Module, width: int | None = None) -> list[tuple[str, str]]:
+    """(place, value) of each weight of a squared distance, in both conventions: 'element' is divided by q, 'sample' is not."""
+    q = width or getattr(getattr(model, 'neck', None), 'out_dim', None)
+    lines = []
+    for place, part in model.named_modules():
+        if q and getattr(part, 'reduction', None) in ('element', 'sample') and getattr(part, 'distance_weight', None):
+            name, weight = part.distance_weight
+            element, sample = (weight, weight / q) if part.reduction == 'element' else (weight * q, weight)
+            text = (
+                f"{element:.5g} with 'element' = {sample:.5g} with 'sample' at q = {q} (reduction={part.reduction!r})"
+            )
+            lines.append((f'{place}.{name}'.lstrip('.'), text))
+    return lines

@@ -109,9 +109,9 @@ def test_a_queue_begins_with_its_epoch(tmp_path, repository):
     assert int(late.model.head.queue.stored) == 0
 
 
-def test_more_prototypes_than_rows_is_an_error_before_training():
+def test_more_prototypes_than_rows_are_warned_of_before_training():
     model = build_model(dict(model=CODES))
-    with pytest.raises(ValueError, match='5 prototypes for 4 rows of a batch and 0 of the queue'):
+    with pytest.warns(UserWarning, match='5 prototypes for 4 rows of a batch and 0 of the queue'):
         check_clocks(
             build_model(dict(model={**CODES, 'head': dict(type='SinkhornCodesHead', num_prototypes=5)})), [], 4
         )

@@ -63,17 +63,15 @@ def test_a_mistake_on_the_command_line_is_one_line():
 @pytest.mark.parametrize(
     'change, message',
     [
-        (
-            {'head.num_prototypes': 40},
-            r'40 prototypes for 16 rows .*\(Reckoned with 2 process\(es\) of 8 images; --gpus',
-        ),
         ({'head.queue_length': 32}, 'queue of model.head would never be used'),
         (
             {'head.queue_length': 24, 'queue': dict(type='QueueHook')},
-            'length 24 is no multiple of the global batch of 16',
+            r'length 24 is no multiple of the global batch of 16.*\(Reckoned with 2 process\(es\) of 8 images; --gpus',
         ),
         ({'target': dict(type='MomentumTarget')}, 'exactly one hook must move; there are 0'),
         ({'freeze': dict(type='FreezeHook', layers=dict(neck=3))}, 'FreezeHook.layers'),
+        ({'second': dict(type='CheckpointHook')}, r'Two hooks, .*: epoch_<n>\.pth'),
+        ({'second': dict(type='LoggerHook')}, 'the work of a LoggerHook'),
     ],
 )
 def test_what_would_end_the_run_at_its_start_is_said(change, message, capsys):
@@ -121,3 +119,86 @@ def test_a_real_model_at_full_width():
 )
 def test_readable(size, text):
     assert readable(size) == text
+
+
+def digits(method, **options):
+    path = Path(__file__).parents[2] / f'configs/{method}.py'
+    return load_config(path, {key.replace('__', '.'): value for key, value in options.items()})
+
+
+@pytest.mark.parametrize(
+    'method, options, words',
+    [
+        ('wmse/digits_2views', dict(model__head__sub_batch_size=16), 'Whitening 16 dimensions needs more samples'),
+        ('wmse/digits_2views', dict(model__head__sub_batch_size=100), 'sub-batches of 100'),
+        ('moco/digits_v2', dict(model__head__queue__length=1000), 'length 1000 is no multiple'),
+        ('moco/digits_v2', dict(model__target__sub_batches=7), 'sub_batches = 7 does not divide'),
+        ('vicreg/digits', dict(train_dataloader__batch_size=1), 'more than 1 value per channel'),
+        ('vicreg/digits', dict(train_dataloader__dataset__views__both__count=1), 'at least two views'),
+        ('vicreg/digits', dict(model__head__layout='diagonal'), 'layout is one of'),
+        ('vicreg/digits', dict(model__head__precision='half'), 'precision is one of'),
+        ('vicreg/digits', dict(train_dataloader__sampler__num_samples=10**6), 'lower num_batch_per_epoch'),
+        ('vicreg/digits', dict(optim_wrapper__accumulative_counts=0), 'accumulative_counts=0'),
+        ('vicreg/digits', dict(optim_wrapper__optimizer__lr=float('inf')), 'lr=inf'),
+        ('vicreg/digits', dict(param_scheduler__end_factor=-1.0), 'end_factor=-1.0'),
+        ('vicreg/digits', dict(train_cfg__virtual_batch=256, train_dataloader__drop_last=False), 'drop_last=True'),
+        ('vicreg/digits', dict(model__batching='pixel'), 'batching is one of'),
+        ('cpc/digits_v1', dict(model__head__grid=(2, 3), model__head__steps=1), 'expects 6 views, the batch has 9'),
+        ('dbn/digits_dbn', dict(train_dataloader__batch_size=2, model__neck__last_norm__eps=0.0), 'more rows'),
+        ('deepcluster/digits_v2', dict(model__head__num_clusters=(5000,)), '5000'),
+    ],
+)  # fmt: skip
+def test_what_training_refuses_at_its_first_step_the_dry_run_refuses(method, options, words):
+    with pytest.raises(ConfigError, match=words):
+        make_plan(digits(method, **options), world_size=1)
+
+
+def test_the_image_size_of_a_transformer():
+    vit = dict(
+        _delete_=True, type='TIMMBackbone', model_name='vit_tiny_patch16_224', patch_size=8, depth=1, embed_dim=32,
+        num_heads=2, in_channels=1, img_size=16,
+    )  # fmt: skip
+    assert make_plan(digits('vicreg/digits', model__backbone=vit), 1)
+    with pytest.raises(ConfigError, match=r'The encoder, in the first step \(2 views of 16 x 16 px'):
+        make_plan(digits('vicreg/digits', model__backbone={**vit, 'img_size': 32}), 1)
+
+
+def test_rows_of_all_processes_count_for_the_head():
+    """16 rows of a process do not span 16 dimensions, 32 of two do."""
+    cfg = digits('wmse/digits_2views', model__head__sub_batch_size=None, train_dataloader__batch_size=16)
+    assert make_plan(cfg, world_size=2)
+    with pytest.raises(ConfigError, match='Whitening 16 dimensions'):
+        make_plan(cfg, world_size=1)
+
+
+def test_more_prototypes_than_rows_are_unwise_not_wrong():
+    with pytest.warns(UserWarning, match='3000 prototypes for 512 rows'):
+        make_plan(load_config('configs/swav/r50.py'), world_size=8)
+
+
+def test_a_key_that_is_in_no_name():
+    cfg = digits('simsiam/digits')
+    cfg.optim_wrapper.paramwise_cfg = dict(custom_keys=dict(predicter=dict(lr_mult=2)))
+    with pytest.raises(
+        ConfigError, match="'predicter' is in the name of no parameter that trains. Did you mean predictor"
+    ):
+        make_plan(cfg, world_size=1)
+
+
+def test_half_precision_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = digits('vicreg/digits', optim_wrapper__precision='float16')
+    assert 'problem' in dry_run(cfg, file=io.StringIO())
+    assert 'problem' not in dry_run(cfg, world_size=1, file=io.StringIO())
+
+
+@pytest.mark.parametrize(
+    'reduction, words',
+    [
+        ('element', "512 with 'element' = 2 with 'sample' at q = 256"),
+        ('sample', "1.3107e+05 with 'element' = 512 with 'sample' at q = 256"),
+    ],
+)
+def test_a_weight_is_printed_in_both_conventions(reduction, words):
+    cfg = digits('kernels/digits_rbf', model__head__alignment_weight=512.0, model__head__reduction=reduction)
+    assert words in dry_run(cfg, file=io.StringIO())

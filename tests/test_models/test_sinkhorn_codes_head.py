@@ -97,7 +97,7 @@ def test_the_queue_rows_join_the_assignment():
 
 
 def test_more_prototypes_than_rows():
-    with pytest.raises(ValueError, match='12 prototypes for 8 rows of a batch and 0 of the queue'):
+    with pytest.warns(UserWarning, match='12 prototypes for 8 rows of a batch and 0 of the queue'):
         head().check_batch(8)
     head(queue_length=8).check_batch(8)
     with pytest.raises(ValueError, match='length 20 is no multiple of the global batch of 8'):

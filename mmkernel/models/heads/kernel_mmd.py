@@ -58,6 +58,7 @@ class KernelMMDHead(Head):
         check_numbers('KernelMMDHead', zero=True, alignment_weight=alignment_weight, kernel_weight=kernel_weight)
         self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else kernel
         self.alignment_weight, self.kernel_weight = alignment_weight, kernel_weight
+        self.distance_weight = ('alignment_weight', alignment_weight)
         self.engine = Engine(precision, layout, transport_dtype)
         self.statistic, self.log, self.reduction, self.regularize = statistic, log, reduction, regularize
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,12 +101,13 @@ class SinkhornCodesHead(Head):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def check_batch(self, rows: int) -> None:
-        """Before training: ValueError if the global batch of ``rows`` and the queue cannot fill the prototypes."""
+        """Before training: a warning for more prototypes than rows; ValueError if the queue is no multiple of ``rows``."""
         K, length = self.prototypes.out_features, self.queue.length if self.queue else 0
         if K > rows + length:
-            raise ValueError(
-                f'{K} prototypes for {rows} rows of a batch and {length} of the queue: most would stay empty. Use at most '
-                f'{rows + length} (model.head.num_prototypes), a larger batch or a longer queue_length.'
+            warnings.warn(
+                f'{K} prototypes for {rows} rows of a batch and {length} of the queue: an assignment leaves most of them almost '
+                f'empty. At most {rows + length} (model.head.num_prototypes), a larger batch or a longer queue_length is usual.',
+                stacklevel=2,
             )
         if self.queue:
             self.queue.check_batch(rows)

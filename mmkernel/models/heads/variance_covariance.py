@@ -47,6 +47,7 @@ class VarianceCovarianceHead(Head):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"VarianceCovarianceHead.reduction is 'sample' or 'element', got {reduction!r}.")
+        self.distance_weight = ('invariance_weight', invariance_weight)
         self.weights = dict(invariance=invariance_weight, variance=variance_weight, covariance=covariance_weight)
         check_numbers('VarianceCovarianceHead', target_std=target_std)
         check_numbers(

@@ -68,8 +68,14 @@ class WhiteningHead(HostCounters, Head):
         self.sub_batch_size, self.iterations, self.seed = sub_batch_size, iterations, seed
         self.whitening = dict(method=method, shrinkage=shrinkage, statistics=statistics)
         self.distance, self.reduction = distance, reduction
+        self.distance_weight = ('distance', 1.0) if distance == 'squared' else None
         self.steps = 0  # committed
         self._last: tuple[Tensor, Whitened] | None = None  # the jitter of the last loss
+
+    def check_local_batch(self, rows: int) -> None:
+        """Before training: ValueError if the rows of one process cannot be cut into sub-batches."""
+        if self.sub_batch_size is not None:
+            draw_sub_batches(rows, self.sub_batch_size, 1, torch.Generator())
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()

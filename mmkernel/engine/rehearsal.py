@@ -1,0 +1,165 @@
+"""The first step of a run, played through on tensors without memory: what training would refuse is refused here."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mmkernel.engine.check import ConfigError
+from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
+from mmkernel.engine.runner import Runner
+from mmkernel.engine.schedule import check_rates_kept
+from mmkernel.models import Embeddings
+from mmkernel.registry import DATASETS
+
+SIDE = 256  # of the noise image that stands for one of the data set
+
+
+class _Noise:
+    """A source of one image, for views to be made of."""
+
+    classes, labels = None, (0,)
+
+    def __init__(self, channels: int) -> None:
+        self.image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def sample(self, index: int) -> tuple[np.ndarray, int]:
+        return self.image, 0
+
+
+class _Rows(Dataset):
+    """As many images as one process has, none of which is read."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return self.images
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """What fails inside would fail in training: a ConfigError. What needs values, which meta tensors lack, stays open."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
+        text = str(error)
+        without_values = isinstance(error, RuntimeError) and 'meta' in text.lower()
+        if isinstance(error, ConfigError):
+            raise
+        if not without_values:
+            raise ConfigError(text if text.startswith(what) else f'{what}: {text or type(error).__name__}') from error
+
+
+def rehearse(cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | None, images: int) -> None:
+    """ConfigError if loader, optimizer, schedules, views, encoder or head of a run would stop at its beginning.
+
+    ``model``: on the meta device. ``batch``: B of one process, ``rows``: N, ``steps``: optimizer steps of an epoch,
+    ``images``: of one process.
+    """
+    with DefaultScope.overwrite_default_scope('mmkernel'):
+        with refused('train_dataloader'):
+            Runner.build_dataloader({**cfg.train_dataloader, 'dataset': _Rows(images)})
+        _optimizer_and_schedules(cfg, model, steps)
+        views = None
+        with refused('The views of train_dataloader.dataset'):
+            views = _views(cfg, model)
+        if views:
+            play_step(model, views, batch, rows)
+
+
+def play_step(model: nn.Module, views: list[tuple[int, ...]], batch: int, rows: int) -> None:
+    """Forward pass, loss and the head's backward pass of meta tensors: views of shapes (C, H, W), ``batch`` of each."""
+    inputs = [torch.empty(batch, *shape, device='meta', dtype=torch.uint8) for shape in views]
+    index = torch.arange(rows, device='meta')
+    model.train()
+    sizes = ', '.join(dict.fromkeys(f'{h} x {w}' for _, h, w in views))
+    # autocast does not know the meta device
+    with mock.patch.object(torch, 'autocast', return_value=nullcontext()):
+        embeddings = None
+        with refused(f'The encoder, in the first step ({len(views)} views of {sizes} px, {batch} images)'):
+            normalize = getattr(getattr(model, 'data_preprocessor', None), 'normalize', Tensor.float)
+            inputs = [normalize(view) for view in inputs]
+            if hasattr(model, 'embeddings') and hasattr(model, 'score'):
+                embeddings = model.embeddings(inputs, index[:batch])
+            else:
+                model(**_labelled(model, dict(inputs=inputs, sample_index=index[:batch])))
+        if embeddings is not None:
+            with refused(f'The head, in the first step ({len(views)} views, {rows} rows of all processes)'):
+                losses = model.score(_of_all_processes(embeddings, rows))
+                sum(value for name, value in losses.items() if 'loss' in name).backward()
+
+
+def _labelled(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with labels, and with targets of several classes, where the model takes them."""
+    taken, classes = inspect.signature(model.forward).parameters, getattr(model, 'num_classes', None)
+    if 'label' in taken:
+        batch['label'] = torch.zeros_like(batch['sample_index'])
+    if 'targets' in taken and classes:
+        batch['targets'] = torch.zeros(len(batch['sample_index']), classes, device='meta', dtype=torch.int64)
+    return batch
+
+
+def _of_all_processes(embeddings: Embeddings, rows: int) -> Embeddings:
+    """The same with N rows, leaves of the head's graph; what is one tensor there is one here."""
+    leaves: dict[int, Tensor] = {}
+    for x in (embeddings.online, embeddings.predicted, embeddings.target):
+        leaves.setdefault(id(x), x.new_empty(x.shape[0], rows, x.shape[2]).requires_grad_(x.requires_grad))
+    fields = {name: leaves[id(getattr(embeddings, name))] for name in ('online', 'predicted', 'target')}
+    return replace(embeddings, **fields, sample_index=torch.arange(rows, device='meta'))
+
+
+def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
+    """(C, H, W) of each view that the data set makes of an image, a noise image where it is not here; None if unknown."""
+    dataset = dict(cfg.train_dataloader.dataset)
+    if not isinstance(dataset.get('views'), Mapping):
+        return None
+    channels = next((p.shape[1] for p in model.parameters() if p.ndim == 4), 3)  # of the first convolution
+    made = DATASETS.build({**dataset, 'source': _Noise(channels)})
+    return [tuple(view.shape) for view in made[0, 0]['inputs']]
+
+
+def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -> None:
+    """Build them on the meta model, as the Runner does, without its lines in the log."""
+    logging.disable(logging.WARNING)
+    try:
+        with refused('optim_wrapper'):
+            check_custom_keys(cfg.optim_wrapper.get('paramwise_cfg'), model)
+            # float16 needs a GPU, which this machine may lack
+            settings = {k: v for k, v in cfg.optim_wrapper.items() if k != 'precision'}
+            wrapper = build_optim_wrapper(model, settings)
+            check_groups(wrapper.optimizer)
+        schedules = cfg.get('param_scheduler') or []
+        with refused('param_scheduler'):
+            before = [group['lr'] for group in wrapper.param_groups]
+            items = [schedules] if isinstance(schedules, Mapping) else schedules
+            built = [
+                _schedule(dict(item), wrapper, cfg.train_cfg.get('max_epochs', 1), steps or 1000) for item in items
+            ]
+            check_rates_kept(wrapper, before, built)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _schedule(item: dict, wrapper: Any, epochs: int, steps: int) -> Any:
+    per_step = getattr(Runner._scheduler_class(item), 'per_step', False)
+    if per_step or item.get('convert_to_iter_based'):
+        item['convert_to_iter_based'] = True
+    item.setdefault('end', epochs if item.get('by_epoch', True) else epochs * steps)
+    return PARAM_SCHEDULERS.build(item, default_args=dict(optimizer=wrapper, epoch_length=steps))
