@@ -128,8 +128,9 @@ def _of_all_processes(embeddings: Embeddings, rows: int) -> Embeddings:
 def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
     """(C, H, W) of each view that the data set makes of an image, a noise image where it is not here; None if unknown."""
     dataset = dict(cfg.train_dataloader.dataset)
-    if not isinstance(dataset.get('views'), Mapping):
-        return None
+    views = dataset.get('views')
+    if not isinstance(views, Mapping) or any(view is not None and view.get('size') is None for view in views.values()):
+        return None  # without a crop, a view is as large as its image
     channels = next((p.shape[1] for p in model.parameters() if p.ndim == 4), 3)  # of the first convolution
     made = DATASETS.build({**dataset, 'source': _Noise(channels)})
     return [tuple(view.shape) for view in made[0, 0]['inputs']]
