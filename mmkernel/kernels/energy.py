@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import check_equal_rows, sum_over_ranks_with_gradient, world_size
-from mmkernel.kernels.engine import Engine, itself, pairwise, promoted
+from mmkernel.kernels.engine import Engine, itself, pairwise
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.legendre import check_dimension
+from mmkernel.kernels.products import promoted
 from mmkernel.kernels.sphere import Pairs, to_sphere
 
 

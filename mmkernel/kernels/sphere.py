@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import global_mean
-from mmkernel.kernels.engine import refuse_second_derivative
 from mmkernel.kernels.fused import fused
+from mmkernel.kernels.products import refuse_second_derivative, sum_of
 
 Pairs = Sequence[tuple[int, int]]
-_CACHED_ENTRIES = 2**18
+_CACHED_ENTRIES = 2**17
 
 
 def unit_rows(x: Tensor, point: bool = True) -> Tensor:
@@ -54,7 +54,11 @@ class _ToSphere(torch.autograd.Function):
         ctx: Any, x: Tensor, pairs: tuple, factor: int, point: bool, keep: bool
     ) -> tuple[Tensor, Tensor | None]:
         """``keep`` u for backward instead of x: two launches fewer, and the memory of u."""
-        u, norm, nowhere, distance = fused(_project, x, pairs, factor, point)
+        u, norm, nowhere = fused(_project, x, point)
+        distance = None
+        if pairs:
+            parts = [fused(_squares, u[:, k], pairs) for k in _chunks(u)]
+            distance = sum_of(parts) * (factor / (len(pairs) * x[0].numel()))
         ctx.save_for_backward(u if keep else x, norm, nowhere)
         ctx.pairs, ctx.factor, ctx.keep = pairs, factor, keep
         ctx.set_materialize_grads(False)  # a part that nobody differentiates costs nothing
@@ -83,15 +87,18 @@ def _chunks(x: Tensor) -> list[slice]:
     return [slice(i, i + step) for i in range(0, x.shape[1], step)]
 
 
-def _project(x: Tensor, pairs: tuple, factor: int, point: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def _project(x: Tensor, point: bool) -> tuple[Tensor, Tensor, Tensor]:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     nowhere = norm == 0
     norm = norm.masked_fill_(nowhere, torch.inf)
     u = x / norm
     if point:
         u[..., :1].add_(nowhere)
-    distance = mean_square(u, u, pairs) if pairs else None
-    return u, norm, nowhere, distance * factor if pairs and factor > 1 else distance
+    return u, norm, nowhere
+
+
+def _squares(u: Tensor, pairs: tuple) -> Tensor:
+    return sum_of([F.mse_loss(u[i], u[j], reduction='sum') for i, j in pairs])
 
 
 def _tangent(

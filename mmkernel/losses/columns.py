@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import check_equal_rows, mean_over_ranks_, sum_over_ranks_, world_size
-from mmkernel.kernels.engine import refuse_second_derivative
+from mmkernel.kernels.products import refuse_second_derivative
 
 
 def centred(z: Tensor) -> Tensor:
@@ -72,6 +72,5 @@ class _Standardised(torch.autograd.Function):
 
 
 def _mean_squares(x: Tensor) -> Tensor:
-    """(V, q) means over all ranks of the squares of centred rows; in one launch, without a copy of x, on one rank."""
-    variance, mean = torch.var_mean(x, 1, correction=0)
-    return variance if world_size() == 1 else mean_over_ranks_(variance + mean.square())
+    """(V, q) means over the rows of all ranks of the squares of centred rows."""
+    return mean_over_ranks_(x.square().mean(1))

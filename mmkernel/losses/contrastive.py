@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
-from mmkernel.kernels.engine import Engine, itself, pairwise, promoted
+from mmkernel.kernels.engine import Engine, itself, pairwise
+from mmkernel.kernels.products import promoted
 from mmkernel.kernels.sphere import Pairs, to_sphere, unit_rows
 from mmkernel.losses.pairs import mean_over_pairs
 

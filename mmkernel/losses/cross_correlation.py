@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import mean_over_ranks_with_gradient, world_size
-from mmkernel.kernels.engine import Engine, diagonal_of, itself, pairwise, product, promoted, sum_of
+from mmkernel.kernels.engine import Engine, diagonal_of, itself, pairwise
+from mmkernel.kernels.products import product, promoted, sum_of
 from mmkernel.kernels.sphere import Pairs
 from mmkernel.losses.columns import standardised
 

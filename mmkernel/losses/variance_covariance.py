@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import global_mean, world_size
-from mmkernel.kernels.engine import Engine, diagonal_of, itself, pairwise, promoted
+from mmkernel.kernels.engine import Engine, diagonal_of, itself, pairwise
+from mmkernel.kernels.products import promoted
 from mmkernel.kernels.sphere import Pairs, mean_square
 from mmkernel.losses.columns import centred, column_variances
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkernel.kernels import LegendreKernel, RBFKernel, RieszKernel, engine, kernel_energy, mmd2_to_uniform
+from mmkernel.kernels import LegendreKernel, RBFKernel, RieszKernel, kernel_energy, layouts, mmd2_to_uniform
 
 
 def cloud(n, q, seed=0, dtype=torch.float64):
@@ -22,7 +22,7 @@ def textbook(z, kernel, statistic):
 @pytest.mark.parametrize('kernel', [LegendreKernel((1.0, 40.0, 40.0)), RBFKernel(2.5)], ids=lambda k: type(k).__name__)
 @pytest.mark.parametrize('block', [1, 7, 10**6])
 def test_value_and_gradient_equal_autograd_of_the_textbook_form(monkeypatch, statistic, kernel, block):
-    monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', block * 25)
+    monkeypatch.setitem(layouts.BLOCK_ENTRIES, 'cpu', block * 25)
     z = cloud(25, 6)
     ours, theirs = z.clone().requires_grad_(), z.clone().requires_grad_()
     energy, reference = kernel_energy(ours, kernel, statistic), textbook(theirs, kernel, statistic)

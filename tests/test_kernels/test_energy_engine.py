@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from multiprocess import run_processes
 
-from mmkernel.kernels import Kernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, engine, kernel_energy
+from mmkernel.kernels import Kernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, kernel_energy, layouts
 from mmkernel.kernels.energy import aligned_energies
 
 CUBIC = LegendreKernel((1.0, 40.0, 40.0))
@@ -153,7 +153,7 @@ def test_many_blocks_equal_one(monkeypatch, budget, precision):
     tolerance = 1e-12 if precision == 'float32' else 2e-2
     results = []
     for entries in (budget, 2**22):
-        monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', entries)
+        monkeypatch.setitem(layouts.BLOCK_ENTRIES, 'cpu', entries)
         z = leaf(views(dtype=dtype))
         _, energies = aligned_energies(z, RBFKernel(), [], 'U', precision=precision)
         energies.log().sum().backward()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from multiprocess import run_processes
 
-from mmkernel.kernels import engine
+from mmkernel.kernels import layouts
 from mmkernel.losses.cross_correlation import correlation_terms
 from mmkernel.losses.redundancy import covariance, cross_correlation
 from mmkernel.losses.variance_covariance import moment_terms
@@ -63,7 +63,7 @@ def close(ours, expected, tolerance=1e-12):
 @every_width
 @pytest.mark.parametrize('budget', [40, 2**22])
 def test_value_and_every_gradient(form, q, budget, monkeypatch):
-    monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', budget)
+    monkeypatch.setitem(layouts.BLOCK_ENTRIES, 'cpu', budget)
     z = cloud(q).requires_grad_()
     plain, ours = (f(z) for f in FORMS[form])
     close(ours, plain)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmkernel.kernels import engine
+from mmkernel.kernels import layouts
 from mmkernel.losses import in_batch_info_nce, nt_xent
 from mmkernel.registry import MODELS
 
@@ -34,7 +34,7 @@ def nt_xent_textbook(z, T, pairs):
 @pytest.mark.parametrize('pairs', [None, [(0, 1), (1, 0), (0, 2), (2, 0)], [(0, 1), (0, 2)], [(2, 1)]])
 @pytest.mark.parametrize('budget', [100, 10**6])
 def test_rows_of_the_batch_as_negatives(monkeypatch, pairs, budget):
-    monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', budget)
+    monkeypatch.setitem(layouts.BLOCK_ENTRIES, 'cpu', budget)
     ours, theirs = leaf(views()), leaf(views())
     every = [(i, j) for i in range(3) for j in range(3) if i != j]
     loss, reference = nt_xent(ours, 0.1, pairs), nt_xent_textbook(theirs, 0.1, pairs or every)
@@ -68,7 +68,7 @@ def test_small_temperatures_do_not_underflow():
 @pytest.mark.parametrize('budget', [100, 10**6])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_rounded_logits_in_many_blocks(monkeypatch, budget, precision):
-    monkeypatch.setitem(engine.BLOCK_ENTRIES, 'cpu', budget)
+    monkeypatch.setitem(layouts.BLOCK_ENTRIES, 'cpu', budget)
     exact, half = leaf(views()), leaf(views().float())
     nt_xent(exact, 0.3).backward()
     nt_xent(half, 0.3, precision=precision).backward()
