@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmkernel.distributed import check_equal_rows, sum_over_ranks_with_gradient, world_size
 from mmkernel.kernels.engine import Engine, itself, pairwise
+from mmkernel.kernels.kept import kept
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.legendre import check_dimension
 from mmkernel.kernels.products import promoted
@@ -127,6 +128,7 @@ def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple
 
 
 @torch.compiler.assume_constant_result
+@kept
 def fixed_values(kernel: Kernel, q: int) -> tuple[float, float]:
     """phi(1) and b_0: on the host, so that whoever compiles an objective finds them constant."""
     return kernel.value_at_one(q), float(kernel.coefficients(q, 0)[0])
