@@ -6,6 +6,7 @@ own rows is such that the *mean over ranks*, which DistributedDataParallel takes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,26 @@ def world_size() -> int:
 def rank() -> int:
     """0 <= rank < W; 0 outside a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def on_first_process(function: Callable[[], Any]) -> Any:
+    """What ``function()`` gives in process 0, in every process. Where it raises, every process raises, so that none waits.
+
+    ``error.of_first_process`` is set in the others, where the error need not be told again.
+    """
+    if world_size() == 1:
+        return function()
+    found: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            found[0] = function()
+        except Exception as error:
+            found[1] = error
+    dist.broadcast_object_list(found)
+    if found[1] is not None:
+        found[1].of_first_process = rank() != 0
+        raise found[1]
+    return found[0]
 
 
 @torch.no_grad()

@@ -69,3 +69,17 @@ def test_one_process_is_the_identity():
     assert ours.global_mean(x) is x
     assert (ours.rank(), ours.world_size()) == (0, 1)
     assert not ours.gather_rows(x).requires_grad
+
+
+def one_fails(rank, world_size):
+    found = [ours.on_first_process(lambda: f'said by {rank}')]
+    try:
+        ours.on_first_process(lambda: int('x' * rank))  # an empty text in process 0, which is no number
+    except ValueError as error:
+        found += [str(error), error.of_first_process]
+    return found
+
+
+def test_what_the_first_process_finds_or_raises_reaches_all():
+    message = "invalid literal for int() with base 10: ''"
+    assert run_processes(one_fails, 2) == [['said by 0', message, False], ['said by 0', message, True]]

@@ -84,13 +84,7 @@ class NonFiniteGuardHook(Hook):
         record['sample_index_before'] = before
         file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
         file.write_text(json.dumps(record) + '\n')
-        good = runner.folder.last()
-        rescue = (
-            f'The last good checkpoint is {good}: --resume continues from it and replays the same batches up to this one.'
-            if good
-            else 'No checkpoint yet: the same command with the same seed replays the same batches.'
-        )
-        return f'Epoch {runner.epoch}; the sample indices of the batch are in {file}. {rescue}'
+        return f'Epoch {runner.epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'
 
 
 def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
@@ -102,7 +96,7 @@ def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
             what = 'weights' if key == 'state_dict' else f"tensors of '{key}'"
             raise NonFiniteLossError(
                 f'{len(bad)} {what} hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); '
-                f'no checkpoint was written. The last good one is {runner.folder.last() or "none yet"}.'
+                f'no checkpoint was written. {runner.folder.way_back()}'
             )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 
 from mmkernel.checks import check_numbers
+from mmkernel.distributed import on_first_process
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
@@ -51,9 +51,8 @@ class KeepBestHook(Hook):
         epoch = runner.epoch + 1
         if epoch < self.start_epoch or not self.every_n_epochs(runner, self.interval):
             return
-        found = [self._score(runner) if is_main_process() else None]
-        broadcast_object_list(found)  # a decision of rank 0: saving is for all ranks or for none
-        score, key = found[0], f'best_{self.criterion}'
+        # a decision of rank 0: saving is for all ranks or for none
+        score, key = on_first_process(lambda: self._score(runner)), f'best_{self.criterion}'
         record = runner.message_hub.runtime_info.get(key)
         better = math.isfinite(score) and (record is None or score > record['score'])
         if better:

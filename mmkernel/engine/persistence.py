@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner as _Runner
 
+from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights_of, write_checkpoint
 from mmkernel.engine.hooks import refuse_non_finite, unwrap
 from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
@@ -27,23 +28,19 @@ class ResumableRunner(_Runner):
     def take_folder(self, resume: bool, load_from: str | None) -> None:
         """Make the work folder this run's own, or raise on every process, before anything is written into it."""
         self.folder, self._settings, self._differences = RunFolder(self.work_dir), resolved(self.cfg.to_dict()), []
-        found: list[Any] = [None]
-        if is_main_process():
-            try:
-                path = self.folder.take(resume, load_from, self._compare)
-                log_dir = next(free for n in itertools.count() if not (free := self._log_folder(n)).exists())
-                log_dir.mkdir(parents=True)
-                found = [(path, log_dir.name)]
-            except Exception as error:  # the other processes wait for the answer
-                found = [error]
-        broadcast_object_list(found)
-        if isinstance(found[0], Exception):
-            raise found[0]
-        self.folder.resumed, self._timestamp = found[0]
 
-    def _log_folder(self, n: int) -> Path:
-        """Of the n-th run in this folder within one second."""
-        return Path(self.work_dir) / f'{self._timestamp}{f"_{n}" if n else ""}'
+        def take() -> tuple[Path | None, str]:
+            path = self.folder.take(resume, load_from, self._compare)
+            return path, self._new_log_folder().name
+
+        self.folder.resumed, self._timestamp = on_first_process(take)
+
+    def _new_log_folder(self) -> Path:
+        """Named by the time; several runs may begin in this folder within one second."""
+        names = (f'{self._timestamp}{f"_{n}" if n else ""}' for n in itertools.count())
+        free = next(path for name in names if not (path := Path(self.work_dir) / name).exists())
+        free.mkdir(parents=True)
+        return free
 
     def _compare(self, path: Path, meta: dict) -> None:
         anyway = bool(self.cfg.get('resume_anyway'))
@@ -52,11 +49,12 @@ class ResumableRunner(_Runner):
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None, **_: Any) -> None:
         """Write everything that the next step depends on. Every rank must call it; rank 0 writes."""
         random_states, path = gather_random_states(), Path(out_dir).resolve() / filename
-        if not is_main_process():
-            self.folder.wrote(path)
-            return
+        on_first_process(lambda: self._write(path, meta or {}, random_states))
+        self.folder.wrote(path)
+
+    def _write(self, path: Path, meta: dict, random_states: list) -> None:
         checkpoint = dict(
-            meta={**self._meta(), **(meta or {})},
+            meta={**self._meta(), **meta},
             state_dict=unwrap(self.model).state_dict(),
             optimizer=self.optim_wrapper.state_dict(),
             param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers or []],
@@ -67,8 +65,12 @@ class ResumableRunner(_Runner):
         refuse_non_finite(self, checkpoint)
         checkpoint = to_plain(checkpoint)
         self.folder.make_room(path)
-        write_checkpoint(checkpoint, path)
-        self.folder.wrote(path)
+        try:
+            write_checkpoint(checkpoint, path)
+        except OSError as error:
+            raise OSError(
+                f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
+            ) from error
 
     def _meta(self) -> dict:
         """Position (this runs at the end of an epoch, before the counter moves), seed, config and versions."""
@@ -168,7 +170,7 @@ class ResumableRunner(_Runner):
             scheduler.go_to(self.train_loop._iter)
             return
         kept = {key: (state[key], value) for key, value in config.items() if key in state and state[key] != value}
-        if kept:
+        if kept and not self.cfg.get('resume_anyway'):  # then it is among the differences
             self.logger.warning(
                 f'{type(scheduler).__name__} goes on as the checkpoint holds it (checkpoint, config): {kept}.'
             )

@@ -192,7 +192,11 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(
+        value, '__name__', type(value).__name__
+    )  # the text of an object may hold its address, new in each process
 
 
 def _text(value: Any) -> str:

@@ -56,13 +56,11 @@ class RunFolder:
         resumed, would be overwritten, or is going on; CheckpointError where no checkpoint opens. Nothing is changed then.
         """
         mark = self.path / MARK
-        if not resume and not mark.exists():
-            self._refuse_used({})
         new, lock = not mark.exists(), self._lock(mark)
         try:
             before = read_mark(lock)
             restarted = was_restarted() and before.get('launch') == launch()
-            self.resumed = self._find(resume or restarted, None if restarted and self._left() else file, before)
+            self.resumed = self._find(resume or restarted, None if restarted and self._left() else file, new)
             if self.resumed and check:
                 check(self.resumed, checkpoint_meta(self.resumed))
         except BaseException:
@@ -100,13 +98,16 @@ class RunFolder:
             path.unlink(missing_ok=True)
             self.checkpoints.remove(path)
 
-    def last(self) -> Path | None:
-        """The last checkpoint that this run can go on from."""
-        return next((path for path in reversed(self.checkpoints) if path.is_file()), self.resumed)
+    def way_back(self) -> str:
+        """What a run that has failed can go on from, in words."""
+        good = next((path for path in reversed(self.checkpoints) if path.is_file()), self.resumed)
+        if good is None:
+            return 'There is no checkpoint yet: the same command with the same seed replays the same batches.'
+        return f'The last good checkpoint is {good}: --resume goes on from it and replays the same batches.'
 
-    def _find(self, resume: bool, file: str | Path | None, mark: dict) -> Path | None:
+    def _find(self, resume: bool, file: str | Path | None, new: bool) -> Path | None:
         if not resume:
-            self._refuse_used(mark)
+            self._refuse_used(new)
             return None
         if file is None:
             found = latest_checkpoint(self.path)
@@ -117,11 +118,11 @@ class RunFolder:
                     'another folder (--work-dir), or move these files away.'
                 )
             if found is None:
-                self._refuse_config(mark)
+                self._refuse_config(new)
             return found
         file = Path(file).resolve()
         if file.parent != self.path:
-            self._refuse_used(mark)
+            self._refuse_used(new)
             return file
         here = dict(list_checkpoints(self.path))
         position = (here.get(file) or checkpoint_meta(file)).get('epoch', 0)
@@ -133,21 +134,18 @@ class RunFolder:
             )
         return file
 
-    def _refuse_used(self, mark: dict) -> None:
+    def _refuse_used(self, new: bool) -> None:
         if left := self._left():
             raise RunFolderError(
                 f"The work folder '{self.path}' holds the checkpoints of an earlier run ({_names(left)}). They are left as they "
                 'are. --resume (in Python resume=True) goes on with that run; --work-dir FOLDER (cfg.work_dir) starts a new '
                 'one elsewhere; or move that run away.'
             )
-        self._refuse_config(mark)
+        self._refuse_config(new)
 
-    def _refuse_config(self, mark: dict) -> None:
-        if (self.path / 'config.py').exists() and not mark.get('run'):
-            raise RunFolderError(
-                f"'{self.path / 'config.py'}' is there already and no run has left it: it would be replaced by the config of "
-                'this run. Name another folder (--work-dir; in Python cfg.work_dir), or rename the file.'
-            )
+    def _refuse_config(self, new: bool) -> None:
+        if new and (self.path / 'config.py').exists():
+            raise _foreign(self.path / 'config.py')
 
     def _left(self) -> list[Path]:
         """Files that a new run would overwrite or take for its own."""
@@ -212,13 +210,24 @@ def _names(files: list[Path]) -> str:
     return ', '.join(names if len(names) <= 6 else [*names[:3], '...', *names[-2:]])
 
 
+def _foreign(path: Path) -> RunFolderError:
+    return RunFolderError(
+        f"'{path}' is there already and no run has left it: it would be replaced. Name another folder (--work-dir; in Python "
+        'cfg.work_dir), or rename the file.'
+    )
+
+
 def read_mark(file: TextIO) -> dict:
-    """What ``run.json`` says; empty where a run was killed before it had written it."""
+    """What ``run.json`` says; empty where a run was killed before it had written it. RunFolderError for another program's."""
     file.seek(0)
+    text = file.read()
     try:
-        return json.loads(file.read())
+        found = json.loads(text or '{}')
     except json.JSONDecodeError:
-        return {}
+        found = None
+    if text and not (isinstance(found, dict) and 'run' in found):
+        raise _foreign(Path(file.name))
+    return found
 
 
 def launch() -> str | None:

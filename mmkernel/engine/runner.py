@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast
+from mmengine.dist import broadcast, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmengine.runner import Runner as _Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -31,6 +32,7 @@ from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
 from mmkernel.engine.schedule import check_rates_kept, unmoved
+from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
 
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -197,6 +199,15 @@ class Runner(ResumableRunner):
         for handler in logger.handlers:  # mmengine repeats the name of the run after each epoch
             handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
         return logger
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Where the config names one folder for the logs of all runs, mmengine would write over those of an earlier one."""
+        if isinstance(visualizer, dict) and is_main_process():
+            folder = Path(visualizer.get('save_dir') or self._log_dir) / 'vis_data'
+            for path in (folder / 'config.py', folder / 'scalars.json'):
+                if path.exists():
+                    set_aside(path)
+        return super().build_visualizer(visualizer)
 
     def dump_config(self) -> None:
         """Not yet: ``load_or_resume`` writes it, when the run is known to begin."""

@@ -30,7 +30,7 @@ def default_work_dir(cfg: Config) -> str:
     return str(Path('work_dirs') / (path.parent.name if cfg.filename else '') / path.stem)
 
 
-def train(cfg: Config, resume: bool | str = False, resume_anyway: bool = False) -> Runner:
+def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = False) -> Runner:
     """Train ``cfg`` to the end and return its Runner (``runner.model`` is the model).
 
     ``resume=True`` continues from the furthest checkpoint of the work folder that opens (from the beginning in a folder
@@ -44,7 +44,7 @@ def train(cfg: Config, resume: bool | str = False, resume_anyway: bool = False) 
         cfg.resume_anyway, resume = True, resume or True
     if resume:
         cfg.resume = True
-        cfg.load_from = resume if isinstance(resume, str) else None
+        cfg.load_from = None if resume is True else str(resume)
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
@@ -101,5 +101,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         train(cfg, args.resume, args.resume_anyway)
     except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError) as error:
-        sys.exit(f'{type(error).__name__}: {error}')
+        sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
     leave_processes()

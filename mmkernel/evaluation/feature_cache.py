@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_gather_object, barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import all_gather_object, barrier, get_dist_info
 from torch import Tensor, nn
 
+from mmkernel.distributed import on_first_process
 from mmkernel.evaluation.feature_files import (
     CacheError,
     damage,
@@ -53,10 +54,8 @@ def stored(
     rank, world_size = get_dist_info()
     _check_same(entry.name)
     # rank 0 decides, so that all ranks take the same way even when another job makes the entry meanwhile
-    work = [str(new_folder(Path(cache))) if rank == 0 and not usable(entry, about) else None]
-    broadcast_object_list(work)
-    if work[0] is not None:
-        folder = Path(work[0])
+    folder = on_first_process(lambda: None if usable(entry, about) else new_folder(Path(cache)))
+    if folder is not None:
         try:
             share = range(about['images'] * rank // world_size, about['images'] * (rank + 1) // world_size)
             compute(share, lambda name, shape, dtype: new_array(folder / f'{name}.{rank}.npy', shape, dtype))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import broadcast_object_list, is_main_process
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmkernel.datasets.sources import left_out, targets_of
+from mmkernel.distributed import on_first_process
 from mmkernel.evaluation.feature_cache import Allocate, stored
 from mmkernel.evaluation.feature_keys import circumstances, encoder_digest, files_digest, images_digest
 from mmkernel.evaluation.labels import Labels, classes_of
@@ -126,9 +126,9 @@ def _features(
 
     if cache is not None:
         about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
-        files = [files_digest(dataset.source) if is_main_process() else '']
-        broadcast_object_list(files)  # those that rank 0 sees: on disks of their own, times differ
-        about |= dict(files=files[0], classes=list(classes_of(dataset.source)), **circumstances())
+        # those that rank 0 sees: on disks of their own, times differ
+        files = on_first_process(lambda: files_digest(dataset.source))
+        about |= dict(files=files, classes=list(classes_of(dataset.source)), **circumstances())
         features, labels = stored(cache, about, compute)
         _tell_left_out(dataset.source)
         return features, Labels(labels, classes_of(dataset.source))

@@ -33,7 +33,7 @@ def with_encoder(protocol: Any, pretraining: Any) -> Any:
     return cfg
 
 
-def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str = False) -> dict:
+def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str | Path = False) -> dict:
     """Train the Classifier of ``cfg`` on the encoder in ``checkpoint`` (None: an untrained one) with the Runner.
 
     Returns ``dict(top1=, top5=, last=, best=, history=, images=, width=, checkpoint=)``: top1 and top5 are the last epoch's
@@ -46,7 +46,7 @@ def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str
         hooks[HOOK] = dict(type='BackboneWeightsHook', checkpoint=str(checkpoint))
     cfg['work_dir'] = cfg.get('work_dir') or f'work_dirs/benchmarks/{Path(cfg.get("filename") or "classifier").stem}'
     if resume:
-        cfg['resume'], cfg['load_from'] = True, resume if isinstance(resume, str) else None
+        cfg['resume'], cfg['load_from'] = True, None if resume is True else str(resume)
     images = check_labels(cfg)
     runner = RUNNERS.build(cfg)
     runner.train()

@@ -46,8 +46,10 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        there = ', '.join(sorted(p.name for p in path.parent.glob('*.pth'))[:8]) if path.parent.is_dir() else ''
-        raise FileNotFoundError(f"There is no checkpoint '{path}'. The folder holds: {there or 'no .pth file'}.")
+        folder = path if path.is_dir() else path.parent
+        there = ', '.join(sorted(p.name for p in folder.glob('*.pth'))[:8]) if folder.is_dir() else ''
+        what = f"'{path}' is a folder; expected a file" if path.is_dir() else f"There is no checkpoint '{path}'"
+        raise FileNotFoundError(f'{what}. The folder holds: {there or "no .pth file"}.')
     check_file(path)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)

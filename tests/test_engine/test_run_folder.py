@@ -1,5 +1,6 @@
 """A work folder belongs to one run: what is refused, what is kept, what goes on."""
 
+import errno
 import multiprocessing
 import os
 import time
@@ -8,7 +9,16 @@ import pytest
 import torch
 from test_runner import config, digest
 
-from mmkernel.engine import CheckpointError, CSVBackend, RunFolderError, main, read_checkpoint, train, write_checkpoint
+from mmkernel.engine import (
+    CheckpointError,
+    CSVBackend,
+    RunFolderError,
+    main,
+    persistence,
+    read_checkpoint,
+    train,
+    write_checkpoint,
+)
 from mmkernel.engine.run_folder import RunFolder
 
 
@@ -198,3 +208,56 @@ def test_a_table_of_an_earlier_run_is_kept(tmp_path):
         backend.add_scalars(dict(loss=value, knn=3.0), step=2)
     assert (tmp_path / 'scalars.csv.old').read_text().splitlines() == ['step,loss,knn', '1,1.0,', '2,1.0,3.0']
     assert (tmp_path / 'scalars.csv').read_text().splitlines() == ['step,loss,knn', '1,2.0,', '2,2.0,3.0']
+
+
+@pytest.mark.parametrize('text', ['{"mine": 1}', '[1]', 'my notes'])
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_run_json_of_another_program_is_not_replaced(tmp_path, text, resume):
+    (tmp_path / 'run.json').write_text(text)
+    with pytest.raises(RunFolderError, match='run.json.*no run has left it'):
+        train(short(tmp_path), resume=resume)
+    assert (tmp_path / 'run.json').read_text() == text
+    assert os.listdir(tmp_path) == ['run.json']
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_name_is_no_obstacle(tmp_path):
+    train(short(tmp_path, 1))
+    (tmp_path / 'epoch_1.pth').unlink()
+    (tmp_path / 'run.json').write_text('')
+    train(short(tmp_path, 1), resume=True)
+
+
+def test_a_path_names_the_file_as_a_text_does(tmp_path):
+    train(short(tmp_path / 'a', 2))
+    with pytest.raises(RunFolderError, match=r'has gone further \(epoch_2.pth\)'):
+        train(short(tmp_path / 'a', 3), resume=tmp_path / 'a/epoch_1.pth')
+    with pytest.raises(
+        FileNotFoundError, match='is a folder; expected a file. The folder holds: epoch_1.pth, epoch_2.pth'
+    ):
+        train(short(tmp_path / 'b'), resume=tmp_path / 'a')
+
+
+def test_logs_in_one_folder_are_kept(tmp_path):
+    for run in ('a', 'b'):
+        train(short(tmp_path / run, 1, visualizer=dict(save_dir=str(tmp_path / 'logs'))))
+    logs = tmp_path / 'logs/vis_data'
+    for name in ('config.py', 'scalars.json'):
+        assert (logs / f'{name}.old').read_text().count('step') == (logs / name).read_text().count('step')
+    work_dirs = [f"work_dir = '{tmp_path / run}'" for run in ('a', 'b')]
+    assert work_dirs[0] in (logs / 'config.py.old').read_text()
+    assert work_dirs[1] in (logs / 'config.py').read_text()
+
+
+def test_a_checkpoint_that_cannot_be_written_names_the_last_good_one(tmp_path, monkeypatch):
+    write = persistence.write_checkpoint
+
+    def full(content, path):
+        if path.name == 'epoch_2.pth':
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        write(content, path)
+
+    monkeypatch.setattr(persistence, 'write_checkpoint', full)
+    with pytest.raises(
+        OSError, match=r'epoch_2.pth. cannot be written \(No space .*last good checkpoint is .*epoch_1.pth'
+    ):
+        train(short(tmp_path))
