@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,22 @@ def test_quick_run_writes_what_the_tables_read(bench, tmp_path, capsys, name):
     for _ in range(2):
         bench('tables').main(readme, tmp_path / 'results')
     assert readme.read_text().count(f'### {name}') == 1
+
+
+def test_the_forms_of_a_gpu(bench, tmp_path, monkeypatch, capsys):
+    """On a CPU, with the compiler's front alone: every form but the CUDA graphs runs, and what is found is written."""
+    losses, gpu, file = bench('losses'), bench('gpu'), tmp_path / 'gpu.json'
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='eager'))
+    losses.main(['--gpu', '--quick', '--device', 'cpu', '--json', str(file)])
+    rows = json.loads(file.read_text())['rows']
+    assert len(rows) == 2
+    for row in rows:
+        found = row['forms'] | row['compiled']
+        assert all(('CUDA graphs' in f.get('error', '')) == name.endswith('graph') for name, f in found.items())
+        values = [f['value'] for f in found.values() if 'value' in f]
+        assert np.allclose(values, values[0], rtol=0.1)  # bfloat16 at q = 8
+        assert row['profiles']['ours, bfloat16']
+    assert set(gpu.GOALS) <= set(gpu.cases(losses.OBJECTIVES, None, None, False, torch.device('cpu')))
 
 
 def test_peak_memory_counts_what_a_step_allocates(bench, capsys):

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import cache
+from inspect import isfunction
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def fused(function: Callable, *args: Any) -> Any:
     """
     if torch.compiler.is_compiling() or not switched_on(args[0].device):
         return function(*args)
-    key = (function, *(a if callable(a) else type(a) for a in args if not isinstance(a, Tensor)))
+    key = (function, *(a if isfunction(a) else type(a) for a in args if not isinstance(a, Tensor)))
     if key not in _eager:
         try:
             return _compiled(function)(*args)
