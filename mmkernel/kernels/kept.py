@@ -28,14 +28,21 @@ def kept(method: Callable) -> Callable:
 
 
 def _state(kernel: nn.Module) -> tuple:
-    """All that a kernel and its parts hold, hashable; a tensor stands for itself and the number of its changes in place."""
+    """All that a kernel and its parts hold, hashable. An object of a class without __eq__ stands for itself."""
     found = []
     for module in kernel.modules():
         own = {name: value for name, value in vars(module).items() if name not in _OF_ANY_MODULE}
-        for name, value in {**own, **module._buffers, **module._parameters}.items():
-            if isinstance(value, Tensor):
-                value = (value, 0 if value.is_inference() else value._version)
-            elif value.__hash__ is None or isinstance(value, tuple):
-                value = repr(value)
-            found.append((name, value))
+        found.append(_mark({**own, **module._buffers, **module._parameters}))
     return tuple(found)
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, Tensor):  # itself and the number of its changes in place
+        return value, 0 if value.is_inference() else value._version
+    if isinstance(value, dict):
+        return tuple((key, _mark(inner)) for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_mark, value))
+    if hasattr(value, 'tobytes'):  # an array, whose repr leaves out its middle
+        return value.tobytes()
+    return repr(value) if value.__hash__ is None else value

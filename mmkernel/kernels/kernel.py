@@ -6,9 +6,12 @@ distance to the uniform distribution, E_{z,z'~Q} K - b_0 = sum_{l>=1} b_l E P_l(
 
 from __future__ import annotations
 
-from functools import reduce, wraps
+import inspect
+from abc import ABCMeta
+from functools import reduce
 from itertools import zip_longest
 from numbers import Real
+from types import MethodType
 from typing import Any
 
 import torch
@@ -21,7 +24,20 @@ from mmkernel.kernels.panels import Profile
 from mmkernel.kernels.trial import try_kernel
 
 
-class Kernel(nn.Module):
+class _Tried(ABCMeta):
+    """A kernel is tried when it is whole, whoever wrote its __init__: a subclass, a mixin or ``dataclass``."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Kernel:
+        kernel = super().__call__(*args, **kwargs)
+        try_kernel(kernel)
+        return kernel
+
+    @property
+    def __signature__(cls) -> inspect.Signature:  # of __init__, not of __call__
+        return inspect.signature(MethodType(cls.__init__, cls))
+
+
+class Kernel(nn.Module, metaclass=_Tried):
     """K(u, v) = phi(u.v). A kernel of your own is a subclass with one method, ``phi``.
 
     Kernels have no parameters. ``k + k'``, ``c * k`` for c > 0 and ``k * k'`` are kernels again. A kernel is tried once, when
@@ -33,15 +49,6 @@ class Kernel(nn.Module):
         for name in ('coefficients', 'value_at_one', 'minimum'):
             if name in cls.__dict__:
                 setattr(cls, name, kept(cls.__dict__[name]))
-        init = cls.__init__
-
-        @wraps(init)
-        def init_and_try(self: Kernel, *args: Any, **kwargs: Any) -> None:
-            init(self, *args, **kwargs)
-            if type(self) is cls:  # all of the classes have finished
-                try_kernel(self)
-
-        cls.__init__ = init_and_try
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != '_kept'}

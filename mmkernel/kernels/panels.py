@@ -25,7 +25,7 @@ _MOST_PANELS = 20_000  # without derivatives, whose graphs hold a copy of the no
 _LARGEST_GRAPH = 20_000  # nodes: nested differentiation of a root or a product grows exponentially, to all memory at 12
 _RESOLVED = 1e-13  # of the integral over all panels
 _ROUNDING = 2e-13  # of a derivative that autograd has made
-_BEYOND_REACH = 1e-280  # the share of an integral below which a panel is left as it is: underflow is near
+_BEYOND_REACH = 1e-100  # the share of an integral below which a panel is left as it is
 
 
 class NotResolvedError(ValueError):
@@ -154,9 +154,12 @@ def derivatives(phi: Profile, t: Tensor, depth: int) -> Tensor:
                 raise NotResolvedError(
                     f'the derivative of order {depth} of phi is too large a graph for autograd at {order}'
                 )
-            (values,) = torch.autograd.grad(
-                values.sum(), t, create_graph=order + 1 < depth, allow_unused=True, materialize_grads=True
-            )
+            try:
+                (values,) = torch.autograd.grad(
+                    values.sum(), t, create_graph=order + 1 < depth, allow_unused=True, materialize_grads=True
+                )
+            except RuntimeError as error:
+                raise NotResolvedError(f'autograd has no derivative of order {order + 1} of phi ({error})') from error
     found += [torch.zeros_like(found[0])] * (depth + 1 - len(found))
     return torch.stack(found)
 

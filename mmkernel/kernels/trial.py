@@ -24,11 +24,14 @@ _STEP = 1e-7
 
 def try_kernel(kernel: Kernel) -> None:
     """ValueError, with what came, what was expected and the fix, where ``kernel`` breaks a promise. Draws no random number."""
+    if '_buffers' not in vars(kernel):
+        raise ValueError(f'{type(kernel).__name__}.__init__ must call super().__init__() first.')
     buffers = list(kernel.buffers())
     device = buffers[0].device if buffers else torch.empty(()).device
     if torch.compiler.is_compiling() or device.type == 'meta':
         return
-    with torch.inference_mode(False), torch.no_grad():
+    _constant(kernel)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         q = _width(kernel, device)
         t = _points(device)
         values = _values(kernel, t, q)
@@ -36,7 +39,17 @@ def try_kernel(kernel: Kernel) -> None:
         _elementwise(kernel, t, q, values)
         _slope(kernel, q, device)
         _closed_forms(kernel, t, q, values)
-        _other_device(kernel, q)
+        if not _of_the_library(kernel):
+            _other_device(kernel, q)
+
+
+def _constant(kernel: Kernel) -> None:
+    learned = [name for name, parameter in kernel.named_parameters() if parameter.requires_grad]
+    if learned:
+        raise ValueError(
+            f'{type(kernel).__name__} has the parameter {learned[0]}, which no loss would ever train: gradients reach the '
+            'embeddings alone. Make it a number, or a tensor by self.register_buffer(name, tensor).'
+        )
 
 
 def _points(device: torch.device) -> Tensor:
@@ -51,11 +64,9 @@ def _width(kernel: Kernel, device: torch.device) -> int:
     for q in (WIDTH, *[v for v in vars(kernel).values() if type(v) is int and v >= 2]):
         try:
             kernel.phi(t.clone(), q)
-        except ValueError:
+            return q
+        except Exception:  # reported in full where phi is tried
             continue
-        except Exception:  # told in full where phi is tried
-            break
-        return q
     return WIDTH
 
 
@@ -64,12 +75,14 @@ def _call(kernel: Kernel, method: str, t: Tensor, q: int) -> Tensor:
     name, given = f'{type(kernel).__name__}.{method}', t.clone()
     try:
         value = getattr(kernel, method)(given, q)
-    except NotImplementedError:
-        raise
     except Exception as error:
+        if _inherited(kernel, 'phi'):
+            raise
         raise ValueError(
-            f'{name}(t, q) failed at t of shape {tuple(t.shape)}, {t.dtype}, q = {q}: {type(error).__name__}: {error}. '
-            f'Expected {method}(self, t, q) in torch operations that take t of any shape and are differentiable.'
+            f'{name}(t, q) failed at t of shape {tuple(t.shape)}, {t.dtype}, q = {q}: {type(error).__name__}: '
+            + str(error).rstrip('.')
+            + f'. Expected {method}(self, t, q) in torch operations that take t of any shape and have derivatives in '
+            'forward mode, or a dphi(self, t, q) beside phi.'
         ) from error
     if not torch.equal(given, t):
         raise ValueError(
@@ -160,6 +173,11 @@ def _inherited(kernel: Kernel, method: str) -> bool:
     return owner.__name__ == 'Kernel' and owner.__module__ == 'mmkernel.kernels.kernel'
 
 
+def _of_the_library(kernel: Kernel) -> bool:
+    """Whether the tests of this package answer for the kernel."""
+    return type(kernel).__module__.startswith('mmkernel.kernels.')
+
+
 def _closed_forms(kernel: Kernel, t: Tensor, q: int, values: Tensor) -> None:
     """A monomials or coefficients of another phi, as of a parent whose phi a subclass has replaced."""
     name = type(kernel).__name__
@@ -170,8 +188,8 @@ def _closed_forms(kernel: Kernel, t: Tensor, q: int, values: Tensor) -> None:
             raise ValueError(
                 f'{name}.monomials(q = {q}) = {monomials} are not those of its phi. Correct them or return None.'
             )
-    if _inherited(kernel, 'coefficients') or type(kernel).__module__.startswith('mmkernel.kernels.'):
-        return  # the package's own have tests
+    if _inherited(kernel, 'coefficients') or _of_the_library(kernel):
+        return
     came = kernel.coefficients(q, 1)
     if not isinstance(came, Tensor) or came.shape != (2,):
         shown: Any = tuple(came.shape) if isinstance(came, Tensor) else type(came).__name__

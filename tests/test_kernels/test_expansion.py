@@ -18,7 +18,7 @@ from mmkernel.kernels import (
 )
 from mmkernel.kernels.contract import KernelContract
 from mmkernel.kernels.lab import kernel_profile, mimic
-from mmkernel.kernels.legendre import adapted_quadrature, angular_quadrature
+from mmkernel.kernels.legendre import adapted_quadrature, angular_quadrature, monomial_coefficients
 
 WIDTHS = [2, 3, 16, 64, 256, 1024, 8192, 32768]
 ORDER = 6
@@ -133,6 +133,36 @@ def test_kinks_on_top_of_what_is_smooth(q):
 def test_own_versions_of_riesz_and_laplace(q):
     b = quadrature_coefficients(lambda t: 2 - (2 - 2 * t).clamp_min(0).sqrt(), q, ORDER)
     torch.testing.assert_close(b, RieszKernel(1.0).coefficients(q, ORDER), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize('q', [16, 64, 1024])
+def test_the_arc_cosine_kernel(q):
+    """phi'' = (1 - t^2)^{-1/2}: every derivative is infinite at the ends, where no density is."""
+
+    def exact(l):
+        a = [mpf(c) for c in monomial_coefficients(l - 2, q + 4)[l - 2]]
+        even = mp.fsum(
+            c * mp.fprod(mpf(i - 1) / (q + 1 + i) for i in range(2, k + 1, 2)) for k, c in enumerate(a) if k % 2 == 0
+        )
+        # (1 - t^2)^{-1/2} times the density of q + 4 is that of q + 3 but for a factor
+        return num_harmonics(q, l) / mpf(q * (q + 2)) * density(q + 4, mpf(0)) / density(q + 3, mpf(0)) * even
+
+    b = quadrature_coefficients(lambda t: (1 - t * t).clamp_min(0).sqrt() + t * (torch.pi - t.acos()), q, 8)
+    for l in (2, 4, 6, 8):
+        assert float(b[l]) == pytest.approx(float(exact(l)), rel=1e-6)
+    assert all(abs(float(b[l])) < 1e-8 * float(b[l + 1]) for l in (3, 5, 7))
+
+
+def test_what_autograd_cannot_differentiate_twice_is_refused_by_name():
+    class Hard(Kernel):
+        def phi(self, t, q):
+            return torch.nn.functional.hardsigmoid(t)
+
+    assert float(Hard().coefficients(64, 0)) == pytest.approx(0.5)
+    with pytest.raises(
+        ValueError, match=r'Hard: b_8 at q = 64 is not known to 1e-6: autograd has no derivative of order 2'
+    ):
+        Hard().coefficients(64, 8)
 
 
 def test_a_kink_of_high_order_is_found():

@@ -1,6 +1,8 @@
 """A kernel is tried when it is made: each broken promise is named with its fix, and no sound kernel is refused."""
 
+import abc
 import copy
+import dataclasses
 import inspect
 import pickle
 
@@ -129,6 +131,46 @@ def test_the_trial_waits_for_the_last_init():
         Steeper(times=1e4)
 
 
+def test_an_init_of_any_origin():
+    @dataclasses.dataclass(eq=False)
+    class Data(Kernel, abc.ABC):
+        slope: float = 1.0
+        change: bool = False
+
+        def __post_init__(self):
+            super().__init__()
+
+        def phi(self, t, q):
+            return t.mul_(2) if self.change else self.slope * t
+
+    assert Data(2.0).value_at_one(8) == 2
+    with pytest.raises(ValueError, match='changes t in place'):
+        Data(change=True)
+
+
+def test_an_init_that_forgets_its_parent_and_a_parameter():
+    class Orphan(Kernel):
+        def __init__(self):
+            self.slope = 1.0
+
+        def phi(self, t, q):
+            return self.slope * t
+
+    class Learned(Kernel):
+        def __init__(self, learn):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.ones(()), requires_grad=learn)
+
+        def phi(self, t, q):
+            return self.w * t
+
+    with pytest.raises(ValueError, match=r'Orphan\.__init__ must call super\(\)\.__init__\(\)'):
+        Orphan()
+    with pytest.raises(ValueError, match='Learned has the parameter w'):
+        Learned(True)
+    Learned(False)
+
+
 def test_a_config_is_tried_too():
     @KERNELS.register_module(name='BrokenByConfig', force=True)
     class Broken(Kernel):
@@ -157,7 +199,8 @@ def test_constants_move_with_the_model():
         Margin(False)
 
 
-def test_a_kernel_of_one_width():
+@pytest.mark.parametrize('error', [ValueError, AssertionError, KeyError])
+def test_a_kernel_of_one_width(error):
     class Tied(Kernel):
         def __init__(self, width):
             super().__init__()
@@ -165,7 +208,7 @@ def test_a_kernel_of_one_width():
 
         def phi(self, t, q):
             if q != self.width:
-                raise ValueError(f'made for {self.width}')
+                raise error(f'made for {self.width}')
             return t.exp()
 
     assert Tied(192).coefficients(192, 1)[1] > 0
@@ -219,10 +262,11 @@ def test_values_follow_lists_and_buffers():
         def __init__(self):
             super().__init__()
             self.factors = [1.0]
+            self.table = np.zeros(5000)
             self.register_buffer('m', torch.zeros(1))
 
         def phi(self, t, q):
-            return self.factors[0] * t + self.m
+            return self.factors[0] * t + self.m + self.table[2500].item()
 
     kernel = Mixed()
     seen = [kernel.value_at_one(4)]
@@ -232,7 +276,9 @@ def test_values_follow_lists_and_buffers():
     seen.append(kernel.value_at_one(4))
     kernel.m = torch.full((1,), 2.0)
     seen.append(kernel.value_at_one(4))
-    assert seen == [1, 3, 4, 5]
+    kernel.table[2500] = 4.0
+    seen.append(kernel.value_at_one(4))
+    assert seen == [1, 3, 4, 5, 9]
 
 
 def test_copies_and_pickles_start_without_kept_values():
