@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -81,7 +82,8 @@ class EmbeddingMonitorHook(Hook):
             values = embedding_statistics(z, partner, self.kernel, self.max_rows)
             said = outputs if isinstance(outputs, dict) else {}
             for word, value in values.items():
-                if word not in said:  # one word, one value on a line: the objective's own is that of this very step
+                # one word, one value on a line: the objective's own is that of this very step; NaN is what is not known
+                if word not in said and not math.isnan(value):
                     runner.message_hub.update_scalar(f'train/embedding/{word}', value)
 
     def _due(self, runner: Any, batch_idx: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ class CloudStatistics:
     uniformity: float  # log mean exp(-2 ||z^_i - z^_j||^2); the uniform distribution has about -4 at large q
     moments: tuple[float, ...]  # unbiased E P_l(z^.z^') for l in DEGREES: 0 if uniform, 1 for a point
     moments_sd: tuple[float, ...]  # standard deviation of each over N uniform points
-    mmd2: float  # unbiased MMD^2 to uniform under the kernel
+    mmd2: float  # unbiased MMD^2 to uniform under the kernel; NaN where b_0 or the variance of phi is not known
     mmd2_sd: float  # its standard deviation over N uniform points
     mmd2_point: float  # its value for a single point, phi(1) - b_0
     alignment: float | None = None  # mean ||z^_1 - z^_2||^2 over two views of an image
@@ -77,7 +78,7 @@ def measure(z: Tensor, kernel: Kernel, degrees: tuple[int, ...] = (), **pair: fl
     values = covariance_spectrum(u, normalize=False)
     share = values / values.sum().clamp_min(1e-300)
     *moments, repulsion, energy = _pair_means(u, kernel, degrees)
-    constant = float(kernel.coefficients(q, 0)[0])
+    constant, sd = _null(kernel, q, N)
     return CloudStatistics(
         images=N,
         width=q,
@@ -91,10 +92,19 @@ def measure(z: Tensor, kernel: Kernel, degrees: tuple[int, ...] = (), **pair: fl
         moments=tuple(moments),
         moments_sd=tuple((2 / (N * (N - 1) * num_harmonics(q, l))) ** 0.5 for l in degrees),
         mmd2=energy - constant,
-        mmd2_sd=null_band(kernel, q, N, 'U').sd,
+        mmd2_sd=sd,
         mmd2_point=kernel.value_at_one(q) - constant,
         **pair,
     )
+
+
+def _null(kernel: Kernel, q: int, N: int) -> tuple[float, float]:
+    """b_0 and the sd of MMD^2 over uniform points; NaN, and a warning, where they are not known: a run goes on without."""
+    try:
+        return float(kernel.coefficients(q, 0)[0]), null_band(kernel, q, N, 'U').sd
+    except ValueError as error:
+        warnings.warn(f'MMD^2 to uniform is not measured: {error}', stacklevel=4)
+        return math.nan, math.nan
 
 
 def _pair_means(u: Tensor, kernel: Kernel, degrees: tuple[int, ...]) -> list[float]:

@@ -54,7 +54,10 @@ def mmd2_to_uniform(z: Tensor, kernel: Kernel, statistic: str = 'V') -> Tensor:
     'V': the squared distance of the empirical distribution, >= 0 for a positive definite kernel; uniform points give about
     sum_{l>=1} b_l / N. 'U': unbiased, zero in the mean for uniform points, may be negative.
     """
-    return kernel_energy(z, kernel, statistic) - fixed_values(kernel, z.shape[-1])[1]
+    energy, constant = kernel_energy(z, kernel, statistic), fixed_values(kernel, z.shape[-1])[1]
+    if constant is None:
+        kernel.coefficients(z.shape[-1], 0)  # raises: it says what is not known
+    return energy - constant
 
 
 def aligned_energies(
@@ -129,9 +132,9 @@ def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple
 
 @torch.compiler.assume_constant_result
 @kept
-def fixed_values(kernel: Kernel, q: int) -> tuple[float, float]:
-    """phi(1) and b_0: on the host, so that whoever compiles an objective finds them constant."""
-    return kernel.value_at_one(q), float(kernel.coefficients(q, 0)[0])
+def fixed_values(kernel: Kernel, q: int) -> tuple[float, float | None]:
+    """phi(1) and b_0 (None where it is not known): on the host, so that whoever compiles an objective finds them constant."""
+    return kernel.value_at_one(q), kernel.known_constant(q)
 
 
 def _value_on_diagonal(kernel: Kernel, q: int, statistic: str) -> float:

@@ -7,6 +7,7 @@ distance to the uniform distribution, E_{z,z'~Q} K - b_0 = sum_{l>=1} b_l E P_l(
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABCMeta
 from functools import reduce
 from itertools import zip_longest
@@ -92,6 +93,15 @@ class Kernel(nn.Module, metaclass=_Tried):
             return torch.stack(expansion(self.profile(q), q, order))
         except ValueError as error:
             raise ValueError(f'{type(self).__name__}: {error}') from None
+
+    @kept
+    def known_constant(self, q: int) -> float | None:
+        """b_0; None, and a warning, where it is not known to 1e-6: such a kernel trains, only its MMD^2 cannot be told."""
+        try:
+            return float(self.coefficients(q, 0)[0])
+        except ValueError as error:
+            warnings.warn(f'No MMD^2 to uniform: {error}', stacklevel=3)
+            return None
 
     @kept
     def value_at_one(self, q: int) -> float:

@@ -133,3 +133,14 @@ def test_two_processes_see_the_union(cloud):
     whole = embedding_statistics(*cloud)
     for found in run_processes(_on_a_rank, 2, *cloud):
         assert found == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_kernel_without_a_known_null_is_not_measured():
+    class Margin(Kernel):
+        def phi(self, t, q):
+            return (t - 0.9).relu()  # 0 wherever pairs of uniform points lie at q = 8192
+
+    with pytest.warns(UserWarning, match='MMD.2 to uniform is not measured: .*constant at q = 8192'):
+        found = embedding_statistics(torch.randn(16, 8192), kernel=Margin())
+    assert all(math.isnan(found[word]) for word in ('mmd2', 'mmd2_sd', 'mmd2_score'))
+    assert found['std'] > 0.5

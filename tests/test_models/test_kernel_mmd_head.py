@@ -1,11 +1,15 @@
 """KernelMMDHead against the authors' own code: values, components and gradients."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from mmkernel.kernels import Kernel, mmd2_to_uniform
 from mmkernel.models import Embeddings
 from mmkernel.models.embeddings import pairs_of_views
+from mmkernel.models.heads.kernel_mmd import KernelMMDHead
 from mmkernel.registry import MODELS
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -149,6 +153,28 @@ def test_loss_is_pure():
 def test_log_of_a_kernel_that_can_be_negative():
     with pytest.raises(ValueError, match='log=True needs a kernel with phi > 0'):
         head(statistic='U', log=True).loss(Embeddings.from_views(*cloud()))
+
+
+class Rough(Kernel):
+    """Rounded inside: no b_l is known to 1e-6."""
+
+    def phi(self, t, q):
+        return t.exp().float().to(t.dtype)
+
+
+@pytest.mark.parametrize('statistic', ['V', 'U'])
+def test_a_kernel_of_unknown_expansion_trains_without_mmd2(statistic):
+    module = KernelMMDHead(Rough(), statistic=statistic)
+    embeddings = Embeddings.from_views(*(z.requires_grad_() for z in cloud()))
+    with pytest.warns(UserWarning, match=r'No MMD\^2 to uniform: Rough: b_0 at q = \d+ is not known'):
+        parts = module.loss(embeddings)
+    assert 'mmd2' not in parts
+    (parts['loss_kernel'] + parts['loss_alignment']).backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        module.loss(embeddings)  # said once
+    with pytest.raises(ValueError, match='b_0'), pytest.warns(UserWarning, match='No MMD'):
+        mmd2_to_uniform(cloud()[0], Rough())
 
 
 @pytest.mark.parametrize('option', [dict(statistic='W'), dict(reduction='mean'), dict(regularize='all')])

@@ -79,7 +79,7 @@ class KernelMMDHead(Head):
             'loss_kernel': self.kernel_weight * kernel,
             'alignment': alignment.detach(),
             'kernel': kernel.detach(),
-            'mmd2': self._unbiased_mmd2(energy, embeddings),
+            **self._unbiased_mmd2(energy, embeddings),
         }
 
     def _logarithm(self, energies: Tensor, q: int) -> Tensor:
@@ -90,10 +90,15 @@ class KernelMMDHead(Head):
             )
         return energies.log()
 
-    def _unbiased_mmd2(self, energy: Tensor, embeddings: Embeddings) -> Tensor:
-        """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training."""
+    def _unbiased_mmd2(self, energy: Tensor, embeddings: Embeddings) -> dict[str, Tensor]:
+        """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training.
+
+        Left out where b_0 is not known.
+        """
         q, N = embeddings.width, embeddings.online.shape[1] * world_size()
         phi_at_one, constant = fixed_values(self.kernel, q)
+        if constant is None:
+            return {}
         if self.statistic == 'U':
-            return energy - constant
-        return energy * (N / (N - 1)) - (phi_at_one / (N - 1) + constant)
+            return {'mmd2': energy - constant}
+        return {'mmd2': energy * (N / (N - 1)) - (phi_at_one / (N - 1) + constant)}
