@@ -41,7 +41,7 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
             meta = read_checkpoint(path, mmap=True)['meta']
             found.append((path, dict(run=meta.get('run'), epoch=meta['epoch'], iter=meta['iter'])))
         except (CheckpointError, KeyError, TypeError, AttributeError) as error:
-            warnings.warn(f"Skipped the checkpoint '{path}': {error}", stacklevel=2)
+            warnings.warn(f"Skipped the checkpoint '{path}': {error}", stacklevel=1)  # from one place: told once
     return sorted(found, key=lambda item: (item[1]['epoch'], item[1]['iter']))
 
 

@@ -18,6 +18,7 @@ from mmkernel.engine.random_state import gather_random_states, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.evaluation.report import set_aside
+from mmkernel.zoo.config_text import config_text
 
 POSITION = ('last_step', '_global_step', '_last_value', 'base_values')  # of a schedule of mmengine
 
@@ -115,10 +116,12 @@ class ResumableRunner(_Runner):
             self._write_config(Path(self.work_dir) / 'config.py')
 
     def _write_config(self, path: Path) -> None:
-        """``config.py``; that of an earlier start, if it says something else, is kept beside it."""
-        if path.exists() and path.read_text(errors='replace') != self.cfg.pretty_text:
+        """``config.py`` without what was asked of this start; that of an earlier one, if it says something else, is kept."""
+        asked = ('resume', 'resume_anyway', 'load_from') if self._resume else ('resume', 'resume_anyway')
+        text = config_text({key: value for key, value in self.cfg.to_dict().items() if key not in asked})
+        if path.exists() and path.read_text(errors='replace') != text:
             set_aside(path)
-        self.cfg.dump(str(path))
+        path.write_text(text)
 
     def resume(self, filename: str, **_: Any) -> None:
         """Continue exactly where ``filename`` was written: weights, optimizer, schedules, histories, random state."""

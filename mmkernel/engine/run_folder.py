@@ -205,6 +205,19 @@ class RunFolder:
             ) from None
 
 
+def make_folder(path: str | Path) -> None:
+    """Make a work folder. RunFolderError if no file can come to lie in it."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, 'it is read-only')
+    except OSError as error:
+        raise RunFolderError(
+            f"The work folder '{path}' cannot be written ({error.strerror}). Name another one (--work-dir; in Python "
+            'cfg.work_dir).'
+        ) from error
+
+
 def _names(files: list[Path]) -> str:
     names = [file.name for file in files]
     return ', '.join(names if len(names) <= 6 else [*names[:3], '...', *names[-2:]])

@@ -17,7 +17,7 @@ from mmkernel.engine.config import load_config
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
 from mmkernel.engine.options import OptionsAction, check_contradictions
-from mmkernel.engine.run_folder import RunFolderError
+from mmkernel.engine.run_folder import RunFolderError, make_folder
 from mmkernel.engine.runner import Runner
 from mmkernel.zoo.config_text import ordered
 
@@ -45,6 +45,7 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
     if resume:
         cfg.resume = True
         cfg.load_from = None if resume is True else str(resume)
+    make_folder(cfg.work_dir)
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner

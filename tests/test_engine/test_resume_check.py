@@ -193,3 +193,10 @@ def test_checkpoints_say_of_what_run_they_are(tmp_path):
     assert (found['world_size'], found['images'], len(found['run'])) == (1, 64, 32)
     assert all(isinstance(value, str) and type(value) is str for value in found['versions'].values())
     assert torch.__version__.startswith(found['versions']['torch'][:3])
+
+
+def test_classes_and_functions_in_a_config_are_compared_by_name():
+    """An object's text holds its address, which is another in each process."""
+    settings = [resolved(dict(model=dict(type=torch.nn.Linear, init=lambda: 0, part=object()))) for _ in range(2)]
+    assert settings[0] == settings[1]
+    assert settings[0]['model']['type'] == 'Linear'

@@ -261,3 +261,22 @@ def test_a_checkpoint_that_cannot_be_written_names_the_last_good_one(tmp_path, m
         OSError, match=r'epoch_2.pth. cannot be written \(No space .*last good checkpoint is .*epoch_1.pth'
     ):
         train(short(tmp_path))
+
+
+def test_the_copy_of_the_config_asks_for_nothing(tmp_path):
+    train(short(tmp_path / 'a', 1))
+    before = (tmp_path / 'a/config.py').read_text()
+    train(short(tmp_path / 'a', 1), resume=True, resume_anyway=True)
+    assert (tmp_path / 'a/config.py').read_text() == before
+    assert not (tmp_path / 'a/config.py.old').exists()
+    train(short(tmp_path / 'b', 1), resume=str(tmp_path / 'a/epoch_1.pth'))
+    assert 'resume' not in (tmp_path / 'b/config.py').read_text() + before
+    assert 'load_from' not in (tmp_path / 'b/config.py').read_text()
+
+
+def test_a_work_folder_that_cannot_be_one_is_named(tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'link').symlink_to('nowhere')
+    for name in ('file', 'file/below', 'link'):
+        with pytest.raises(RunFolderError, match=f'{name}. cannot be written .*--work-dir'):
+            train(short(tmp_path / name))
