@@ -81,9 +81,8 @@ def resolve(phi: Profile, q: int, depth: int, start: Panels | None = None) -> Pa
         if not bool(cut.any()):
             return panels
         if len(panels.edges) > _MOST_PANELS / (1 + depth):
-            raise NotResolvedError(
-                f'phi, or a derivative of it up to order {depth}, is too rough (does it round to float32 inside?)'
-            )
+            which = f'phi, or a derivative of it up to order {depth},' if depth else 'phi'
+            raise NotResolvedError(f'{which} is too rough (does it round to float32 inside?)')
         panels = subdivide(phi, panels, cut, _PARTS)
 
 
