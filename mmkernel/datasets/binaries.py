@@ -10,7 +10,7 @@ import torchvision.datasets as published
 
 from mmkernel.registry import DATASETS
 
-from .names import text_of
+from .name_lists import text_of
 from .sources import Source, existing_folder, one_of
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmkernel.registry import DATASETS
 
 from .folders import FileSource
-from .names import text_of
+from .name_lists import text_of
 from .sources import existing_folder, one_of
 from .walk import walk
 

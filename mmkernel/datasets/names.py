@@ -1,35 +1,17 @@
-"""Lists of file names, in the formats that people write, looked up among the files of a source."""
+"""Names of files, looked up among the files of a source."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import os
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_HEADERS = (  # the more telling first
-    'file filename file_name filepath file_path path image_path img_path image_name img_name image img name files images '
-    'names image_id id'
-).split()
-_DELIMITERS = ',\t; '
-_FORMAT = (
-    'Expected one name per line (blank lines and lines that begin with # are skipped), a table with a column of names, or '
-    'a JSON list.'
-)
-
-
-class Entry(NamedTuple):
-    """What stands for one image, and where."""
-
-    text: str
-    place: str
+from .name_lists import FORMAT, Entry, readings
 
 
 class Found(NamedTuple):
@@ -57,7 +39,8 @@ def rows_named(source: Any, names: str | Sequence[str]) -> np.ndarray:
             f'Subset: {type(source).__name__} has no file names to look up in {str(names)[:80]!r}; use fraction.'
         )
     path, best = names if isinstance(names, (str, os.PathLike)) else 'names of the config', None
-    for entries, levels in _readings(names):
+    files = [str(files[row]) for row in range(len(files))]
+    for entries, levels in readings(names):
         found = _look_up(entries, files, getattr(source, 'root', None), levels)
         best = found if best is None or found.left < best.left else best
         if not best.left:
@@ -84,86 +67,6 @@ def file_names(source: Any) -> Sequence[str] | None:
     return None
 
 
-def text_of(path: Path) -> str:
-    """A text file in UTF-8 or UTF-16, with its byte order mark or without; ValueError if it is neither."""
-    data = path.read_bytes()
-    try:
-        if data[:2] in (b'\xff\xfe', b'\xfe\xff'):
-            return data.decode('utf-16')
-        if b'\0' in data[:200]:  # UTF-16 without its mark
-            return data.decode('utf-16-le' if data[1:2] == b'\0' else 'utf-16-be')
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text ({error}).") from error
-    return data.decode('utf-8-sig', 'surrogateescape')  # as the names of files are decoded
-
-
-def _readings(names: str | Sequence[str]) -> Iterator[tuple[list[Entry], int]]:
-    """The list read in one way after the other, and how far to look (see ``_look_up``); ValueError if it holds nothing."""
-    if not isinstance(names, (str, os.PathLike)):
-        yield _entries(list(names), 'names'), 4
-        return
-    path = Path(names).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Expected a text file with one image "
-            'name per line; where the published lists of ImageNet are stands in configs/_base_/imagenet_semi.py.'
-        )
-    text = text_of(path)
-    if path.suffix.lower() == '.json' or (text.lstrip()[:1] == '[' and text.rstrip()[-1:] == ']'):
-        try:
-            items = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Subset: the list '{path}' is no JSON: {error}. {_FORMAT}") from error
-        yield _entries(items if isinstance(items, list) else [items], str(path)), 4
-        return
-    lines = [Entry(line, f'line {k}') for k, line in enumerate(text.splitlines(), 1)]
-    lines = [line for line in lines if line.text.strip() and not line.text.lstrip().startswith('#')]
-    headed = bool(lines) and _is_header(lines[0].text)
-    if len(lines) <= headed:
-        raise ValueError(f"Subset: the list '{path}' holds no name. {_FORMAT}")
-    yield lines, 4
-    if headed:
-        yield lines[1:], 4
-    for delimiter in _DELIMITERS:
-        if any(delimiter in line.text for line in lines):
-            yield from _columns(lines, delimiter)
-
-
-def _columns(lines: list[Entry], delimiter: str) -> Iterator[tuple[list[Entry], int]]:
-    """The columns that a header calls names; where there is no such header the first, and others if they hold whole names:
-    a class number might be the name of a file without its extension."""
-    table = [next(csv.reader([line.text.strip()], delimiter=delimiter, skipinitialspace=True), []) for line in lines]
-    headed = [c for c, cell in enumerate(table[0]) if _is_header(cell)]
-    headed.sort(key=lambda c: _HEADERS.index(_word(table[0][c])))
-    for c in headed or range(len(table[0])):
-        cells = [row[c] if c < len(row) else '' for row in table]
-        entries = [Entry(cell, line.place) for cell, line in zip(cells, lines, strict=True)]
-        yield entries[bool(headed) :], 4 if headed or c == 0 else 2
-
-
-def _word(cell: str) -> str:
-    return cell.strip().strip('"\'').lower().replace(' ', '_')
-
-
-def _is_header(cell: str) -> bool:
-    return _word(cell) in _HEADERS
-
-
-def _entries(items: list[Any], path: str) -> list[Entry]:
-    """Of names, or of records that hold one."""
-    entries = []
-    for k, item in enumerate(items, 1):
-        if isinstance(item, dict):
-            columns = {_word(key): value for key, value in item.items()}
-            item = next((columns[word] for word in _HEADERS if word in columns), item)
-        if not isinstance(item, str):
-            raise ValueError(f"Subset: entry {k} of the list '{path}' is {str(item)[:60]!r}, no name. {_FORMAT}")
-        entries.append(Entry(item, f'entry {k}'))
-    if not entries:
-        raise ValueError(f"Subset: the list '{path}' holds no name. {_FORMAT}")
-    return entries
-
-
 def _spellings(text: str, roots: list[str]) -> tuple[list[str], bool]:
     """What the entry may mean as a path below the root, the literal first; and whether it is a file name alone."""
     plain = text.strip()
@@ -181,10 +84,10 @@ def _spellings(text: str, roots: list[str]) -> tuple[list[str], bool]:
 
 def _below(name: str, root: str) -> Iterator[str]:
     """'data/x/a.png' below the root '/home/me/data/x': 'a.png'."""
-    parts, folders = Path(name).parts, Path(root).parts
+    parts, folders = name.split('/'), root.split('/')
     for k in range(1, min(len(parts), len(folders))):
-        if parts[:k] == folders[-k:]:
-            yield os.path.join(*parts[k:])
+        if parts[k - 1] == folders[-1] and parts[:k] == folders[-k:]:
+            yield '/'.join(parts[k:])
 
 
 def _look_up(entries: list[Entry], files: Sequence[str], root: str | None, levels: int) -> Found:
@@ -193,8 +96,7 @@ def _look_up(entries: list[Entry], files: Sequence[str], root: str | None, level
     spelled = [_spellings(entry.text, roots) for entry in entries]
     wanted = {name for names, _ in spelled for name in names}
     hits: list[dict[str, list[int]]] = [{}, {}, {}, {}]
-    for row in range(len(files)):
-        path = str(files[row])
+    for row, path in enumerate(files):
         name = path[path.rfind('/') + 1 :]
         dot = name.rfind('.')
         end = dot - len(name) if dot > 0 else None
@@ -217,7 +119,7 @@ def _check(found: Found, files: Sequence[str], path: str | os.PathLike) -> None:
         raise FileNotFoundError(
             f"Subset: {len(missing)} of the {len(pairs)} names in '{path}' are not in the source, e.g. "
             f'{missing[0].text.strip()!r} ({missing[0].place})' + (f'; near it is {near!r}' if near else '') + '. '
-            f'The data folder is incomplete, or the list belongs to another set. {_FORMAT}'
+            f'The data folder is incomplete, or the list belongs to another set. {FORMAT}'
         )
     several = [(entry, rows) for entry, rows in pairs if len(rows) > 1]
     if several:

@@ -24,7 +24,7 @@ class Subset(Source):
     Exactly one of
     names: a text file with one name per line, e.g. ``n01440764_10074.JPEG``: the published 1 % and 10 % of ImageNet
         (Chen et al., ICML 2020). Or the names themselves.
-        Paths below the source's root, tables and JSON lists are fine too: see ``rows_named``.
+        Paths below the source's root, tables and JSON are fine too: see ``rows_named``.
     fraction: of each class, rounded, at least one image. Without labels: of all images.
     per_class: images of each class; ValueError if a class has fewer.
     seed: of the draw, which depends on labels, amount and seed alone; larger amounts contain the smaller ones.

@@ -72,6 +72,15 @@ FORMATS = {
     'name and number': 'a/1.png 0\nb/2.jpg 1\n',
     'json': json.dumps(WANTED),
     'json of records': json.dumps([dict(id=0, file_name=name) for name in WANTED]),
+    'json of pairs': json.dumps([[name, 0] for name in WANTED]),
+    'json, name to label': json.dumps(dict.fromkeys(WANTED, 0)),
+    'json by class': json.dumps({'a': WANTED[:1], 'b': WANTED[1:]}),
+    'json as COCO has it': json.dumps(dict(images=[dict(id=0, file_name=name) for name in WANTED], annotations=[])),
+    'json lines': '\n'.join(json.dumps(dict(file=name)) for name in WANTED),
+    'a header of other words': 'photo,species\na/1.png,0\nb/2.jpg,1\n',
+    'a header of other words, name last': 'species,photo\n0,a/1.png\n1,b/2.jpg\n',
+    'a number that is a name': '7 a/1.png\n7 b/2.jpg\n',
+    'bars': 'a/1.png|0\nb/2.jpg|1\n',
     'json, marked': b'\xef\xbb\xbf' + json.dumps(WANTED, indent=2).encode(),
 }
 
@@ -97,6 +106,16 @@ ODD = 'b/my photo, 3.png|my photo, 3|"b/my photo, 3.png"|c/img.v2|img.v2.png|onl
 @pytest.mark.parametrize('name', ODD)
 def test_odd_names(named, name):
     assert len(named(name)) == 1
+
+
+def test_odd_names_before_a_class_number(named):
+    assert named('b/my photo, 3.png 7\na/1.png 2\n') == ['a/1.png', 'b/my photo, 3.png']
+
+
+def test_paths_and_pairs_of_python(named, root):
+    source = ImageFolder(str(root))
+    for names in ([root / name for name in WANTED], [(name, 0) for name in WANTED]):
+        assert len(Subset(source, names=names)) == 2
 
 
 @pytest.mark.parametrize('form', ['NFC', 'NFD'])
