@@ -97,20 +97,20 @@ OBJECTIVES: dict[str, Callable[[int], tuple[Callable, Callable]]] = {
 
 # (objective, n, q, goal for time, goal for memory; ratios to the textbook form; limit of memory)
 TABLE = [
-    ('SFRIK L=3', 1024, 8192, 2.5, 2.5),
-    ('SFRIK L=1', 2048, 8192, 10, None),
-    ('AUH', 1024, 8192, 2.2, None),
-    ('NT-Xent', 1024, 8192, 2.2, None),
-    ('VICReg', 1024, 8192, 14, 12),
-    ('VICReg', 256, 16384, 100, None),
-    ('Barlow Twins', 1024, 8192, 8, 6),
-    ('Barlow Twins', 256, 16384, 60, None),
-    ('VICReg', 2048, 512, 1.8, None),
-    ('SFRIK L=2', 2048, 512, 1.7, None),
-    ('SFRIK L=3', 2048, 512, 1.7, None),
-    ('Barlow Twins', 2048, 512, 0.95, None),
+    ('SFRIK L=3', 1024, 8192, 1.4, 1.4),
+    ('SFRIK L=1', 2048, 8192, 25, 1.5),
+    ('AUH', 1024, 8192, 1.4, 1.4),
+    ('NT-Xent', 1024, 8192, 1.4, 1.5),
+    ('VICReg', 1024, 8192, 7, 6.7),
+    ('VICReg', 256, 16384, 40, 53),
+    ('Barlow Twins', 1024, 8192, 4, 3.9),
+    ('Barlow Twins', 256, 16384, 28, 31),
+    ('VICReg', 2048, 512, 0.8, 0.7),
+    ('SFRIK L=2', 2048, 512, 5, 6.5),
+    ('SFRIK L=3', 2048, 512, 1.4, 2.8),
+    ('Barlow Twins', 2048, 512, 0.8, 0.5),
     ('VICReg', 2048, 32768, None, None, 3 * 2**29),  # 1.5 GiB, gradients of 0.5 GiB included
-    ('SFRIK L=3', 2048, 32768, None, None),
+    ('SFRIK L=3', 2048, 32768, 1.4, 1.4),
 ]
 
 

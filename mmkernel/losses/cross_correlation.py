@@ -16,13 +16,7 @@ _DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
 
 
 def correlation_terms(
-    predicted: Tensor,
-    target: Tensor | None,
-    pairs: Pairs,
-    eps: float = 1e-5,
-    precision: str = 'auto',
-    layout: str = 'auto',
-    transport_dtype: str | None = None,
+    predicted: Tensor, target: Tensor | None, pairs: Pairs, eps: float = 1e-5, **options: str | None
 ) -> tuple[Tensor, Tensor]:
     """mean_(i,j) sum_k (C_kk - 1)^2  and  mean_(i,j) sum_{k != l} C_kl^2,  C = x'y / N of standardised x_i, y_j.
 
@@ -32,12 +26,11 @@ def correlation_terms(
         predicted, target: (V, B, q) and (G, B, q), this rank's rows, equal B on every rank; ``target`` None: ``predicted``.
         pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once.
         eps: inside the square root.
-        precision, layout, transport_dtype: as ``mmkernel.kernels.engine.Engine`` has them.
+        options: precision, layout, transport_dtype of ``mmkernel.kernels.engine.Engine``.
 
-    Returns:
-        Two scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
+    Returns two scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
     """
-    views, engine = promoted(predicted), Engine(precision, layout, transport_dtype)
+    views, engine = promoted(predicted), Engine(**options)
     if target is not None:
         views = torch.cat([views, promoted(target)])
         pairs = [(i, len(predicted) + j) for i, j in pairs]

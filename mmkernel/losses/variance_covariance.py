@@ -17,10 +17,8 @@ def moment_terms(
     pairs: Pairs,
     target_std: float = 1.0,
     eps: float = 1e-4,
-    precision: str = 'auto',
-    layout: str = 'auto',
-    transport_dtype: str | None = None,
     covariance: str = 'trained',
+    **options: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """mean_pairs mean_n ||z_in - z_jn||^2 / q,  mean_v (1/q) sum_j max(0, std - sqrt(var_j + eps)),
     mean_v (1/q) sum_{i != j} C_ij^2.
@@ -30,15 +28,14 @@ def moment_terms(
     Args:
         z: (V, B, q) this rank's rows, equal B on every rank. Half precision is computed in float32.
         pairs: (i, j), each pair of views once; none: the first term is 0.
-        precision, layout, transport_dtype: as ``mmkernel.kernels.engine.Engine`` has them.
         covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
+        options: precision, layout, transport_dtype of ``mmkernel.kernels.engine.Engine``.
 
-    Returns:
-        Three scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
+    Returns three scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
     """
     if covariance not in ('trained', 'value', 'none'):
         raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
-    z, engine = promoted(z), Engine(precision, layout, transport_dtype)
+    z, engine = promoted(z), Engine(**options)
     (V, _, q), N = z.shape, z.shape[1] * world_size()
     x = centred(z)
     var = column_variances(x, N - 1)  # (V, q)
@@ -51,19 +48,15 @@ def moment_terms(
         x, var = x.detach(), var.detach()
     scale = 1 / (V * q * (N - 1) ** 2)
     if N > q:  # C = x'x / (N - 1)
-        energy = pairwise(x.mT, _squares_beside_diagonal, engine=engine, scale=scale, slope=2, sharded=True).sum()
+        energy = pairwise(x.mT, _squares, (False,), engine=engine, scale=scale, slope=2, sharded=True).sum()
     else:  # ||x'x||^2 = ||xx'||^2, and the diagonal of C is known
-        energy = pairwise(x, _squares, engine=engine, scale=scale, slope=2).sum()
+        energy = pairwise(x, _squares, (True,), engine=engine, scale=scale, slope=2).sum()
         energy = energy.sub(var.square().sum(), alpha=1 / (V * q))
     return invariance, variance, energy
 
 
-def _squares(K: Tensor, first: int, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """sum_j K_ij^2 and K. The diagonal |x_i|^2, q times its neighbours, is apart."""
-    diagonal = diagonal_of(K, first, columns)
-    return K.square().sum(-1), K.masked_fill(itself(first, K.shape[1], columns), 0), diagonal
-
-
-def _squares_beside_diagonal(K: Tensor, first: int, columns: Tensor) -> tuple[Tensor, Tensor, None]:
-    K = K.masked_fill(itself(first, K.shape[1], columns), 0)
-    return K.square().sum(-1), K, None
+def _squares(K: Tensor, first: int, columns: Tensor, diagonal: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """sum_j K_ij^2, and K beside the diagonal, which is q times its neighbours: apart, or (``diagonal`` False) left out."""
+    beside = K.masked_fill(itself(first, K.shape[1], columns), 0)
+    values = (K if diagonal else beside).square().sum(-1)
+    return values, beside, diagonal_of(K, first, columns) if diagonal else None
