@@ -11,7 +11,6 @@ run. Two views.
     rows      gather once, own rows of the Gram, nothing in backward:       8 N^2 q / W        2 (W-1) B q x transport
     columns   all_to_all to feature shards, all_reduce of partial Grams:    8 N^2 q / W        4 (W-1) B q / W x transport
                                                                                               + 4 (W-1) / W N^2 x 4 bytes
-The upper triangle alone makes the Gram: between 6 and 8 N^2 q / W in 'columns'.
 """
 
 from __future__ import annotations
