@@ -38,13 +38,14 @@ def whole_labels(labels: Any, source: Any) -> np.ndarray:
 
 
 def whole_targets(targets: Any, source: Any) -> np.ndarray:
-    """(N, C) int8 of 1, 0 and -1; ValueError naming the first record with anything else."""
+    """(N, C) int8 of 1, 0 and -1, or of truth values; ValueError naming the first record with anything else."""
     targets = np.asarray(targets)
     if targets.ndim != 2:
         raise ValueError(
             f'{type(source).__name__}: targets have shape {targets.shape}; expected (N, C), 1 where the class is there, 0 '
             'where it is not, -1 where it does not count. One class per image goes into labels.'
         )
+    targets = targets.astype(np.int8) if targets.dtype == bool else targets
     wrong = ~_whole(targets)
     if not wrong.any():
         wrong = ~np.isin(targets, (-1, 0, 1))
@@ -57,9 +58,9 @@ def _whole(values: np.ndarray) -> np.ndarray:
     """Which of them are whole numbers; no truth value or word is one."""
     if values.dtype.kind in 'iu' or not values.size:
         return np.ones(values.shape, bool)
-    return (
-        np.isfinite(values) & (values == np.floor(values)) if values.dtype.kind == 'f' else np.zeros(values.shape, bool)
-    )
+    if values.dtype.kind == 'f':
+        return np.isfinite(values) & (values == np.floor(values))
+    return np.array([whole_number(value) is not None for value in values.flat]).reshape(values.shape)
 
 
 def _refused(source: Any, word: str, i: int, value: Any, expected: str, more: int = 0) -> ValueError:

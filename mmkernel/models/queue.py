@@ -82,9 +82,8 @@ class FeatureQueue(HostCounters):
         self.check(*rows.shape)
         N, length = rows.shape[1], self.length
         kept = min(N, length)
-        at = (
-            self.pointer + torch.arange(N - kept, N, device=self.rows.device)
-        ) % length  # nothing is read from the device
+        # pointer stays on the device: nothing is read from it
+        at = (self.pointer + torch.arange(N - kept, N, device=self.rows.device)) % length
         self.rows.index_copy_(1, at, rows[:, N - kept :].to(self.rows))
         self.pointer.add_(N).remainder_(length)
         self.stored = min(self.stored + N, length)

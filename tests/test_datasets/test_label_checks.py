@@ -16,7 +16,7 @@ WRONG = {
     'negative': ([0, -2, 1], r'record 1\): -2'),
     'truth': ([True, False, True], 'record 0.*and those of 2 more: True'),
     'words': (['cat', 'dog', 'cat'], "record 0.*'cat'"),
-    'nothing': ([0, None, 1], 'record 0'),
+    'nothing': ([0, None, 1], r'record 1\): None'),
     'far': ([0, 1, 2**40], 'record 2'),
     'pairs': ([[0, 1], [1, 0], [0, 0]], r'shape \(3, 2\)'),
     'complex': ([0, 1j, 1], 'record 0'),
@@ -32,7 +32,14 @@ def test_labels_that_are_none(labels, message):
 
 
 @pytest.mark.parametrize(
-    'labels', [[0, 1, -1], np.array([0, 1, -1], np.int8), np.array([0.0, 1.0, -1.0]), torch.tensor([0, 1, -1])]
+    'labels',
+    [
+        [0, 1, -1],
+        np.array([0, 1, -1], np.int8),
+        np.array([0.0, 1.0, -1.0]),
+        np.array([0, 1, -1], object),
+        torch.tensor([0, 1, -1]),
+    ],
 )
 def test_whole_numbers_of_any_type(labels):
     source = Mine(labels=labels)
@@ -59,7 +66,6 @@ def test_labels_fit_the_classes_and_the_images():
     [
         ([[1, 0.5], [0, 0]], 'record 0'),
         ([[1, 0], [0, 2]], 'record 1'),
-        ([[True, False], [True, True]], 'record 0'),
         ([[1, 0], [0, np.nan]], 'record 1'),
         ([1, 0], r'shape \(2,\)'),
         ([[1, 0, 0], [0, 1, 1]], r'shape \(2, 3\); expected \(2, 2\)'),
@@ -69,6 +75,11 @@ def test_labels_fit_the_classes_and_the_images():
 def test_targets_that_are_none(targets, message):
     with pytest.raises(ValueError, match=message):
         EvaluationDataset(Mine(labels=[-1, -1], classes=['a', 'b'], targets=targets))
+
+
+def test_targets_of_truth_values():
+    source = Mine(labels=[-1, -1], classes=['a', 'b'], targets=[[True, False], [True, True]])
+    assert source.targets.tolist() == [[1, 0], [1, 1]]
 
 
 def test_targets_of_any_whole_type():
