@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import mmengine
 import torch
 
 import mmkernel
+from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.registry import PARAM_SCHEDULERS
 from mmkernel.zoo.plain_config import ConfigTextError, config_values
@@ -159,7 +161,9 @@ def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
     """The differences below ``path``; parts of another type are one difference."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type'):
         for key in dict.fromkeys([*old, *new]):
-            yield from _walk(f'{path}.{key}'.lstrip('.'), old.get(key, ABSENT), new.get(key, ABSENT), now)
+            pair = old.get(key, ABSENT), new.get(key, ABSENT)
+            if ABSENT not in pair or not _equal(_default(path, old, key), next(v for v in pair if v is not ABSENT)):
+                yield from _walk(f'{path}.{key}'.lstrip('.'), *pair, now)
         if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
             yield Difference(f'{path} (order)', list(old), list(new), _meaning(path, now))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _has_parts([*old, *new]):
@@ -168,6 +172,15 @@ def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
     elif not _equal(old, new):
         other = isinstance(old, dict) and isinstance(new, dict)
         yield Difference(path, old, new, _meaning(f'{path}.type' if other else path, now))
+
+
+def _default(path: str, part: Mapping, key: str) -> Any:
+    """What a component takes for a keyword that is not set; ABSENT where there is no such value."""
+    try:
+        keyword = inspect.signature(find_component(str(part['type']), path)[0]).parameters[key]
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return ABSENT
+    return ABSENT if keyword.default is keyword.empty else _plain(keyword.default)
 
 
 def _equal(a: Any, b: Any) -> bool:

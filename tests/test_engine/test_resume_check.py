@@ -57,6 +57,7 @@ def test_another_run_is_refused(digits, key, value, said):
     ('train_dataloader.num_workers', 4, []), ('default_hooks.logger.interval', 3, []), ('work_dir', 'there', []),
     ('default_hooks.checkpoint.max_keep', 9, []), ('default_hooks.doctor', None, []), ('visualizer', None, []),
     ('model.head.kernel.weights', [1, 40, 40], []),  # the same numbers
+    ('model.head.statistic', 'V', []), ('model.batching', 'view', []),  # defaults, written out
 ])  # fmt: skip
 def test_what_is_only_said_and_what_needs_no_word(digits, key, value, said):
     assert compare_runs(meta(digits()), digits(**{key: value}), 1, 'epoch_2.pth') == said
