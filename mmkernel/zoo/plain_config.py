@@ -21,6 +21,8 @@ SUBSTITUTION = re.compile(
 SCOPES = ('mmkernel', 'mmengine')
 # Keys that tell where a run was, and nothing about what was trained.
 OF_ONE_MACHINE = ('work_dir', 'load_from', 'resume', 'launcher', 'log_file', 'custom_imports', 'import_folders')
+# Keys by which loaders of configs bring in other files and modules.
+FOLLOWED = ('_base_', 'custom_imports', 'custom_import', 'imports', 'import_folders', 'import_folder')
 # Options that would fetch or read weights from another place than the file.
 ELSEWHERE = ('pretrained', 'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir', 'init_cfg')
 TRUST = 'If you trust it, name its config: --config FILE (cfg= in Python).'
@@ -127,8 +129,7 @@ def refuse_foreign(value: Any, source: str, where: str = '', depth: int = 0) -> 
         return
     for key, item in value.items():
         here = f'{where}.{key}'.lstrip('.')
-        letters = re.sub('[^a-z]', '', str(key).lower())
-        if ('import' in letters.replace('importance', '') or (letters == 'base' and '_' in key)) and item:
+        if re.sub('[^a-z_]', '', str(key).lower()) in FOLLOWED and item:
             raise ConfigTextError(
                 f"'{source}' has '{key}' ({here}): what is inside a file follows no other file and imports nothing. {TRUST}"
             )
