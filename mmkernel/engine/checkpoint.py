@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mmkernel.zoo.files import CheckpointError, damaged_record, read_checkpoint, write_checkpoint
+from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint, write_checkpoint
 from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights, weights_of
 
 __all__ = [
@@ -38,9 +38,10 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
     found = []
     for path in epoch_files(work_dir):
         try:
-            meta = read_checkpoint(path, mmap=True)['meta']
-            found.append((path, dict(run=meta.get('run'), epoch=meta['epoch'], iter=meta['iter'])))
-        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+            meta = meta_of(read_checkpoint(path, mmap=True))
+            found.append((path, dict(run=meta.get('run'), epoch=int(meta['epoch']), iter=int(meta['iter']))))
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            error = f'it is not one of a run (its meta has no {error})' if isinstance(error, KeyError) else error
             warnings.warn(f"Skipped the checkpoint '{path}': {error}", stacklevel=1)  # from one place: told once
     return sorted(found, key=lambda item: (item[1]['epoch'], item[1]['iter']))
 

@@ -124,9 +124,12 @@ class RunFolder:
         if file.parent != self.path:
             self._refuse_used(new)
             return file
-        here = dict(list_checkpoints(self.path))
-        position = (here.get(file) or checkpoint_meta(file)).get('epoch', 0)
-        if further := [path for path, meta in here.items() if meta['epoch'] > position]:
+        this = checkpoint_meta(file)
+        run, position = this.get('run'), this.get('epoch', 0)
+        further = [
+            path for path, meta in list_checkpoints(self.path) if meta['run'] == run and meta['epoch'] > position
+        ]
+        if further:
             raise RunFolderError(
                 f"--resume {file.name}: the run in '{self.path}' has gone further ({_names(further)}), and these files would be "
                 'overwritten. --resume without a file goes on from the last; --work-dir FOLDER branches off into another '

@@ -280,3 +280,20 @@ def test_a_work_folder_that_cannot_be_one_is_named(tmp_path):
     for name in ('file', 'file/below', 'link'):
         with pytest.raises(RunFolderError, match=f'{name}. cannot be written .*--work-dir'):
             train(short(tmp_path / name))
+
+
+def test_of_several_runs_the_one_named_goes_on_and_the_other_is_kept(tmp_path):
+    train(short(tmp_path / 'a', 2))
+    foreign = checkpoint(tmp_path / 'a', 3).read_bytes()
+    with pytest.raises(CheckpointError, match=r'2 runs \(epoch_1.pth, epoch_2.pth; epoch_3.pth\).*--resume FILE'):
+        train(short(tmp_path / 'a', 3), resume=True)
+    assert train(short(tmp_path / 'a', 3), resume=str(tmp_path / 'a/epoch_2.pth')).epoch == 3
+    assert (tmp_path / 'a/epoch_3.pth.old').read_bytes() == foreign
+
+
+def test_weights_under_the_name_of_an_epoch_are_skipped_and_kept(tmp_path):
+    train(short(tmp_path, 1))
+    torch.save(dict(state_dict={}), tmp_path / 'epoch_7.pth')
+    with pytest.warns(UserWarning, match=r'Skipped .*epoch_7.pth.*not one of a run'):
+        assert train(short(tmp_path, 2), resume=True).epoch == 2
+    assert (tmp_path / 'epoch_7.pth').exists()
