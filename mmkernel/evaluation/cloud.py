@@ -117,12 +117,12 @@ def _pair_means(u: Tensor, kernel: Kernel, degrees: tuple[int, ...]) -> list[flo
     sums = torch.zeros(len(degrees) + 2, dtype=torch.float64, device=u.device)
     for start in range(0, N, BLOCK):
         t = (u[start : start + BLOCK] @ u.T).clamp_(-1, 1)
-        t.diagonal(start).zero_()  # phi may be infinite at 1
+        itself = torch.zeros_like(t, dtype=torch.bool)
+        itself.diagonal(start).fill_(True)
+        t.masked_fill_(itself, 0)  # phi may be infinite at 1
         polynomials = legendre_polynomials(max(degrees), q, t) if degrees else []
         tables = [*[polynomials[l] for l in degrees], (4 * (t - 1)).exp(), kernel.phi(t, q)]
-        for table in tables:
-            table.diagonal(start).zero_()
-        sums += torch.stack([table.sum(1).double().sum() for table in tables])
+        sums += torch.stack([table.masked_fill(itself, 0).sum(1).double().sum() for table in tables])
     return (sums / (N * (N - 1))).tolist()
 
 

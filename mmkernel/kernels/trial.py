@@ -105,10 +105,6 @@ def _call(kernel: Kernel, method: str, t: Tensor, q: int) -> Tensor:
 
 def _values(kernel: Kernel, t: Tensor, q: int) -> Tensor:
     values = _call(kernel, 'phi', t, q)
-    if 0 in values.stride():
-        raise ValueError(
-            f'{type(kernel).__name__}.phi returned an expanded tensor, which nothing can be written to; add .clone().'
-        )
     for word, wrong in (('NaN', values.isnan()), ('infinite', values.isinf() & (t != 1))):
         if bool(wrong.any()):
             at = t[wrong][0].item()
