@@ -111,24 +111,20 @@ class Kernel(nn.Module, metaclass=_Tried):
     @kept
     def minimum(self, q: int) -> float:
         """The least phi(t) on a fine grid of [-1, 1]: whether a logarithm of an energy makes sense."""
-        angle = torch.linspace(0, torch.pi, 2049, dtype=torch.float64)
-        return float(self.profile(q)(angle.cos()).min())
+        return float(self.profile(q)(_even_angles()).min())
 
     def positive_definiteness(self, q: int, order: int = 8) -> PositiveDefiniteness:
         """Schoenberg's criterion up to degree ``order`` in dimension ``q``."""
         cls = type(self)
         closed = cls.coefficients is not Kernel.coefficients and cls.coefficient_errors is Kernel.coefficient_errors
         b, errors = self.coefficients(q, order), None if closed else self.coefficient_errors(q, order)
-        if errors is not None and order and not bool(b[1:].any()) and self._varies(q):
+        values = self.profile(q)(_even_angles())
+        if errors is not None and order and not bool(b[1:].any()) and values.max() > values.min():
             raise ValueError(
                 f'{type(self).__name__} at q = {q}: no verdict, b_1 ... b_{order} are all below the smallest number. Phi is '
                 'constant where inner products of that width lie.'
             )
         return PositiveDefiniteness(check_dimension(q), b, errors)
-
-    def _varies(self, q: int) -> bool:
-        values = self.profile(q)(torch.linspace(-0.99, 0.99, 199, dtype=torch.float64))
-        return bool(values.max() > values.min())
 
     def __add__(self, other: Kernel) -> Kernel:
         if not isinstance(other, Kernel):
@@ -229,6 +225,11 @@ class ProductKernel(Kernel):
     def monomials(self, q: int) -> tuple[float, ...] | None:
         parts = [kernel.monomials(q) for kernel in self.kernels]
         return None if None in parts else reduce(_convolve, parts)
+
+
+def _even_angles() -> Tensor:
+    """t of [-1, 1], both ends among them, denser towards these."""
+    return torch.linspace(0, torch.pi, 2049, dtype=torch.float64).cos()
 
 
 def strip_zeros(monomials: list[float]) -> tuple[float, ...]:

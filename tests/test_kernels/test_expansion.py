@@ -201,8 +201,9 @@ def test_what_is_not_known_is_refused_by_name_everywhere(q):
 def test_no_verdict_on_numbers_that_underflow():
     kernel = Profile(lambda t: (t - 0.5).relu())
     assert kernel.coefficients(32768, 2).tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match='no verdict'):
-        kernel.positive_definiteness(32768, 4)
+    for phi in (kernel, Profile(lambda t: (t - 0.995).relu()), Profile(lambda t: (2e5 * (t - 1)).exp())):
+        with pytest.raises(ValueError, match='no verdict'):
+            phi.positive_definiteness(32768)
     with pytest.raises(ValueError, match='constant at q = 32768'):
         null_band(kernel, 32768, 10)
     assert kernel.positive_definiteness(1024, 4)  # 1e-64, and still known
