@@ -19,6 +19,7 @@ from mmkernel.engine.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
 )
+from mmkernel.evaluation import CRITERIA
 from mmkernel.evaluation.report import set_aside
 
 try:
@@ -27,6 +28,7 @@ except ImportError:  # Windows has other locks
     fcntl = None
 
 MARK = 'run.json'
+ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.work_dir)'
 # (process, folder) -> its lock. Opened twice by one process, a lock would be lost with the first close.
 _held: dict[tuple[int, Path], TextIO] = {}
 
@@ -115,7 +117,7 @@ class RunFolder:
                 raise CheckpointError(
                     f"--resume: none of the checkpoints in '{self.path}' opens as one of a run ({_names(left)}). Starting from "
                     'the beginning would overwrite them, so nothing was done. Name a file (--resume FILE), start anew in '
-                    'another folder (--work-dir), or move these files away.'
+                    f'{ELSEWHERE}, or move these files away.'
                 )
             if found is None:
                 self._refuse_config(new)
@@ -132,8 +134,7 @@ class RunFolder:
         if further:
             raise RunFolderError(
                 f"--resume {file.name}: the run in '{self.path}' has gone further ({_names(further)}), and these files would be "
-                'overwritten. --resume without a file goes on from the last; --work-dir FOLDER branches off into another '
-                'folder; or move these files away.'
+                f'overwritten. Resume without a file to go on from the last, branch off into {ELSEWHERE}, or move these files away.'
             )
         return file
 
@@ -141,8 +142,7 @@ class RunFolder:
         if left := self._left():
             raise RunFolderError(
                 f"The work folder '{self.path}' holds the checkpoints of an earlier run ({_names(left)}). They are left as they "
-                'are. --resume (in Python resume=True) goes on with that run; --work-dir FOLDER (cfg.work_dir) starts a new '
-                'one elsewhere; or move that run away.'
+                f'are. Go on with that run (--resume; in Python resume=True), take {ELSEWHERE}, or move that run away.'
             )
         self._refuse_config(new)
 
@@ -152,7 +152,8 @@ class RunFolder:
 
     def _left(self) -> list[Path]:
         """Files that a new run would overwrite or take for its own."""
-        return [*epoch_files(self.path), *sorted(self.path.glob('best_*.pth'))]
+        best = [self.path / f'best_{criterion}.pth' for criterion in CRITERIA]
+        return [*epoch_files(self.path), *filter(Path.exists, best)]
 
     def _adopt(self) -> None:
         """Become the run of ``resumed``: in its own folder the same one, in another a branch of it."""
@@ -203,8 +204,8 @@ class RunFolder:
             file.close()
             raise RunFolderError(
                 f"A run is going on in '{self.path}' (process {about.get('pid', '?')} on {about.get('host', '?')}, since "
-                f'{about.get("started", "a moment ago")}). Two runs in one folder would overwrite each other: name another '
-                'one with --work-dir (in Python cfg.work_dir), or wait for its end.'
+                f'{about.get("started", "a moment ago")}). Two runs in one folder would overwrite each other: take {ELSEWHERE}, '
+                'or wait for its end.'
             ) from None
 
 
@@ -216,8 +217,7 @@ def make_folder(path: str | Path) -> None:
             raise PermissionError(errno.EACCES, 'it is read-only')
     except OSError as error:
         raise RunFolderError(
-            f"The work folder '{path}' cannot be written ({error.strerror}). Name another one (--work-dir; in Python "
-            'cfg.work_dir).'
+            f"The work folder '{path}' cannot be written ({error.strerror}): take {ELSEWHERE}."
         ) from error
 
 
@@ -228,8 +228,7 @@ def _names(files: list[Path]) -> str:
 
 def _foreign(path: Path) -> RunFolderError:
     return RunFolderError(
-        f"'{path}' is there already and no run has left it: it would be replaced. Name another folder (--work-dir; in Python "
-        'cfg.work_dir), or rename the file.'
+        f"'{path}' is there already and no run has left it: it would be replaced. Take {ELSEWHERE}, or rename the file."
     )
 
 

@@ -60,13 +60,13 @@ def test_the_command_line_says_it_in_one_line(tmp_path, repository):
 
 
 def test_files_of_others_do_not_make_a_folder_used_and_stay(tmp_path):
-    for name in ('notes.txt', 'slurm-1.out', 'train.log', 'encoder.pth', 'epoch_2_mmdetection.pth', 'knn.json'):
+    for name in ('notes.txt', 'slurm-1.out', 'train.log', 'best_of_theirs.pth', 'epoch_2_mmdetection.pth', 'knn.json'):
         (tmp_path / name).write_text(name)
     before = files(tmp_path)
     train(short(tmp_path, **{'default_hooks.checkpoint.max_keep': 1}))
     assert files(tmp_path).items() >= before.items()
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == [
-        'encoder.pth',
+        'best_of_theirs.pth',
         'epoch_2.pth',
         'epoch_2_mmdetection.pth',
     ]
