@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmkernel.engine.check import ConfigError
-from mmkernel.engine.checkpoint import CheckpointError
+from mmkernel.engine.checkpoint import CheckpointError, epoch_files
 from mmkernel.engine.config import load_config
 from mmkernel.engine.dry_run import dry_run
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
@@ -42,6 +42,8 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
         cfg.work_dir = default_work_dir(cfg)
     if resume_anyway:
         cfg.resume_anyway, resume = True, resume or True
+    if resume is True and cfg.get('load_from') and not epoch_files(cfg.work_dir):
+        resume = False  # nothing to go on with: the run begins, with the weights that its config names
     if resume:
         cfg.resume = True
         cfg.load_from = None if resume is True else str(resume)

@@ -297,3 +297,19 @@ def test_weights_under_the_name_of_an_epoch_are_skipped_and_kept(tmp_path):
     with pytest.warns(UserWarning, match=r'Skipped .*epoch_7.pth.*not one of a run'):
         assert train(short(tmp_path, 2), resume=True).epoch == 2
     assert (tmp_path / 'epoch_7.pth').exists()
+
+
+def test_resume_in_a_new_folder_starts_from_the_weights_that_the_config_names(tmp_path):
+    train(short(tmp_path / 'a', 2))
+    found = []
+    for name, resume in (('b', False), ('c', True)):
+        cfg = short(tmp_path / name, 1)
+        cfg.load_from = str(tmp_path / 'a/epoch_2.pth')
+        found.append(digest(train(cfg, resume).model))
+    assert found[0] == found[1] != digest(train(short(tmp_path / 'd', 1)).model)
+    cfg.train_cfg.max_epochs = 2
+    assert train(cfg, resume=True).epoch == 2  # and then goes on with its own
+    assert (
+        read_checkpoint(tmp_path / 'c/epoch_2.pth')['meta']['run']
+        == read_checkpoint(tmp_path / 'c/epoch_1.pth')['meta']['run']
+    )
