@@ -189,16 +189,19 @@ def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool)
     ``images``: of one process in an epoch; ``batch``: its batch size. Queues, memory and cluster labels take any batch.
     """
     last = 0 if drop_last else images % batch
-    blocks = [part for part in model.modules() if getattr(part, 'sub_batch_size', None)] if last else []
-    wrong = [
-        f'{type(part).__name__} takes blocks of {part.sub_batch_size}' for part in blocks if last % part.sub_batch_size
-    ]
+    wrong = []
+    for part in model.modules() if last else ():
+        if hasattr(part, 'check_local_batch'):
+            try:
+                part.check_local_batch(last)
+            except ValueError as error:
+                wrong.append(f'{type(part).__name__} says: {error}')
     if last == 1 and hasattr(model, 'roots'):
-        wrong.append('an objective compares at least two')
+        wrong.append('an objective compares at least two.')
     if wrong:
         raise ValueError(
             f'The last batch of an epoch has {last} image(s) of each process ({images} images in batches of {batch}), but '
-            f'{wrong[0]}. Set train_dataloader.drop_last=True, or another batch size.'
+            f'{wrong[0]} Set train_dataloader.drop_last=True, or another batch size.'
         )
 
 

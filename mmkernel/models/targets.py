@@ -108,13 +108,17 @@ class MomentumTarget(HostCounters):
         return shuffled[back].transpose(0, 1)
 
     def _encode_parts(self, views: list[Tensor]) -> Tensor:
-        if views[0].shape[0] % self.sub_batches:
-            raise ValueError(
-                f'MomentumTarget.sub_batches = {self.sub_batches} does not divide the local batch of {views[0].shape[0]}.'
-            )
+        self.check_local_batch(views[0].shape[0])
         parts = zip(*(view.chunk(self.sub_batches) for view in views), strict=True)
         encoded = [encode(self.backbone, self.neck, list(part), self.batching, self.neck_batching) for part in parts]
         return encoded[0] if len(encoded) == 1 else torch.cat(encoded, dim=1)
+
+    def check_local_batch(self, rows: int) -> None:
+        """ValueError unless the rows of one process fall into ``sub_batches`` equal parts."""
+        if rows % self.sub_batches:
+            raise ValueError(
+                f'MomentumTarget.sub_batches = {self.sub_batches} does not divide the local batch of {rows}.'
+            )
 
     def _next_order(self, rows: int) -> Tensor:
         if self.training:

@@ -120,6 +120,7 @@ def test_more_prototypes_than_rows_are_warned_of_before_training():
 
 
 WHITE = dict(type='JointEmbedding', **PARTS, head=dict(type='WhiteningHead', sub_batch_size=8))
+PARTED = {**PREDICTION, 'target': dict(type='MomentumTarget', sub_batches=3)}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,12 @@ WHITE = dict(type='JointEmbedding', **PARTS, head=dict(type='WhiteningHead', sub
         (
             WHITE,
             36,
-            r'has 4 image.s. of each process \(40 images in batches of 36\), but WhiteningHead takes blocks of 8',
+            r'has 4 image.s. of each process \(40 images in batches of 36\), but WhiteningHead says: A batch of 4',
+        ),
+        (
+            PARTED,
+            36,
+            r'has 4 image.s. .* but MomentumTarget says: .*sub_batches = 3 does not divide the local batch of 4\. Set',
         ),
         (CODES, 36, None),
         (CODES, 39, r'has 1 image.s. .* but an objective compares at least two\. Set train_dataloader\.drop_last=True'),
