@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
 from mmengine.runner import Runner as _Runner
 
 from mmkernel.distributed import on_first_process
@@ -112,8 +111,7 @@ class ResumableRunner(_Runner):
         if self._differences:
             differences = ''.join(f'\n  {difference}' for difference in self._differences)
             self.logger.warning(f'Resumed with differences (checkpoint -> now):{differences}')
-        if is_main_process():
-            self._write_config(Path(self.work_dir) / 'config.py')
+        on_first_process(lambda: self._write_config(Path(self.work_dir) / 'config.py'))
 
     def _write_config(self, path: Path) -> None:
         """``config.py`` without what was asked of this start; that of an earlier one, if it says something else, is kept."""
