@@ -79,10 +79,8 @@ class ConfigError(ValueError):
 def check_component_tree(cfg: Mapping) -> None:
     """Raise ConfigError, with the path in the config, for an unknown ``type``, keyword or name anywhere below ``cfg``."""
     for where, node in walk(cfg):
-        if is_typed(node) and where != 'optim_wrapper.clip_grad':
-            _check_component(where, node)
-        elif consumer := untyped_consumer(node, where):
-            _check_keywords(consumer[0], node, where, consumer[1])
+        if consumer := None if where == 'optim_wrapper.clip_grad' else _consumer(node, where):
+            _check_keywords(*consumer, node, where)
         elif where in READ_BY_NAME:
             check_names(list(node), READ_BY_NAME[where], where)
         check_no_nan(node, where)
@@ -165,38 +163,34 @@ def _module(registry: Registry | None, name: str) -> Any:
 
 def accepted_by(node: Mapping, where: str) -> tuple[list[str], bool]:
     """Keywords that the consumer of the dict at ``where`` takes, and whether it takes any other as well."""
-    if isinstance(node.get('type'), str):
-        factory, registry = find_component(node['type'], where)
-        extra = TAKEN_BY_BUILDERS.get(registry.name, set())
-    elif consumer := untyped_consumer(node, where):
-        factory, extra = consumer
-    else:
+    consumer = _consumer(node, where)
+    if consumer is None:
         return [], False
-    names, anything = accepted_keywords(_factory(factory))
-    return [*(n for n in names if n != 'self'), *extra], anything
+    names, anything = accepted_keywords(consumer[0])
+    return [*(n for n in names if n != 'self'), *consumer[1]], anything
 
 
-def _factory(found: Any) -> Any:
-    """What the keywords of a config go to: the class, the scheduler's constructor from epochs, or what a mixin hands them to."""
-    if getattr(found, 'per_step', False):
-        return found.build_iter_from_epoch
-    if isinstance(found, type) and issubclass(
-        found, _ParamScheduler
-    ):  # LR and momentum schedulers take *args, **kwargs
-        return next(base for base in found.__mro__ if '__init__' in vars(base) and not accepted_keywords(base)[1])
-    return found
-
-
-def _check_component(where: str, node: Mapping) -> None:
+def _consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
+    """What the keywords of the dict at ``where`` go to, and which others may stand there; None if nobody knows."""
+    if not is_typed(node):
+        return untyped_consumer(node, where)
     found, registry = find_component(node['type'], where)
-    extra = TAKEN_BY_BUILDERS.get(registry.name, set())
-    _check_keywords(_factory(found), node, where, extra)
+    others = TAKEN_BY_BUILDERS.get(registry.name, set())
+    if getattr(found, 'per_step', False):
+        return found.build_iter_from_epoch, others
+    if isinstance(found, type) and issubclass(found, _ParamScheduler):  # most hand *args, **kwargs on to their parent
+        for base in (base for base in found.__mro__ if '__init__' in vars(base)):
+            names, handed_on = accepted_keywords(base)
+            if not handed_on:
+                return base, others
+            others = others | set(names)
+    return found, others
 
 
-def _check_keywords(factory: Any, node: Mapping, where: str, extra: set[str]) -> None:
+def _check_keywords(factory: Any, others: set[str], node: Mapping, where: str) -> None:
     if inspect.isbuiltin(factory):
         return
-    given = [key for key in node if key not in {'type', '_scope_', *extra}]
+    given = [key for key in node if key not in {'type', '_scope_', *others}]
     try:
         check_keywords(factory, given, where)
     except TypeError as error:

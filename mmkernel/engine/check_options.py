@@ -74,6 +74,11 @@ def check_hooks(cfg: Mapping) -> None:
             raise ConfigError(f"default_hooks.{name} has no type, and no hook '{name}' is inherited. {hint}")
         if hook is None and near and name not in HOOK_NAMES:
             raise ConfigError(f"default_hooks.{name} = None takes out nothing: there is no hook '{name}'. {hint}")
+    if cfg.get('param_scheduler') and named.get('param_scheduler', True) is None:
+        raise ConfigError(
+            'default_hooks.param_scheduler = None: nothing would move the schedules of param_scheduler. For a constant learning '
+            'rate set param_scheduler=None; a hook of your own that steps them stands under the name param_scheduler.'
+        )
     for i, hook in enumerate(more):
         if isinstance(hook, Mapping) and not hook.get('type'):
             raise ConfigError(f"custom_hooks.{i} has no type: {dict(hook)}. Write dict(type='...').")

@@ -96,8 +96,9 @@ def check_config(cfg: Config) -> None:
     epochs = cfg.get('train_cfg', {}).get('max_epochs')
     if epochs is not None and (type(epochs) is not int or epochs < 1):
         raise ConfigError(f'train_cfg.max_epochs = {epochs!r}; expected a whole number of epochs, at least 1.')
-    check_component_tree(cfg._cfg_dict)
-    check_options(cfg._cfg_dict)
+    read = {key: cfg._cfg_dict[key] for key in cfg if key in TOP_LEVEL}  # nobody reads what helper variables hold
+    check_component_tree(read)
+    check_options(read)
     check_virtual_batch(cfg)
 
 
@@ -106,6 +107,9 @@ def _check_top_level(cfg: Config) -> None:
         raise ConfigError("auto_scale_lr is not read here. Write lr_scaling='linear' (lr * effective batch / 256).")
     for key in cfg:
         near = [known for known in TOP_LEVEL if key not in TOP_LEVEL and edit_distance(key, known) <= 2]
+        near = [
+            known for known in near if isinstance(cfg[key], Mapping) == isinstance(cfg.get(known, cfg[key]), Mapping)
+        ]
         if near:
             raise ConfigError(
                 f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"

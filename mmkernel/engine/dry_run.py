@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.clocks import check_clocks, check_last_batch
@@ -118,9 +119,14 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
 
 def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
     """ConfigError where ``check_clocks`` would end the run, or where a hook does not take its settings."""
-    given = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', [])]
+    given = {f'default_hooks.{name}': hook for name, hook in (cfg.get('default_hooks') or {}).items()}
+    given |= {f'custom_hooks.{i}': hook for i, hook in enumerate(cfg.get('custom_hooks') or [])}
+    hooks = []
+    for where, hook in given.items():
+        if hook:
+            with refused(where):
+                hooks.append(HOOKS.build({k: v for k, v in hook.items() if k != 'priority'}))
     try:
-        hooks = [HOOKS.build({k: v for k, v in hook.items() if k != 'priority'}) for hook in given if hook]
         check_clocks(model, hooks, plan.rows, plan.world_size)
         for hook in hooks:  # what a ClusterHook does before the run
             if isinstance(hook, ClusterHook) and plan.images:
@@ -142,8 +148,11 @@ def build_on_meta(cfg: Config) -> nn.Module:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if model.get('backbone', {}).get('pretrained'):
         model.backbone.pretrained = False
-    with refused('model'), torch.device('meta'), DefaultScope.overwrite_default_scope('mmkernel'):
-        return MODELS.build(model)
+    with DefaultScope.overwrite_default_scope('mmkernel'):
+        with refused('model'), torch.device('meta'):
+            return MODELS.build(copy.deepcopy(model))
+        with refused('model'):  # one whose weights begin with values that are computed
+            return MODELS.build(model).to('meta')
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -151,7 +160,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     seen: set[int] = set()
     counts = {}
     for name, part in [*model.named_children(), ('other', model)]:
-        own = {id(p): p.numel() for p in part.parameters() if id(p) not in seen}
+        own = {id(p): p.numel() for p in part.parameters() if id(p) not in seen and not is_lazy(p)}
         seen |= set(own)
         if own:
             counts[name] = sum(own.values())

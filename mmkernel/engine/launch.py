@@ -14,8 +14,8 @@ import torch.distributed as dist
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
 
-def init_processes(launcher: str, timeout: float = 1800) -> None:
-    """Initialise torch.distributed for ``launcher``; nothing to do for 'none'. ``timeout`` in seconds.
+def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') -> None:
+    """Initialise torch.distributed for ``launcher``; nothing to do for 'none'. ``timeout`` in seconds; ``backend`` of GPUs.
 
     Must run before mmengine's Runner, whose own initialisation asks for a GPU even where there is none.
     """
@@ -39,7 +39,7 @@ def init_processes(launcher: str, timeout: float = 1800) -> None:
             'or tools/slurm_train.sh, or drop --launcher to run one process.'
         )
     _set_device()
-    dist.init_process_group('nccl' if torch.cuda.is_available() else 'gloo', timeout=timedelta(seconds=timeout))
+    dist.init_process_group(backend if torch.cuda.is_available() else 'gloo', timeout=timedelta(seconds=timeout))
 
 
 def _set_device() -> None:

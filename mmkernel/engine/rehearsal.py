@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -26,6 +27,8 @@ from mmkernel.models import Embeddings
 from mmkernel.registry import DATASETS
 
 SIDE = 256  # of the noise image that stands for one of the data set
+# What torch and Python say where a tensor of the meta device is asked for its values.
+NEEDS_VALUES = re.compile(r'meta(?!info|data|file)|__format__|__round__|converted to an index', re.IGNORECASE)
 
 
 class _Noise:
@@ -58,12 +61,11 @@ def refused(what: str) -> Iterator[None]:
     """What fails inside would fail in training: a ConfigError. What needs values, which meta tensors lack, stays open."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError, BufferError) as error:
         text = str(error)
-        without_values = isinstance(error, RuntimeError) and 'meta' in text.lower()
-        if isinstance(error, ConfigError):
-            raise
-        if not without_values:
+        if not NEEDS_VALUES.search(text):
             raise ConfigError(text if text.startswith(what) else f'{what}: {text or type(error).__name__}') from error
 
 
@@ -131,8 +133,10 @@ def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
     views = dataset.get('views')
     if not isinstance(views, Mapping) or any(view is not None and view.get('size') is None for view in views.values()):
         return None  # without a crop, a view is as large as its image
-    channels = next((p.shape[1] for p in model.parameters() if p.ndim == 4), 3)  # of the first convolution
-    made = DATASETS.build({**dataset, 'source': _Noise(channels)})
+    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', ())
+    channels = len(mean) if len(mean) > 1 or first is None else first.in_channels
+    made = DATASETS.build({**dataset, 'source': _Noise(channels or 3)})
     return [tuple(view.shape) for view in made[0, 0]['inputs']]
 
 
@@ -143,7 +147,12 @@ def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -
         with refused('optim_wrapper'):
             check_custom_keys(cfg.optim_wrapper.get('paramwise_cfg'), model)
             # float16 needs a GPU, which this machine may lack
-            settings = {k: v for k, v in cfg.optim_wrapper.items() if k != 'precision'}
+            on_gpus = (
+                {'precision'}
+                if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper'
+                else {'type', 'loss_scale', 'dtype', 'use_fsdp'}
+            )
+            settings = {k: v for k, v in cfg.optim_wrapper.items() if k not in on_gpus}
             wrapper = build_optim_wrapper(model, settings)
             check_groups(wrapper.optimizer)
         schedules = cfg.get('param_scheduler') or []

@@ -57,7 +57,7 @@ class Runner(ResumableRunner):
     # Processes, devices, model
 
     def setup_env(self, env_cfg: dict) -> None:
-        init_processes(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout', 1800))
+        init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
         torch.set_float32_matmul_precision(env_cfg.get('matmul_precision', 'highest'))
         if not torch.cuda.is_available():
             keep_freed_memory()

@@ -38,6 +38,8 @@ def damage(entry: Path) -> str | None:
     """
     try:
         about = json.loads((entry / 'about.json').read_text())
+        if 'crc32' not in about:
+            return 'it has no checksums, as an earlier version wrote it'
         sums = about.pop('crc32')
         if sums['about'] != zlib.crc32(json.dumps(about).encode()):
             return 'about.json has changed'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Labels(Tensor):
 
     def __new__(cls, y: ArrayLike | Tensor, classes: Sequence[Any] | None = ()) -> Labels:
         plain = torch.as_tensor(y)
-        names = tuple(map(str, () if classes is None else classes))
+        names = _names(classes)
         numbers = plain.shape[1] if plain.ndim == 2 else int(plain.max()) + 1 if plain.numel() else 0
         if names and numbers > len(names):
             raise ValueError(
@@ -58,8 +59,7 @@ class Labels(Tensor):
 
 def classes_of(source: Any) -> tuple[str, ...]:
     """The class names of a source; none where it has none."""
-    classes = getattr(source, 'classes', None)
-    return () if classes is None else tuple(map(str, classes))
+    return _names(getattr(source, 'classes', None))
 
 
 def labels_of(source: Any) -> Labels:
@@ -124,6 +124,14 @@ def renumber(
     targets = y.new_zeros(len(y), len(known))  # an image shows no class that its source does not know
     targets[:, number[number >= 0]] = y[:, number >= 0]
     return targets
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    """As text, in one form of Unicode: file systems write an accent in two ways. TypeError for what has no order."""
+    if isinstance(classes, (Mapping, Set)) or not (classes is None or hasattr(classes, '__iter__')):
+        raise TypeError(f'classes is a {type(classes).__name__}; expected a list: the names of class 0, 1, 2, ...')
+    listed = classes.tolist() if hasattr(classes, 'tolist') else classes or ()
+    return tuple(unicodedata.normalize('NFC', str(name)) for name in listed)
 
 
 def _plain(y: Any) -> Any:

@@ -16,7 +16,8 @@ from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
 from mmkernel.kernels import Kernel
 from mmkernel.registry import DATASETS
 
-# name -> (what is compared, larger is better)
+RISING = ('rank', 'rankme', 'feature_rank')  # larger is better; of the others smaller is
+# name -> the score that is compared, larger is better
 CRITERIA = {
     'rank': 'effective rank of the covariance of z / ||z||: exp of the entropy of its eigenvalues',
     'rankme': 'RankMe: exp of the entropy of the singular values of the raw embeddings; Garrido et al., ICML 2023',
@@ -57,7 +58,7 @@ def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
         raise ValueError(
             f"criterion='{criterion}' compares two views of whole images, but this run trains on patches. Use 'rank'."
         )
-    if criterion in ('rank', 'rankme', 'feature_rank'):
+    if criterion in RISING:
         return statistics[criterion]
     if criterion == 'alignment_uniformity':
         return -(statistics['alignment'] + statistics['uniformity'])

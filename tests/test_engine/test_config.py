@@ -21,6 +21,19 @@ class HookBesideTheConfig(Hook):
 """
 
 
+SCHEDULE = """
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim import _ParamScheduler
+from mmkernel.registry import PARAM_SCHEDULERS
+
+
+@PARAM_SCHEDULERS.register_module(force=True)
+class ScheduleBesideTheConfig(LRSchedulerMixin, _ParamScheduler):
+    def __init__(self, optimizer, gamma, *args, **kwargs):
+        super().__init__(optimizer, *args, **kwargs)
+"""
+
+
 @pytest.fixture
 def write(tmp_path):
     """write(text) -> path of a config that inherits the tiny one."""
@@ -57,6 +70,7 @@ def test_the_tiny_config_is_right():
         ('train_dataloader = dict(batchsize=4)', ['train_dataloader', "'batch_size'"]),
         ("custom_hooks = [dict(type='ComitHook')]", ['custom_hooks.0', 'CommitHook']),
         ('default_hooks = dict(checkpoint=dict(max_kep=3))', ['default_hooks.checkpoint', "'max_keep'"]),
+        ('default_hooks = dict(param_scheduler=None)', ['nothing would move the schedules', 'param_scheduler=None']),
         ('modle = dict(width=3)', ["'modle'", "'model'"]),
         ('data_procesor = dict()\ndata_preprocesor = dict()', ["'data_preprocesor'", "'data_preprocessor'"]),
         ('randomness = dict(sed=1)', ['randomness', "'seed'"]),
@@ -148,6 +162,19 @@ def test_a_top_level_name_like_a_known_one_is_warned_of(write):
 
 def test_free_helper_variables_stay_legal(write):
     assert load_config(write('width = 5\nmodel = dict(width=width)')).model.width == 5
+    load_config(write("pipeline = [dict(type='PackInputs', fill=float('nan'))]"))  # of another library
+    with pytest.warns(UserWarning, match="'mode' .* Did you mean 'model'"):
+        load_config(write("mode = 'pretrain'"))
+
+
+def test_a_schedule_of_the_users_own_hands_keywords_on(write):
+    schedule = "param_scheduler = [dict(type='ScheduleBesideTheConfig', {}=0.5, begin=1, end=3)]"
+    imports = "custom_imports = dict(imports=['config_module'])\n"
+    path = write(imports + schedule.format('gamma'))
+    path.with_name('config_module.py').write_text(SCHEDULE)
+    load_config(path)
+    with pytest.raises(ConfigError, match="unknown keyword 'gama'"):
+        load_config(write(imports + schedule.format('gama')))
 
 
 @pytest.mark.parametrize(

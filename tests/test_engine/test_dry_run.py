@@ -9,6 +9,8 @@ import torch
 from mmkernel.engine import ConfigError, dry_run, load_config
 from mmkernel.engine.dry_run import build_on_meta, make_plan, number_of_images, readable
 from mmkernel.engine.training import main
+from mmkernel.models import Head
+from mmkernel.registry import MODELS
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
 
@@ -161,6 +163,42 @@ def test_the_image_size_of_a_transformer():
     assert make_plan(digits('vicreg/digits', model__backbone=vit), 1)
     with pytest.raises(ConfigError, match=r'The encoder, in the first step \(2 views of 16 x 16 px'):
         make_plan(digits('vicreg/digits', model__backbone={**vit, 'img_size': 32}), 1)
+
+
+class Own(Head):
+    """Reads values, in its weights and in its loss, as no tensor of the meta device can."""
+
+    def __init__(self, width=None):
+        super().__init__()
+        self.layer = torch.nn.Linear(width, 4) if width else torch.nn.LazyLinear(4)
+        self.largest = float(self.layer.weight.max()) if width else 0.5
+
+    def loss(self, embeddings):
+        z = self.layer(embeddings.online)
+        near = torch.nonzero((z[0] @ z[1].T) > self.largest)
+        return dict(loss_own=z.square().mean(), pairs=len(near), text=f'{z.mean():.3f}')
+
+
+class PositionFirst(torch.nn.Module):
+    """A parameter of four axes that is no convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.out_dim = 8
+        self.position = torch.nn.Parameter(torch.zeros(1, 8, 1, 1))
+        self.stem = torch.nn.Conv2d(1, 8, 3)
+
+    def forward(self, x):
+        return (self.stem(x) + self.position).mean((2, 3))
+
+
+@pytest.mark.parametrize('width', [None, 256])
+def test_parts_of_the_users_own_pass(width):
+    cfg = digits('vicreg/digits')
+    cfg.model = {**cfg.model, 'head': dict(type='OwnHead', width=width), 'backbone': dict(type='PositionFirst')}
+    MODELS.register_module(name='OwnHead', module=Own, force=True)
+    MODELS.register_module(module=PositionFirst, force=True)
+    assert make_plan(cfg, world_size=1).parameters['backbone'] == 8 + 8 * 9 + 8
 
 
 def test_rows_of_all_processes_count_for_the_head():

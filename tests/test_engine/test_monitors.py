@@ -24,6 +24,7 @@ WATCHERS = {
     'knn': dict(type='KNNMonitorHook', max_images=60),
     'probe': dict(type='OnlineProbeHook', max_images=60),
     'best': dict(type='KeepBestHook', criterion='rank', images=40),
+    'nearest': dict(type='KeepBestHook', criterion='alignment', images=40),
 }
 
 
@@ -226,6 +227,9 @@ def test_the_best_file_is_a_checkpoint_that_resuming_never_takes(watched):
     assert checkpoint['meta']['epoch'] == best['epoch']
     assert sorted(p.name for p in folder.glob('epoch_*.pth')) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
     scores = [r['keep_best/rank'] for r in records(folder) if 'keep_best/rank' in r]
+    assert (
+        min(r['keep_best/alignment'] for r in records(folder) if 'keep_best/alignment' in r) > 0
+    )  # the distance itself
     assert best['score'] == max(scores)
     assert best['epoch'] == scores.index(max(scores)) + 1
 

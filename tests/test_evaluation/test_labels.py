@@ -141,6 +141,14 @@ def test_sources_of_one_and_of_several_classes():
     assert labels_of(Given()).classes == ()
 
 
+def test_names_are_a_list_in_one_form_of_unicode():
+    composed, decomposed = Labels([0, 1], ['caf\u00e9', 'a']), Labels([0, 1], ['a', 'cafe\u0301'])
+    assert aligned(composed, decomposed)[1].tolist() == [1, 0]
+    for classes in ({'a': 1, 'b': 0}, {'a', 'b'}, 2):
+        with pytest.raises(TypeError, match='expected a list: the names of class 0, 1, 2'):
+            Labels([0, 1], classes)
+
+
 def test_long_lists_are_cut():
     known = [f'n{i:03d}' for i in range(500)]
     with pytest.raises(ValueError, match=r'n019, \.\.\. \(480 more\)') as error:
