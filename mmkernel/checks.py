@@ -15,19 +15,23 @@ def check_numbers(
     whole: bool = False,
     zero: bool = False,
     signed: bool = False,
+    several: bool = False,
     most: float = math.inf,
     **given: Any,
 ) -> None:
     """ValueError unless every value of every keyword (a number or several) is finite and positive.
 
     ``zero``: 0 too. ``signed``: of any sign. ``most``: none is larger. ``whole``: 1, 2, ... ``none``: None passes.
+    ``several``: a single number is refused, as what reads the keyword goes through a list.
     ``owner`` begins the message.
     """
     for name, values in given.items():
         if none and values is None:
             continue
-        several = isinstance(values, Iterable) and not isinstance(values, str)
-        values = list(values) if several else [values]
+        listed = isinstance(values, Iterable) and not isinstance(values, str)
+        if several and not listed:
+            raise ValueError(f'{owner + "." if owner else ""}{name}={values!r}; expected a list: [{values!r}].')
+        values = list(values) if listed else [values]
         bad = [v for v in values if not _right(v, whole, zero or signed, -math.inf if signed else 0.0, most)]
         if bad or not values:
             kind = f'{"whole " if whole else ""}numbers' + ('' if signed else f' {">=" if zero else ">"} 0')

@@ -23,7 +23,12 @@ def main(argv: list[str], prog: str) -> None:
     args = arguments(prog).parse_args(argv)
     if args.imports:
         sys.path.append(str(Path.cwd()))
-        import_modules_from_strings(args.imports)
+        try:
+            import_modules_from_strings(args.imports)
+        except ImportError as error:
+            raise ImportError(
+                f'{error}. Modules are looked for in this folder ({Path.cwd()}) and on PYTHONPATH.'
+            ) from error
     args.run(args)
 
 

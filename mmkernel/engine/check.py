@@ -194,4 +194,6 @@ def _check_keywords(factory: Any, others: set[str], node: Mapping, where: str) -
     try:
         check_keywords(factory, given, where)
     except TypeError as error:
-        raise ConfigError(str(error)) from None
+        text = str(error)
+        replaces = '' if 'Did you mean' in text else ' To replace an inherited dict, not to add to it: _delete_=True.'
+        raise ConfigError(text + replaces) from None

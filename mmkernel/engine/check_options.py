@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 from mmengine.runner import Priority, get_priority
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.check import ConfigError, check_names, expected_registry, find_component, is_typed, walk
-from mmkernel.engine.optim_wrapper import check_clipping
+from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
 from mmkernel.engine.parameter_rates import KEYS
+from mmkernel.engine.scaling import lr_factor
 from mmkernel.engine.schedule import FIXED
 from mmkernel.registry import HOOKS, PARAM_SCHEDULERS, accepted_keywords
 
@@ -23,6 +25,7 @@ HOOK_NAMES = (
 MULTIPLIERS = (
     'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
 )  # fmt: skip
+SWITCHES = ('sync_bn', 'channels_last', 'find_unused_parameters', 'resume_anyway')
 # Multipliers of a decay that LARS leaves out unless it scales all parameters.
 OF_VECTORS = ('vector_decay_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')
 
@@ -43,6 +46,7 @@ def check_options(cfg: Mapping) -> None:
         with as_config_error():
             check_numbers(name, whole=True, none=True, batch_size=given.get('batch_size'))
             check_numbers(name, whole=True, zero=True, none=True, num_workers=given.get('num_workers'))
+    _check_run(cfg)
     check_hooks(cfg)
     check_optimizer(cfg.get('optim_wrapper') or {})
     for where, node in walk(
@@ -52,6 +56,15 @@ def check_options(cfg: Mapping) -> None:
             _check_schedule(where, node)
         if is_typed(node) and expected_registry(where) is HOOKS and 'priority' in node:
             _check_priority(where, node['priority'])
+
+
+def _check_run(cfg: Mapping) -> None:
+    """ConfigError for a switch that is neither on nor off, or a rule for the learning rate that is none."""
+    for name in SWITCHES:
+        if not isinstance(cfg.get(name, False), (bool, type(None))):
+            raise ConfigError(f'{name} = {cfg[name]!r}; expected True or False.')
+    with as_config_error():
+        lr_factor(cfg.get('lr_scaling'), 1)
 
 
 def _check_priority(where: str, priority: Any) -> None:
@@ -89,9 +102,15 @@ def check_optimizer(wrapper: Mapping) -> None:
     if wrapper.get('clip_grad') is not None:
         with as_config_error():
             check_clipping(wrapper['clip_grad'])
+    if 'precision' in wrapper and wrapper['precision'] not in PRECISIONS:
+        raise ConfigError(
+            f'optim_wrapper.precision = {wrapper["precision"]!r}; expected one of {", ".join(PRECISIONS)}.'
+        )
     rules, optimizer = wrapper.get('paramwise_cfg') or {}, wrapper.get('optimizer') or {}
     if not is_typed(optimizer):
         return
+    if not isinstance(optimizer.get('lr', 0.0), Real):
+        raise ConfigError(f'optim_wrapper.optimizer.lr = {optimizer["lr"]!r}; expected one number, such as 0.1.')
     where, constructor = 'optim_wrapper.paramwise_cfg', wrapper.get('constructor') or 'DefaultOptimWrapperConstructor'
     find_component(constructor, 'optim_wrapper.constructor')
     _check_group_keys(where, rules, constructor, optimizer)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 import mmkernel
 from mmkernel.datasets import check_dataloader, part_of_epoch
 from mmkernel.engine.allocator import keep_freed_memory
+from mmkernel.engine.check_options import as_config_error
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
@@ -118,7 +119,8 @@ class Runner(ResumableRunner):
             dataset.seed = seed
         if not hasattr(dataset, 'metainfo'):
             dataset.metainfo = {}  # mmengine warns without one
-        check_dataloader(loader)
+        with as_config_error():
+            check_dataloader(loader)
         return loader
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:

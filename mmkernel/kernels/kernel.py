@@ -254,7 +254,17 @@ def _kernels(kernels: list[Kernel | dict]) -> list[Kernel]:
         from mmkernel.registry import KERNELS  # here, so that kernels made in Python need torch alone
 
         kernels = [KERNELS.build(kernel) if isinstance(kernel, dict) else kernel for kernel in kernels]
-    for kernel in kernels:
-        if not isinstance(kernel, Kernel):
-            raise TypeError(f'Expected a Kernel or its config, got {type(kernel).__name__}.')
-    return list(kernels)
+    return [check_kernel(kernel, 'A sum or product') for kernel in kernels]
+
+
+def check_kernel(kernel: Kernel, owner: str) -> Kernel:
+    """``kernel``; TypeError, with the likely fix, for a class, a name or a function."""
+    if isinstance(kernel, Kernel):
+        return kernel
+    if isinstance(kernel, type) and issubclass(kernel, Kernel):
+        given, fix = f'the class {kernel.__name__}', f'Make one: {kernel.__name__}(...).'
+    elif isinstance(kernel, str):
+        given, fix = repr(kernel), f'A config is a dict: dict(type={kernel!r}).'
+    else:
+        given, fix = type(kernel).__name__, 'A phi of your own goes into a subclass of Kernel.'
+    raise TypeError(f'{owner} expected a Kernel or its config, got {given}. {fix}')

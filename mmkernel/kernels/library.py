@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class LegendreKernel(Kernel):
 
     def __init__(self, weights: tuple[float, ...], indefinite: bool = False) -> None:
         super().__init__()
+        if not isinstance(weights, Iterable):
+            raise ValueError(f'LegendreKernel.weights={weights!r}; expected a list b_1, ..., b_L: ({weights!r},).')
         self.weights = tuple(float(b) for b in weights)
         _check_weights(self.weights, indefinite)
 

@@ -63,7 +63,7 @@ class ConcatenatedCritic(nn.Module):
         require_width(self, in_dim)
         if not dims:
             raise ValueError('ConcatenatedCritic.dims needs at least one hidden width, got none.')
-        check_numbers('ConcatenatedCritic', whole=True, dims=dims)
+        check_numbers('ConcatenatedCritic', whole=True, several=True, dims=dims)
         self.first_y = nn.Linear(in_dim, dims[0])
         self.first_x = nn.Linear(in_dim, dims[0], bias=False)
         self.rest = nn.Sequential(nn.ReLU(inplace=True), _mlp([*dims, 1]))

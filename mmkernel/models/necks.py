@@ -32,7 +32,7 @@ class MLPNeck(nn.Sequential):
         bias: bool = True,
         last_bias: bool = False,
     ) -> None:
-        check_numbers('MLPNeck', whole=True, dims=dims)
+        check_numbers('MLPNeck', whole=True, several=True, dims=dims)
         require_width(self, in_dim)
         layers: list[nn.Module | None] = []
         widths = [in_dim, *dims]

@@ -73,7 +73,7 @@ class FeatureQueue(HostCounters):
             )
         if views != G:
             raise ValueError(
-                f'The queue keeps rows of {G} target view(s), the batch has {views}. Set the views of the queue to {views}.'
+                f'The queue keeps rows of {G} target view(s), the batch has {views}. Make the queue with views={views}.'
             )
 
     @torch.no_grad()

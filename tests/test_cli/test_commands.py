@@ -70,7 +70,10 @@ def test_errors_are_one_line(monkeypatch):
     [
         (['show', 'SumKernel'], "It takes: kernels. Expected 'TYPE key=value ...'"),
         (['show', 'RBFKernel', '--order', '-1'], 'degree >= 1, got order = -1'),
-        (['show', 'RBFKernel', '--imports', 'no_such_module_of_mine'], 'Failed to import no_such_module_of_mine'),
+        (
+            ['show', 'RBFKernel', '--imports', 'no_such_module_of_mine'],
+            'Failed to import no_such_module_of_mine. Modules are looked for in',
+        ),
         (['show', 'RBFKernel', '--plot', 'no_suffix'], "expected a file such as 'no_suffix.png'"),
         (['show', 'RBFKernel', '--width', '1'], 'q >= 2, got q = 1'),
         (['show', 'RBFKernel', '--batch', '1'], 'N >= 2 points, got count = 1'),

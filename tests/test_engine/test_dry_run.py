@@ -148,6 +148,13 @@ def digits(method, **options):
         ('cpc/digits_v1', dict(model__head__grid=(2, 3), model__head__steps=1), 'expects 6 views, the batch has 9'),
         ('dbn/digits_dbn', dict(train_dataloader__batch_size=2, model__neck__last_norm__eps=0.0), 'more rows'),
         ('deepcluster/digits_v2', dict(model__head__num_clusters=(5000,)), '5000'),
+        ('vicreg/digits', dict(model__neck__dims=256), r'MLPNeck.dims=256; expected a list: \[256\]'),
+        ('vicreg/digits', dict(optim_wrapper__optimizer__lr=(0, 1)), r'lr = \(0, 1\); expected one number'),
+        ('vicreg/digits', dict(optim_wrapper__precision='fp16'), "precision = 'fp16'; expected one of float32"),
+        ('vicreg/digits', dict(lr_scaling='lin'), "lr_scaling='lin' is unknown"),
+        ('vicreg/digits', dict(sync_bn='maybe'), "sync_bn = 'maybe'; expected True or False"),
+        ('sfrik/digits_L3', dict(model__head__kernel__weights=1), 'weights=1; expected a list'),
+        ('sfrik/digits_L3', dict(model__head__kernel=dict(type='RBFKernel')), "keyword 'weights'.*_delete_=True"),
     ],
 )  # fmt: skip
 def test_what_training_refuses_at_its_first_step_the_dry_run_refuses(method, options, words):

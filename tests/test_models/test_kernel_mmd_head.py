@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkernel.kernels import Kernel, mmd2_to_uniform
+from mmkernel.kernels import Kernel, LegendreKernel, mmd2_to_uniform
 from mmkernel.models import Embeddings
 from mmkernel.models.embeddings import pairs_of_views
 from mmkernel.models.heads.kernel_mmd import KernelMMDHead
@@ -200,3 +200,16 @@ def test_nan_embeddings():
     parts = head().loss(Embeddings.from_views(x, y))
     assert parts['loss_kernel'].isnan()
     assert parts['loss_alignment'].isnan()
+
+
+@pytest.mark.parametrize(
+    'given, words',
+    [
+        (LegendreKernel, r'got the class LegendreKernel. Make one: LegendreKernel\(...\)'),
+        ('RBFKernel', r"dict\(type='RBFKernel'\)"),
+        (torch.exp, 'subclass of Kernel'),
+    ],
+)
+def test_what_is_no_kernel_is_refused_with_the_fix(given, words):
+    with pytest.raises(TypeError, match=words):
+        KernelMMDHead(given)

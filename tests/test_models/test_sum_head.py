@@ -58,3 +58,8 @@ def test_bad_names():
         SumHead(dict(closs=VarianceCovarianceHead()))
     with pytest.raises(ValueError, match='got none'):
         SumHead({})
+
+
+def test_a_list_of_heads_has_no_names():
+    with pytest.raises(ValueError, match='heads is a dict that names.*got a list'):
+        SumHead([VarianceCovarianceHead()])

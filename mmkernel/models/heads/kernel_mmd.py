@@ -9,6 +9,7 @@ from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.energy import aligned_energies, fixed_values
 from mmkernel.kernels.engine import Engine
+from mmkernel.kernels.kernel import check_kernel
 from mmkernel.losses.alignment import REDUCTIONS, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -56,7 +57,7 @@ class KernelMMDHead(Head):
             if value not in allowed:
                 raise ValueError(f'KernelMMDHead.{name} is {allowed[0]!r} or {allowed[1]!r}, got {value!r}.')
         check_numbers('KernelMMDHead', zero=True, alignment_weight=alignment_weight, kernel_weight=kernel_weight)
-        self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else kernel
+        self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else check_kernel(kernel, 'KernelMMDHead')
         self.alignment_weight, self.kernel_weight = alignment_weight, kernel_weight
         self.distance_weight = ('alignment_weight', alignment_weight)
         self.engine = Engine(precision, layout, transport_dtype)

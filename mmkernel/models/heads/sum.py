@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from mmkernel.models.embeddings import Embeddings
@@ -20,8 +22,11 @@ class SumHead(Head):
 
     def __init__(self, heads: dict[str, Head | dict], in_dim: int | None = None) -> None:
         super().__init__()
-        if not heads:
-            raise ValueError('SumHead.heads names the heads to add, e.g. dict(spread=dict(type=...)); got none.')
+        if not isinstance(heads, Mapping) or not heads:
+            raise ValueError(
+                'SumHead.heads is a dict that names the heads to add, e.g. dict(spread=dict(type=...)); got '
+                f'{f"a {type(heads).__name__}" if heads else "none"}.'
+            )
         for name in heads:
             if 'loss' in name or not name.isidentifier():
                 raise ValueError(
