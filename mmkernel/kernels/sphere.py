@@ -23,7 +23,7 @@ _CACHED_ENTRIES = 2**17
 def unit_rows(x: Tensor, point: bool = True) -> Tensor:
     """x / ||x|| of (..., q) rows. Rows without a direction, zeros, are one point: the first axis, and have no gradient.
 
-    ``point=False``: they stay zero, orthogonal to every row. No second derivative.
+    ``point=False``: they stay zero, orthogonal to every row. NaN where ||x|| is beyond the dtype. No second derivative.
     """
     return _ToSphere.apply(x, (), 1, point, True)[0]
 
@@ -88,7 +88,7 @@ def _chunks(x: Tensor) -> list[slice]:
 
 
 def _project(x: Tensor, point: bool) -> tuple[Tensor, Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).fmod_(torch.inf)  # infinity, an overflow too, becomes NaN
     nowhere = norm == 0
     norm = norm.masked_fill_(nowhere, torch.inf)
     u = x / norm
