@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
+from mmkernel.kernels.products import refuse_second_derivative
 from mmkernel.losses.blocks import rows_at_a_time
 
 DIRECTIONS = ('down', 'up', 'right', 'left')
@@ -74,8 +74,8 @@ class _CrossEntropy(torch.autograd.Function):
         return -sum(total[1:], total[0]), right
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         if upstream is None:
             return None, None, None
         of_p, of_z = ctx.saved_tensors

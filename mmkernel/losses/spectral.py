@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mmkernel.kernels.products import refuse_second_derivative
 from mmkernel.losses.conditioning import finite_or_identity
 
 
@@ -63,8 +63,8 @@ class _InverseSquareRoot(torch.autograd.Function):
         return (U / roots[..., None, :]) @ U.mT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        refuse_second_derivative()
         U, roots = ctx.saved_tensors
         a, b = roots[..., :, None], roots[..., None, :]
         # (x^-1/2 - y^-1/2) / (x - y) = -1 / (a b (a + b)) with a = sqrt(x), b = sqrt(y); half of it, for G + G'
@@ -83,8 +83,8 @@ class _Eigenvectors(torch.autograd.Function):
         return U
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        refuse_second_derivative()
         values, U = ctx.saved_tensors
         gap = values[..., None, :] - values[..., :, None]  # l_j - l_i
         resolution = (1e-12 if values.dtype == torch.float64 else 1e-6) * values.abs().amax(-1)[..., None, None]

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mmkernel.kernels.products import refuse_second_derivative
 from mmkernel.kernels.sphere import Pairs, unit_rows
 from mmkernel.losses.alignment import squared_distance
 from mmkernel.losses.conditioning import add_to_diagonal, cholesky, condition_number, factor
@@ -98,8 +98,8 @@ class _CholeskyWhitening(torch.autograd.Function):
         return Z
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         Z, L = ctx.saved_tensors
         lower = (G.mT @ Z).tril_()
         both = lower + lower.tril(-1).mT  # F + F'
