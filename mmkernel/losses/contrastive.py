@@ -125,9 +125,9 @@ def queue_info_nce(predicted: Tensor, target: Tensor, queue: Tensor, temperature
     He et al., CVPR 2020. ``predicted``: (V, B, q), ``target``: (G, B, q), ``queue``: (G, K, q) of unit rows.
     """
     predicted, target = unit_rows(predicted), unit_rows(target)
-    losses = []
+    first, losses = torch.zeros(predicted.shape[1], dtype=torch.long, device=predicted.device), []
     for i, j in pairs:
         positive = (predicted[i] * target[j]).sum(-1, keepdim=True)  # (B, 1)
         logits = torch.cat([positive, predicted[i] @ queue[j].T], dim=1) / temperature  # (B, 1 + K)
-        losses.append((logits.logsumexp(1) - logits[:, 0]).mean())
+        losses.append(F.cross_entropy(logits, first))
     return global_mean(mean_over_pairs(losses))

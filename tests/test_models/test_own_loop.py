@@ -273,6 +273,65 @@ def test_rows_without_a_direction_are_no_gain(name):
         assert point == 0.3 or not z.grad.any()
 
 
+@pytest.mark.parametrize(
+    'name, options',
+    [
+        ('PredictiveCodingHead', {}),
+        *(('WhiteningHead', dict(distance='squared', method=m)) for m in ('cholesky', 'zca', 'pca')),
+        ('KernelMMDHead', {}),
+        ('VarianceCovarianceHead', {}),
+        ('CrossCorrelationHead', {}),
+        ('InfoNCEHead', {}),
+    ],
+)
+def test_a_gradient_made_by_hand_passes_for_no_constant(name, options):
+    z = torch.randn(3, BATCH, WIDTH, dtype=torch.float64, requires_grad=True)
+    loss = build(name, **options)(*z)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(loss, z, create_graph=True)
+
+
+def queue_head() -> InfoNCEHead:
+    return InfoNCEHead(negatives='queue', queue=FeatureQueue(length=BATCH, dim=WIDTH, views=3)).double()
+
+
+def test_a_queue_of_rows_without_a_direction_is_no_gain():
+    head, zeros = queue_head(), torch.zeros(3, BATCH, WIDTH, dtype=torch.float64)
+    for _ in range(2):
+        loss = head(*zeros)
+        head.commit()
+    torch.testing.assert_close(loss, torch.tensor(BATCH + 1.0).double().log())
+
+
+@pytest.mark.parametrize('name', ['queue', 'SinkhornCodesHead', 'ClusterHead'])
+def test_an_evaluation_between_loss_and_commit_leaves_nothing_behind(name):
+    first, other = torch.randn(2, 3, BATCH, WIDTH, dtype=torch.float64)
+    index, states = torch.arange(BATCH), []
+    for evaluate in (False, True):
+        head = queue_head() if name == 'queue' else build(name)
+        if name == 'SinkhornCodesHead':
+            head = build(name, queue_length=BATCH, queue_views=3)
+            head.queue.enable()
+        head(*first, sample_index=index)
+        if evaluate:
+            head.eval()(*other, sample_index=index)
+            with torch.no_grad():
+                head.train()(*other, sample_index=index)
+        head.commit()
+        states.append({**head.state_dict(), **dict(head.named_buffers())})
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value)
+
+
+def test_what_nobody_commits_does_not_grow_without_end():
+    head, views = build('ClusterHead'), torch.randn(3, BATCH, WIDTH, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for _ in range(PATIENCE + 10):
+            head(*views, sample_index=torch.arange(BATCH))
+    assert len(head._staged) == PATIENCE
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('name', registered())
 def test_no_step_waits_for_a_gpu(name):

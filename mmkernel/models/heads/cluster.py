@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import PATIENCE, Head
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.memory import EpochMemory, SampleLabels
 from mmkernel.registry import MODELS
@@ -61,7 +62,7 @@ class ClusterHead(Head):
         self.classifiers.requires_grad_(self.learned)
         self.reset_classifiers()
         self.pseudo, self.memory = SampleLabels(len(self.num_clusters)), EpochMemory(memory_views)
-        self._staged: list[tuple[Tensor, Tensor]] = []
+        self._staged: deque[tuple[Tensor, Tensor]] = deque(maxlen=PATIENCE)  # grows no further where nobody commits
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         z = self._points(embeddings.online)  # (V, B, q)
@@ -69,8 +70,7 @@ class ClusterHead(Head):
         pairs = list(zip(scores, self.pseudo.of(embeddings.sample_index), strict=True))  # labels (B,) of each head
         entropy = torch.stack([clustering.cluster_cross_entropy(*pair) for pair in pairs]).mean()
         accuracy = torch.stack([clustering.cluster_accuracy(*pair) for pair in pairs]).mean()
-        if not self.learned and torch.is_grad_enabled():
-            self.expect_commit()
+        if not self.learned and self.expect_commit():
             self._staged.append((embeddings.sample_index, z.detach()))
         return {'loss_cluster': entropy, 'cross_entropy': entropy.detach(), 'accuracy': accuracy}
 

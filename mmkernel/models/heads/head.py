@@ -79,9 +79,13 @@ class Head(nn.Module):
         with _no_autocast((embeddings.online,)):
             return self.loss(embeddings.promoted())
 
-    def expect_commit(self) -> None:
-        """For ``loss`` of a head that ``commit`` changes: says once that nobody calls it."""
-        if self.training and torch.is_grad_enabled():
+    def expect_commit(self) -> bool:
+        """For ``loss`` of a head that ``commit`` changes: whether a step may follow, so that something is to be staged.
+
+        Not in eval mode or under ``no_grad``. Warns once where nobody calls ``commit``.
+        """
+        training = self.training and torch.is_grad_enabled()
+        if training:
             self._waiting += 1
             if self._waiting == PATIENCE + 1:
                 warnings.warn(
@@ -90,6 +94,7 @@ class Head(nn.Module):
                     'head.commit() after each optimizer.step().',
                     stacklevel=3,
                 )
+        return training
 
 
 def _no_autocast(views: Sequence[Tensor]) -> torch.autocast:

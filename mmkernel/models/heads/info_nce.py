@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
 from mmkernel.kernels.engine import Engine
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -74,13 +74,10 @@ class InfoNCEHead(Head):
             return nt_xent(embeddings.online, self.temperature, self._online_pairs(embeddings), **options)
         if self.negatives == 'targets':
             return in_batch_info_nce(predicted, target, self.temperature, pairs)
-        keys = gather_rows(F.normalize(target, dim=-1).transpose(0, 1)).transpose(0, 1)  # (G, N, q)
-        self.queue.check(*keys.shape)
-        self._staged = keys
-        self.expect_commit()
-        negatives = self.queue.rows.to(
-            target.dtype, copy=True
-        )  # backward reads it, perhaps after commit has changed it
+        self.queue.check(*target.shape)
+        if self.expect_commit():
+            self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
+        negatives = self.queue.rows.to(target.dtype, copy=True)  # for backward: commit may come before it
         return queue_info_nce(predicted, target, negatives, self.temperature, pairs)
 
     @staticmethod
@@ -98,5 +95,5 @@ class InfoNCEHead(Head):
     def commit(self) -> None:
         super().commit()
         if self._staged is not None:
-            self.queue.enqueue(self._staged)
+            self.queue.enqueue(unit_rows(self._staged))
             self._staged = None

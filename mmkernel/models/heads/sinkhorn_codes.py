@@ -61,12 +61,13 @@ class SinkhornCodesHead(Head):
         self.normalize_prototypes()
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        self.expect_commit()
         weight = self.prototypes.weight
         weight = weight / weight.detach().norm(dim=1, keepdim=True)  # of length 1 already, unless weights were loaded
         predicted = unit_rows(embeddings.predicted)
         same = embeddings.target is embeddings.predicted
         target = predicted.detach() if same else unit_rows(embeddings.target.detach())
+        if self.expect_commit() and self.queue is not None and self.queue.enabled:
+            self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
         scores = predicted @ weight.T  # (V, B, K)
         codes = self.codes(target, weight.detach(), scores.detach() if same else None)  # (G, B, K)
         value = global_mean(swapped_prediction(scores, codes, self.temperature, embeddings.pairs))
@@ -74,14 +75,13 @@ class SinkhornCodesHead(Head):
 
     @torch.no_grad()
     def codes(self, target: Tensor, weight: Tensor, scores: Tensor | None = None) -> Tensor:
-        """Unit target rows (G, B, q), prototypes (K, q) -> codes (G, B, K) of this rank's rows; stages rows for the queue.
+        """Unit target rows (G, B, q), prototypes (K, q) -> codes (G, B, K) of this rank's rows.
 
         ``scores``: target @ weight.T where it is known.
         """
         rows = target
         if self.queue is not None and self.queue.enabled:
-            self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
-            self.queue.check(*self._staged.shape)
+            self.queue.check(*target.shape)
             if self.queue.full:
                 rows = torch.cat([self.queue.stripe().to(target.dtype), target], dim=1)  # (G, length / W + B, q)
         if scores is None or rows is not target:
