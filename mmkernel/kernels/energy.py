@@ -137,6 +137,13 @@ def fixed_values(kernel: Kernel, q: int) -> tuple[float, float | None]:
     return kernel.value_at_one(q), kernel.known_constant(q)
 
 
+@torch.compiler.assume_constant_result
+@kept
+def least_value(kernel: Kernel, q: int) -> float:
+    """min phi, on the host as ``fixed_values``."""
+    return kernel.minimum(q)
+
+
 def _value_on_diagonal(kernel: Kernel, q: int, statistic: str) -> float:
     value = fixed_values(kernel, q)[0]
     if statistic == 'V' and not math.isfinite(value):

@@ -84,9 +84,10 @@ def test_folds(head, compiled, monkeypatch):
 @every_head
 def test_whole_objectives(head):
     torch._dynamo.reset()
-    whole = torch.compile(lambda z: trained(head, z), fullgraph=True, backend='aot_eager')
-    expected = value_and_gradient(lambda z: trained(head, z))
-    torch.testing.assert_close(value_and_gradient(whole), expected, rtol=1e-10, atol=1e-12)
+    for part in head.modules():
+        part.__dict__.pop('_kept', None)  # what a kernel has found already would hide how it finds it
+    whole = value_and_gradient(torch.compile(lambda z: trained(head, z), fullgraph=True, backend='aot_eager'))
+    torch.testing.assert_close(whole, value_and_gradient(lambda z: trained(head, z)), rtol=1e-10, atol=1e-12)
 
 
 def test_a_phi_that_cannot_be_traced_says_so_once(compiled):

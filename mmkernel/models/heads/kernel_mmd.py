@@ -7,7 +7,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
-from mmkernel.kernels.energy import aligned_energies, fixed_values
+from mmkernel.kernels.energy import aligned_energies, fixed_values, least_value
 from mmkernel.kernels.engine import Engine
 from mmkernel.kernels.kernel import check_kernel
 from mmkernel.losses.alignment import REDUCTIONS, paired_distance
@@ -84,10 +84,11 @@ class KernelMMDHead(Head):
         }
 
     def _logarithm(self, energies: Tensor, q: int) -> Tensor:
-        if self.kernel.minimum(q) <= 0:
+        least = least_value(self.kernel, q)
+        if least <= 0:
             raise ValueError(
                 f'log=True needs a kernel with phi > 0 on [-1, 1]; {type(self.kernel).__name__} goes down to '
-                f'{self.kernel.minimum(q):.3g} at q = {q}. Use log=False, or a positive kernel such as RBFKernel.'
+                f'{least:.3g} at q = {q}. Use log=False, or a positive kernel such as RBFKernel.'
             )
         return energies.log()
 
