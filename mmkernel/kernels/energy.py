@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import check_equal_rows, sum_over_ranks_with_gradient, world_size
-from mmkernel.kernels.engine import Engine, itself, pairwise
+from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
 from mmkernel.kernels.kept import kept
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.legendre import check_dimension
@@ -78,10 +78,23 @@ def aligned_energies(
     _check_rows(z)
     if statistic not in ('V', 'U'):
         raise ValueError(f"statistic is 'V' (all pairs) or 'U' (i != j), got {statistic!r}.")
-    engine, z, N = Engine(precision, layout, transport_dtype), promoted(z), z.shape[1] * world_size()
-    phi_at_one = _value_on_diagonal(kernel, z.shape[2], statistic)
+    engine, q = Engine(precision, layout, transport_dtype), z.shape[2]
+    constants = kernel, kernel.monomials(q), _value_on_diagonal(kernel, q, statistic)
+    return fused_whole(_aligned_energies, promoted(z), tuple(pairs), statistic, reduction, engine, *constants)
+
+
+def _aligned_energies(
+    z: Tensor,
+    pairs: Pairs,
+    statistic: str,
+    reduction: str,
+    engine: Engine,
+    kernel: Kernel,
+    monomials: tuple[float, ...] | None,
+    phi_at_one: float,
+) -> tuple[Tensor, Tensor]:
+    N = z.shape[1] * world_size()
     u, distance = to_sphere(z, pairs, reduction)
-    monomials = kernel.monomials(z.shape[2])
     if _moments_suffice(monomials, N, z.shape[2]):
         energies = _by_moments(u, monomials, N)
         if statistic == 'U':

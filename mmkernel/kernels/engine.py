@@ -20,12 +20,22 @@ from torch import Tensor
 
 from mmkernel.distributed import world_size
 from mmkernel.kernels.fused import fused
-from mmkernel.kernels.layouts import Engine, Rows
+from mmkernel.kernels.layouts import BLOCK_ENTRIES, Engine, Rows
 from mmkernel.kernels.products import refuse_second_derivative, rounded, sum_of
 
 # (G, first, columns, *constants[, statistics of rows, of columns]) -> values (K, b), dvalue/dG (V, b, N) as a symmetric
 # matrix, and its diagonal (V, b) where that is apart, else None. G: (V, b, N), rows from ``first`` on; columns = 0, ..., N - 1.
 Fold = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+
+
+def fused_whole(objective: Callable, z: Tensor, *args: Any) -> Any:
+    """objective(z, *args) of (V, B, q) rows, compiled as one where that is switched on: one rank, one block of a Gram matrix.
+
+    Elsewhere its parts are compiled: collectives and loops over blocks lie between them.
+    """
+    if world_size() == 1 and (z.shape[0] * z.shape[1]) ** 2 <= BLOCK_ENTRIES['cuda']:
+        return fused(objective, z, *args)
+    return objective(z, *args)
 
 
 def pairwise(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_eager: set[tuple] = set()  # what could not be compiled, once it was said
+_eager: set = set()  # what could not be compiled: functions with their arguments, and the names that were said
 
 
 def switched_on(device: torch.device) -> bool:
@@ -38,14 +38,15 @@ def fused(function: Callable, *args: Any) -> Any:
             return _compiled(function)(*args)
         except Exception as error:  # if it is not the compiler's, the plain call raises it again
             result = function(*args)
-            _eager.add(key)
             names = [type(a).__name__ for a in args if isinstance(a, torch.nn.Module)] or [function.__name__]
-            warnings.warn(
-                f'{" ".join(names)} runs without torch.compile, with more kernel launches: '
-                f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}. '
-                'MMKERNEL_COMPILE=0 turns compiling off.',
-                stacklevel=2,
-            )
+            if not _eager.intersection(names):
+                warnings.warn(
+                    f'{" ".join(names)} runs without torch.compile, with more kernel launches: '
+                    f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}. '
+                    'MMKERNEL_COMPILE=0 turns compiling off.',
+                    stacklevel=2,
+                )
+            _eager.update(names, [key])
             return result
     return function(*args)
 

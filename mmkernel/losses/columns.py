@@ -58,7 +58,7 @@ class _Standardised(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, eps: float) -> Tensor:
         x = centred(z)
         rstd = (_mean_squares(x)[:, None] + eps).rsqrt()
-        a = x.mul_(rstd)
+        a = x * rstd  # not in place: torch.compile of torch 2.11 then loses the gradient of what is returned
         ctx.save_for_backward(a, rstd)
         return a
 

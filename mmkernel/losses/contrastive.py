@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
-from mmkernel.kernels.engine import Engine, itself, pairwise
+from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
 from mmkernel.kernels.products import promoted
 from mmkernel.kernels.sphere import Pairs, to_sphere, unit_rows
 from mmkernel.losses.pairs import mean_over_pairs
@@ -37,7 +37,7 @@ def nt_xent(
         pairs: (anchor view, positive view); None: all ordered pairs.
         precision, layout, transport_dtype: see ``mmkernel.kernels.engine.Engine``.
     """
-    (V, B, q), W = z.shape, world_size()
+    (V, B, _), W = z.shape, world_size()
     if V * B * W < 3:
         raise ValueError(
             f'{V} view(s) of {B * W} image(s) leave an anchor without a negative; at least 2 images are needed. '
@@ -47,9 +47,13 @@ def nt_xent(
     if not pairs:
         return mean_over_pairs([])
     engine, z = Engine(precision, layout, transport_dtype), promoted(z)
-    u = to_sphere(z, ())[0].reshape(1, V * B, q)
     constants = (temperature, *_positives(tuple(pairs), V, B, W, temperature, z.dtype, z.device))
-    return pairwise(u, _softmax, constants, _normalisers, engine, scale=1 / (B * W)).squeeze(0)
+    return fused_whole(_nt_xent, z, constants, engine)
+
+
+def _nt_xent(z: Tensor, constants: tuple, engine: Engine) -> Tensor:
+    u = to_sphere(z, ())[0].flatten(0, 1)[None]
+    return pairwise(u, _softmax, constants, _normalisers, engine, scale=1 / (z.shape[1] * world_size())).squeeze(0)
 
 
 @lru_cache(maxsize=8)

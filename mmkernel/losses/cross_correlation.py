@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import mean_over_ranks_with_gradient, world_size
-from mmkernel.kernels.engine import Engine, diagonal_of, itself, pairwise
+from mmkernel.kernels.engine import Engine, diagonal_of, fused_whole, itself, pairwise
 from mmkernel.kernels.products import product, promoted, sum_of
 from mmkernel.kernels.sphere import Pairs
 from mmkernel.losses.columns import standardised
@@ -20,20 +20,23 @@ def correlation_terms(
 ) -> tuple[Tensor, Tensor]:
     """mean_(i,j) sum_k (C_kk - 1)^2  and  mean_(i,j) sum_{k != l} C_kl^2,  C = x'y / N of standardised x_i, y_j.
 
-    Zbontar et al., Barlow Twins, ICML 2021. Columns are standardised over the rows of all ranks, divisor N.
+    Zbontar et al., Barlow Twins, ICML 2021. Columns are standardised over the rows of all ranks, divisor N. Two scalars of
+    the global batch; gradients as ``mmkernel.distributed`` rules.
 
     Args:
         predicted, target: (V, B, q) and (G, B, q), this rank's rows, equal B on every rank; ``target`` None: ``predicted``.
         pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once.
         eps: inside the square root.
         options: precision, layout, transport_dtype of ``mmkernel.kernels.engine.Engine``.
-
-    Returns two scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
     """
-    views, engine = promoted(predicted), Engine(**options)
+    views = promoted(predicted)
     if target is not None:
         views = torch.cat([views, promoted(target)])
         pairs = [(i, len(predicted) + j) for i, j in pairs]
+    return fused_whole(_correlation_terms, views, tuple(pairs), eps, Engine(**options))
+
+
+def _correlation_terms(views: Tensor, pairs: Pairs, eps: float, engine: Engine) -> tuple[Tensor, Tensor]:
     a = standardised(views, eps)
     rows, (_, B, q), N, P = a.unbind(), a.shape, a.shape[1] * world_size(), len(pairs)
     if N * _DUAL_FROM > q:

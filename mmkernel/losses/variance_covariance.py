@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import global_mean, world_size
-from mmkernel.kernels.engine import Engine, diagonal_of, itself, pairwise
+from mmkernel.kernels.engine import Engine, diagonal_of, fused_whole, itself, pairwise
 from mmkernel.kernels.products import promoted
 from mmkernel.kernels.sphere import Pairs, mean_square
 from mmkernel.losses.columns import centred, column_variances
 
 
 def moment_terms(
-    z: Tensor,
-    pairs: Pairs,
-    target_std: float = 1.0,
-    eps: float = 1e-4,
-    covariance: str = 'trained',
-    **options: str | None,
+    z: Tensor, pairs: Pairs, target_std: float = 1.0, eps: float = 1e-4, covariance: str = 'trained', **options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """mean_pairs mean_n ||z_in - z_jn||^2 / q,  mean_v (1/q) sum_j max(0, std - sqrt(var_j + eps)),
     mean_v (1/q) sum_{i != j} C_ij^2.
 
-    Bardes, Ponce and LeCun, VICReg, ICLR 2022. Moments are those of the rows of all ranks, with divisor N - 1.
+    Bardes, Ponce and LeCun, VICReg, ICLR 2022. Moments are those of the rows of all ranks, with divisor N - 1. Three scalars of
+    the global batch; gradients as ``mmkernel.distributed`` rules.
 
     Args:
         z: (V, B, q) this rank's rows, equal B on every rank. Half precision is computed in float32.
         pairs: (i, j), each pair of views once; none: the first term is 0.
         covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
-        options: precision, layout, transport_dtype of ``mmkernel.kernels.engine.Engine``.
-
-    Returns three scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
+        options: those of ``mmkernel.kernels.engine.Engine``.
     """
     if covariance not in ('trained', 'value', 'none'):
         raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
-    z, engine = promoted(z), Engine(**options)
+    return fused_whole(_moment_terms, promoted(z), tuple(pairs), target_std, eps, covariance, Engine(**options))
+
+
+def _moment_terms(
+    z: Tensor, pairs: Pairs, target_std: float, eps: float, covariance: str, engine: Engine
+) -> tuple[Tensor, Tensor, Tensor]:
     (V, _, q), N = z.shape, z.shape[1] * world_size()
     x = centred(z)
     var = column_variances(x, N - 1)  # (V, q)
