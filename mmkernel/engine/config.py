@@ -43,7 +43,7 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*.py')], n=3, cutoff=0.5)
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
         raise FileNotFoundError(f"There is no config '{path}'.{hint}")
-    _refuse_circle(path)
+    _check_bases(path)
     check_contradictions((cfg_options or {}).items())
     cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
     _import_custom_modules(cfg, path)
@@ -67,14 +67,19 @@ def packaged(path: str | Path) -> Path:
     return inside if inside.is_file() else path
 
 
-def _refuse_circle(path: Path, below: tuple[Path, ...] = ()) -> None:
-    """ConfigError if a config inherits from itself (mmengine would end in a RecursionError after a long while)."""
+def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
+    """ConfigError if a config inherits from itself, which mmengine follows without end; FileNotFoundError for a lost _base_."""
     path = path.resolve()
     if path in below:
         raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
-    for base in Config._get_base_files(str(path)) if path.is_file() else ():
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"'{below[-1]}' has _base_ '{path}', which does not exist. _base_ is a path from the config's folder, or an absolute "
+            f'one; the configs of mmkernel are in {root() / "configs"}.'
+        )
+    for base in Config._get_base_files(str(path)):
         if '::' not in base:  # a config of an installed package
-            _refuse_circle(path.parent / base, (*below, path))
+            _check_bases(path.parent / base, (*below, path))
 
 
 def _import_custom_modules(cfg: Config, path: Path) -> None:

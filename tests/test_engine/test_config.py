@@ -247,3 +247,12 @@ def test_a_run_has_at_least_one_epoch(epochs):
     assert f'train_cfg.max_epochs = {epochs!r}; expected a whole number' in options_error(
         {'train_cfg.max_epochs': epochs}
     )
+
+
+def test_a_base_that_is_not_there_is_named_with_the_place_of_the_configs(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text("_base_ = '../configs/_base_/lost.py'\n")
+    with pytest.raises(
+        FileNotFoundError, match="config.py' has _base_ '.*lost.py', which does not exist.*configs of mmkernel"
+    ):
+        load_config(path)
