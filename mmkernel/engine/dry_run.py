@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
     loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
     plan = Plan(
         parameters=count_parameters(model),
-        width=int(getattr(getattr(model, 'neck', None), 'out_dim', 0) or getattr(model.backbone, 'out_dim', 0)),
+        width=_width(getattr(model, 'neck', None)) or _width(getattr(model, 'backbone', None)),
         views=_number_of_views(model, loader.dataset),
         batch=loader.batch_size,
         world_size=world_size,
@@ -115,6 +116,10 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
         rehearse(cfg, model, plan.batch, plan.rows, plan.steps_per_epoch, images)
     plan.weights = describe_weights(model, plan.width)
     return plan
+
+
+def _width(part: Any) -> int:
+    return int(getattr(part, 'out_dim', 0))
 
 
 def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
@@ -187,7 +192,7 @@ def number_of_images(cfg: Config) -> int | None:
         return length
     try:
         return len(DATASETS.build(source))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (OSError, RuntimeError, ValueError):
         return None
 
 
@@ -222,7 +227,10 @@ def _run_table(cfg: Config, plan: Plan, here: bool) -> Table:
     if plan.micro_batches > 1:
         several = f'{plan.micro_batches} micro-batches, one exact (virtual) batch'
     table.add_row('effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {several}')
-    table.add_row('learning rate', describe_scaling(cfg.get('lr_scaling'), cfg.optim_wrapper.optimizer.lr, images))
+    optimizer = cfg.optim_wrapper.optimizer
+    taken = inspect.signature(find_component(optimizer.type, 'optim_wrapper.optimizer')[0]).parameters
+    lr = optimizer.get('lr', getattr(taken.get('lr'), 'default', None))
+    table.add_row('learning rate', describe_scaling(cfg.get('lr_scaling'), lr, images))
     for name, text in plan.weights:
         table.add_row(name, text)
     steps = plan.steps_per_epoch

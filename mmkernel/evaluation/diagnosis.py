@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -140,10 +141,10 @@ def _findings(found: CloudStatistics, kernel: str) -> list[str]:
             f'two views of an image: mean squared distance {found.alignment:.2f} (unrelated points: 2); '
             f'{100 * found.retrieval:.0f} % are nearest to each other among {rivals} images (chance: {100 / rivals:.2g} %)'
         )
-    excess = found.mmd2 / found.mmd2_sd
-    lines += [
-        f'uniformity {found.uniformity:.2f} (uniform: -4 at large widths, a point: 0)',
-        f'MMD^2 to uniform {found.mmd2:.4g} under {kernel}: {100 * found.mmd2_share:.1f} % of a point, '
-        f'{excess:,.0f} sd beyond the null band 0 ± {found.mmd2_sd:.2g} of {found.images} uniform points',
-    ]
+    lines.append(f'uniformity {found.uniformity:.2f} (uniform: -4 at large widths, a point: 0)')
+    if not math.isnan(found.mmd2_sd):
+        lines.append(
+            f'MMD^2 to uniform {found.mmd2:.4g} under {kernel}: {100 * found.mmd2_share:.1f} % of a point, '
+            f'{found.mmd2 / found.mmd2_sd:,.0f} sd beyond the null band 0 ± {found.mmd2_sd:.2g} of {found.images} uniform points'
+        )
     return lines

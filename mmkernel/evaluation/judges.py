@@ -138,7 +138,7 @@ class SeveralClassesJudge:
                     f'shape ({len(source)}, {classes}).'
                     + (f' Set model.num_classes={shape[1]}.' if shape and shape[1] != classes else '')
                 )
-            names = class_names(sources['training'].classes, classes)
+            names = class_names(classes_of(sources['training']), classes)
             without = [label for label, there in zip(names, (targets == 1).any(0), strict=True) if not there]
             if len(without) == classes:
                 raise ValueError(f'No {name} image shows any of the {classes} classes: look at its source.')

@@ -10,7 +10,7 @@ from mmkernel.engine import ConfigError, dry_run, load_config
 from mmkernel.engine.dry_run import build_on_meta, make_plan, number_of_images, readable
 from mmkernel.engine.training import main
 from mmkernel.models import Head
-from mmkernel.registry import MODELS
+from mmkernel.registry import DATASETS, MODELS
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
 
@@ -206,6 +206,39 @@ def test_parts_of_the_users_own_pass(width):
     MODELS.register_module(name='OwnHead', module=Own, force=True)
     MODELS.register_module(module=PositionFirst, force=True)
     assert make_plan(cfg, world_size=1).parameters['backbone'] == 8 + 8 * 9 + 8
+
+
+class OwnModel(torch.nn.Module):
+    """Neither backbone nor neck, and a forward of its own."""
+
+    def __init__(self, data_preprocessor):
+        super().__init__()
+        self.encoder = torch.nn.Linear(256, 8)
+
+    def train_step(self, data, optim_wrapper): ...
+
+
+class OwnViews(torch.utils.data.Dataset):
+    def __init__(self, views):
+        self.views = views
+
+
+class AbsentSource:
+    def __init__(self):
+        raise RuntimeError('Dataset not found. You can use download=True')
+
+
+def test_a_model_and_data_of_the_users_own_pass():
+    MODELS.register_module(module=OwnModel, force=True)
+    DATASETS.register_module(module=OwnViews, force=True)
+    DATASETS.register_module(module=AbsentSource, force=True)
+    cfg = digits('vicreg/digits')
+    cfg.optim_wrapper.optimizer.pop('lr')  # the optimizer's own
+    cfg.model = dict(type='OwnModel')
+    cfg.train_dataloader.dataset = dict(type='OwnViews', views=dict(a=dict(size=16)), source=dict(type='AbsentSource'))
+    text = dry_run(cfg, world_size=1, file=io.StringIO())
+    assert '2,056' in text
+    assert '0.0005 = 0.001 x 128 / 256' in text
 
 
 def test_rows_of_all_processes_count_for_the_head():
