@@ -82,7 +82,7 @@ def check_component_tree(cfg: Mapping) -> None:
         if consumer := None if where == 'optim_wrapper.clip_grad' else _consumer(node, where):
             _check_keywords(*consumer, node, where)
         elif where in READ_BY_NAME:
-            check_names(list(node), READ_BY_NAME[where], where)
+            check_names(node, READ_BY_NAME[where], where)
         check_no_nan(node, where)
 
 
@@ -90,8 +90,10 @@ def is_typed(node: Mapping) -> bool:
     return isinstance(node.get('type'), str)
 
 
-def check_names(given: list[str], known: Sequence[str], where: str) -> None:
-    """ConfigError for a name that is not ``known``, with the nearest that is."""
+def check_names(given: Mapping, known: Sequence[str], where: str) -> None:
+    """ConfigError for a name that is not ``known``, with the nearest that is, or for what is no dict of names."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f'{where} = {given!r}; expected a dict.')
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from numbers import Real
 from typing import Any
 
@@ -26,6 +27,11 @@ MULTIPLIERS = (
     'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
 )  # fmt: skip
 SWITCHES = ('sync_bn', 'channels_last', 'find_unused_parameters', 'resume_anyway')
+CHOICES = {
+    'env_cfg.matmul_precision': ('highest', 'high', 'medium'),
+    'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
+    'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'),
+}
 # Multipliers of a decay that LARS leaves out unless it scales all parameters.
 OF_VECTORS = ('vector_decay_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')
 
@@ -59,12 +65,18 @@ def check_options(cfg: Mapping) -> None:
 
 
 def _check_run(cfg: Mapping) -> None:
-    """ConfigError for a switch that is neither on nor off, or a rule for the learning rate that is none."""
+    """ConfigError for a switch that is neither on nor off, and for words and numbers that no run can start with."""
     for name in SWITCHES:
         if not isinstance(cfg.get(name, False), (bool, type(None))):
             raise ConfigError(f'{name} = {cfg[name]!r}; expected True or False.')
     with as_config_error():
         lr_factor(cfg.get('lr_scaling'), 1)
+        check_numbers(whole=True, none=True, num_samples=cfg.get('num_samples'))
+        check_numbers('randomness', whole=True, zero=True, none=True, seed=(cfg.get('randomness') or {}).get('seed'))
+    for place, known in CHOICES.items():
+        value = reduce(lambda node, key: (node or {}).get(key), place.split('.'), cfg)
+        if isinstance(value, str) and value not in known:
+            raise ConfigError(f'{place} = {value!r}; expected one of {", ".join(known)}.')
 
 
 def _check_priority(where: str, priority: Any) -> None:
@@ -99,8 +111,10 @@ def check_hooks(cfg: Mapping) -> None:
 
 def check_optimizer(wrapper: Mapping) -> None:
     """ConfigError for options of parameter groups that nothing reads: a mistyped one, or one of another optimizer."""
-    if wrapper.get('clip_grad') is not None:
+    if (clipping := wrapper.get('clip_grad')) is not None:
         with as_config_error():
+            if not isinstance(clipping, Mapping):
+                raise TypeError(f'optim_wrapper.clip_grad = {clipping!r}; expected a dict, such as dict(max_norm=1.0).')
             check_clipping(wrapper['clip_grad'])
     if 'precision' in wrapper and wrapper['precision'] not in PRECISIONS:
         raise ConfigError(
@@ -130,14 +144,16 @@ def _check_group_keys(where: str, rules: Mapping, constructor: str, optimizer: M
     names, _ = accepted_keywords(find_component(optimizer['type'], 'optim_wrapper.optimizer')[0])
     options = (*FIXED, *(name for name in names if name not in ('self', 'params')))
     if constructor == 'DefaultOptimWrapperConstructor':
-        check_names(list(rules), ('custom_keys', *MULTIPLIERS, 'bypass_duplicate'), where)
-        for key, given in (rules.get('custom_keys') or {}).items():
-            check_names(list(given), ('lr_mult', 'decay_mult', *options), f'{where}.custom_keys.{key}')
+        check_names(rules, ('custom_keys', *MULTIPLIERS, 'bypass_duplicate'), where)
+        custom = rules.get('custom_keys') or {}
+        check_names(custom, list(custom), f'{where}.custom_keys')
+        for key, given in custom.items():
+            check_names(given, ('lr_mult', 'decay_mult', *options), f'{where}.custom_keys.{key}')
     elif constructor == 'VectorRateConstructor':
-        check_names(list(rules), KEYS, where)
+        check_names(rules, KEYS, where)
     elif constructor == 'PartRateConstructor':
         for part, given in rules.items():
-            check_names(list(given), options, f'{where}.{part}')
+            check_names(given, options, f'{where}.{part}')
 
 
 def _check_schedule(where: str, node: Mapping) -> None:

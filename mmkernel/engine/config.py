@@ -85,7 +85,7 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
 def _import_custom_modules(cfg: Config, path: Path) -> None:
     if not cfg.get('custom_imports'):
         return
-    check_names(list(cfg.custom_imports), READ_BY_NAME['custom_imports'], 'custom_imports')
+    check_names(cfg.custom_imports, READ_BY_NAME['custom_imports'], 'custom_imports')
     # kept in the config, so that the copy in the work folder finds the modules too
     cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
     sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
@@ -112,10 +112,7 @@ def _check_top_level(cfg: Config) -> None:
         raise ConfigError("auto_scale_lr is not read here. Write lr_scaling='linear' (lr * effective batch / 256).")
     for key in cfg:
         near = [known for known in TOP_LEVEL if key not in TOP_LEVEL and edit_distance(key, known) <= 2]
-        near = [
-            known for known in near if isinstance(cfg[key], Mapping) == isinstance(cfg.get(known, cfg[key]), Mapping)
-        ]
-        if near:
+        if near and not (isinstance(cfg[key], (str, float, int)) and isinstance(cfg.get(near[0]), Mapping)):
             raise ConfigError(
                 f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
@@ -22,9 +20,9 @@ from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
-from mmkernel.engine.rehearsal import refused, rehearse
+from mmkernel.engine.rehearsal import build_on_meta, refused, rehearse
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch
-from mmkernel.registry import DATASETS, HOOKS, MODELS
+from mmkernel.registry import DATASETS, HOOKS
 from mmkernel.zoo.config_text import ordered
 
 # Tensors of a parameter's size that the optimizer keeps.
@@ -144,20 +142,6 @@ def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
             f'{error} (Reckoned with {plan.world_size} process(es) of {plan.rows // plan.world_size} images; --gpus takes '
             'another number.)'
         ) from None
-
-
-def build_on_meta(cfg: Config) -> nn.Module:
-    """The model of a config with shapes but no memory, no weights read, nothing downloaded."""
-    model = copy.deepcopy(cfg.model)
-    if 'data_preprocessor' in cfg:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if model.get('backbone', {}).get('pretrained'):
-        model.backbone.pretrained = False
-    with DefaultScope.overwrite_default_scope('mmkernel'):
-        with refused('model'), torch.device('meta'):
-            return MODELS.build(copy.deepcopy(model))
-        with refused('model'):  # one whose weights begin with values that are computed
-            return MODELS.build(model).to('meta')
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

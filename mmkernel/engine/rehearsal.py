@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import re
@@ -24,7 +25,7 @@ from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import check_rates_kept
 from mmkernel.models import Embeddings
-from mmkernel.registry import DATASETS
+from mmkernel.registry import DATASETS, MODELS
 
 SIDE = 256  # of the noise image that stands for one of the data set
 # What torch and Python say where a tensor of the meta device is asked for its values.
@@ -67,6 +68,20 @@ def refused(what: str) -> Iterator[None]:
         text = str(error)
         if not NEEDS_VALUES.search(text):
             raise ConfigError(text if text.startswith(what) else f'{what}: {text or type(error).__name__}') from error
+
+
+def build_on_meta(cfg: Config) -> nn.Module:
+    """The model of a config with shapes but no memory, no weights read, nothing downloaded."""
+    model = copy.deepcopy(cfg.model)
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if model.get('backbone', {}).get('pretrained'):
+        model.backbone.pretrained = False
+    with DefaultScope.overwrite_default_scope('mmkernel'):
+        with refused('model'), torch.device('meta'):
+            return MODELS.build(copy.deepcopy(model))
+        with refused('model'):  # one whose weights begin with values that are computed
+            return MODELS.build(model).to('meta')
 
 
 def rehearse(cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | None, images: int) -> None:
@@ -153,13 +168,12 @@ def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -
     try:
         with refused('optim_wrapper'):
             check_custom_keys(cfg.optim_wrapper.get('paramwise_cfg'), model)
-            # float16 needs a GPU, which this machine may lack
-            on_gpus = (
-                {'precision'}
-                if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper'
-                else {'type', 'loss_scale', 'dtype', 'use_fsdp'}
-            )
-            settings = {k: v for k, v in cfg.optim_wrapper.items() if k not in on_gpus}
+            settings, gpus = dict(cfg.optim_wrapper), ()  # what needs a GPU, which this machine may lack, is left out
+            if settings.get('type') == 'AmpOptimWrapper':
+                gpus = ('type', 'loss_scale', 'dtype', 'use_fsdp')
+            elif settings.get('precision') == 'float16':
+                gpus = ('precision',)
+            settings = {key: value for key, value in settings.items() if key not in gpus}
             wrapper = build_optim_wrapper(model, settings)
             check_groups(wrapper.optimizer)
         schedules = cfg.get('param_scheduler') or []

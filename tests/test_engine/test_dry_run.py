@@ -145,6 +145,7 @@ def digits(method, **options):
         ('vicreg/digits', dict(param_scheduler__end_factor=-1.0), 'end_factor=-1.0'),
         ('vicreg/digits', dict(train_cfg__virtual_batch=256, train_dataloader__drop_last=False), 'drop_last=True'),
         ('vicreg/digits', dict(model__batching='pixel'), 'batching is one of'),
+        ('vicreg/digits', dict(optim_wrapper__precision='fp16'), 'fp16'),
         ('cpc/digits_v1', dict(model__head__grid=(2, 3), model__head__steps=1), 'expects 6 views, the batch has 9'),
         ('dbn/digits_dbn', dict(train_dataloader__batch_size=2, model__neck__last_norm__eps=0.0), 'more rows'),
         ('deepcluster/digits_v2', dict(model__head__num_clusters=(5000,)), '5000'),
