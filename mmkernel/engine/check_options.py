@@ -72,6 +72,8 @@ def _check_run(cfg: Mapping) -> None:
     with as_config_error():
         lr_factor(cfg.get('lr_scaling'), 1)
         check_numbers(whole=True, none=True, num_samples=cfg.get('num_samples'))
+        timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+        check_numbers('env_cfg.dist_cfg', none=True, timeout=timeout)
         check_numbers('randomness', whole=True, zero=True, none=True, seed=(cfg.get('randomness') or {}).get('seed'))
     for place, known in CHOICES.items():
         value = reduce(lambda node, key: (node or {}).get(key), place.split('.'), cfg)

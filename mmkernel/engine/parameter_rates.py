@@ -35,10 +35,15 @@ def check_groups(optimizer: Any) -> None:
                 check_numbers(type(optimizer).__name__, **range_, **{name: float(value) if name == 'lr' else value})
 
 
-def check_custom_keys(paramwise_cfg: Mapping | None, model: nn.Module) -> None:
-    """ValueError for a key of ``custom_keys`` that is part of no parameter's name, or only of frozen ones."""
+def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
+    """ValueError for a key of ``custom_keys`` that is part of no parameter's name, or only of frozen ones.
+
+    A constructor of the user's own may mean something else by its keys.
+    """
+    if optim_wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
+        return
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for key in (paramwise_cfg or {}).get('custom_keys', {}):
+    for key in (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}:
         if not any(key in name for name in names):
             parts = sorted({part for name in names for part in prefixes(name)})
             near = difflib.get_close_matches(key, parts, n=3, cutoff=0.5)

@@ -167,7 +167,7 @@ def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -
     logging.disable(logging.WARNING)
     try:
         with refused('optim_wrapper'):
-            check_custom_keys(cfg.optim_wrapper.get('paramwise_cfg'), model)
+            check_custom_keys(cfg.optim_wrapper, model)
             settings, gpus = dict(cfg.optim_wrapper), ()  # what needs a GPU, which this machine may lack, is left out
             if settings.get('type') == 'AmpOptimWrapper':
                 gpus = ('type', 'loss_scale', 'dtype', 'use_fsdp')

@@ -143,7 +143,7 @@ class Runner(ResumableRunner):
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
         if isinstance(optim_wrapper, dict):
-            check_custom_keys(optim_wrapper.get('paramwise_cfg'), unwrap(self.model))
+            check_custom_keys(optim_wrapper, unwrap(self.model))
         wrapper = super().build_optim_wrapper(optim_wrapper)
         if hasattr(wrapper, 'optimizer'):
             check_groups(wrapper.optimizer)

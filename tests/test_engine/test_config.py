@@ -74,6 +74,7 @@ def test_the_tiny_config_is_right():
         ("env_cfg = dict(mp_cfg=dict(mp_start_method='frok'))", ["mp_start_method = 'frok'", 'fork, spawn']),
         ("lr_scaling = 'lnear'", ["lr_scaling='lnear'", "'linear'"]),
         ('randomness = dict(seed=1.5)', ['randomness.seed=1.5']),
+        ('env_cfg = dict(dist_cfg=dict(timeout=-1))', ['dist_cfg.timeout=-1']),
         ('optim_wrapper = dict(clip_grad=5.0)', ['clip_grad = 5.0', 'dict(max_norm=1.0)']),
         ('optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(neck=0.1)))', ['custom_keys.neck = 0.1', 'a dict']),
         ('default_hooks = dict(param_scheduler=None)', ['nothing would move the schedules', 'param_scheduler=None']),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmkernel.engine import ConfigError, dry_run, load_config
 from mmkernel.engine.dry_run import build_on_meta, make_plan, number_of_images, readable
@@ -262,6 +264,13 @@ def test_a_key_that_is_in_no_name():
         ConfigError, match="'predicter' is in the name of no parameter that trains. Did you mean predictor"
     ):
         make_plan(cfg, world_size=1)
+    OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=OwnConstructor, force=True)
+    cfg.optim_wrapper.constructor = 'OwnConstructor'
+    make_plan(cfg, world_size=1)
+
+
+class OwnConstructor(DefaultOptimWrapperConstructor):
+    """Whose keys may mean something else."""
 
 
 def test_half_precision_where_there_is_no_gpu(monkeypatch):
