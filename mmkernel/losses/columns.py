@@ -57,7 +57,7 @@ class _Standardised(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, eps: float) -> Tensor:
         x = centred(z)
-        rstd = (_mean_squares(x)[:, None] + eps).rsqrt()
+        rstd = (_mean_squares(x)[:, None] + eps).fmod_(torch.inf).rsqrt()  # an overflow becomes NaN, not 0
         a = x * rstd  # not in place: torch.compile of torch 2.11 then loses the gradient of what is returned
         ctx.save_for_backward(a, rstd)
         return a

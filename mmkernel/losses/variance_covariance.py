@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import global_mean, world_size
@@ -40,9 +39,8 @@ def _moment_terms(
     (V, _, q), N = z.shape, z.shape[1] * world_size()
     x = centred(z)
     var = column_variances(x, N - 1)  # (V, q)
-
     invariance = global_mean(mean_square(z, z, pairs))
-    variance = F.relu(target_std - (var + eps).sqrt()).mean()
+    variance = (target_std - (var + eps).sqrt()).relu().mean()
     if covariance == 'none':
         return invariance, variance, z.new_zeros(())
     if covariance == 'value':

@@ -78,8 +78,9 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         size = torch.linalg.vector_norm(mean, dim=(-2, -1)) * (8 * torch.finfo(x.dtype).eps * x.shape[-2] ** 0.5)
         spread = torch.linalg.vector_norm(centred, dim=(-2, -1))  # (...)
-        point = spread <= size
-        sound = (spread < torch.inf) & ~point
+        finite = spread < torch.inf
+        point = finite & (spread <= size)  # where the squares overflow, both are infinite
+        sound = finite ^ point
     return centred.masked_fill(point[..., None, None], 0), sound[..., None]
 
 

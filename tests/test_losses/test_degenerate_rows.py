@@ -5,7 +5,14 @@ import torch
 
 from mmkernel.kernels import LaplaceKernel, LegendreKernel, PolynomialKernel, RBFKernel, RieszKernel, kernel_energy
 from mmkernel.losses import nt_xent
-from mmkernel.models import CrossCorrelationHead, Embeddings, InfoNCEHead, KernelMMDHead, VarianceCovarianceHead
+from mmkernel.models import (
+    CrossCorrelationHead,
+    Embeddings,
+    InfoNCEHead,
+    KernelMMDHead,
+    VarianceCovarianceHead,
+    WhiteningHead,
+)
 
 N, Q = 32, 16
 KERNELS = [
@@ -89,11 +96,12 @@ def test_pairs_of_which_one_row_has_no_direction():
         CrossCorrelationHead(),
         InfoNCEHead(),
         InfoNCEHead(negatives='targets'),
+        WhiteningHead(shrinkage=0.1),
     ],
     ids=lambda head: type(head).__name__,
 )
 @pytest.mark.parametrize('precision', ['float32', 'float16'])
-@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), 1e30])
 def test_what_is_not_finite_is_seen(head, precision, bad):
     """A loss that is not finite, for the training loop to explain; nothing is raised."""
     if hasattr(head, 'engine') and getattr(head, 'negatives', 'views') == 'views':
