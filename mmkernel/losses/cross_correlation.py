@@ -20,18 +20,16 @@ def correlation_terms(
 ) -> tuple[Tensor, Tensor]:
     """mean_(i,j) sum_k (C_kk - 1)^2  and  mean_(i,j) sum_{k != l} C_kl^2,  C = x'y / N of standardised x_i, y_j.
 
-    Zbontar et al., Barlow Twins, ICML 2021. Columns are standardised over the rows of all ranks, divisor N. Two scalars of
-    the global batch; gradients as ``mmkernel.distributed`` rules.
+    Zbontar et al., Barlow Twins, ICML 2021. Columns are standardised over the rows of all ranks, variance + ``eps`` with
+    divisor N. Two scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
 
     Args:
         predicted, target: (V, B, q) and (G, B, q), this rank's rows, equal B on every rank; ``target`` None: ``predicted``.
         pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once.
-        eps: inside the square root.
         options: precision, layout, transport_dtype of ``mmkernel.kernels.engine.Engine``.
     """
-    views = promoted(predicted)
+    views = promoted(predicted) if target is None else torch.cat([promoted(predicted), promoted(target)])
     if target is not None:
-        views = torch.cat([views, promoted(target)])
         pairs = [(i, len(predicted) + j) for i, j in pairs]
     return fused_whole(_correlation_terms, views, tuple(pairs), eps, Engine(**options))
 

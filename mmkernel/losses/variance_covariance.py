@@ -57,5 +57,4 @@ def _moment_terms(
 def _squares(K: Tensor, first: int, columns: Tensor, diagonal: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """sum_j K_ij^2, and K beside the diagonal, which is q times its neighbours: apart, or (``diagonal`` False) left out."""
     beside = K.masked_fill(itself(first, K.shape[1], columns), 0)
-    values = (K if diagonal else beside).square().sum(-1)
-    return values, beside, diagonal_of(K, first, columns) if diagonal else None
+    return (K if diagonal else beside).square().sum(-1), beside, diagonal_of(K, first, columns) if diagonal else None
