@@ -23,6 +23,16 @@ from mmkernel.kernels import LegendreKernel, kernel_energy
 
 Loss = Callable[..., Tensor]  # of one (2, n, q) tensor, or of two views
 WARM_UP, ROUNDS = 3, 10
+FORMS = (
+    'textbook',
+    'textbook, autocast',
+    'textbook, autocast, compiled',
+    'ours, float32',
+    'ours, bfloat16',
+    'ours, bfloat16, compiled',
+    'ours, bfloat16, compiled, graph',
+)
+COLUMNS = ('case', *FORMS, 'goal', 'MiB, textbook compiled', 'MiB, ours compiled')
 LATE = ('compiled', 'graph')  # how the names of the forms of the second pass end
 KERNEL_ROWS = (65536, 768)
 GOALS = {  # ms
@@ -177,6 +187,23 @@ def cases(objectives: dict, two_views: Callable, head_loss: Callable, quick: boo
     return found | {f'{o} n={n} q={q}': partial(case, o, n, q) for o, n, q in CASES[5:]}
 
 
+def lines_of(rows: list[dict]) -> list[list[str]]:
+    """The table of ``tables.py``: ms, and MiB of the textbook's compiled form and of ours; * where ours misses its goal."""
+    lines = []
+    for row in rows:
+        found, cells = {**row.get('compiled', {}), **row['forms']}, [row['case']]
+        for name in FORMS:
+            ms = found.get(name, {}).get('median_ms')
+            missed = row['goal_ms'] and ms and name.startswith('ours, bfloat16, compiled') and ms > row['goal_ms']
+            cells.append('' if ms is None else f'{ms:.3g}{" *" if missed else ""}')
+        peaks = (
+            found.get(name, {}).get('peak_mib') for name in ('textbook, autocast, compiled', 'ours, bfloat16, compiled')
+        )
+        goal = '' if row['goal_ms'] is None else f'{row["goal_ms"]:g}'
+        lines.append([*cells, goal, *('' if peak is None else f'{peak:.0f}' for peak in peaks)])
+    return lines
+
+
 def main(script: str, args: Namespace, makers: dict) -> list[dict]:
     """Eager forms of all cases, then the compiled ones and profiles, case by case until ``--limit-s``."""
     device, started = torch.device(args.device), time.perf_counter()
@@ -198,7 +225,7 @@ def main(script: str, args: Namespace, makers: dict) -> list[dict]:
                 for name in ('ours, bfloat16', 'ours, bfloat16, compiled'):
                     make, leaves = chosen[name]
                     row['profiles'][name] = profile(gradient_step(make(), *leaves), device)
-            write(script, args, rows=rows)
+            write(script, args, rows=rows, columns=list(COLUMNS), lines=lines_of(rows))
             del forms, chosen
             if device.type == 'cuda':
                 torch.cuda.empty_cache()

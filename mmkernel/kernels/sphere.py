@@ -91,10 +91,13 @@ def _project(x: Tensor, point: bool) -> tuple[Tensor, Tensor, Tensor]:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).fmod_(torch.inf)  # infinity, an overflow too, becomes NaN
     nowhere = norm == 0
     norm = norm.masked_fill_(nowhere, torch.inf)
+    return _unit(x, norm, nowhere) if point else x / norm, norm, nowhere
+
+
+def _unit(x: Tensor, norm: Tensor, nowhere: Tensor) -> Tensor:
     u = x / norm
-    if point:
-        u[..., :1].add_(nowhere)
-    return u, norm, nowhere
+    u[..., :1].add_(nowhere)
+    return u
 
 
 def _squares(u: Tensor, pairs: tuple) -> Tensor:
@@ -106,14 +109,13 @@ def _tangent(
 ) -> Tensor:
     """(h - (h.u) u) / ||x|| with h_i = of_u_i + c sum_partners u_j: the rest of the distance's gradient is radial.
 
-    ``unit``: x is u.
+    ``unit``: x is u. Nothing is written in place into a view of h: compiled, each such write would be a copy of h.
     """
-    h = torch.zeros_like(x) if of_u is None else of_u
+    u = x if unit else _unit(x, norm, nowhere)
+    h = torch.zeros_like(u) if of_u is None else of_u
     if c is not None:
-        h, pull, lean = h.clone(), c / norm, c * nowhere
+        h = list(h)
         for i, j in (*pairs, *((j, i) for i, j in pairs)):
-            h[i].addcmul_(x[j], pull[j])
-            h[i, :, :1].add_(lean[j])
-    along = (h * x).sum(-1, keepdim=True)
-    along = along if unit else along / norm / norm
-    return torch.addcmul(h, x, along, value=-1).div_(norm)
+            h[i] = torch.addcmul(h[i], u[j], c)
+        h = torch.stack(h)
+    return torch.addcmul(h, u, (h * u).sum(-1, keepdim=True), value=-1).div_(norm)

@@ -78,8 +78,8 @@ class EpochMemory(nn.Module):
             )
         index = gather_rows(sample_index.to(self.seen.device))
         rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))  # (N, views, q)
-        self.data[:, index] = rows.transpose(0, 1).to(self.data.dtype)
-        self.seen[index] = True
+        self.data.index_copy_(1, index, rows.transpose(0, 1).to(self.data.dtype))
+        self.seen.index_fill_(0, index, True)  # an assignment by index makes a GPU wait
 
     def index(self) -> Tensor:
         """(n,) dataset indices of the images seen, ascending."""

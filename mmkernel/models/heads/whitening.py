@@ -91,12 +91,8 @@ class WhiteningHead(HostCounters, Head):
         if self.sub_batch_size is not None:
             invariance, found = global_mean(invariance), max_over_ranks(found)
         self._last = found, predicted.rows.shape[-1]
-        return {
-            'loss_invariance': invariance,
-            'invariance': invariance.detach(),
-            'jitter': found[0],
-            'condition': found[1],
-        }
+        logged = dict(invariance=invariance.detach(), jitter=found[0], condition=found[1])
+        return {'loss_invariance': invariance, **logged}
 
     def whiten(self, z: Tensor) -> Whitened:
         """(V, B, q) -> whitened blocks (I, V, K, s, q) of this rank, or of all ranks without ``sub_batch_size``."""
