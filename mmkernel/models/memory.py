@@ -79,7 +79,7 @@ class EpochMemory(nn.Module):
         index = gather_rows(sample_index.to(self.seen.device))
         rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))  # (N, views, q)
         self.data.index_copy_(1, index, rows.transpose(0, 1).to(self.data.dtype))
-        self.seen.index_fill_(0, index, True)  # an assignment by index makes a GPU wait
+        self.seen.index_fill_(0, index, True)
 
     def index(self) -> Tensor:
         """(n,) dataset indices of the images seen, ascending."""
