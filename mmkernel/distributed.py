@@ -6,13 +6,15 @@ own rows is such that the *mean over ranks*, which DistributedDataParallel takes
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_gloo: weakref.ref | None = None  # beside NCCL, once it is made
 
 
 def world_size() -> int:
@@ -107,7 +109,7 @@ def check_equal_rows(B: int) -> None:
     if world_size() == 1:
         return
     bounds = torch.tensor([B, -B])
-    dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
+    dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=_hosts())
     most, least = bounds[0].item(), -bounds[1].item()
     if most != least:
         raise ValueError(
@@ -116,10 +118,19 @@ def check_equal_rows(B: int) -> None:
         )
 
 
-@cache
-def _hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    """A group of the same processes that moves CPU tensors: the default one, or gloo beside NCCL."""
-    return world if 'cpu:' in dist.get_backend_config() else dist.new_group(backend='gloo')
+def _hosts() -> dist.ProcessGroup | None:
+    """A group of the same processes that moves CPU tensors: the default one (None), or gloo beside NCCL.
+
+    Referred to weakly: a group that outlives ``destroy_process_group`` may abort its process at the end.
+    """
+    global _gloo
+    if 'cpu:' in dist.get_backend_config():
+        return None
+    group = _gloo() if _gloo else None
+    if group is None:
+        group = dist.new_group(backend='gloo')
+        _gloo = weakref.ref(group)
+    return group
 
 
 @torch.no_grad()
