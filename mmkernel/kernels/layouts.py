@@ -18,7 +18,13 @@ _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.flo
 PRECISIONS = ('auto', *_DTYPES)
 LAYOUTS = ('auto', 'rows', 'columns')
 TRANSPORTS = (None, 'bfloat16', 'float16')
-BLOCK_ENTRIES = dict(cpu=2**21, cuda=2**26)  # of Gram matrices at a time: 8 and 256 MB in float32
+BLOCK_ENTRIES = dict(cpu=2**21, cuda=2**26)  # of a large matrix at a time: 8 and 256 MB in float32
+
+
+def rows_at_a_time(columns: int, like: Tensor) -> int:
+    """Rows of a matrix with that many columns in one block, where ``like`` lives."""
+    entries = BLOCK_ENTRIES.get(like.device.type, BLOCK_ENTRIES['cuda'])
+    return max(1, entries // max(1, columns))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.sphere import Pairs, mean_square, to_sphere, unit_rows
+from mmkernel.losses.pairs import check_pairs
 
 REDUCTIONS = ('sample', 'element')
 
@@ -48,10 +49,7 @@ def paired_distance(x: Tensor, y: Tensor, pairs: Pairs, reduction: str = 'sample
 
     ``x``: (V, B, q), ``y``: (G, B, q) raw rows. ``reduction='element'`` divides by q. Raises where there is no pair.
     """
-    if not pairs:
-        raise ValueError(
-            'No pair of views to align: a batch needs at least two views. Check the views of the data config.'
-        )
+    check_pairs(pairs, 'align')
     if x is y:
         return to_sphere(x, pairs, reduction)[1]
     distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import global_mean, rank, sum_over_ranks, sum_over_ranks_, world_size
-from mmkernel.losses.blocks import rows_at_a_time
+from mmkernel.kernels.layouts import rows_at_a_time
 
 UNSEEN = -100  # label of an image that was not clustered; ignored by the loss
 

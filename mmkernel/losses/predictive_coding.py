@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
+from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.kernels.products import refuse_second_derivative
-from mmkernel.losses.blocks import rows_at_a_time
 
 DIRECTIONS = ('down', 'up', 'right', 'left')
 

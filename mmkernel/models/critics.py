@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmkernel.checks import check_numbers
+from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.kernels.sphere import unit_rows
-from mmkernel.losses.blocks import rows_at_a_time
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 

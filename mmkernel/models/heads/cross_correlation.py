@@ -7,6 +7,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.kernels.engine import Engine
 from mmkernel.losses.cross_correlation import correlation_terms
+from mmkernel.losses.pairs import check_pairs
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS
@@ -43,10 +44,7 @@ class CrossCorrelationHead(Head):
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
-        if not pairs:
-            raise ValueError(
-                'No pair of views to correlate: a batch needs at least two views. Check the views of the data config.'
-            )
+        check_pairs(pairs, 'correlate')
         target = None if embeddings.target is embeddings.predicted else embeddings.target
         options = self.engine.options(embeddings.online, embeddings.computed_in)
         on_diagonal, off_diagonal = correlation_terms(embeddings.predicted, target, pairs, self.eps, **options)

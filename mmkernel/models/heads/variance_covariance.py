@@ -9,6 +9,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Engine
 from mmkernel.losses.alignment import REDUCTIONS, squared_distance
+from mmkernel.losses.pairs import check_pairs
 from mmkernel.losses.variance_covariance import moment_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -58,10 +59,8 @@ class VarianceCovarianceHead(Head):
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         z, pairs = embeddings.online, embeddings.symmetric_pairs()
-        if not pairs and self.weights['invariance'] != 0:
-            raise ValueError(
-                'No pair of views to compare: a batch needs at least two views. Check the views of the data config.'
-            )
+        if self.weights['invariance'] != 0:
+            check_pairs(pairs)
         plain = embeddings.predicted is z and embeddings.target is z
         invariance, variance, covariance = moment_terms(
             z, pairs if plain else [], self.target_std, self.eps,
