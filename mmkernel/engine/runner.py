@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from mmengine.visualization import Visualizer
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import mmkernel
@@ -33,6 +30,7 @@ from mmkernel.engine.persistence import ResumableRunner
 from mmkernel.engine.random_state import seed_worker
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
 from mmkernel.engine.schedule import check_rates_kept, unmoved
+from mmkernel.engine.wrapping import wrap_model
 from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
 
@@ -67,32 +65,7 @@ class Runner(ResumableRunner):
             self.take_folder(**self._asked)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if model_wrapper_cfg is not None:
-            return super().wrap_model(model_wrapper_cfg, model)
-        device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
-        model = model.to(device)
-        if self.cfg.get('channels_last'):
-            model = model.to(memory_format=torch.channels_last)
-            if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
-                model.data_preprocessor.channels_last = True
-        if not self.distributed:
-            return revert_sync_batchnorm(model)
-        if device.type == 'cuda' and self.cfg.get('sync_bn'):
-            from timm.layers import convert_sync_batchnorm  # keeps timm's fused norm + activation layers whole
-
-            model = convert_sync_batchnorm(model)
-        elif self.cfg.get('sync_bn'):
-            self.logger.info('SyncBN does not exist on CPU: batch-norm statistics are those of each process.')
-        for tensor in model.state_dict().values():
-            broadcast(tensor)
-        # newer versions of torch renamed the flag and warn about the old name
-        renamed = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel.__init__).parameters
-        return MMDistributedDataParallel(
-            module=model,
-            device_ids=[device.index] if device.type == 'cuda' else None,
-            find_unused_parameters=self.cfg.get('find_unused_parameters', False),
-            **{'forward_sync_buffers' if renamed else 'broadcast_buffers': False},
-        )
+        return wrap_model(model, self.cfg, self.distributed)
 
     # Data, learning rate, schedules
 
