@@ -16,8 +16,10 @@ import ctypes
 import fnmatch
 import gc
 import json
+import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -91,7 +93,7 @@ def measure(script: str, cases: list[Case], args: argparse.Namespace) -> list[di
 def row_of(script: str, case: Case, args: argparse.Namespace, device: torch.device) -> dict:
     """Everything that is known of a case after it was measured."""
     seconds, values = alternate(case.makers(), 2 if args.quick else args.rounds, device)
-    peaks = {} if args.no_memory else {form: peak_in_process(script, case.name, form, args) for form in case.makers()}
+    peaks = {} if args.no_memory else {form: peak(script, case, form, args, device) for form in case.makers()}
     forms = {
         form: dict(seconds=statistics.median(times), all_seconds=times, peak_bytes=peaks.get(form), value=values[form])
         for form, times in seconds.items()
@@ -129,6 +131,13 @@ def seconds_of(step: Step, device: torch.device) -> tuple[float, Any]:
     start = time.process_time()
     value = step()
     return time.process_time() - start, value
+
+
+def peak(script: str, case: Case, form: str, args: argparse.Namespace, device: torch.device) -> int:
+    """A GPU's allocator counts for itself; on a CPU the counter is the process's, so each form gets one of its own."""
+    if device.type == 'cuda':
+        return peak_of(case.forms[form](device), device)
+    return peak_in_process(script, case.name, form, args)
 
 
 def peak_in_process(script: str, case: str, form: str, args: argparse.Namespace) -> int:
@@ -187,15 +196,18 @@ def report(script: str, args: argparse.Namespace, **content: list) -> None:
 
 def write(script: str, args: argparse.Namespace, **content: list) -> dict:
     """The result with what is needed to repeat it, in the file of ``--json`` if one is given."""
-    result = dict(benchmark=Path(script).stem, **circumstances(args.device), **content)
+    name = Path(script).stem + (', on a GPU' if args.device.startswith('cuda') else '')
+    result = publishable(dict(benchmark=name, **circumstances(args.device), **content))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + '\n')
+        partial = args.json.with_name(f'.{args.json.name}')
+        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + '\n')
+        os.replace(partial, args.json)  # a run may be cut short while it writes
     return result
 
 
 def circumstances(device: str) -> dict:
-    """Command, versions and hardware."""
+    """Command, commit, versions and hardware."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -204,6 +216,7 @@ def circumstances(device: str) -> dict:
             continue
     return dict(
         command=' '.join(['python', f'{Path(__file__).resolve().parent.name}/{Path(sys.argv[0]).name}', *sys.argv[1:]]),
+        commit=commit(),
         python=platform.python_version(),
         versions=dict(versions, torch=torch.__version__),
         hardware=torch.cuda.get_device_name() if device.startswith('cuda') else _processor(),
@@ -211,6 +224,29 @@ def circumstances(device: str) -> dict:
         clock='CUDA events' if device.startswith('cuda') else 'CPU time of the process',
         date=time.strftime('%Y-%m-%d'),
     )
+
+
+def commit() -> str | None:
+    """Of the checkout, or what COMMIT says where the code was copied without its history."""
+    if os.environ.get('COMMIT'):
+        return os.environ['COMMIT']
+    root = Path(__file__).resolve().parents[1]
+    try:
+        done = subprocess.run(['git', '-C', root, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def publishable(value: Any) -> Any:
+    """What JSON can hold: a number that is not finite becomes null; of an absolute path the last name stays."""
+    if isinstance(value, dict):
+        return {key: publishable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [publishable(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r'(?<![\w.~/-])/(?:[^\s/\'":,;()<>]+/)+', '', value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _processor() -> str:

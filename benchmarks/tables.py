@@ -72,11 +72,15 @@ def markdown(result: dict) -> str:
     """A section: what was run where, and the table."""
     columns, cells = lines_of(result)
     versions = ', '.join(f'{name} {number}' for name, number in result['versions'].items())
+    where = [result['hardware'], f'{result["threads"]} thread(s)' if result.get('threads') else '']
+    where.append(result.get('clock', ''))
+    when = [result['date'], f'commit {result["commit"]}' if result.get('commit') else '', result.get('status', '')]
+    where, when = ([text for text in texts if text] for texts in (where, when))
     lines = [
         f'### {result["benchmark"]}',
         '',
-        f'`{result["command"]}`: {result["hardware"]}, {result["threads"]} thread(s), {result["clock"]}; {versions}; '
-        f'{result["date"]}.',
+        f'`{result["command"]}`: {", ".join(where)}; {versions}; {", ".join(when)}.'
+        + (f' {result["setting"]}' if 'setting' in result else ''),
         '',
         '| ' + ' | '.join(columns) + ' |',
         '|' + '---|' * 2 + '---:|' * (len(columns) - 2),

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,18 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # or a GPU's matrix products do not repeat; read only once
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('needs a CUDA device, and torch sees none')
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+def device(request):
+    """The test runs once on the CPU and, where there is one, once on a GPU."""
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
-SCRIPTS = ('losses', 'optimizer', 'sinkhorn', 'knn', 'step', 'distributed')
+SCRIPTS = ('losses', 'optimizer', 'sinkhorn', 'knn', 'step', 'distributed', 'cifar')
 OBJECTIVES = ('SFRIK L=1', 'SFRIK L=2', 'SFRIK L=3', 'AUH', 'NT-Xent', 'VICReg', 'Barlow Twins')
 
 
@@ -142,3 +142,19 @@ def test_plot(bench, tmp_path):
     ]
     plot.draw(dict(rows=rows, hardware='none', threads=1), tmp_path / 'cost.png')
     assert (tmp_path / 'cost.png').stat().st_size > 10_000
+
+
+def test_what_is_written_is_json_without_paths(bench):
+    given = dict(
+        loss=float('nan'), rows=[(1.0, float('inf'))], text='no /root/a b/c.py:3, 5 GB/s, and/or, --json=/tmp/x.json'
+    )
+    assert bench('harness').publishable(given) == dict(
+        loss=None, rows=[[1.0, None]], text='no a b/c.py:3, 5 GB/s, and/or, --json=x.json'
+    )
+
+
+def test_epochs_of_a_budget(bench):
+    """100 seconds for four runs, of which an epoch takes 5 and the rest 4: (23.75 - 4) / 5."""
+    first = dict(images_per_second=1000.0, seconds=9.0)
+    assert bench('cifar').budget(first, images=5000, methods=4, left=100) == 3
+    assert bench('cifar').budget(first, images=5000, methods=4, left=1) == 1

@@ -107,14 +107,14 @@ def assert_same(ours, expected, where=''):
 
 
 @pytest.mark.parametrize('head', HEADS, ids=lambda head: head['type'])
-def test_every_head(head):
-    models = build(head), build(head)
+def test_every_head(head, device):
+    models = build(head).to(device), build(head).to(device)
     assert_same(*(two_steps(m, m, step) for m, step in zip(models, (in_parts, at_once), strict=True)), where=str(head))
 
 
 @pytest.mark.parametrize('parts', PARTS.values(), ids=PARTS.keys())
-def test_predictors_and_targets(parts):
-    models = build(**parts), build(**parts)
+def test_predictors_and_targets(parts, device):
+    models = build(**parts).to(device), build(**parts).to(device)
     assert_same(*(two_steps(m, m, step) for m, step in zip(models, (in_parts, at_once), strict=True)))
 
 

@@ -36,19 +36,32 @@ KERNELS = [
 ]
 
 
-def error_of_gradient(z, kernel, precision, statistic):
-    exact, single = z.clone().requires_grad_(), z.float().requires_grad_()
+def error_of_gradient(z, kernel, precision, statistic, device='cpu'):
+    """Relative, against float64 on the CPU."""
+    exact, single = z.clone().requires_grad_(), z.to(device, torch.float32).requires_grad_()
     kernel_energy(exact, kernel, statistic).backward()
     kernel_energy(single, kernel, statistic, precision=precision).backward()
-    return float((single.grad - exact.grad).norm() / exact.grad.norm())
+    return float((single.grad.cpu() - exact.grad).norm() / exact.grad.norm())
 
 
-@pytest.mark.parametrize('precision, bound', [('float16', 2e-3), ('bfloat16', 1.5e-2)])
+@pytest.mark.parametrize('precision, bound', [('float32', 1e-5), ('float16', 2e-3), ('bfloat16', 1.5e-2)])
 @pytest.mark.parametrize('kernel', KERNELS, ids=str)
 @pytest.mark.parametrize('statistic', ['V', 'U'])
-def test_gradient(kernel, precision, bound, statistic):
+def test_gradient(kernel, precision, bound, statistic, device):
     z = torch.randn(96, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    assert error_of_gradient(z, kernel, precision, statistic) < bound
+    assert error_of_gradient(z, kernel, precision, statistic, device) < bound
+
+
+@pytest.mark.parametrize('precision, bound', [('float32', 1e-5), ('float16', 2e-3), ('bfloat16', 1.5e-2)])
+@pytest.mark.parametrize('kernel', KERNELS, ids=str)
+def test_value(kernel, precision, bound, device):
+    """Against float64 on the CPU, in units of phi(1): with statistic 'U' a value may lie near zero."""
+    z = torch.randn(96, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for statistic in ('V', 'U'):
+        expected = kernel_energy(z, kernel, statistic)
+        found = kernel_energy(z.to(device, torch.float32), kernel, statistic, precision=precision)
+        size = kernel.phi(torch.ones((), dtype=torch.float64), 512).abs() + expected.abs()
+        assert abs(found.cpu() - expected) < bound * size, statistic
 
 
 @pytest.mark.parametrize('precision, bound', [('float16', 5e-3), ('bfloat16', 3e-2)])

@@ -1,6 +1,5 @@
 """ClusterHead: memory, labels, centroids, and what goes wrong."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,23 +21,23 @@ def embeddings(index, seed=0, views=2):
     return Embeddings.from_views(*z, sample_index=torch.as_tensor(index))
 
 
-def test_memory_as_in_the_authors_code(golden):
-    g = golden('deepclusterv2_K5_2view')
-    ours = ClusterHead((5,), in_dim=16).double()
+def test_memory_as_in_the_authors_code(golden, device):
+    arrays = golden('deepclusterv2_K5_2view')
+    g = {name: torch.from_numpy(a).to(device) for name, a in arrays.items() if a.dtype.kind in 'bif'}
+    ours = ClusterHead((5,), in_dim=16).to(device, torch.float64)
     ours.prepare(60)
-    rows = torch.from_numpy(g['in_memory_embeddings'])
-    ours.memory.write(torch.from_numpy(g['in_memory_index']), rows)
-    ours.pseudo.set(0, torch.arange(60), torch.from_numpy(g['out_assignments'][0]))
-    ours.classifiers[0].weight.data = torch.from_numpy(g['out_centroids0'])
-    batch = torch.from_numpy(g['in_batch_index'])
-    parts = ours.loss(Embeddings.from_views(*torch.from_numpy(g['in_embedding']).view(2, 16, 16), sample_index=batch))
-    assert parts['loss_cluster'].item() == pytest.approx(float(g['out_loss']), rel=1e-9)
-    assert torch.equal(ours.memory.data[:, torch.from_numpy(g['in_memory_index'])], rows)  # loss is pure
+    rows, index, batch = g['in_memory_embeddings'], g['in_memory_index'], g['in_batch_index']
+    ours.memory.write(index, rows)
+    ours.pseudo.set(0, torch.arange(60, device=device), g['out_assignments'][0])
+    ours.classifiers[0].weight.data = g['out_centroids0']
+    parts = ours.loss(Embeddings.from_views(*g['in_embedding'].view(2, 16, 16), sample_index=batch))
+    assert parts['loss_cluster'].item() == pytest.approx(g['out_loss'].item(), rel=1e-9)
+    assert torch.equal(ours.memory.data[:, index], rows)  # loss is pure
     ours.commit()
     position = g['out_memory_index'].tolist()
-    for i in g['in_batch_index']:
+    for i in batch.tolist():
         expected = g['out_memory_embeddings'][:, position.index(i)]
-        assert np.abs(ours.memory.data[:, i].numpy() - expected).max() < 1e-12
+        assert (ours.memory.data[:, i] - expected).abs().max() < 1e-12
 
 
 def test_clusters_of_the_memory_become_labels_and_classifiers():

@@ -14,8 +14,8 @@ DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}
 every_dtype = pytest.mark.parametrize('dtype', DTYPES, ids=str)
 
 
-def rows(array, dtype=torch.float64):
-    return torch.from_numpy(array).to(dtype).requires_grad_()
+def rows(array, dtype=torch.float64, device='cpu'):
+    return torch.from_numpy(array).to(device, dtype).requires_grad_()
 
 
 def check(parts, g, dtype, inputs, offset=0.0):
@@ -24,7 +24,7 @@ def check(parts, g, dtype, inputs, offset=0.0):
     assert total.item() + offset == pytest.approx(float(g['out_loss']), rel=DTYPES[dtype])
     for name, z in inputs.items():
         expected = g[f'grad_{name}']
-        ours = np.zeros_like(expected) if z.grad is None else z.grad.numpy()
+        ours = np.zeros_like(expected) if z.grad is None else z.grad.cpu().numpy()
         assert np.abs(ours - expected).max() <= 10 * DTYPES[dtype] * max(np.abs(expected).max(), 1e-12), name
 
 
@@ -40,24 +40,24 @@ def predictions(p, t):
 @pytest.mark.parametrize(
     'case, key', [('ntxent_T0.5', 'T'), ('sfrikrepo_simclr_T0.15', 'simclr_temp'), ('htdt_contrastive_tau0.5', 'tau')]
 )
-def test_other_rows_of_the_batch_as_negatives(golden, case, key, dtype):
+def test_other_rows_of_the_batch_as_negatives(golden, case, key, dtype, device):
     g = golden(case)
-    x, y = rows(g['in_x'], dtype), rows(g['in_y'], dtype)
+    x, y = rows(g['in_x'], dtype, device), rows(g['in_y'], dtype, device)
     head = MODELS.build(dict(type='InfoNCEHead', temperature=float(g[f'hp_{key}'])))
     check(head.loss(Embeddings.from_views(x, y)), g, dtype, dict(x=x, y=y))
 
 
 @every_dtype
-def test_a_queue_as_negatives(golden, dtype):
+def test_a_queue_as_negatives(golden, dtype, device):
     g = golden('moco_T0.07')
     queue = dict(type='FeatureQueue', length=int(g['hp_K']))
     head = MODELS.build(
         dict(type='InfoNCEHead', temperature=float(g['hp_T']), negatives='queue', queue=queue, in_dim=int(g['hp_dim']))
-    ).to(dtype)
+    ).to(device, dtype)
     head.queue.rows.copy_(torch.from_numpy(g['in_queue'].T)[None])
     head.queue.pointer.fill_(int(g['in_queue_ptr']))
-    q, k = rows(g['in_q'], dtype), rows(g['in_k'], dtype)
-    embeddings = Embeddings(q[None], q[None], k[None].detach(), [(0, 0)], torch.arange(16), (0,), (1,))
+    q, k = rows(g['in_q'], dtype, device), rows(g['in_k'], dtype, device)
+    embeddings = Embeddings(q[None], q[None], k[None].detach(), [(0, 0)], torch.arange(16, device=device), (0,), (1,))
     parts = head.loss(embeddings)
     before = head.queue.rows.clone()
     again = head.loss(embeddings)
@@ -65,24 +65,24 @@ def test_a_queue_as_negatives(golden, dtype):
     assert torch.equal(head.queue.rows, before)  # loss is pure
     head.commit()  # before backward: the graph keeps the rows it was made with
     check(parts, g, dtype, dict(q=q, k=k))
-    assert np.abs(head.queue.rows[0].T.numpy() - g['out_queue']).max() <= DTYPES[dtype]
+    assert np.abs(head.queue.rows[0].T.cpu().numpy() - g['out_queue']).max() <= DTYPES[dtype]
     assert int(head.queue.pointer) == int(g['out_queue_ptr'][0])
 
 
 @every_dtype
 @pytest.mark.parametrize('case, names', [('byol_n16_q32', 'p1 p2 z1 z2'), ('htdt_byol', 'p0 p1 t0 t1')])
-def test_cosine_prediction_summed_over_directions(golden, case, names, dtype):
+def test_cosine_prediction_summed_over_directions(golden, case, names, dtype, device):
     g = golden(case)
-    inputs = {name: rows(g[f'in_{name}'], dtype) for name in names.split()}
+    inputs = {name: rows(g[f'in_{name}'], dtype, device) for name in names.split()}
     p1, p2, t1, t2 = inputs.values()
     parts = MODELS.build(dict(type='CosinePredictionHead', weight=2.0)).loss(predictions((p1, p2), (t1, t2)))
     check(parts, g, dtype, inputs)
 
 
 @every_dtype
-def test_cosine_prediction_as_minus_the_mean_cosine(golden, dtype):
+def test_cosine_prediction_as_minus_the_mean_cosine(golden, dtype, device):
     g = golden('simsiam_loss_n16_q32')
-    inputs = {name: rows(g[f'in_{name}'], dtype) for name in ('p1', 'p2', 'z1', 'z2')}
+    inputs = {name: rows(g[f'in_{name}'], dtype, device) for name in ('p1', 'p2', 'z1', 'z2')}
     p1, p2, z1, z2 = inputs.values()
     parts = MODELS.build(dict(type='CosinePredictionHead', weight=0.5)).loss(predictions((p1, p2), (z1, z2)))
     assert -parts['cosine'].item() == pytest.approx(float(g['out_loss']), rel=DTYPES[dtype])

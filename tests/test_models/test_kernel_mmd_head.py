@@ -25,8 +25,8 @@ two_views = pytest.mark.parametrize(
 every_dtype = pytest.mark.parametrize('dtype', DTYPES, ids=str)
 
 
-def rows(array, dtype):
-    return torch.from_numpy(array).to(dtype).requires_grad_()
+def rows(array, dtype, device):
+    return torch.from_numpy(array).to(device, dtype).requires_grad_()
 
 
 def legendre_head(g, **options):
@@ -52,14 +52,14 @@ def check(head, embeddings, g, dtype, inputs, components):
         assert parts[ours].item() == pytest.approx(float(g[theirs]), rel=tolerance)
     for name, z in inputs.items():
         expected = g[f'grad_{name}']
-        assert np.abs(z.grad.numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max(), name
+        assert np.abs(z.grad.cpu().numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max(), name
 
 
 @two_views
 @every_dtype
-def test_two_views(golden, case, dtype):
+def test_two_views(golden, case, dtype, device):
     g = golden(case)
-    x, y = rows(g['in_x'], dtype), rows(g['in_y'], dtype)
+    x, y = rows(g['in_x'], dtype, device), rows(g['in_y'], dtype, device)
     check(
         legendre_head(g),
         Embeddings.from_views(x, y),
@@ -75,13 +75,14 @@ def multi_crop(stacks, batch, target_views):
     online = torch.cat([stack.view(-1, batch, stack.shape[-1]) for stack in stacks])
     views = tuple(range(len(online)))
     pairs = pairs_of_views(views, target_views)
-    return Embeddings(online, online, online[list(target_views)], pairs, torch.arange(batch), views, target_views)
+    index = torch.arange(batch, device=online.device)
+    return Embeddings(online, online, online[list(target_views)], pairs, index, views, target_views)
 
 
 @every_dtype
-def test_original_and_patches(golden, dtype):
+def test_original_and_patches(golden, dtype, device):
     g = golden('sfrik_obow_1p2p5_regsmallFalse')
-    inputs = {name: rows(g[f'in_{name}'], dtype) for name in ('orig', 'crops', 'patches')}
+    inputs = {name: rows(g[f'in_{name}'], dtype, device) for name in ('orig', 'crops', 'patches')}
     embeddings = multi_crop(list(inputs.values()), int(g['hp_bs']), (0,))
     regularize = 'online' if bool(g['hp_reg_small']) else 'target'
     head = legendre_head(g, regularize=regularize)
@@ -89,9 +90,9 @@ def test_original_and_patches(golden, dtype):
 
 
 @every_dtype
-def test_global_and_small_crops(golden, dtype):
+def test_global_and_small_crops(golden, dtype, device):
     g = golden('sfrik_swavcrop_2p6_regsmallTrue')
-    inputs = {'global': rows(g['in_global'], dtype), 'small': rows(g['in_small'], dtype)}
+    inputs = {'global': rows(g['in_global'], dtype, device), 'small': rows(g['in_small'], dtype, device)}
     embeddings = multi_crop(list(inputs.values()), int(g['hp_bs']), tuple(g['hp_general_indices'].tolist()))
     regularize = 'online' if bool(g['hp_reg_small']) else 'target'
     head = legendre_head(g, regularize=regularize)
@@ -99,9 +100,9 @@ def test_global_and_small_crops(golden, dtype):
 
 
 @every_dtype
-def test_alignment_and_uniformity(golden, dtype):
+def test_alignment_and_uniformity(golden, dtype, device):
     g = golden('sfrikrepo_auh_n16_q32')
-    x, y = rows(g['in_x'], dtype), rows(g['in_y'], dtype)
+    x, y = rows(g['in_x'], dtype, device), rows(g['in_y'], dtype, device)
     head = MODELS.build(
         dict(
             type='KernelMMDHead',

@@ -13,8 +13,8 @@ DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}
 every_dtype = pytest.mark.parametrize('dtype', DTYPES, ids=str)
 
 
-def check(head, g, dtype, components):
-    inputs = {name: torch.from_numpy(g[f'in_{name}']).to(dtype).requires_grad_() for name in 'xy'}
+def check(head, g, dtype, device, components):
+    inputs = {name: torch.from_numpy(g[f'in_{name}']).to(device, dtype).requires_grad_() for name in 'xy'}
     parts = head.loss(Embeddings.from_views(*inputs.values()))
     total = sum(value for name, value in parts.items() if name.startswith('loss_'))
     total.backward()
@@ -24,22 +24,22 @@ def check(head, g, dtype, components):
         assert parts[ours].item() == pytest.approx(float(g[theirs]), rel=tolerance)
     for name, z in inputs.items():
         expected = g[f'grad_{name}']
-        assert np.abs(z.grad.numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max(), name
+        assert np.abs(z.grad.cpu().numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max(), name
 
 
 @every_dtype
 @pytest.mark.parametrize('case, prefix', [('vicreg_25_25_1', 'hp_'), ('sfrikrepo_vicreg_25_25_1', 'hp_vicreg_')])
-def test_variance_covariance(golden, case, prefix, dtype):
+def test_variance_covariance(golden, case, prefix, dtype, device):
     g = golden(case)
     head = VarianceCovarianceHead(*(float(g[f'{prefix}{name}_coeff']) for name in ('sim', 'std', 'cov')))
-    check(head, g, dtype, dict(invariance='out_inv', variance='out_std', covariance='out_cov'))
+    check(head, g, dtype, device, dict(invariance='out_inv', variance='out_std', covariance='out_cov'))
 
 
 @every_dtype
-def test_cross_correlation(golden, dtype):
+def test_cross_correlation(golden, dtype, device):
     g = golden('barlow_lambd0.0051')
     head = CrossCorrelationHead(off_diagonal_weight=float(g['hp_lambd']), eps=float(g['hp_bn_eps']))
-    check(head, g, dtype, dict(on_diagonal='out_on_diag'))
+    check(head, g, dtype, device, dict(on_diagonal='out_on_diag'))
 
 
 def test_defaults_are_the_published_values(golden):

@@ -22,31 +22,31 @@ def cloud(views=2, batch=8, q=6, seed=0):
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_golden_swapped_prediction(golden, dtype):
+def test_golden_swapped_prediction(golden, dtype, device):
     g = golden('swav_loss_noqueue')
     bs, K = int(g['hp_bs']), int(g['hp_K'])
-    flat = torch.from_numpy(g['in_embedding']).to(dtype).requires_grad_()
+    flat = torch.from_numpy(g['in_embedding']).to(device, dtype).requires_grad_()
     online = flat.view(-1, bs, flat.shape[1])
     views, assign = tuple(range(len(online))), tuple(g['hp_crops_for_assign'].tolist())
     module = head(
         num_prototypes=K, in_dim=flat.shape[1], temperature=float(g['hp_temperature']),
         epsilon=float(g['hp_epsilon']), iterations=int(g['hp_sinkhorn_iterations']),
-    ).to(dtype)  # fmt: skip
+    ).to(device, dtype)  # fmt: skip
     module.prototypes.weight.data.copy_(torch.from_numpy(g['in_prototypes']))
     pairs = pairs_of_views(views, assign)
-    embeddings = Embeddings(online, online, online[list(assign)], pairs, torch.arange(bs), views, assign)
+    embeddings = Embeddings(online, online, online[list(assign)], pairs, torch.arange(bs, device=device), views, assign)
     parts = module.loss(embeddings)
     parts['loss_codes'].backward()
     tolerance = DTYPES[dtype]
     assert parts['loss_codes'].item() == pytest.approx(float(g['out_loss']), rel=tolerance)
     codes = module.codes(online[list(assign)].detach(), module.prototypes.weight.detach())
-    assert np.abs(codes.numpy() - g['out_codes']).max() <= 10 * tolerance * g['out_codes'].max()
+    assert np.abs(codes.cpu().numpy() - g['out_codes']).max() <= 10 * tolerance * g['out_codes'].max()
     # The authors feed unit rows and do not normalise again: their gradient, made tangent to the sphere, is ours.
     for ours, name, points in (
         (flat.grad, 'embedding', flat.detach()),
         (module.prototypes.weight.grad, 'prototypes', None),
     ):
-        theirs = torch.from_numpy(g[f'grad_{name}']).to(dtype)
+        theirs = torch.from_numpy(g[f'grad_{name}']).to(device, dtype)
         if points is not None:
             theirs = theirs - (theirs * points).sum(1, keepdim=True) * points
         assert (ours - theirs).abs().max() <= 10 * tolerance * theirs.abs().max(), name

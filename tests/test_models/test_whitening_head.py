@@ -15,9 +15,9 @@ from mmkernel.models import Embeddings, WhiteningHead
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-9), (torch.float32, 2e-5)], ids=str)
 @pytest.mark.parametrize('case', ['wmse_full_eps0', 'wmse_sub32_eps0'])
-def test_golden(golden, case, dtype, tolerance, monkeypatch):
+def test_golden(golden, case, dtype, tolerance, device, monkeypatch):
     g = golden(case)
-    x = [torch.from_numpy(g[f'in_x{v}']).to(dtype).requires_grad_() for v in range(2)]
+    x = [torch.from_numpy(g[f'in_x{v}']).to(device, dtype).requires_grad_() for v in range(2)]
     head = WhiteningHead(sub_batch_size=int(g['hp_w_size']), shrinkage=float(g['hp_eps']))
     monkeypatch.setattr(head, 'permutation', lambda rows: torch.from_numpy(g['in_perm']))
     loss = head.loss(Embeddings.from_views(*x))['loss_invariance']
@@ -25,7 +25,7 @@ def test_golden(golden, case, dtype, tolerance, monkeypatch):
     assert loss.item() == pytest.approx(float(g['out_loss']), rel=tolerance)
     for v in range(2):
         expected = g[f'grad_x{v}']
-        assert np.abs(x[v].grad.numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max()
+        assert np.abs(x[v].grad.cpu().numpy() - expected).max() <= 10 * tolerance * np.abs(expected).max()
 
 
 def test_one_block_of_all_rows_is_the_global_form(golden):
