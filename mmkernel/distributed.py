@@ -7,7 +7,8 @@ own rows is such that the *mean over ranks*, which DistributedDataParallel takes
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _gloo: weakref.ref | None = None  # beside NCCL, once it is made
+_rows_are_equal = False
 
 
 def world_size() -> int:
@@ -104,18 +106,35 @@ def _bytes(x: Tensor) -> Tensor:
 def check_equal_rows(B: int) -> None:
     """Raise on every rank alike if the ranks' B differ (a plain gather would hang or mix up rows).
 
-    Hosts ask each other; the device, which is a few kernels behind, is not waited for.
+    Asks nobody inside ``equal_rows``.
     """
-    if world_size() == 1:
+    if world_size() == 1 or _rows_are_equal:
         return
-    bounds = torch.tensor([B, -B])
-    dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=_hosts())
-    most, least = bounds[0].item(), -bounds[1].item()
+    ((least, most),) = bounds_over_ranks(B)
     if most != least:
         raise ValueError(
             f'Local batches differ between ranks: from {least} to {most} rows. Losses over the global batch need equal ones: '
             'set drop_last=True in train_dataloader.'
         )
+
+
+@contextmanager
+def equal_rows() -> Iterator[None]:
+    """A promise of whoever loads the batches: inside, the ranks' batches have equally many rows. No gather asks again."""
+    global _rows_are_equal
+    before, _rows_are_equal = _rows_are_equal, True
+    try:
+        yield
+    finally:
+        _rows_are_equal = before
+
+
+def bounds_over_ranks(*numbers: int) -> list[tuple[int, int]]:
+    """(least, most) over ranks of each number. Hosts ask each other; the device, which is behind them, is not waited for."""
+    found = torch.tensor([*numbers, *(-n for n in numbers)])
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=_hosts())
+    most, least = found.view(2, -1).tolist()
+    return [(-a, b) for a, b in zip(least, most, strict=True)]
 
 
 def _hosts() -> dist.ProcessGroup | None:

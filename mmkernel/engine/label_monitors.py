@@ -18,6 +18,7 @@ from mmkernel.engine.monitors import log_values, same_random_state
 from mmkernel.evaluation import evaluation_loader, weighted_knn
 from mmkernel.evaluation.judges import places
 from mmkernel.evaluation.labels import classes_of, renumber
+from mmkernel.models.counters import sent
 from mmkernel.registry import DATASETS, HOOKS
 
 
@@ -143,10 +144,13 @@ class OnlineProbeHook(_LabelMonitor):
         nn.init.zeros_(layers[1].weight)  # no draw: the run's random state is left alone
         nn.init.zeros_(layers[1].bias)
         self.probe = nn.Sequential(*layers).to(next(model.backbone.parameters()).device)
-        self.optimizer = torch.optim.SGD(self.probe.parameters(), self.lr, self.momentum)
+        self.optimizer = torch.optim.SGD(self.probe.parameters(), self.lr, self.momentum, fused=True)
+        for parameter in self.probe.parameters():  # a first step that does not count would leave them undefined
+            self.optimizer.state[parameter]['momentum_buffer'] = torch.zeros_like(parameter)
         if self.saved is not None and self.saved['probe']['1.weight'].shape == (classes, width):
             self.probe.load_state_dict(self.saved['probe'])
             self.optimizer.load_state_dict(self.saved['optimizer'])
+            self.optimizer.param_groups[0].update(fused=True, foreach=False)  # whatever wrote the file
         self.handle = model.backbone.register_forward_hook(self._look)
 
     def _look(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -165,15 +169,23 @@ class OnlineProbeHook(_LabelMonitor):
         if not self.on or self.seen is None:
             return
         batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
-        labels = torch.as_tensor(batch['label']).to(self.seen.device)
+        labels = sent(torch.as_tensor(batch['label']), self.seen.device)
         x, y = gather_rows(self.seen[: len(labels)].float()), gather_rows(labels)
-        if len(x) < 2 or not (y >= 0).any() or not torch.isfinite(x).all():  # the same for all ranks
-            return
+        if len(x) >= 2:
+            self._step(x, y)
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        """One step; nothing moves if no row has a label, or any is not finite, and the host need not know."""
+        useless = ~(torch.isfinite(x).all() & (y >= 0).any())  # the same for all ranks
+        before = [buffer.clone() for buffer in self.probe.buffers()]
         self.probe.train()
         loss = F.cross_entropy(self._logits(x), y, ignore_index=-1)
         self.optimizer.zero_grad()
         loss.backward()
+        self.optimizer.found_inf = useless.float()
         self.optimizer.step()
+        for buffer, old in zip(self.probe.buffers(), before, strict=True):
+            buffer.copy_(torch.where(useless, old, buffer))
 
     def after_train_epoch(self, runner: Any) -> None:
         if not (self.on and is_main_process() and self.every_n_epochs(runner, self.interval)):

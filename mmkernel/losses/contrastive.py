@@ -74,7 +74,7 @@ def _positives(
     shares = -(share + share.T)[view[:, None], other] / (2 * temperature)
     weights = share.sum(1)[view]
     found = weights, (weights / (2 * temperature)).log(), partners, shares
-    return tuple(x.to(device, dtype if x.is_floating_point() else None) for x in found)
+    return tuple(x.to(device, dtype if x.is_floating_point() else None, non_blocking=True) for x in found)
 
 
 def _normalisers(G: Tensor, first: int, columns: Tensor, temperature: float, *_: Tensor) -> Tensor:

@@ -38,4 +38,4 @@ class HostCounters(nn.Module):
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
     """``x`` of the host on ``device``; a plain copy would wait until a GPU has done all that it was given before."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
+    return (x.pin_memory() if device.type == 'cuda' and not x.is_cuda else x).to(device, non_blocking=True)

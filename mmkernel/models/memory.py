@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.distributed import gather_rows
 from mmkernel.losses.clustering import UNSEEN
+from mmkernel.models.counters import sent
 
 
 class SampleLabels(nn.Module):
@@ -45,11 +46,13 @@ class SampleLabels(nn.Module):
                 'No image has a label: nobody makes clusters. Add default_hooks=dict(cluster=dict(type="ClusterHook")) to '
                 'the config, or call head.prepare(num_samples) and head.cluster(generator).'
             )
-        if sample_index.device.type == 'cpu':  # where looking costs no wait
-            last = max(sample_index.tolist())
-            if last >= n:
-                raise ValueError(f'Sample {last} of a data set for which {n} labels were prepared.')
-        return self.labels.index_select(1, sample_index.to(self.labels.device))
+        try:
+            return self.labels.index_select(1, sent(sample_index, self.labels.device))
+        except (IndexError, RuntimeError) as error:  # looked at only once something has failed
+            last = int(sample_index.max())
+            if last < n:
+                raise
+            raise ValueError(f'Sample {last} of a data set for which {n} labels were prepared.') from error
 
 
 class EpochMemory(nn.Module):
@@ -76,7 +79,7 @@ class EpochMemory(nn.Module):
                 f'The views {tuple(self.views)} are to be remembered, but there are {len(z)} online views, numbered from 0: '
                 'check memory_views of the head and the views of the data config.'
             )
-        index = gather_rows(sample_index.to(self.seen.device))
+        index = gather_rows(sent(sample_index, self.seen.device))
         rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))  # (N, views, q)
         self.data.index_copy_(1, index, rows.transpose(0, 1).to(self.data.dtype))
         self.seen.index_fill_(0, index, True)

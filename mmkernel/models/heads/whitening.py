@@ -37,7 +37,7 @@ class WhiteningHead(HostCounters, Head):
         statistics: 'view' whitens each view by itself, 'joint' the views together.
         seed: of the permutations, which follow from (seed, committed steps, rank) alone.
 
-    ``jitter`` in the log is 0 unless a covariance was singular; every 100 steps ``commit`` looks at it, and warns.
+    ``jitter`` in the log is 0 unless a covariance was singular; every 100 steps one is copied, and 50 later ``commit`` warns.
     ``condition`` is the largest ratio of two pivots of a covariance, which is at most its condition number.
     """
 
@@ -67,10 +67,9 @@ class WhiteningHead(HostCounters, Head):
             )
         self.sub_batch_size, self.iterations, self.seed = sub_batch_size, iterations, seed
         self.whitening = dict(method=method, shrinkage=shrinkage, statistics=statistics)
-        self.distance, self.reduction = distance, reduction
+        self.distance, self.reduction, self.steps = distance, reduction, 0  # committed steps
         self.distance_weight = ('distance', 1.0) if distance == 'squared' else None
-        self.steps = 0  # committed
-        self._last: tuple[Tensor, Whitened] | None = None  # the jitter of the last loss
+        self._last: tuple[Tensor, int] | None = None  # a jitter on its way to the host, and q
 
     def check_local_batch(self, rows: int) -> None:
         """Before training: ValueError if the rows of one process cannot be cut into sub-batches."""
@@ -90,7 +89,8 @@ class WhiteningHead(HostCounters, Head):
             found = found.maximum(torch.stack([target.jitter, target.pivots]))
         if self.sub_batch_size is not None:
             invariance, found = global_mean(invariance), max_over_ranks(found)
-        self._last = found, predicted.rows.shape[-1]
+        if self.steps % 100 == 0:
+            self._last = found[0].to('cpu', non_blocking=True), predicted.rows.shape[-1]
         logged = dict(invariance=invariance.detach(), jitter=found[0], condition=found[1])
         return {'loss_invariance': invariance, **logged}
 
@@ -109,7 +109,7 @@ class WhiteningHead(HostCounters, Head):
 
     def commit(self) -> None:
         super().commit()
-        if self._last is not None and self.steps % 100 == 0:
-            (found, q), self._last = self._last, None
-            warn_of_jitter(found[0].item(), q, found.dtype)
+        if self._last is not None and self.steps % 100 == 50:  # no GPU is that far behind its host
+            jitter, q = self._last
+            warn_of_jitter(float(jitter), q, jitter.dtype)
         self.steps += 1
