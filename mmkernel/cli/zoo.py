@@ -15,8 +15,7 @@ from mmkernel.zoo.catalogue import list_models, model_info
 from mmkernel.zoo.download import download
 from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, ModelInfo, WeightsFile, by_protocol
 from mmkernel.zoo.pins import published
-from mmkernel.zoo.places import home, root
-from mmkernel.zoo.placing import path_of
+from mmkernel.zoo.places import home, path_of, root
 
 console = Console(highlight=False)
 COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each

@@ -8,12 +8,12 @@ from mmkernel.zoo.catalogue import UnknownModelError, config_of, list_models, mo
 from mmkernel.zoo.detection import FRAMEWORKS, export_detection, from_framework, key_table, resnet_depth, to_framework
 from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder, get_features
-from mmkernel.zoo.errors import CheckpointError, DiskFullError, DownloadError, HashMismatchError
-from mmkernel.zoo.files import read_checkpoint, write_checkpoint
+from mmkernel.zoo.files import DiskFullError, read_checkpoint, write_checkpoint
 from mmkernel.zoo.hub import get_model
 from mmkernel.zoo.key_map import KeyMapError, key_maps
 from mmkernel.zoo.loading import LoadReport, load_weights, weights_of
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
+from mmkernel.zoo.pins import CheckpointError, DownloadError, HashMismatchError
 from mmkernel.zoo.recognise import load_file
 
 # Bring timm and torchvision: seconds that a list of names, or a resumed run, need not pay.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from mmkernel.zoo.disk import check_room, write
-from mmkernel.zoo.errors import DownloadError
+from mmkernel.zoo.files import room_for
+from mmkernel.zoo.pins import DownloadError
 
 WEIGHTS = ('.pth', '.pt', '.tar', '.pkl', '.bin', '.safetensors', '.ckpt')
 BLOCK = 1 << 20
@@ -41,9 +42,9 @@ class Joined(io.RawIOBase):
 
 def join(paths: Sequence[Path], target: Path) -> None:
     """The bytes of ``paths`` in order."""
-    check_room(target, sum(path.stat().st_size for path in paths))
-    with Joined(paths) as source, open(target, 'wb') as file:
-        _copy(source, file, target)
+    size = sum(path.stat().st_size for path in paths)
+    with Joined(paths) as source, room_for(target, size), open(target, 'wb') as file:
+        shutil.copyfileobj(source, file, BLOCK)
 
 
 def unpack(paths: Sequence[Path], target: Path, name: str) -> None:
@@ -61,9 +62,8 @@ def unpack(paths: Sequence[Path], target: Path, name: str) -> None:
                     if found:
                         raise ArchiveError(f"'{name}' holds several files of weights: {found}, {member.name}.")
                     found = member.name
-                    check_room(target, member.size)
-                    with open(target, 'wb') as file:
-                        _copy(archive.extractfile(member), file, target)
+                    with room_for(target, member.size), open(target, 'wb') as file:
+                        shutil.copyfileobj(archive.extractfile(member), file, BLOCK)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ArchiveError(f"'{name}' is no whole .tar.gz: {error}. Were its parts joined in their order?") from error
     if not found:
@@ -80,8 +80,3 @@ def _refuse(member: tarfile.TarInfo, name: str) -> None:
         raise ArchiveError(
             f"'{name}' has a link or a device, {member.name!r}: an archive of weights has no need of them."
         )
-
-
-def _copy(source: io.RawIOBase, file: io.BufferedWriter, path: Path) -> None:
-    while block := source.read(BLOCK):
-        write(file, block, path)

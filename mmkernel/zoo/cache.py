@@ -8,13 +8,11 @@ from pathlib import Path
 
 from mmkernel.hashes import hashes
 from mmkernel.zoo.catalogue import list_models, model_info
-from mmkernel.zoo.errors import HashMismatchError
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
-from mmkernel.zoo.pins import Pins, check_published, published
-from mmkernel.zoo.places import weights_folder
-from mmkernel.zoo.placing import key_of, path_of
+from mmkernel.zoo.pins import HashMismatchError, Pins, check_published, published
+from mmkernel.zoo.places import path_of, weights_folder
 
-LEFTOVERS = ('*.partial', '*.partial.json', '*.piece', '*.whole', '*.rejected-*', '.*.failed')
+LEFTOVERS = ('.arriving-*', '*.piece', '*.whole', '*.rejected-*', '.*.failed', '*.partial', '*.partial.json')
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def verify(names: list[str] | None = None) -> list[Verdict]:
 
 
 def _verdict(info: ModelInfo, file: WeightsFile, path: Path) -> Verdict:
-    digests, pin = hashes([path]), Pins().read().get(key_of(info, path))
+    digests, pin = hashes([path]), Pins().read().get(f'{info.name}/{path.name}')
     known = published(file) if not file.unpack else None
     try:
         if known:

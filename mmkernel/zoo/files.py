@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,29 +17,55 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mmkernel.zoo.errors import CheckpointError
-from mmkernel.zoo.pins import check_file
+from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 
 
-def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
-    """Write to a temporary file of the same folder, sync, rename, sync the folder: ``path`` is whole or absent."""
+class DiskFullError(DownloadError):
+    """No room for a file."""
+
+
+@contextmanager
+def room_for(path: Path, size: int = 0) -> Iterator[None]:
+    """DiskFullError unless ``size`` bytes fit on the disk of ``path``, or where a write inside finds the disk full."""
+    needed = f'{size / 1e6:.1f} MB more are needed' if size else 'more is needed'
+    try:
+        if size > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f'the disk of {path.parent} is full: {needed}, {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free. Make '
+            "room ('mmkernel zoo clean' empties the cache) or set MMKERNEL_HOME to a folder on another disk."
+        ) from error
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file of the same folder, which becomes ``path`` at the end: synced and renamed, whole or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
-        with open(temporary, 'wb') as file:
-            torch.save(checkpoint, file)
-            file.flush()
+        yield temporary
+        with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == 'posix':
+    if os.name == 'posix':  # the name is on the disk as well
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
+    """Write a checkpoint that is whole or absent."""
+    with replacing(path) as temporary:
+        torch.save(checkpoint, temporary)
 
 
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
@@ -120,21 +149,13 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: 
 
     ``meta``: texts in the header, without the tensors being read: ``safetensors.safe_open(path, 'pt').metadata()``.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
+    with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # the library makes files that only their owner can read
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=meta)
         with open(temporary, 'r+b') as file:
             _sort_header(file)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.chmod(mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sort_header(file: BinaryIO) -> None:

@@ -15,8 +15,8 @@ from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import key_maps
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
+from mmkernel.zoo.pins import console
 from mmkernel.zoo.places import root
-from mmkernel.zoo.placing import console
 from mmkernel.zoo.recognise import load_content
 
 PARTS = {'encoder': ('backbone', 'model'), 'whole': ('model',)}  # which files serve, the smaller first

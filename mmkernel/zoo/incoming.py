@@ -14,11 +14,10 @@ from torch import nn
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.detection import from_framework
 from mmkernel.zoo.encoder import Encoder
-from mmkernel.zoo.errors import CheckpointError
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import key_maps
 from mmkernel.zoo.metafile import ModelInfo
-from mmkernel.zoo.pins import check_file
+from mmkernel.zoo.pins import CheckpointError, check_file
 from mmkernel.zoo.plain_config import plain_json, without_weights
 from mmkernel.zoo.portable import Portable, Preprocessing, portable_encoder, read_portable
 from mmkernel.zoo.recognise import load_content

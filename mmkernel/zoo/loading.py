@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.stem import adapted, first_convolution
 
 PREFIXES = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile

@@ -1,4 +1,4 @@
-"""Is this the file that was published? Against its published hash, that in its name, or that of its first use."""
+"""Is this the file that was published? Its bytes against the published hash, that in its name, or that of its first use."""
 
 from __future__ import annotations
 
@@ -9,11 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from rich.console import Console
 
 from mmkernel.hashes import hashes, wrong_name
-from mmkernel.zoo.errors import DownloadError, HashMismatchError
 from mmkernel.zoo.metafile import Part
 from mmkernel.zoo.places import home, weights_folder
+
+console = Console(stderr=True, highlight=False)
+
+
+class CheckpointError(RuntimeError):
+    """A file that is no checkpoint, is damaged, or belongs to another architecture."""
+
+
+class DownloadError(RuntimeError):
+    """Weights that could not be fetched; says what to do by hand."""
+
+
+class HashMismatchError(DownloadError, CheckpointError):
+    """A file with other bytes than those published, those that its name tells, or those of its first use."""
 
 
 def published(part: Part) -> str | None:
@@ -67,6 +81,7 @@ class Pins:
 
     def pin(self, key: str, sha256: str, how: str) -> None:
         """Remember the file, or HashMismatchError if another one was remembered under this name."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{self.path}.lock'):
             pins = self.read()
             old = pins.get(key)
@@ -85,3 +100,34 @@ class Pins:
         """Whether the file is the one pinned, by all of its bytes: a bit may flip on a disk, and no time of change tells."""
         pin = self.read().get(key)
         return pin is not None and pin['sha256'] == hashes([path])['sha256']
+
+
+def accept(part: Part, found: Path, path: Path, key: str | None = None, archive: str | None = None) -> None:
+    """Check the bytes of ``found`` and move it to ``path``; a wrong file is set aside and never used.
+
+    Args:
+        key: pin it under this name.
+        archive: what is known of the archive that it was taken out of; the hash of ``part`` is that of the archive.
+    """
+    digests, unpacked = hashes([found]), bool(getattr(part, 'unpack', None))
+    known = archive if unpacked else published(part)
+    try:
+        if not unpacked:
+            check_published(part, digests, found.stat().st_size)
+        if key:
+            Pins().pin(key, digests['sha256'], known or 'first use')
+    except HashMismatchError as error:
+        raise HashMismatchError(f'{error} {set_aside(found, path, digests["sha256"])}') from error
+    if found != path:
+        with open(found, 'rb') as handle:
+            os.fsync(handle.fileno())
+        os.replace(found, path)  # whole or absent
+    if key and not known:
+        console.print(f'{path.name}: no hash is published; pinned on first use, sha256 {digests["sha256"][:16]}...')
+
+
+def set_aside(found: Path, path: Path, sha256: str) -> str:
+    """Rename a wrong file so that it is kept and never used; a sentence that says so."""
+    aside = path.with_name(f'{path.name}.rejected-{sha256[:8]}')
+    os.replace(found, aside)
+    return f'The file was set aside as {aside} and is not used.'

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mmkernel.hashes import hash_in_name
+from mmkernel.zoo.metafile import ModelInfo, WeightsFile
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -20,6 +23,16 @@ def home() -> Path:
 def weights_folder() -> Path:
     """One folder per model lies in it; any of them may be deleted at any time."""
     return home() / 'weights'
+
+
+def path_of(info: ModelInfo, file: WeightsFile) -> Path:
+    """Where the file lies once it is there; one unpacked from an archive ends in .pth. Files of the package stay in it."""
+    if file.urls and file.urls[0].startswith('package:'):
+        return PACKAGE / file.urls[0].removeprefix('package:')
+    name = f'{file.name.removesuffix(".tar.gz")}.pth' if file.unpack else file.name
+    if file.unpack and hash_in_name(Path(name)):
+        name = f'{Path(name).stem}_unpacked.pth'  # the hash is that of the archive
+    return weights_folder() / info.name / name
 
 
 def root() -> Path:

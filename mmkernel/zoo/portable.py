@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import mmkernel
 from mmkernel.registry import MODELS
 from mmkernel.zoo.config_text import config_text
-from mmkernel.zoo.errors import CheckpointError
 from mmkernel.zoo.files import meta_of, read_checkpoint
 from mmkernel.zoo.metafile import RESULT
+from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.plain_config import (
     OF_ONE_MACHINE,
     ConfigTextError,

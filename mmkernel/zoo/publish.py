@@ -14,10 +14,10 @@ from mmkernel.evaluation import check_trained
 from mmkernel.evaluation.report import set_aside
 from mmkernel.hashes import hashes
 from mmkernel.zoo.card import model_card
-from mmkernel.zoo.errors import CheckpointError
 from mmkernel.zoo.export import compare
 from mmkernel.zoo.files import meta_of, read_checkpoint, write_safetensors
 from mmkernel.zoo.loading import weights_of
+from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.portable import Portable, of_metadata
 from mmkernel.zoo.recognise import load_content
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmkernel.zoo.errors import CheckpointError
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.key_map import KeyMapError, key_maps
 from mmkernel.zoo.loading import LoadReport, load_weights
+from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.search import choose, containers, places
 
 # What stands beside an encoder or on top of it, and is not wanted when only the encoder is.

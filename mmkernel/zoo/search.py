@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.pins import CheckpointError
 
 # Moving averages of the weights that the file holds too; linear probes of the papers use the others (He et al., CVPR 2020).
 # Where there are a student and a teacher, the teacher is published to be used (Caron et al., ICCV 2021).

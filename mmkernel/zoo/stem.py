@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from mmkernel.zoo.errors import CheckpointError
+from mmkernel.zoo.pins import CheckpointError
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d | None]:

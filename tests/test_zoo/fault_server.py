@@ -1,6 +1,5 @@
 """An HTTP server on 127.0.0.1 that does to a download what servers and networks do."""
 
-import hashlib
 import threading
 import time
 from contextlib import contextmanager
@@ -10,16 +9,13 @@ BODY = bytes(range(256)) * 2048  # 512 KiB, and no web page
 
 
 class Faults:
-    """``plan[path]``: what to do at the 1st, 2nd, ... request of a path; the last entry goes on. ``seen``: (path, Range)."""
+    """``plan[path]``: what to do at the 1st, 2nd, ... request of a path; the last entry goes on. ``seen``: the paths asked for."""
 
     def __init__(self):
-        self.plan, self.seen, self.bodies, self.tags = {}, [], {}, {}
+        self.plan, self.seen, self.bodies = {}, [], {}
 
     def body(self, path):
         return self.bodies.get(path, BODY)
-
-    def tag(self, path):
-        return self.tags.get(path, f'"{hashlib.md5(self.body(path)).hexdigest()}"')
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,8 +26,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         faults = self.server.faults
-        count = sum(path == self.path for path, _ in faults.seen)
-        faults.seen.append((self.path, self.headers.get('Range')))
+        count = faults.seen.count(self.path)
+        faults.seen.append(self.path)
         plan = faults.plan.get(self.path, ['fine'])
         what = plan[min(count, len(plan) - 1)]
         name, _, value = what.partition(':')
@@ -44,37 +40,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def fine(self, body, _=''):
-        """With ranges, unless If-Range names another file."""
-        tag, start = self.server.faults.tag(self.path), 0
-        wanted = self.headers.get('Range')
-        if wanted and self.headers.get('If-Range') == tag:
-            start = int(wanted.removeprefix('bytes=').rstrip('-'))
-            if start >= len(body):
-                self.head(416, Content_Length=0)
-                return
-            self.head(206, Content_Length=len(body) - start, ETag=tag,
-                      Content_Range=f'bytes {start}-{len(body) - 1}/{len(body)}')  # fmt: skip
-        else:
-            self.head(200, Content_Length=len(body), ETag=tag)
-        self.wfile.write(body[start:])
-
-    def drop(self, body, value):
-        """The connection ends after some bytes of those asked for."""
-        wanted = self.headers.get('Range')
-        start = int(wanted.removeprefix('bytes=').rstrip('-')) if wanted else 0
-        tag = self.server.faults.tag(self.path)
-        if start:
-            self.head(206, Content_Length=len(body) - start, ETag=tag,
-                      Content_Range=f'bytes {start}-{len(body) - 1}/{len(body)}')  # fmt: skip
-        else:
-            self.head(200, Content_Length=len(body), ETag=tag)
-        self.wfile.write(body[start : start + int(value)])
-        self.wfile.flush()
-        self.close_connection = True
-
-    def no_ranges(self, body, _):
         self.head(200, Content_Length=len(body))
         self.wfile.write(body)
+
+    def drop(self, body, value):
+        """The connection ends after some bytes."""
+        self.head(200, Content_Length=len(body))
+        self.wfile.write(body[: int(value)])
+        self.wfile.flush()
+        self.close_connection = True
 
     def no_length(self, body, value):
         self.send_response(200)
@@ -88,23 +62,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:-1] + bytes([body[-1] ^ 1]))
 
     def stall(self, body, value):
-        self.head(200, Content_Length=len(body), ETag=self.server.faults.tag(self.path))
+        self.head(200, Content_Length=len(body))
         self.wfile.write(body[:1000])
         self.wfile.flush()
         time.sleep(float(value))
         self.close_connection = True
 
-    def drip(self, body, value):
-        self.head(200, Content_Length=len(body), ETag=self.server.faults.tag(self.path))
-        for i in range(int(value)):
-            self.wfile.write(body[i : i + 1])
-            self.wfile.flush()
-            time.sleep(0.05)
-        self.close_connection = True
-
     def status(self, _, value):
-        code, _, after = value.partition('/')
-        self.head(int(code), Content_Length=0, **({'Retry_After': after} if after else {}))
+        self.head(int(value), Content_Length=0)
 
     def page(self, *_):
         text = b'  <!DOCTYPE html><html><title>Sign in</title></html>'
