@@ -27,10 +27,10 @@ from torch import nn
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import evaluate, few_label_scores, untrained_encoder
-from mmkernel.zoo import portable_encoder, publish_checkpoint
+from mmkernel.zoo import Encoder, publish_checkpoint
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import read_checkpoint
-from mmkernel.zoo.metafile_rows import add_row
+from mmkernel.zoo.publish import add_row
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / 'mmkernel/weights'
@@ -117,7 +117,7 @@ def pack(run: Run, folder: Path, root: Path = ROOT) -> dict[str, Any]:
     command = f'python tools/train.py {config} --seed {SEED}'
     facts = dict(
         name=name, license='Apache-2.0', source=f'trained with this package: {command}', config_name=config,
-        config=config_text(run.cfg.to_dict()), command=command, seed=str(SEED), epochs=meta['epoch'],
+        command=command, seed=str(SEED), epochs=meta['epoch'],
         trained_on="scikit-learn's digits, the 1437 of the training split", metrics=results(half),
     )  # fmt: skip
     if worst > TOLERANCE:
@@ -127,7 +127,7 @@ def pack(run: Run, folder: Path, root: Path = ROOT) -> dict[str, Any]:
         )
     before = set(folder.glob(f'{name}-*'))
     done = publish_checkpoint(
-        portable_encoder(run.cfg, model.backbone, **facts), run.checkpoint(), folder, name, half=True,
+        Encoder.from_config(run.cfg, model.backbone, **facts), run.checkpoint(), folder, name, half=True,
         url='package:weights',
     )  # fmt: skip
     if done.difference:

@@ -47,7 +47,7 @@ COMMANDS = {
         'mmkernel.cli.export:main', 'work_dirs/kernels/digits_rbf/epoch_20.pth --to onnx',
     ),
     'import': Command(
-        'read weights of another library into a file of this one', 'mmkernel.cli.incoming:main',
+        'read weights of another library into a file of this one', 'mmkernel.cli.import_weights:main',
         'resnet50.pth --from torchvision --arch resnet50',
     ),
     'publish': Command(

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from mmkernel.cli.encoders import common_options, encoder_of
-from mmkernel.zoo.export import TARGETS, export_encoder
+from mmkernel.zoo.export import TARGETS, export_model
 
 console = Console(highlight=False)
 
 
 def main(argv: list[str], prog: str) -> None:
     args = arguments(prog).parse_args(argv)
-    encoder, report = encoder_of(args)
+    encoder = encoder_of(args)
     if args.size:
-        size = (args.size[0], args.size[-1])
-        encoder.preprocessing = replace(encoder.preprocessing, size=size)
+        encoder.pixels['size'] = (args.size[0], args.size[-1])
     name = Path(args.checkpoint).name.removesuffix('.pth').removesuffix('.safetensors')
     folder = Path(args.checkpoint).parent if Path(args.checkpoint).exists() else Path()
     out = args.out or folder / f'{name}_{args.to}{TARGETS[args.to].suffix}'
-    console.print(f'{args.checkpoint}: {escape(report)}', soft_wrap=True)
-    found = export_encoder(encoder, args.to, out, args.force)
+    console.print(f'{args.checkpoint}: {escape(str(encoder.report))}', soft_wrap=True)
+    found = export_model(encoder, args.to, out, args.force)
     console.print(f'written: {found.path} ({found.verdict})', soft_wrap=True)
     console.print(escape(found.how), soft_wrap=True)
 

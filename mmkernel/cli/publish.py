@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mmkernel.cli.encoders import common_options, encoder_of
-from mmkernel.zoo.metafile_rows import add_row, row_text
-from mmkernel.zoo.publish import HOLDS, publish_checkpoint
+from mmkernel.zoo.publish import HOLDS, add_row, publish_checkpoint, row_text
 
 console = Console(highlight=False)
 
@@ -20,8 +19,8 @@ def main(argv: list[str], prog: str) -> None:
     args = arguments(prog).parse_args(argv)
     if args.metafile and not args.url:
         raise ValueError('--metafile needs --url: a row of the zoo says where its file lies.')
-    encoder, report = encoder_of(args)
-    console.print(f'{args.checkpoint}: {escape(report)}', soft_wrap=True)
+    encoder = encoder_of(args)
+    console.print(f'{args.checkpoint}: {escape(str(encoder.report))}', soft_wrap=True)
     encoder.facts |= {key: value for key, value in vars(args).items() if key in ('source', 'trained_on') and value}
     if args.result:
         encoder.facts['metrics'] = [result(values, encoder.facts.get('epochs')) for values in args.result]

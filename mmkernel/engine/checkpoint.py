@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint, write_checkpoint
-from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights, weights_of
+from mmkernel.zoo.layouts import weights_of
+from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights
 
 __all__ = [
     'CheckpointError', 'LoadReport', 'checkpoint_meta', 'epoch_files', 'fit_buffers', 'latest_checkpoint', 'list_checkpoints',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmkernel.zoo.portable import Portable
+from mmkernel.zoo.encoder import Encoder
 
 USE = {
     'hf': """```python
@@ -16,11 +16,11 @@ features = get_features(load_encoder('{file}'), ['image.png'])
 }
 
 
-def model_card(encoder: Portable, target: str = 'safetensors', file: str = 'model.safetensors') -> str:
+def model_card(encoder: Encoder, target: str = 'safetensors', file: str = 'model.safetensors') -> str:
     """Markdown with the header that the Hugging Face hub reads; facts that are not given are said to be unknown."""
-    facts, pixels, options = encoder.facts, encoder.preprocessing, encoder.options
+    facts, pixels, options = encoder.facts, encoder.pixels, encoder.options
     name = facts.get('name') or options.get('model_name', 'encoder')
-    size = ' x '.join(map(str, pixels.size))
+    size = ' x '.join(map(str, pixels['size']))
     parameters = sum(p.numel() for p in encoder.backbone.parameters())
     lines = ['---']
     if facts.get('license'):
@@ -35,10 +35,10 @@ def model_card(encoder: Portable, target: str = 'safetensors', file: str = 'mode
     lines += ['An image encoder trained without labels, without its projector. Random parts: none.', '']
     rows = {
         'Backbone': f'{_text(options)}; {parameters / 1e6:.2f} M parameters',
-        'Images': f'{_channels(encoder.channels)}, {size}; short side to {pixels.resize or "its own size"}, middle '
-        f'{pixels.crop or "not cropped"}, {pixels.interpolation}',
-        'Pixels': f'(x / 255 - mean) / std, mean {_numbers(pixels.mean)}, std {_numbers(pixels.std)}',
-        'Features': f'{encoder.backbone.out_dim} numbers an image',
+        'Images': f'{_channels(encoder.channels)}, {size}; short side to {pixels["resize"] or "its own size"}, middle '
+        f'{pixels["crop"] or "not cropped"}, {pixels["interpolation"]}',
+        'Pixels': f'(x / 255 - mean) / std, mean {_numbers(pixels["mean"])}, std {_numbers(pixels["std"])}',
+        'Features': f'{encoder.out_dim} numbers an image',
         'Trained on': facts.get('trained_on') or 'not stated',
         'Epochs': facts.get('epochs') or 'not stated',
         'License': facts.get('license') or 'not stated',

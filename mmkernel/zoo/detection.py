@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mmkernel.evaluation.report import set_aside
+from mmkernel.zoo.files import replacing
+from mmkernel.zoo.layouts import backbone_of, key_maps
 
 FRAMEWORKS = ('mmdetection', 'mmsegmentation', 'detectron2')
 DEPTHS = (18, 34, 50, 101, 152)
-PREFIX = 'backbone.'
 
 
 def resnet_depth(state: Mapping[str, Tensor]) -> int:
@@ -45,22 +45,27 @@ def resnet_depth(state: Mapping[str, Tensor]) -> int:
 
 
 def to_framework(state: Mapping[str, Tensor], framework: str) -> dict[str, Tensor]:
-    """The weights of a timm or torchvision ResNet (or of a whole model with ``backbone.``), named as ``framework`` does."""
-    state = _backbone(state)
+    """The weights of a timm or torchvision ResNet (or of a whole model with ``backbone.``), named as ``framework`` does.
+
+    mmdetection and mmsegmentation keep torchvision's names; those of detectron2 are rules of ``key_maps``.
+    """
+    _check(framework)
+    state = backbone_of(state)
     resnet_depth(state)
-    return {_renamed(key, framework): value for key, value in state.items()}
+    return key_maps()['to_detectron2'].apply(state) if framework == 'detectron2' else state
 
 
 def from_framework(state: Mapping[str, Tensor], framework: str) -> dict[str, Tensor]:
     """The inverse of ``to_framework``: timm's names."""
-    return {_original(key, framework): value for key, value in state.items()}
+    _check(framework)
+    return backbone_of(key_maps()['detectron2'].apply(state) if framework == 'detectron2' else state)
 
 
 def key_table(state: Mapping[str, Tensor], framework: str) -> list[tuple[str, str, tuple[int, ...]]]:
     """(our name, the framework's, shape) of each tensor."""
     renamed = to_framework(state, framework)
     return [
-        (ours, theirs, tuple(renamed[theirs].shape)) for ours, theirs in zip(_backbone(state), renamed, strict=True)
+        (ours, theirs, tuple(renamed[theirs].shape)) for ours, theirs in zip(backbone_of(state), renamed, strict=True)
     ]
 
 
@@ -83,43 +88,18 @@ def export_detection(
     suffix = '.pkl' if framework == 'detectron2' else '.pth'
     if path.suffix != suffix:
         raise ValueError(f"'{path}': {framework} reads such weights from a file that ends in {suffix}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    if framework == 'detectron2':
-        arrays = {key: value.numpy() for key, value in weights.items()}
-        content = dict(model=arrays, matching_heuristics=True, __author__='mmkernel', **pixels)
-        partial.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(dict(state_dict=weights, meta=pixels), partial)
-    if path.exists():
-        set_aside(path)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        if framework == 'detectron2':
+            arrays = {key: value.numpy() for key, value in weights.items()}
+            content = dict(model=arrays, matching_heuristics=True, __author__='mmkernel', **pixels)
+            partial.write_bytes(pickle.dumps(content))
+        else:
+            torch.save(dict(state_dict=weights, meta=pixels), partial)
+        if path.exists():
+            set_aside(path)
     return path
 
 
-def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without ``backbone.`` where a whole model is given; a classifier on top is left behind."""
-    inner = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-    return {key: value for key, value in (inner or state).items() if not key.startswith('fc.')}
-
-
-def _renamed(key: str, framework: str) -> str:
-    """layer1.0.bn2.weight -> res2.0.conv2.norm.weight, downsample.0 -> shortcut, conv1 -> stem.conv1 for detectron2."""
+def _check(framework: str) -> None:
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework='{framework}'; expected one of {', '.join(FRAMEWORKS)}.")
-    if framework != 'detectron2':
-        return key  # torchvision's own names, as they are
-    key = re.sub(r'^layer(\d)', lambda match: f'res{int(match[1]) + 1}', key)
-    key = re.sub(r'\bbn(\d)', r'conv\1.norm', key)
-    key = key.replace('downsample.0', 'shortcut').replace('downsample.1', 'shortcut.norm')
-    return key if key.startswith('res') else f'stem.{key}'
-
-
-def _original(key: str, framework: str) -> str:
-    if framework not in FRAMEWORKS:
-        raise ValueError(f"framework='{framework}'; expected one of {', '.join(FRAMEWORKS)}.")
-    if framework != 'detectron2':
-        return key
-    key = re.sub(r'^res(\d)', lambda match: f'layer{int(match[1]) - 1}', key.removeprefix('stem.'))
-    key = re.sub(r'\bconv(\d)\.norm', r'bn\1', key)
-    return key.replace('shortcut.norm', 'downsample.1').replace('shortcut', 'downsample.0')

@@ -1,34 +1,118 @@
-"""A pretrained network without the parts that only pretraining needs: images in, features out."""
+"""A pretrained image encoder, images in and features out, with all that someone needs who uses it elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from os import PathLike
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from mmkernel.datasets.images import decode, to_array
-from mmkernel.zoo.metafile import ModelInfo
+import mmkernel
+from mmkernel.registry import MODELS, TRANSFORMS
+from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.files import meta_of, read_checkpoint
+from mmkernel.zoo.loading import load_content
+from mmkernel.zoo.metafile import RESULT, ModelInfo
+from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.plain_config import (
+    OF_ONE_MACHINE,
+    ConfigTextError,
+    config_values,
+    plain_config,
+    plain_json,
+    without_weights,
+)
+
+LARGEST = 1 << 14  # pixels of a side
+FACTS = ('name', 'license', 'source', 'trained_on', 'note')
 
 
 class Encoder(nn.Module):
     """h = backbone((x / 255 - mean) / std): (B, C, H, W) uint8, or floating and normalised already, -> (B, out_dim).
 
-    ``transform``: uint8 (H, W, C) -> the view that the network was judged on. ``info``: its row of the zoo. ``cfg``: the
-    config that it was built from, which exports need.
+    What a run leaves, the zoo gives, benchmarks judge and exports take; its state dict is that of the backbone alone.
+
+    Args:
+        backbone: the network; ``options`` build it again: ``MODELS.build(options)``.
+        pixels: mean and std (0..1 scale, one number per channel) and how images come to their size: ``size`` (height and
+            width that the network was judged with, None: not known), ``resize``, ``crop`` and ``interpolation`` of CenterView.
+        facts: name, license, source, trained_on, note, config (a text), metrics, epochs, ...
+        info: its row of the zoo; None: a row with its name alone.
+        channels_last: memory layout of the images, see ViewPreprocessor.
+
+    Attributes: ``data_preprocessor``, a ViewPreprocessor; ``transform``, a CenterView, uint8 (H, W, C) -> the view that the
+    network was judged on; ``report``: which tensors of the file met which of the network, None where nothing was loaded.
     """
 
     def __init__(
-        self, backbone: nn.Module, data_preprocessor: nn.Module, transform: Any, info: ModelInfo, cfg: Any = None
-    ) -> None:
+        self, backbone: nn.Module, options: Mapping[str, Any], pixels: Mapping[str, Any], facts: Mapping[str, Any] | None = None,
+        info: ModelInfo | None = None, channels_last: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.backbone, self.data_preprocessor = backbone, data_preprocessor
-        self.transform, self.info, self.cfg = transform, info, cfg
-        self.out_dim = backbone.out_dim
+        self.backbone, self.options, self.facts = backbone, dict(options), dict(facts or {})
+        self.pixels = _plain_pixels(**pixels)
+        statistics = dict(mean=self.pixels['mean'], std=self.pixels['std'], channels_last=channels_last)
+        self.data_preprocessor = MODELS.build(dict(type='ViewPreprocessor', **statistics))
+        view = {key: self.pixels[key] for key in ('resize', 'crop', 'interpolation')}
+        self.transform = TRANSFORMS.build(dict(type='CenterView', **view))
+        self.info = info or ModelInfo(str(self.facts.get('name') or 'encoder'), collection='', config=None)
+        self.report = None
+
+    @classmethod
+    def from_config(
+        cls, cfg: Mapping[str, Any], backbone: nn.Module | None = None, info: ModelInfo | None = None, **facts: Any
+    ) -> Encoder:
+        """The encoder of a config, in eval mode; ``backbone`` None: built, with random weights. Its config is one of its facts."""
+        options = copy.deepcopy(without_weights(cfg['model']['backbone']))
+        backbone = MODELS.build(dict(options)) if backbone is None else backbone
+        given = cfg.get('data_preprocessor') or cfg['model'].get('data_preprocessor') or {}
+        view = (cfg.get('evaluation') or {}).get('transform') or {}
+        pixels = dict(mean=given.get('mean', (0.0,)), std=given.get('std', (1.0,)), size=_size(cfg, view))
+        if len(pixels['mean']) == 1:
+            pixels |= {key: list(pixels[key]) * int(options.get('in_channels', 3)) for key in ('mean', 'std')}
+        pixels |= {key: view[key] for key in ('resize', 'crop', 'interpolation') if key in view}
+        facts = {'config': config_text(cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg), **facts}
+        options = json.loads(json.dumps(options))
+        return cls(backbone, options, pixels, facts, info, bool(given.get('channels_last'))).eval()
+
+    @classmethod
+    def from_header(cls, meta: Mapping[str, str], source: str) -> Encoder:
+        """An encoder with random weights, as the header of a file of ours describes it (see ``metadata``)."""
+        facts = facts_of(meta, source)
+        if 'config' in meta:
+            facts['config'] = config_text(plain_config(meta['config'], source))
+        try:
+            options, pixels = (plain_json(meta[key], source) for key in ('backbone', 'preprocessing'))
+            options = without_weights(options)
+            found = cls(MODELS.build(dict(options)), options, pixels, facts).eval()
+            if len(found.pixels['mean']) != found.channels:
+                raise ValueError(f'mean of {len(found.pixels["mean"])} channels, images of {found.channels}')
+            return found
+        except ConfigTextError:
+            raise
+        except (
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # any nonsense
+            raise CheckpointError(
+                f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config)."
+            ) from error
+
+    @property
+    def out_dim(self) -> int:
+        return self.backbone.out_dim
+
+    @property
+    def channels(self) -> int:
+        return int(self.options.get('in_channels', 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """With gradients, and in the mode that the module is in."""
@@ -49,59 +133,82 @@ class Encoder(nn.Module):
             for module, mode in training.items():
                 module.training = mode
 
+    def images(self, count: int = 2, seed: int = 0) -> Tensor:
+        """uint8 noise (count, C, H, W), the same on every machine: exports are compared on it."""
+        if self.pixels['size'] is None:
+            raise ValueError('the config does not tell how large images are: say it, e.g. --size 224.')
+        shape = (count, self.channels, *self.pixels['size'])
+        return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
-def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform: Any = None) -> Tensor:
-    """(N, d) float32 features on the CPU of N images, by a model with ``extract`` (one of ``get_model``, or one trained here).
+    def metadata(self) -> dict[str, str]:
+        """Texts for the header of a safetensors file; ``from_header`` reads them."""
+        facts = {
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in self.facts.items() if value
+        }
+        if 'config' in facts:
+            values = config_values(facts['config'], 'facts')
+            facts['config'] = config_text({k: v for k, v in values.items() if k not in OF_ONE_MACHINE})
+        return dict(
+            format='pt',  # what other readers of safetensors look for
+            mmkernel=mmkernel.__version__,
+            backbone=json.dumps(self.options),
+            preprocessing=json.dumps(self.pixels),
+            **facts,
+        )
 
-    Args:
-        images: paths, Pillow images or uint8 arrays (H, W, C), one or several, of any size; or a tensor (N, C, H, W), uint8
-            or normalised, which is taken as it is.
-        transform: of one uint8 array (H, W, C); None: the one of the zoo's row. Tensors are not transformed.
+
+def load_encoder(path: str | Path, cfg: Mapping[str, Any] | None = None, **facts: Any) -> Encoder:
+    """The encoder of a checkpoint of any layout, in eval mode, every tensor filled; ``facts``: what is known besides.
+
+    ``cfg``: the config that says how it is built; None: the file is a published one of ours and describes itself.
     """
-    if isinstance(images, Tensor):
-        if images.ndim != 4:
-            raise ValueError(f'a tensor of images is (N, C, H, W), got {tuple(images.shape)}.')
-        batches: Iterable[Tensor] = images.split(batch_size)
-        channels = images.shape[1]
+    content = read_checkpoint(path)
+    meta = meta_of(content)
+    if cfg is None:
+        found = Encoder.from_header({'name': Path(path).stem, **meta}, str(path))
     else:
-        views = _views(images, in_channels(model), transform or getattr(model, 'transform', None))
-        batches = (torch.stack(views[i : i + batch_size]) for i in range(0, len(views), batch_size))
-        channels = views[0].shape[0]
-    if channels != in_channels(model):
-        raise ValueError(f'the images have {channels} channels, the encoder takes {in_channels(model)}.')
-    return torch.cat([model.extract(batch).float().cpu() for batch in batches])
+        epoch = meta.get('epoch')
+        found = Encoder.from_config(cfg, epochs=epoch if isinstance(epoch, int) else None)
+        found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
+    found.facts |= {key: value for key, value in facts.items() if value is not None}
+    found.report = load_content(found.backbone, content, str(path))
+    return found
 
 
-def in_channels(model: nn.Module) -> int:
-    """Channels of the images that a model takes: those of its first convolution."""
-    return next(m.in_channels for m in model.backbone.modules() if isinstance(m, nn.Conv2d))
+def _plain_pixels(
+    mean: Any, std: Any, size: Any = None, resize: Any = None, crop: Any = None, interpolation: str = 'bicubic'
+) -> dict[str, Any]:
+    """The same as plain values; ViewPreprocessor and CenterView look at them further."""
+    if size is not None and not (len(size) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in size)):
+        raise ValueError(f'size is height and width in pixels, 1 to {LARGEST}; got {size}.')
+    size, crop = (tuple(value) if isinstance(value, (list, tuple)) else value for value in (size, crop))
+    mean, std = (tuple(float(v) for v in values) for values in (mean, std))
+    return dict(mean=mean, std=std, size=size, resize=resize, crop=crop, interpolation=interpolation)
 
 
-def _views(images: Any, channels: int, transform: Any) -> list[Tensor]:
-    single = isinstance(images, (str, PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3)
-    arrays = [_array(image, channels) for image in ([images] if single else images)]
-    if not arrays:
-        raise ValueError('there are no images.')
-    views = [torch.from_numpy(np.array((transform(a) if transform else a).transpose(2, 0, 1))) for a in arrays]
-    sizes = {tuple(view.shape) for view in views}
-    if len(sizes) > 1:
-        raise ValueError(
-            f'the images have different sizes, {sorted(sizes)}: give a transform, e.g. '
-            "mmkernel.TRANSFORMS.build(dict(type='CenterView', resize=256, crop=224))."
+def _size(cfg: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Of the crop, the resized image, the images of the source, or the views."""
+    part = cfg.get('evaluation') or {}
+    views = ((cfg.get('train_dataloader') or {}).get('dataset') or {}).get('views') or {}
+    candidates = [view.get('crop'), view.get('resize'), (part.get('test') or {}).get('size')]
+    candidates += [item.get('size') for item in views.values()]
+    found = next((size for size in candidates if size is not None), None)
+    return (found, found) if isinstance(found, int) else found and (int(found[0]), int(found[1]))
+
+
+def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What the header of a file of ours says about its weights: texts of one line, figures and epochs; never its config."""
+    found = {key: ' '.join(str(meta[key]).split()) for key in FACTS if key in meta}
+    try:
+        found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
+        fine = isinstance(found.get('epochs', 0), (int, float))
+        fine &= all(
+            RESULT <= set(result) and isinstance(result['Metrics'], dict) for result in found.get('metrics', [])
         )
-    return views
-
-
-def _array(image: Any, channels: int) -> np.ndarray:
-    mode = 'L' if channels == 1 else 'RGB'
-    if isinstance(image, (str, PathLike)):
-        return decode(image, str(image), mode)
-    if isinstance(image, Image.Image):
-        return to_array(image, mode)
-    array: np.ndarray = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3:
-        raise ValueError(
-            f'an image is a path, a Pillow image or a uint8 array (H, W, C), got {type(image).__name__} of '
-            f'{array.dtype}, shape {array.shape}.'
+    except (TypeError, ValueError, RecursionError):
+        fine = False
+    if not fine:
+        raise CheckpointError(
+            f"'{source}' has figures that no card can show: expected a list of dicts with {', '.join(sorted(RESULT))}."
         )
-    return array
+    return found

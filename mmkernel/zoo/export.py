@@ -6,17 +6,15 @@ import copy
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from mmkernel.zoo import export_graphs, export_weights
+from mmkernel.zoo import export_targets as targets
 from mmkernel.zoo.card import model_card
-from mmkernel.zoo.export_detectors import to_detector
-from mmkernel.zoo.export_weights import ExportError
-from mmkernel.zoo.portable import Portable
+from mmkernel.zoo.encoder import Encoder
+from mmkernel.zoo.export_targets import ExportError
 
 TOLERANCE = 1e-4  # of the largest feature; other kernels add in another order. Weights under other names give 0
 
@@ -25,7 +23,7 @@ class Target(NamedTuple):
     """``write`` puts the encoder into a file and returns what the target makes of it, None if it cannot be run here."""
 
     suffix: str
-    write: Callable[[Portable, Path], Callable | None]
+    write: Callable[[Encoder, Path], Callable | None]
     normalised: bool  # whether it takes normalised images, or 0..1
     how: str  # to use it; {path}, {arguments} (of timm's create_model) are filled in
 
@@ -46,38 +44,35 @@ class Exported(NamedTuple):
 
 INIT_CFG = "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{path}'))"
 TARGETS = {
-    'safetensors': Target('.safetensors', export_weights.to_safetensors, True, "mmkernel.zoo.load_encoder('{path}')"),
-    'timm': Target(
-        '.safetensors', export_weights.to_timm, True,
-        "timm.create_model({arguments}, checkpoint_path='{path}')",
-    ),
-    'hf': Target('', export_weights.to_hf, True, "timm.create_model('local-dir:{path}', pretrained=True)"),
+    'safetensors': Target('.safetensors', targets.to_safetensors, True, "mmkernel.zoo.load_encoder('{path}')"),
+    'timm': Target('.safetensors', targets.to_timm, True, "timm.create_model({arguments}, checkpoint_path='{path}')"),
+    'hf': Target('', targets.to_hf, True, "timm.create_model('local-dir:{path}', pretrained=True)"),
     'torchvision': Target(
-        '.pth', export_weights.to_torchvision, True,
+        '.pth', targets.to_torchvision, True,
         "model.fc = nn.Identity()  # vision transformers: model.heads\nmodel.load_state_dict(torch.load('{path}'))",
     ),
-    'torchscript': Target('.pt', export_graphs.to_torchscript, False, "torch.jit.load('{path}')(images in 0..1)"),
-    'torch_export': Target(
-        '.pt2', export_graphs.to_torch_export, False, "torch.export.load('{path}').module()(images in 0..1)"
-    ),
     'onnx': Target(
-        '.onnx', export_graphs.to_onnx, False,
+        '.onnx', targets.to_onnx, False,
         "onnxruntime.InferenceSession('{path}').run(['features'], dict(images=images in 0..1))",
     ),
-    'mmdet': Target('.pth', to_detector('mmdetection'), True, INIT_CFG),
-    'mmseg': Target('.pth', to_detector('mmsegmentation'), True, INIT_CFG),
-    'detectron2': Target('.pkl', to_detector('detectron2'), True, "cfg.MODEL.WEIGHTS = '{path}'"),
+    'mmdet': Target('.pth', targets.to_detector('mmdetection'), True, INIT_CFG),
+    'mmseg': Target('.pth', targets.to_detector('mmsegmentation'), True, INIT_CFG),
+    'detectron2': Target('.pkl', targets.to_detector('detectron2'), True, "cfg.MODEL.WEIGHTS = '{path}'"),
 }  # fmt: skip
 
 
-def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool = False) -> Exported:
-    """Write ``encoder`` for ``target``; nothing stands at ``path`` unless the target gives the same features.
+def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = False) -> Exported:
+    """Write ``encoder`` for ``target``, one of ``TARGETS``; nothing stands at ``path`` unless the target gives the same features.
 
     On the CPU, in float32 and eval mode, with a copy: the encoder stays where and as it is.
 
     Errors: ExportError for an unknown target, an encoder that it has no place for, a wrong ending of ``path``, or features
-    that differ; FileExistsError without ``force``.
+    that differ; FileExistsError without ``force``; TypeError for a model that is no ``Encoder``.
     """
+    if not isinstance(encoder, Encoder):
+        raise TypeError(
+            f"expected an encoder of get_model(name), got {type(encoder).__name__}. A checkpoint: 'mmkernel export FILE --to ...'."
+        )
     if target not in TARGETS:
         raise ExportError(f"there is no target '{target}'; expected one of {', '.join(TARGETS)}.")
     chosen, path = TARGETS[target], Path(path)
@@ -86,7 +81,7 @@ def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool
     if path.exists() and not force:
         raise FileExistsError(f"'{path}' is there already; --force replaces it.")
     partial = path.with_name(f'.partial_{path.name}')
-    encoder = replace(encoder, backbone=copy.deepcopy(encoder.backbone).cpu().float().eval())
+    encoder = copy.deepcopy(encoder).cpu().float().eval()
     reference(encoder)  # an error in words, before a target gives one of its own
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -102,16 +97,16 @@ def export_encoder(encoder: Portable, target: str, path: str | Path, force: bool
         _place(partial, path)
     finally:
         _remove(partial)
-    arguments = export_weights.timm_arguments(encoder) if '{arguments}' in chosen.how else {}
+    arguments = targets.timm_arguments(encoder) if '{arguments}' in chosen.how else {}
     text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
     return Exported(path, difference, chosen.how.format(path=path, arguments=text))
 
 
-def reference(encoder: Portable) -> tuple[torch.Tensor, torch.Tensor]:
+def reference(encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
     """(three images, their features); ExportError if the encoder takes others."""
     images = encoder.images(3, seed=1)
     try:
-        return images, encoder.features(images)
+        return images, encoder.extract(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ExportError(
             f'the encoder does not take images of {tuple(images.shape[1:])}: {error}. Say another --size.'
@@ -119,12 +114,12 @@ def reference(encoder: Portable) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def compare(encoder: Portable, run: Callable, normalised: bool) -> float:
+def compare(encoder: Encoder, run: Callable, normalised: bool) -> float:
     """Largest difference of the features of three images (another number than any graph was traced with)."""
     images, want = reference(encoder)
     if isinstance(run, torch.nn.Module) and normalised:
         run.eval()
-    given: Any = run(encoder.preprocessing.normalise(images) if normalised else images.float() / 255)
+    given: Any = run(encoder.data_preprocessor.normalize(images) if normalised else images.float() / 255)
     if given.shape != want.shape:
         raise ExportError(f'features of shape {tuple(given.shape)}; expected {tuple(want.shape)}.')
     return float((given - want).abs().max() / want.abs().max().clamp_min(1e-30))

@@ -13,11 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
+
+SAFE = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}  # of a pickle: what arrays are made of
+SAFE |= {(f'numpy.{core}.multiarray', name) for core in ('core', '_core') for name in ('_reconstruct', 'scalar')}
+SAFE |= {(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')}
 
 
 class DiskFullError(DownloadError):
@@ -69,7 +74,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
 
 
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
-    """The checkpoint in ``path`` on the CPU, read with ``weights_only=True``.
+    """The checkpoint in ``path`` on the CPU, read with ``weights_only=True``; a .pkl of arrays (detectron2's) as tensors.
 
     CheckpointError if it is not readable, or has other bytes than a hash in its name tells (``name-ab12cd34.pth``).
     """
@@ -82,6 +87,8 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     check_file(path)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
+    if path.suffix == '.pkl' and not zipfile.is_zipfile(path):
+        return _read_arrays(path)
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -142,6 +149,27 @@ def _read_safetensors(path: Path) -> dict:
         raise CheckpointError(
             f"'{path}' ({path.stat().st_size} bytes) is no whole safetensors file: {error}"
         ) from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """numpy arrays and plain values; anything else in a pickle could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in SAFE:
+            raise pickle.UnpicklingError(f'{module}.{name}')
+        return super().find_class(module, name)
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    with open(path, 'rb') as file:
+        try:
+            content = _ArraysOnly(file).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError) as error:
+            raise CheckpointError(
+                f"'{path}' is no pickle of arrays, or is damaged: {error}. Other classes are not loaded: they can run code."
+            ) from error
+    arrays = content.get('model', content) if isinstance(content, dict) else {}
+    return dict(model={key: torch.from_numpy(np.array(a)) for key, a in arrays.items() if isinstance(a, np.ndarray)})
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: dict[str, str]) -> None:

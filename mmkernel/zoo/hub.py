@@ -1,23 +1,27 @@
-"""From a name to a model with verified weights."""
+"""From a name to a model with verified weights, from images to features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from os import PathLike
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.dist import is_main_process
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
+from mmkernel.datasets.images import decode, to_array
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.catalogue import config_of, model_info
 from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint
-from mmkernel.zoo.key_map import key_maps
+from mmkernel.zoo.loading import load_content
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.pins import console
 from mmkernel.zoo.places import root
-from mmkernel.zoo.recognise import load_content
 
 PARTS = {'encoder': ('backbone', 'model'), 'whole': ('model',)}  # which files serve, the smaller first
 
@@ -38,7 +42,7 @@ def get_model(
         part: 'encoder': ``Encoder``, in eval mode; 'whole': the pretraining model, to go on with.
         cfg_options: changes of the config, {'model.backbone.drop_path_rate': 0.1}.
         adapt_input: with cfg_options={'model.backbone.in_channels': n}, make the filters of the first convolution for n channels
-            from those for 3 (``stem.adapted``); the mean and std of n channels are yours to give (data_preprocessor.mean, .std).
+            from those for 3 (``loading.adapted``); the mean and std of n channels are yours to give (data_preprocessor.mean, .std).
         progress: a bar while downloading, on a terminal.
 
     Errors: UnknownModelError with the nearest names; ValueError for a row without public weights, or whose files lack the
@@ -54,10 +58,9 @@ def get_model(
     model = _build(cfg, info, part)
     if file is not None:
         path = download(info, file.holds, progress=progress)
-        state = key_maps()[file.key_map or 'mmkernel'].apply(read_checkpoint(path), str(path))
-        if part == 'encoder':
-            state = {key: value for key, value in state.items() if key.startswith('backbone.')}
-        report = load_content(model, state, str(path), adapt_input=adapt_input)
+        filled = model.backbone if part == 'encoder' else model
+        layout = file.key_map or 'mmkernel'
+        report = load_content(filled, read_checkpoint(path), str(path), layout, adapt_input=adapt_input)
         if is_main_process():
             console.print(f'{name}: {report} ({path})', soft_wrap=True)
     return model
@@ -78,13 +81,70 @@ def _file(info: ModelInfo, part: str) -> WeightsFile:
 
 
 def _build(cfg: Any, info: ModelInfo, part: str) -> nn.Module:
-    transform = TRANSFORMS.build(cfg.evaluation.transform) if 'evaluation' in cfg else None
-    if part == 'whole':
-        from mmkernel.models import build_model  # brings timm: seconds that a list of names need not pay
+    if part == 'encoder':
+        facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note') if getattr(info, key)}
+        return Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
+    from mmkernel.models import build_model  # brings timm: seconds that a list of names need not pay
 
-        model = build_model(cfg)
-        model.init_weights()
-        model.transform, model.info = transform, info
-        return model
-    preprocessor = MODELS.build(cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor'))
-    return Encoder(MODELS.build(cfg.model.backbone), preprocessor, transform, info, cfg).eval()
+    model = build_model(cfg)
+    model.init_weights()
+    model.transform = TRANSFORMS.build(cfg.evaluation.transform) if 'evaluation' in cfg else None
+    model.info = info
+    return model
+
+
+def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform: Any = None) -> Tensor:
+    """(N, d) float32 features on the CPU of N images, by a model with ``extract`` (one of ``get_model``, or one trained here).
+
+    Args:
+        images: paths, Pillow images or uint8 arrays (H, W, C), one or several, of any size; or a tensor (N, C, H, W), uint8
+            or normalised, which is taken as it is.
+        transform: of one uint8 array (H, W, C); None: the one of the zoo's row. Tensors are not transformed.
+    """
+    if isinstance(images, Tensor):
+        if images.ndim != 4:
+            raise ValueError(f'a tensor of images is (N, C, H, W), got {tuple(images.shape)}.')
+        batches: Iterable[Tensor] = images.split(batch_size)
+        channels = images.shape[1]
+    else:
+        views = _views(images, in_channels(model), transform or getattr(model, 'transform', None))
+        batches = (torch.stack(views[i : i + batch_size]) for i in range(0, len(views), batch_size))
+        channels = views[0].shape[0]
+    if channels != in_channels(model):
+        raise ValueError(f'the images have {channels} channels, the encoder takes {in_channels(model)}.')
+    return torch.cat([model.extract(batch).float().cpu() for batch in batches])
+
+
+def in_channels(model: nn.Module) -> int:
+    """Channels of the images that a model takes: those of its first convolution."""
+    return next(m.in_channels for m in model.backbone.modules() if isinstance(m, nn.Conv2d))
+
+
+def _views(images: Any, channels: int, transform: Any) -> list[Tensor]:
+    single = isinstance(images, (str, PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    arrays = [_array(image, channels) for image in ([images] if single else images)]
+    if not arrays:
+        raise ValueError('there are no images.')
+    views = [torch.from_numpy(np.array((transform(a) if transform else a).transpose(2, 0, 1))) for a in arrays]
+    sizes = {tuple(view.shape) for view in views}
+    if len(sizes) > 1:
+        raise ValueError(
+            f'the images have different sizes, {sorted(sizes)}: give a transform, e.g. '
+            "mmkernel.TRANSFORMS.build(dict(type='CenterView', resize=256, crop=224))."
+        )
+    return views
+
+
+def _array(image: Any, channels: int) -> np.ndarray:
+    mode = 'L' if channels == 1 else 'RGB'
+    if isinstance(image, (str, PathLike)):
+        return decode(image, str(image), mode)
+    if isinstance(image, Image.Image):
+        return to_array(image, mode)
+    array: np.ndarray = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3:
+        raise ValueError(
+            f'an image is a path, a Pillow image or a uint8 array (H, W, C), got {type(image).__name__} of '
+            f'{array.dtype}, shape {array.shape}.'
+        )
+    return array

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from mmkernel.zoo.files import read_checkpoint
+from mmkernel.zoo.layouts import find_weights
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.stem import adapted, first_convolution
-
-PREFIXES = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
 
 
 @dataclass
@@ -42,16 +44,38 @@ class LoadReport:
         return '; '.join([text, *self.notes])
 
 
-def weights_of(checkpoint: dict) -> dict[str, Tensor]:
-    """The state dict in a checkpoint (or the checkpoint itself, if it is one), without wrappers' prefixes."""
-    state = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"'state_dict' is a {type(state).__name__}; expected a dict of tensors.")
-    state = {str(key): value for key, value in state.items()}
-    for prefix in PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key[len(prefix) :]: value for key, value in state.items()}
-    return state
+def load_file(
+    model: nn.Module, path: str | Path, layout: str | None = None, prefix: str | None = None, adapt_input: bool = False
+) -> LoadReport:
+    """Load a checkpoint of any known layout into ``model`` (a backbone or more); every tensor of it must be filled.
+
+    Args:
+        layout: one of ``key_maps()`` that renames tensors first; None: found.
+        prefix: of the names in the file, where several parts fit ('module.encoder_k.'); None: found.
+        adapt_input: see ``load_weights``.
+
+    Errors: CheckpointError for another architecture, a layer that nothing fills, names that no part of the model has,
+    numbers that are not finite, or a file that cannot be read without running code.
+    """
+    return load_content(model, read_checkpoint(path), str(path), layout, prefix, adapt_input)
+
+
+def load_content(
+    model: nn.Module,
+    content: Mapping,
+    source: str,
+    layout: str | None = None,
+    prefix: str | None = None,
+    adapt_input: bool = False,
+) -> LoadReport:
+    """The same for a file that has been read."""
+    state, notes = find_weights(model, content, source, layout, prefix)
+    bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise CheckpointError(
+            f"'{source}' has numbers that are not finite in {len(bad)} tensors: {', '.join(bad[:6])}."
+        )
+    return load_weights(model, state, source=source, adapt_input=adapt_input, notes=notes)
 
 
 def load_weights(
@@ -66,7 +90,7 @@ def load_weights(
 
     Args:
         strict: False loads what fits and warns about the rest, but still refuses a file of which nothing fits.
-        adapt_input: filters of the first convolution may be made for another number of channels; see ``stem.adapted``.
+        adapt_input: filters of the first convolution may be made for another number of channels; see ``adapted``.
         notes: put into the report.
     """
     fit_buffers(model, state)
@@ -103,6 +127,30 @@ def _with_adapted_stem(model: nn.Module, state: dict[str, Any], report: LoadRepo
         return state
     report.notes.append(f'{key} adapted from {value.shape[1]} to {conv.in_channels} channels')
     return {**state, key: adapted(value, conv.in_channels)}
+
+
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d | None]:
+    """(name, module); ('', None) for a network without convolutions."""
+    return next(((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)), ('', None))
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """Filters (O, I, h, w) -> (O, channels, h, w), I = 1 or 3, by the rules of timm's ``adapt_input_conv``.
+
+    3 -> 1: the sum over colours, which gives a grey image (x) what (x, x, x) gave. 3 -> n: colours repeated in their order,
+    times 3 / n. 1 -> n: the filter in each channel, divided by n. CheckpointError for other numbers.
+    """
+    given = weight.shape[1]
+    if given == channels:
+        return weight
+    if given == 3 and channels == 1:
+        return weight.float().sum(1, keepdim=True).to(weight.dtype)  # half precision loses digits in a sum
+    if given not in (1, 3):
+        raise CheckpointError(
+            f'filters for {given} channels cannot be adapted to {channels}: only those for 1 or 3 (grey, RGB) can.'
+        )
+    repeated = weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels]
+    return repeated * (given / channels)
 
 
 def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> str:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from torch import Tensor
 
 from mmkernel.evaluation import check_trained
 from mmkernel.evaluation.report import set_aside
 from mmkernel.hashes import hashes
 from mmkernel.zoo.card import model_card
+from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export import compare
-from mmkernel.zoo.files import meta_of, read_checkpoint, write_safetensors
-from mmkernel.zoo.loading import weights_of
+from mmkernel.zoo.files import meta_of, read_checkpoint, replacing, write_safetensors
+from mmkernel.zoo.layouts import weights_of
+from mmkernel.zoo.loading import load_content
+from mmkernel.zoo.metafile import MetafileError, read_metafile
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.portable import Portable, of_metadata
-from mmkernel.zoo.recognise import load_content
 
 HOLDS = ('backbone', 'model')
 
@@ -34,7 +37,7 @@ class Published(NamedTuple):
 
 
 def publish_checkpoint(
-    encoder: Portable,
+    encoder: Encoder,
     checkpoint: str | Path,
     folder: str | Path,
     name: str,
@@ -61,10 +64,7 @@ def publish_checkpoint(
     content = read_checkpoint(checkpoint)
     check_trained(encoder.backbone, meta_of(content), str(checkpoint))
     encoder.facts['name'] = name
-    if holds == 'model':
-        tensors = weights_of(content)
-    else:
-        tensors = {f'backbone.{key}': value for key, value in encoder.backbone.state_dict().items()}
+    tensors = weights_of(content) if holds == 'model' else encoder.state_dict()
     tensors = {key: _halved(key, value) if half else value for key, value in tensors.items()}
     partial = Path(folder) / f'.{name}.partial.safetensors'
     try:
@@ -94,16 +94,15 @@ def _halved(key: str, value: Tensor) -> Tensor:
     return half
 
 
-def _read_back(encoder: Portable, path: Path) -> float:
+def _read_back(encoder: Encoder, path: Path) -> float:
     """What the file alone gives, on the same images."""
     content = read_checkpoint(path)
-    back = of_metadata(content['meta'], str(path))
-    tensors = {key: value for key, value in content['state_dict'].items() if key.startswith('backbone.')}
-    load_content(back.backbone, tensors, str(path))
-    return compare(encoder, back.backbone, normalised=True)
+    back = Encoder.from_header(content['meta'], str(path))
+    load_content(back.backbone, content, str(path), prefix='backbone.')
+    return compare(encoder, back, normalised=True)
 
 
-def _entry(encoder: Portable, file: dict[str, Any], url: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(encoder: Encoder, file: dict[str, Any], url: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
     """Keys in the order of the metafiles. Without ``url`` there is nothing to fetch yet, and the row says so."""
     facts = encoder.facts
     place = f'{url.rstrip("/")}/{file["Name"]}' if url else None
@@ -118,3 +117,36 @@ def _entry(encoder: Portable, file: dict[str, Any], url: str | None, row: Mappin
     entry['License'] = facts.get('license') or 'not stated'
     entry['Status'] = 'run here' if place else f'not uploaded: {file["Name"]}, sha256 {file["SHA256"]}'
     return entry
+
+
+def row_text(entry: Mapping[str, Any]) -> str:
+    """One item of ``Models``."""
+    lines = yaml.safe_dump(dict(entry), sort_keys=False, allow_unicode=True, width=1000).splitlines()
+    return ''.join(f'  {"- " if i == 0 else "  "}{line}\n' for i, line in enumerate(lines))
+
+
+def add_row(path: str | Path, entry: Mapping[str, Any]) -> None:
+    """Add a row, or the keys that the row of this name lacks; MetafileError if it has files already, or would be invalid.
+
+    Text is inserted, so comments and order stay; the file is replaced only by one that ``read_metafile`` accepts.
+    """
+    path = Path(path)
+    text = path.read_text(encoding='utf-8')
+    item = next((row for row in yaml.safe_load(text)['Models'] if row['Name'] == entry['Name']), None)
+    if item is None:
+        place = re.search(r'^Other Weights:', text, re.MULTILINE)
+        start = place.start() if place else len(text)
+        head = text[:start].rstrip('\n') + '\n'
+        new = head + row_text(entry) + ('\n' + text[start:] if place else '')
+    else:
+        if item.get('Files'):
+            raise MetafileError(f"{path}: '{entry['Name']}' has files already; remove them first.")
+        more = {key: value for key, value in entry.items() if key not in item}
+        lines = yaml.safe_dump(more, sort_keys=False, allow_unicode=True, width=1000).splitlines()
+        block = re.search(rf'^  - Name: {re.escape(entry["Name"])}\n(?:    .*\n|\n(?=    ))*', text, re.MULTILINE)
+        if block is None:
+            raise MetafileError(f"{path}: no line '  - Name: {entry['Name']}'; add by hand:\n{row_text(more)}")
+        new = text[: block.end()] + ''.join(f'    {line}\n' for line in lines) + text[block.end() :]
+    with replacing(path) as partial:
+        partial.write_text(new, encoding='utf-8')
+        read_metafile(partial)

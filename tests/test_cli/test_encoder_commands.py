@@ -26,13 +26,13 @@ def checkpoint(tmp_path_factory, repository):
 
 
 def test_export(checkpoint, tmp_path, capsys):
-    main(['export', str(checkpoint), '--to', 'torchscript', '--out', str(tmp_path / 'a.pt')])
+    main(['export', str(checkpoint), '--to', 'safetensors', '--out', str(tmp_path / 'a.safetensors')])
     text = capsys.readouterr().out
     assert '78/78 tensors, 0 missing, 0 unexpected' in text
     assert 'read back and run: largest difference of features' in text
-    assert torch.jit.load(str(tmp_path / 'a.pt'))(torch.rand(3, 1, 16, 16)).shape == (3, 96)
+    assert load_encoder(tmp_path / 'a.safetensors')(torch.rand(3, 1, 16, 16)).shape == (3, 96)
     with pytest.raises(SystemExit, match='no ResNet with the 3x3 stem'):
-        main(['export', str(checkpoint), '--to', 'timm', '--out', str(tmp_path / 'a.safetensors')])
+        main(['export', str(checkpoint), '--to', 'timm', '--out', str(tmp_path / 'b.safetensors')])
     with pytest.raises(SystemExit, match=r"mmkernel export: There is no checkpoint 'nowhere.pth'"):
         main(['export', 'nowhere.pth', '--to', 'timm'])
 
@@ -41,8 +41,8 @@ def test_published_files_are_exported_without_a_config(checkpoint, tmp_path, cap
     main(
         ['export', str(checkpoint), '--to', 'safetensors', '--out', str(tmp_path / 'a.safetensors'), '--license', 'MIT']
     )
-    main(['export', str(tmp_path / 'a.safetensors'), '--to', 'torchscript', '--size', '24'])
-    assert (tmp_path / 'a_torchscript.pt').is_file()
+    main(['export', str(tmp_path / 'a.safetensors'), '--to', 'safetensors', '--size', '24'])
+    assert load_encoder(tmp_path / 'a_safetensors.safetensors').pixels['size'] == (24, 24)
     assert read_checkpoint(tmp_path / 'a.safetensors')['meta']['license'] == 'MIT'
     assert "mmkernel.zoo.load_encoder('" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmkernel.engine import load_config
 from mmkernel.zoo.config_text import config_text
-from mmkernel.zoo.metafile_rows import add_row
+from mmkernel.zoo.publish import add_row
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mmkernel.zoo.portable import portable_encoder
+from mmkernel.zoo import Encoder
 
 IMAGENET = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 BACKBONES = dict(
@@ -28,7 +28,7 @@ def config(name):
 
 def encoder(name, seed=0):
     torch.manual_seed(seed)
-    found = portable_encoder(config(name), name='tiny', license='Apache-2.0', epochs=3)
+    found = Encoder.from_config(config(name), name='tiny', license='Apache-2.0', epochs=3)
     for part in found.backbone.modules():
         if isinstance(part, nn.BatchNorm2d):  # as after training: a mix-up shows
             part.running_mean.normal_()

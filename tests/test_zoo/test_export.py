@@ -1,7 +1,6 @@
 """Every export is loaded by its target's own functions and gives the same features."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from mmkernel.zoo import TARGETS, ExportError, export_encoder, export_model, get_features, load_encoder
+from mmkernel.zoo import TARGETS, ExportError, export_model, get_features, load_encoder
 from mmkernel.zoo.export import TARGETS as TABLE
 from mmkernel.zoo.files import write_safetensors
 
@@ -21,20 +20,20 @@ from mmkernel.zoo.files import write_safetensors
 def features(net, model, unit=False):
     """Those of the target, on images that no export has seen."""
     images = net.images(5, seed=3)
-    given = images.float() / 255 if unit else net.preprocessing.normalise(images)
+    given = images.float() / 255 if unit else net.data_preprocessor.normalize(images)
     with torch.no_grad():
-        return model(given), net.features(images)
+        return model(given), net.extract(images)
 
 
 @pytest.mark.parametrize('name', ['resnet', 'small', 'vit'])
 def test_safetensors_describes_itself(tmp_path, name):
     net = encoder(name)
-    found = export_encoder(net, 'safetensors', tmp_path / 'a.safetensors')
+    found = export_model(net, 'safetensors', tmp_path / 'a.safetensors')
     assert found.difference == 0
     assert 'largest difference of features 0 ' in found.verdict
     back = load_encoder(tmp_path / 'a.safetensors')
     images = net.images(3)
-    assert torch.equal(get_features(back, images), net.features(images))
+    assert torch.equal(get_features(back, images), net.extract(images))
     view = back.transform(np.zeros((50, 70, net.channels), np.uint8))
     assert view.shape == (32, 32, net.channels)
     with safe_open(tmp_path / 'a.safetensors', 'pt') as file:
@@ -56,7 +55,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize('name', ['resnet', 'vit'])
 def test_timm(tmp_path, name):
     net = encoder(name)
-    found = export_encoder(net, 'timm', tmp_path / 'a.safetensors')
+    found = export_model(net, 'timm', tmp_path / 'a.safetensors')
     assert found.how.startswith('timm.create_model(model_name=')
     model = eval(found.how, dict(timm=timm))  # the line that is printed is the one that works
     assert torch.equal(*features(net, model.eval()))
@@ -66,13 +65,13 @@ def test_timm(tmp_path, name):
 def test_hugging_face_folder(tmp_path, name, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     net = encoder(name)
-    found = export_encoder(net, 'hf', tmp_path / 'a')
+    found = export_model(net, 'hf', tmp_path / 'a')
     assert sorted(path.name for path in found.path.iterdir()) == ['README.md', 'config.json', 'model.safetensors']
     model = timm.create_model(f'local-dir:{found.path}', pretrained=True).eval()
     assert torch.equal(*features(net, model))
     data = timm.data.resolve_model_data_config(model)
     assert data['input_size'] == (3, 32, 32)
-    assert (tuple(data['mean']), data['interpolation']) == (net.preprocessing.mean, 'bilinear')
+    assert (tuple(data['mean']), data['interpolation']) == (net.pixels['mean'], 'bilinear')
     assert data['crop_pct'] == pytest.approx(32 / 36)
     config = json.loads((found.path / 'config.json').read_text())
     assert not {'tag', 'origin_url', 'paper_ids'} & set(config['pretrained_cfg'])  # those of timm's own weights
@@ -81,7 +80,7 @@ def test_hugging_face_folder(tmp_path, name, monkeypatch):
 
 def test_torchvision_resnet(tmp_path):
     net = encoder('resnet18')
-    assert export_encoder(net, 'torchvision', tmp_path / 'a.pth').difference == 0
+    assert export_model(net, 'torchvision', tmp_path / 'a.pth').difference == 0
     model = torchvision.models.resnet18()
     model.fc = nn.Identity()
     model.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
@@ -90,7 +89,7 @@ def test_torchvision_resnet(tmp_path):
 
 def test_torchvision_transformer(tmp_path):
     net = encoder('vit')
-    export_encoder(net, 'torchvision', tmp_path / 'a.pth')
+    export_model(net, 'torchvision', tmp_path / 'a.pth')
     model = VisionTransformer(32, 8, 2, 2, 24, 96)
     model.heads = nn.Identity()
     model.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
@@ -98,27 +97,23 @@ def test_torchvision_transformer(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['small', 'vit'])
-def test_torchscript(tmp_path, name):
+def test_graphs_that_need_pytorch_alone(tmp_path, name):
+    """The three lines of docs/weights_in_and_out.md: an encoder can be traced and exported as it is, and then takes any B."""
     net = encoder(name)
-    export_encoder(net, 'torchscript', tmp_path / 'a.pt')
-    texts = {'mmkernel.json': ''}
-    model = torch.jit.load(str(tmp_path / 'a.pt'), _extra_files=texts)
-    torch.testing.assert_close(*features(net, model, True), rtol=1e-5, atol=1e-6)
-    assert json.loads(texts['mmkernel.json'])['license'] == 'Apache-2.0'
-
-
-def test_torch_export(tmp_path):
-    net = encoder('small')
-    export_encoder(net, 'torch_export', tmp_path / 'a.pt2')
-    model = torch.export.load(str(tmp_path / 'a.pt2')).module()
-    torch.testing.assert_close(*features(net, model, True), rtol=1e-5, atol=1e-6)
+    torch.jit.trace(net, net.images(2)).save(tmp_path / 'a.pt')
+    batch = dict(images={0: torch.export.Dim('batch')})
+    torch.export.save(torch.export.export(net, (net.images(2),), dynamic_shapes=batch), tmp_path / 'a.pt2')
+    images = net.images(5, seed=3)
+    for model in (torch.jit.load(tmp_path / 'a.pt'), torch.export.load(tmp_path / 'a.pt2').module()):
+        with torch.no_grad():
+            torch.testing.assert_close(model(images), net.extract(images), rtol=1e-5, atol=1e-6)
 
 
 def test_onnx(tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     net = encoder('small')
-    export_encoder(net, 'onnx', tmp_path / 'a.onnx')
+    export_model(net, 'onnx', tmp_path / 'a.onnx')
     assert [path.name for path in tmp_path.iterdir()] == ['a.onnx']
     session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'))
     assert session.get_modelmeta().custom_metadata_map['license'] == 'Apache-2.0'
@@ -127,15 +122,15 @@ def test_onnx(tmp_path):
 
 
 def test_onnx_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmkernel.zoo.export_graphs.find_spec', lambda name: None)
+    monkeypatch.setattr('mmkernel.zoo.export_targets.find_spec', lambda name: None)
     with pytest.raises(ExportError, match='pip install onnx onnxruntime onnxscript'):
-        export_encoder(encoder('small'), 'onnx', tmp_path / 'a.onnx')
+        export_model(encoder('small'), 'onnx', tmp_path / 'a.onnx')
 
 
 @pytest.mark.parametrize('target', ['mmdet', 'mmseg', 'detectron2'])
 def test_detectors_are_not_claimed_to_be_run(tmp_path, target):
     path = tmp_path / f'a{TARGETS[target].suffix}'
-    found = export_encoder(encoder('resnet18'), target, path)
+    found = export_model(encoder('resnet18'), target, path)
     assert found.difference is None
     assert found.verdict.startswith('not loaded in target')
     assert str(path) in found.how
@@ -145,35 +140,35 @@ def test_detectors_that_would_get_other_tensors(tmp_path, monkeypatch):
     def mixed_up(state, framework):
         return {**state, 'layer1.0.conv1.weight': state['layer1.0.conv2.weight']}
 
-    monkeypatch.setattr('mmkernel.zoo.export_detectors.from_framework', mixed_up)
+    monkeypatch.setattr('mmkernel.zoo.export_targets.from_framework', mixed_up)
     with pytest.raises(ExportError, match='1 tensors do not come back as they were, first layer1.0.conv1.weight'):
-        export_encoder(encoder('resnet18'), 'mmdet', tmp_path / 'a.pth')
+        export_model(encoder('resnet18'), 'mmdet', tmp_path / 'a.pth')
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_target_has_no_place_for(tmp_path):
     for target in ('timm', 'hf', 'torchvision'):
-        with pytest.raises(ExportError, match='no ResNet with the 3x3 stem .* safetensors, torchscript'):
-            export_encoder(encoder('small'), target, tmp_path / f'a{TARGETS[target].suffix}')
+        with pytest.raises(ExportError, match='no ResNet with the 3x3 stem .* safetensors, onnx'):
+            export_model(encoder('small'), target, tmp_path / f'a{TARGETS[target].suffix}')
     with pytest.raises(
         ExportError, match=r"torchvision's ResNet differs in .* layer1.0.bn1.bias \(here \(4,\), there \(64,\)\)"
     ):
-        export_encoder(encoder('resnet'), 'torchvision', tmp_path / 'a.pth')
+        export_model(encoder('resnet'), 'torchvision', tmp_path / 'a.pth')
     with pytest.raises(ValueError, match='no ResNet-18, -34'):
-        export_encoder(encoder('vit'), 'mmdet', tmp_path / 'a.pth')
+        export_model(encoder('vit'), 'mmdet', tmp_path / 'a.pth')
     with pytest.raises(ExportError, match="there is no target 'tensorrt'; expected one of safetensors, timm"):
-        export_encoder(encoder('vit'), 'tensorrt', tmp_path / 'a.pth')
+        export_model(encoder('vit'), 'tensorrt', tmp_path / 'a.pth')
     with pytest.raises(ExportError, match='timm wants a file that ends in .safetensors'):
-        export_encoder(encoder('vit'), 'timm', tmp_path / 'a.pth')
+        export_model(encoder('vit'), 'timm', tmp_path / 'a.pth')
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('target', ['timm', 'torchscript'])
+@pytest.mark.parametrize('target', ['timm', 'safetensors'])
 def test_images_of_another_size(tmp_path, target):
     net = encoder('vit')
-    net.preprocessing = replace(net.preprocessing, size=(48, 48))
+    net.pixels['size'] = (48, 48)
     with pytest.raises(ExportError, match=r'does not take images of \(3, 48, 48\): .* --size'):
-        export_encoder(net, target, tmp_path / f'a{TARGETS[target].suffix}')
+        export_model(net, target, tmp_path / f'a{TARGETS[target].suffix}')
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,23 +178,23 @@ def test_other_features_are_never_written(tmp_path, monkeypatch):
     target = TARGETS['timm']._replace(write=lambda net, path: path.write_bytes(b'x') and wrong)
     monkeypatch.setitem(TABLE, 'timm', target)
     with pytest.raises(ExportError, match='timm gives other features'):
-        export_encoder(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
+        export_model(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
     monkeypatch.setitem(TABLE, 'timm', target._replace(write=lambda net, path: lambda x: x * float('nan')))
     with pytest.raises(ExportError):
-        export_encoder(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
+        export_model(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_encoder_stays_as_it_is(tmp_path):
     net = encoder('resnet')
     net.backbone.train().half()
-    assert export_encoder(net, 'timm', tmp_path / 'a.safetensors').difference == 0
+    assert export_model(net, 'timm', tmp_path / 'a.safetensors').difference == 0
     assert net.backbone.training
     assert net.backbone.conv1.weight.dtype == torch.float16
 
 
 def test_a_published_file_goes_on_to_another_target(tmp_path):
-    export_encoder(encoder('vit'), 'safetensors', tmp_path / 'a.safetensors')
+    export_model(encoder('vit'), 'safetensors', tmp_path / 'a.safetensors')
     found = export_model(load_encoder(tmp_path / 'a.safetensors'), 'timm', tmp_path / 'b.safetensors')
     assert found.difference == 0
     assert torch.equal(*features(encoder('vit'), eval(found.how, dict(timm=timm)).eval()))
@@ -211,13 +206,13 @@ def test_nothing_is_replaced_unasked(tmp_path):
     path = tmp_path / 'a.safetensors'
     path.write_text('mine')
     with pytest.raises(FileExistsError, match='--force'):
-        export_encoder(encoder('vit'), 'timm', path)
+        export_model(encoder('vit'), 'timm', path)
     assert path.read_text() == 'mine'
-    export_encoder(encoder('vit'), 'timm', path, force=True)
+    export_model(encoder('vit'), 'timm', path, force=True)
     folder = tmp_path / 'home'
     folder.mkdir()
     (folder / 'letter.txt').write_text('mine')
     with pytest.raises(FileExistsError, match='letter.txt, which no export wrote'):
-        export_encoder(encoder('vit'), 'hf', folder, force=True)
+        export_model(encoder('vit'), 'hf', folder, force=True)
     assert (folder / 'letter.txt').exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.safetensors', 'home']

@@ -14,7 +14,7 @@ from PIL import Image
 
 import mmkernel
 from mmkernel.models import build_model
-from mmkernel.zoo import CheckpointError, DownloadError, HashMismatchError, catalogue, config_of, key_map, verify
+from mmkernel.zoo import CheckpointError, DownloadError, HashMismatchError, catalogue, config_of, layouts, verify
 from mmkernel.zoo.metafile import ModelInfo
 from mmkernel.zoo.pins import Pins
 
@@ -30,7 +30,7 @@ def zoo(tmp_path, monkeypatch, repository):
     (tmp_path / 'configs/tiny').mkdir(parents=True)
     (tmp_path / 'configs/_base_').symlink_to(repository / 'configs/_base_')
     (tmp_path / 'configs/tiny/digits.py').symlink_to(repository / 'configs/kernels/digits_rbf.py')
-    for module in (catalogue, key_map):
+    for module in (catalogue, layouts):
         monkeypatch.setattr(module, 'root', lambda: tmp_path)
     info = ModelInfo('tiny', 'Tiny', 'configs/tiny/digits.py')
     torch.manual_seed(3)
@@ -112,7 +112,7 @@ def test_an_encoder_of_another_layout_and_no_silent_rest(zoo):
     write(f'{url}/b', 'backbone', 'module_prototypes')
     mmkernel.zoo.clean()
     Pins().path.unlink()
-    with pytest.raises(CheckpointError, match='missing: backbone.layer2'):
+    with pytest.raises(CheckpointError, match='missing: layer2'):
         mmkernel.get_model('tiny_digits')
 
 

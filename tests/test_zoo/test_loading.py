@@ -10,7 +10,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from mmkernel.models import build_model
 from mmkernel.zoo import CheckpointError, KeyMapError, key_maps, load_file, load_weights, write_checkpoint
-from mmkernel.zoo.stem import adapted
+from mmkernel.zoo.loading import adapted
 
 SMALL = dict(num_classes=0, layers=(1, 1, 1, 1), channels=(4, 8, 8, 16))
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

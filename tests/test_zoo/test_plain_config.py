@@ -4,7 +4,7 @@ import pytest
 from exported import config
 
 from mmkernel.engine import load_config
-from mmkernel.zoo import portable_encoder
+from mmkernel.zoo import Encoder
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.plain_config import ConfigTextError, plain_config
 
@@ -55,4 +55,4 @@ def test_a_function_by_its_path():
 def test_weights_of_timm_are_not_fetched_for_an_export():
     cfg = config('resnet')
     cfg['model']['backbone']['pretrained'] = True
-    assert 'pretrained' not in portable_encoder(cfg).options
+    assert 'pretrained' not in Encoder.from_config(cfg).options

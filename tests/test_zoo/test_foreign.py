@@ -10,13 +10,13 @@ import torchvision
 from exported import BACKBONES, config, encoder
 from torch import nn
 
-from mmkernel.zoo import CheckpointError, export_encoder, get_features, import_weights, load_encoder
-from mmkernel.zoo.incoming import layouts
+from mmkernel.zoo import CheckpointError, export_model, get_features, import_weights, load_encoder
+from mmkernel.zoo.foreign import layouts
 
 
 def equal(found, net):
     images = net.images(3, seed=2)
-    assert torch.equal(found.features(images), net.features(images))
+    assert torch.equal(found.extract(images), net.extract(images))
 
 
 @pytest.mark.parametrize('layout', ['torchvision', 'auto', 'bare_resnet'])
@@ -24,15 +24,15 @@ def test_torchvision(tmp_path, layout):
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18()
     torch.save(theirs.state_dict(), tmp_path / 'resnet18.pth')
-    found, report = import_weights(tmp_path / 'resnet18.pth', layout, arch='resnet18', license='BSD-3-Clause')
-    assert report.startswith('120/120 tensors, 0 missing, 0 unexpected')
+    found = import_weights(tmp_path / 'resnet18.pth', layout, arch='resnet18', license='BSD-3-Clause')
+    assert str(found.report).startswith('120/120 tensors, 0 missing, 0 unexpected')
     theirs.fc = nn.Identity()
     images = torch.randint(0, 256, (2, 3, 64, 64)).to(torch.uint8)
     with torch.no_grad():
-        want = theirs.eval()(found.preprocessing.normalise(images))
-    assert torch.equal(found.features(images), want)
-    assert found.preprocessing.size == (224, 224)
-    export_encoder(found, 'safetensors', tmp_path / 'ours.safetensors')
+        want = theirs.eval()(found.data_preprocessor.normalize(images))
+    assert torch.equal(found.extract(images), want)
+    assert found.pixels['size'] == (224, 224)
+    export_model(found, 'safetensors', tmp_path / 'ours.safetensors')
     assert torch.equal(get_features(load_encoder(tmp_path / 'ours.safetensors'), images), want)
 
 
@@ -40,33 +40,34 @@ def test_torchvision(tmp_path, layout):
 def test_there_and_back(tmp_path, target):
     net = encoder('vit')
     path = tmp_path / ('a' + dict(timm='.safetensors', hf='', torchvision='.pth')[target])
-    export_encoder(net, target, path)
+    export_model(net, target, path)
     cfg = None if target == 'hf' else config('vit')
-    found, _ = import_weights(path, 'auto' if target == 'timm' else target, cfg)
+    found = import_weights(path, 'auto' if target == 'timm' else target, cfg)
     equal(found, net)
-    assert found.preprocessing.mean == pytest.approx(net.preprocessing.mean)
-    assert (found.preprocessing.crop, found.preprocessing.resize) == (32, 36)
+    assert found.pixels['mean'] == pytest.approx(net.pixels['mean'])
+    assert (found.pixels['crop'], found.pixels['resize']) == (32, 36)
 
 
 @pytest.mark.parametrize(('target', 'suffix'), [('mmdet', '.pth'), ('mmseg', '.pth'), ('detectron2', '.pkl')])
 def test_detectors_there_and_back(tmp_path, target, suffix):
     net = encoder('resnet18')
     path = tmp_path / f'a{suffix}'
-    export_encoder(net, target, path)
-    found, report = import_weights(path, target, config('resnet18'))
-    assert report.startswith('120/120 tensors')
-    equal(found, net)
+    export_model(net, target, path)
+    for layout in (target, 'auto'):
+        found = import_weights(path, layout, config('resnet18'))
+        assert str(found.report).startswith('120/120 tensors')
+        equal(found, net)
 
 
 def test_a_detector_trained_by_detectron2(tmp_path):
     """Its names below backbone.bottom_up., its other parts, and no counters of batches."""
     net = encoder('resnet18')
-    export_encoder(net, 'detectron2', tmp_path / 'a.pkl')
+    export_model(net, 'detectron2', tmp_path / 'a.pkl')
     state = pickle.loads((tmp_path / 'a.pkl').read_bytes())['model']  # our own file
     state = {f'backbone.bottom_up.{key}': torch.from_numpy(value) for key, value in state.items() if 'num_' not in key}
     torch.save(dict(model={**state, 'proposal_generator.rpn_head.conv.weight': torch.ones(2)}), tmp_path / 'b.pth')
-    found, report = import_weights(tmp_path / 'b.pth', 'detectron2', config('resnet18'))
-    assert '20 counters of batches are not in the file' in report
+    found = import_weights(tmp_path / 'b.pth', 'detectron2', config('resnet18'))
+    assert '20 counters of batches are not in the file' in str(found.report)
     equal(found, net)
 
 
@@ -92,8 +93,8 @@ def test_channels(tmp_path):
     cfg['model']['backbone']['in_channels'] = 1
     with pytest.raises(CheckpointError, match='adapt_input=True'):
         import_weights(tmp_path / 'a.pth', 'timm', cfg)
-    _, report = import_weights(tmp_path / 'a.pth', 'timm', cfg, adapt_input=True)
-    assert 'left aside: fc (2)' in report
+    found = import_weights(tmp_path / 'a.pth', 'timm', cfg, adapt_input=True)
+    assert 'left aside: fc (2)' in str(found.report)
 
 
 def test_what_is_not_said(tmp_path):

@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from mmkernel.cli.encoders import common_options
 from mmkernel.engine import load_config
-from mmkernel.zoo.export import export_encoder
-from mmkernel.zoo.incoming import import_weights, layouts
+from mmkernel.zoo.export import export_model
+from mmkernel.zoo.foreign import import_weights, layouts
 
 console = Console(highlight=False)
 
@@ -19,16 +19,16 @@ console = Console(highlight=False)
 def main(argv: list[str], prog: str) -> None:
     args = arguments(prog).parse_args(argv)
     cfg = load_config(args.config, args.cfg_options) if args.config else None
-    encoder, report = import_weights(
+    encoder = import_weights(
         args.file, args.layout, cfg, args.arch, args.channels, args.prefix, args.adapt_input,
         name=args.file.name.split('.')[0], license=args.license,
     )  # fmt: skip
-    console.print(f'{args.file}: {escape(report)}', soft_wrap=True)
+    console.print(f'{args.file}: {escape(str(encoder.report))}', soft_wrap=True)
     out = args.out or args.file.with_name(f'{args.file.name.split(".")[0]}_imported.safetensors')
-    found = export_encoder(encoder, 'safetensors', out, args.force)
-    pixels = encoder.preprocessing
+    found = export_model(encoder, 'safetensors', out, args.force)
+    pixels = encoder.pixels
     console.print(f'written: {found.path} ({found.verdict})', soft_wrap=True)
-    console.print(f'images: {pixels.size[0]} x {pixels.size[1]}, mean {pixels.mean}, std {pixels.std} '
+    console.print(f'images: {pixels["size"][0]} x {pixels["size"][1]}, mean {pixels["mean"]}, std {pixels["std"]} '
                   f'({"of the config" if cfg else "as timm has them for this model, or as the folder says"})',
                   soft_wrap=True)  # fmt: skip
     console.print(escape(found.how), soft_wrap=True)

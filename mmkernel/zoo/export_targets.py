@@ -1,25 +1,29 @@
-"""Weights under the names of other libraries, read back by them."""
+"""Writers of an encoder for other libraries; each returns what the library makes of the file that it has read back."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torchvision
 from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
+from mmkernel.zoo.detection import export_detection, from_framework
+from mmkernel.zoo.encoder import Encoder, load_encoder
 from mmkernel.zoo.files import read_checkpoint, write_checkpoint, write_safetensors
-from mmkernel.zoo.key_map import key_maps
-from mmkernel.zoo.portable import Portable, of_metadata
-from mmkernel.zoo.recognise import load_content
+from mmkernel.zoo.layouts import key_maps
 
-Run = Callable[[Tensor], Tensor]  # normalised images (B, C, H, W) -> (B, d)
+Run = Callable[[Tensor], Tensor]  # images (B, C, H, W), float -> (B, d)
+ONNX_NEEDS = ('onnx', 'onnxruntime', 'onnxscript')
 OURS = ('type', 'model_name', 'small_images', 'in_channels', 'zero_init_residual', 'pretrained')
 
 
@@ -27,35 +31,29 @@ class ExportError(ValueError):
     """An encoder that a target has no place for, or that gives something else there."""
 
 
-def to_safetensors(encoder: Portable, path: Path) -> Run:
+def to_safetensors(encoder: Encoder, path: Path) -> Run:
     """Our own format, which describes itself."""
-    tensors = {f'backbone.{key}': value for key, value in encoder.backbone.state_dict().items()}
-    write_safetensors(tensors, path, encoder.metadata())
-    content = read_checkpoint(path)
-    back = of_metadata(content['meta'], str(path))
-    load_content(back.backbone, content, str(path))
-    return back.backbone
+    write_safetensors(encoder.state_dict(), path, encoder.metadata())
+    return load_encoder(path)
 
 
-def to_timm(encoder: Portable, path: Path) -> Run:
+def to_timm(encoder: Encoder, path: Path) -> Run:
     """A state dict for ``timm.create_model(NAME, num_classes=0, checkpoint_path=path)``."""
     arguments = timm_arguments(encoder)
     write_safetensors(encoder.backbone.state_dict(), path, encoder.metadata())
     return timm.create_model(**arguments, checkpoint_path=str(path))
 
 
-def to_hf(encoder: Portable, path: Path) -> Run:
+def to_hf(encoder: Encoder, path: Path) -> Run:
     """A folder as on the Hugging Face hub: ``timm.create_model('local-dir:PATH')`` offline, or 'hf-hub:...' once uploaded."""
     arguments = timm_arguments(encoder)
-    name, pixels = arguments.pop('model_name'), encoder.preprocessing
-    data = dict(
-        input_size=[encoder.channels, *pixels.size], mean=pixels.mean, std=pixels.std, interpolation=pixels.interpolation,
-        crop_pct=pixels.size[0] / pixels.resize if pixels.resize else 1.0, license=encoder.facts.get('license', ''),
-    )  # fmt: skip
+    name, pixels = arguments.pop('model_name'), encoder.pixels
+    data = {key: pixels[key] for key in ('mean', 'std', 'interpolation')}
+    data |= dict(input_size=[encoder.channels, *pixels['size']], license=encoder.facts.get('license', ''))
+    data['crop_pct'] = pixels['size'][0] / pixels['resize'] if pixels['resize'] else 1.0
     path.mkdir(parents=True)
-    plain = timm.create_model(
-        name, **arguments
-    )  # ours may carry attributes and a classifier's settings of a pretraining
+    # ours may carry attributes and a classifier's settings of a pretraining
+    plain = timm.create_model(name, **arguments)
     plain.load_state_dict(encoder.backbone.state_dict())
     save_for_hf(plain, str(path), model_config=dict(pretrained_cfg=data), model_args=arguments, safe_serialization=True)
     _forget_origin(path / 'config.json')
@@ -72,19 +70,19 @@ def _forget_origin(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2), encoding='utf-8')
 
 
-def timm_arguments(encoder: Portable) -> dict[str, Any]:
+def timm_arguments(encoder: Encoder) -> dict[str, Any]:
     """What timm's ``create_model`` needs to build the same network; ExportError if it cannot."""
     options = encoder.options
     if options.get('small_images'):
         raise ExportError(
             'timm and torchvision build no ResNet with the 3x3 stem of small_images=True. Targets that keep it: '
-            'safetensors, torchscript, torch_export, onnx.'
+            'safetensors, onnx; PyTorch alone: docs/weights_in_and_out.md.'
         )
     extra = {key: value for key, value in options.items() if key not in OURS}
     return dict(model_name=options['model_name'], num_classes=0, in_chans=encoder.channels, **extra)
 
 
-def to_torchvision(encoder: Portable, path: Path) -> Run:
+def to_torchvision(encoder: Encoder, path: Path) -> Run:
     """A state dict for ``load_state_dict`` of a torchvision model whose classifier is ``nn.Identity()``."""
     timm_arguments(encoder)
     state = encoder.backbone.state_dict()
@@ -92,8 +90,7 @@ def to_torchvision(encoder: Portable, path: Path) -> Run:
         model, state = _torchvision_vit(encoder), key_maps()['to_torchvision_vit'].apply(state, 'the encoder')
     else:
         model = _torchvision_resnet(encoder.options['model_name'])
-    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state.items()}
+    own, given = ({key: tuple(value.shape) for key, value in each.items()} for each in (model.state_dict(), state))
     differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
     if differing:
         raise ExportError(
@@ -114,7 +111,7 @@ def _torchvision_resnet(name: str) -> nn.Module:
     return model
 
 
-def _torchvision_vit(encoder: Portable) -> nn.Module:
+def _torchvision_vit(encoder: Encoder) -> nn.Module:
     ours = encoder.backbone
     block, size = ours.blocks[0], ours.patch_embed.img_size
     if encoder.channels != 3 or size[0] != size[1] or getattr(ours, 'global_pool', 'token') != 'token':
@@ -125,3 +122,53 @@ def _torchvision_vit(encoder: Portable) -> nn.Module:
     )  # fmt: skip
     model.heads = nn.Identity()
     return model
+
+
+def to_detector(framework: str) -> Callable[[Encoder, Path], None]:
+    """The writer for one of ``detection.FRAMEWORKS``, which are not run here: what it wrote is renamed back instead."""
+
+    def write(encoder: Encoder, path: Path) -> None:
+        state = encoder.backbone.state_dict()
+        content = read_checkpoint(
+            export_detection(state, path, framework, encoder.pixels['mean'], encoder.pixels['std'])
+        )
+        back = from_framework(content['model' if path.suffix == '.pkl' else 'state_dict'], framework)
+        wrong = [key for key in {**state, **back} if key not in back or not torch.equal(back[key], state[key])]
+        if wrong:
+            raise ExportError(f'{framework}: {len(wrong)} tensors do not come back as they were, first {wrong[0]}.')
+
+    return write
+
+
+class _OnUnitImages(nn.Module):
+    """backbone((images - mean) / std), images in 0..1: a graph that needs no preprocessing."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.backbone = encoder.backbone
+        self.register_buffer('mean', torch.tensor(encoder.pixels['mean']).view(-1, 1, 1))
+        self.register_buffer('std', torch.tensor(encoder.pixels['std']).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone((images - self.mean) / self.std)
+
+
+def to_onnx(encoder: Encoder, path: Path) -> Run:
+    """A graph for onnxruntime and others, any B; the description stands in its metadata."""
+    absent = [name for name in ONNX_NEEDS if find_spec(name) is None]
+    if absent:
+        raise ExportError(f'ONNX needs {", ".join(absent)}: pip install {" ".join(ONNX_NEEDS)} (or mmkernel[onnx]).')
+    import onnx
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        program = torch.onnx.export(
+            _OnUnitImages(encoder).eval(), (encoder.images(2).float() / 255,), input_names=['images'],
+            output_names=['features'], dynamic_shapes=dict(images={0: torch.export.Dim('batch')}), dynamo=True, verbose=False,
+        )  # fmt: skip
+    model = program.model_proto
+    onnx.helper.set_model_props(model, encoder.metadata())
+    onnx.save(model, str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return lambda images: torch.from_numpy(session.run(['features'], dict(images=images.numpy()))[0])

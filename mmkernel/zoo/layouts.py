@@ -1,0 +1,231 @@
+"""Which tensors of a published file are the weights of a model, and what they are called there.
+
+Prefixes are not known but found: every one in the file is tried against the names and shapes of the model. Networks with names
+of their own are renamed by rules that are data (configs/_base_/key_maps.yml).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from mmkernel.zoo.metafile import MetafileError
+from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.places import root
+
+WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
+COUNTER = 'num_batches_tracked'
+# What stands beside an encoder or on top of it, and is not wanted when only the encoder is.
+OTHER_PARTS = {
+    'classifier', 'decoder', 'encoder_k', 'fc', 'head', 'heads', 'linear', 'memory', 'neck', 'predictor', 'projection_head',
+    'projector', 'prototypes', 'queue', 'queue_ptr',
+}  # fmt: skip
+# Moving averages of the weights that the file holds too; linear probes of the papers use the others (He et al., CVPR 2020).
+# Where there are a student and a teacher, the teacher is published to be used (Caron et al., ICCV 2021).
+SECOND_CHOICE = {
+    'encoder_k', 'ema', 'model_ema', 'momentum_backbone', 'momentum_encoder', 'student', 'target', 'target_backbone',
+    'target_encoder', 'target_net',
+}  # fmt: skip
+
+
+class KeyMapError(RuntimeError):
+    """A file whose names are not those of the layout that it is said to have."""
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """``inside``: the first of these keys that a file has is opened. ``rules``: (pattern, replacement or None to drop)."""
+
+    name: str
+    inside: tuple[str, ...]
+    rules: tuple[tuple[str, str | None], ...]
+
+    def rename(self, key: str) -> str | None:
+        """Our name of ``key``, None for what is left out; KeyMapError if no rule knows it."""
+        for pattern, replacement in self.rules:
+            match = re.match(pattern, key)
+            if match:
+                return None if replacement is None else match.expand(replacement) + key[match.end() :]
+        raise KeyMapError(key)
+
+    def apply(self, content: Mapping[str, Any], source: str = 'the file') -> dict[str, Any]:
+        """The state dict of a file under our names; KeyMapError for a name that no rule knows, or that two become one."""
+        given = next((content[key] for key in self.inside if isinstance(content.get(key), Mapping)), content)
+        state, unknown = {}, []
+        for key, value in given.items():
+            try:
+                name = self.rename(str(key))
+            except KeyMapError:
+                unknown.append(str(key))
+                continue
+            if name in state:
+                raise KeyMapError(f"{source}: the layout '{self.name}' gives two tensors the name '{name}'.")
+            if name is not None:
+                state[name] = value
+        if unknown or not state:
+            more = f', ... ({len(unknown) - 6} more)' if len(unknown) > 6 else ''
+            raise KeyMapError(
+                f"{source} is not of the layout '{self.name}': "
+                + (f'no rule for {", ".join(unknown[:6])}{more}.' if unknown else 'it holds no tensor of the model.')
+                + f' Rules: {", ".join(pattern for pattern, _ in self.rules)} (configs/_base_/key_maps.yml).'
+            )
+        return state
+
+
+@cache
+def key_maps(folder: Path | None = None) -> dict[str, KeyMap]:
+    """All rules by the name of their layout; MetafileError for an entry that is none."""
+    path = (folder or root()) / 'configs/_base_/key_maps.yml'
+    found = {}
+    for name, item in yaml.safe_load(path.read_text(encoding='utf-8')).items():
+        try:
+            rules = tuple((str(pattern), replacement) for pattern, replacement in item['Rules'])
+            for pattern, _ in rules:
+                re.compile(pattern)
+            found[name] = KeyMap(name, tuple(map(str, item['Inside'])), rules)
+        except (KeyError, TypeError, ValueError, re.error) as error:
+            raise MetafileError(
+                f"{path}: '{name}' needs Inside: [keys] and Rules: [[pattern, replacement], ...]: {error!r}."
+            ) from error
+    return found
+
+
+def weights_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The state dict in a checkpoint (or the checkpoint itself, if it is one), without wrappers' prefixes."""
+    state = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"'state_dict' is a {type(state).__name__}; expected a dict of tensors.")
+    state = {str(key): value for key, value in state.items()}
+    for prefix in WRAPPERS:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state
+
+
+def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the state dict of a whole model of ours, or of a backbone: the backbone, under its own names, without a classifier."""
+    inner = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    return {key: value for key, value in (inner or state).items() if not key.startswith('fc.')}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a file: the keys of nested dicts, then the prefix of names; ``matched``: names and shapes that fit there."""
+
+    path: tuple[str, ...]
+    prefix: str
+    matched: int
+
+    @property
+    def words(self) -> list[str]:
+        return [*self.path, *self.prefix.split('.')]
+
+    def __str__(self) -> str:
+        return ' -> '.join(map(repr, (*self.path, self.prefix) if self.prefix else self.path)) or 'the top'
+
+
+def find_weights(
+    model: nn.Module,
+    content: Mapping,
+    source: str = 'the file',
+    layout: str | None = None,
+    prefix: str | None = None,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """(state dict under the model's names, notes): what is not the model's is left aside only if it is a known other part."""
+    own = model.state_dict()
+    content, notes = _renamed(content, own, source, layout)
+    found = [place for place in _places(content, own) if prefix is None or place.prefix == prefix]
+    if not found:
+        what = f"below the prefix '{prefix}'" if prefix is not None else 'under any prefix'
+        names = [key for _, state in _containers(content) for key in state][:4]
+        raise CheckpointError(
+            f"'{source}' holds no tensor of the model {what}. It has {', '.join(names) or 'no tensors'}, the model has "
+            f'{", ".join(list(own)[:2])}. Is it a file of this architecture?'
+        )
+    best = _choose(found, source)
+    inside = dict(_containers(content))[best.path]
+    state = {key[len(best.prefix) :]: value for key, value in inside.items() if key.startswith(best.prefix)}
+    beside = Counter(key.split('.')[0] for key in inside if not key.startswith(best.prefix))
+    for key in [key for key in state if key not in own and key.split('.')[0] in OTHER_PARTS]:
+        beside[key.split('.')[0]] += 1
+        del state[key]
+    if best.words != ['']:
+        notes.append(f'found in {best}')
+    equal = [str(place) for place in found if place != best and place.matched == best.matched]
+    if equal:
+        notes.append(f'not used: {", ".join(equal)}')
+    if beside:
+        notes.append(f'left aside: {", ".join(f"{word} ({count})" for word, count in beside.items())}')
+    return _with_counters(own, state, notes), notes
+
+
+def _renamed(content: Mapping, own: Mapping[str, Tensor], source: str, layout: str | None) -> tuple[Mapping, list[str]]:
+    """Names by the rules of a layout: the one given, or the first under which more of the model is found than without."""
+    if layout is not None:
+        if layout not in key_maps():
+            raise KeyMapError(f"there is no layout '{layout}'; expected one of {', '.join(key_maps())}.")
+        return key_maps()[layout].apply(content, source), [f"names of the layout '{layout}'"]
+    most = max((place.matched for place in _places(content, own)), default=0)
+    for name, key_map in key_maps().items() if most < 0.9 * len(own) else ():
+        try:
+            state = key_map.apply(content, source)
+        except KeyMapError:
+            continue
+        if max((place.matched for place in _places(state, own)), default=0) > most:
+            return state, [f"names of the layout '{name}'"]
+    return content, []
+
+
+def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
+    """Every place of a file where a tensor of the model could lie, best first."""
+    found = []
+    for path, state in _containers(content):
+        fits: Counter[str] = Counter()
+        for key, value in state.items():
+            words = key.split('.')
+            for i in range(len(words)):
+                name = '.'.join(words[i:])
+                if name in own and own[name].shape == value.shape:
+                    fits[key.removesuffix(name)] += 1
+        found += [Place(path, prefix, count) for prefix, count in fits.items()]
+    return sorted(found, key=lambda place: -place.matched)
+
+
+def _choose(found: list[Place], source: str) -> Place:
+    """The place where most fits; of equals the first choice; CheckpointError if there is none."""
+    best = [place for place in found if place.matched == found[0].matched]
+    first = [place for place in best if not SECOND_CHOICE & set(place.words)] or best
+    if len(first) > 1:
+        raise CheckpointError(
+            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Say which with prefix=."
+        )
+    return first[0]
+
+
+def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """(keys that lead there, tensors) of each dict of tensors, at most three deep. An optimizer's are no weights."""
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if state:
+        yield path, state
+    for key, value in content.items():
+        if isinstance(value, Mapping) and 'optim' not in str(key) and len(path) < 3:
+            yield from _containers(value, (*path, str(key)))
+
+
+def _with_counters(own: Mapping[str, Tensor], state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+    """Counters of batches that a file lacks are 1: some frameworks do not keep them, and only momentum=None uses them."""
+    lacking = [key for key in own if key.endswith(COUNTER) and key not in state]
+    has_statistics = [key for key in lacking if key.replace(COUNTER, 'running_var') in state]
+    if lacking and len(has_statistics) == len(lacking) and not any(key.endswith(COUNTER) for key in state):
+        notes.append(f'{len(lacking)} counters of batches are not in the file and were set to 1')
+        return {**state, **{key: torch.ones_like(own[key]) for key in lacking}}
+    return state
