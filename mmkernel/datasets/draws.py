@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.random import Generator, Philox
+
+from .label_checks import rows_by_label
 
 VIEWS, ORDER, SUBSET = 0, 1, 2  # what a stream is for; keeps the order of an epoch independent of the views
 
@@ -18,3 +22,25 @@ def generator(seed: int, epoch: int, index: int = 0, stream: int = 0, purpose: i
     word = 0xFFFFFFFFFFFFFFFF  # numpy wants unsigned 64-bit words; a negative seed is taken modulo 2^64
     key = np.array([seed & word, purpose], np.uint64)
     return Generator(Philox(key=key, counter=np.array([0, stream, index, epoch], np.uint64)))
+
+
+def draw_per_class(
+    labels: np.ndarray, count: Callable[[int, int], int], pick: Callable[[int, np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    """A stratified draw: rows of k = ``count(label, n)`` of the n images of each class, class by class, labels rising.
+
+    ``pick(label, rows, k)`` chooses k of the rows of a class and is where all randomness lies; it is asked in the order of
+    the labels. ValueError naming a class with fewer than k images.
+    """
+    chosen = [np.empty(0, np.int64)]
+    for label, members in rows_by_label(labels).items():
+        k = count(label, len(members))
+        if k > len(members):
+            raise ValueError(f'class {label} has {len(members)} images; {k} per class were asked for.')
+        chosen.append(pick(label, members, k))
+    return np.concatenate(chosen)
+
+
+def smallest_keys(rng: Generator, rows: np.ndarray, k: int) -> np.ndarray:
+    """The k of ``rows`` that draw the smallest random numbers: a larger k contains the smaller ones."""
+    return rows[rng.random(len(rows)).argsort(kind='stable')[:k]]

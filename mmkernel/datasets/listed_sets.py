@@ -11,6 +11,7 @@ import numpy as np
 
 from mmkernel.registry import DATASETS
 
+from .draws import draw_per_class, smallest_keys
 from .folders import FileSource
 from .name_lists import text_of
 from .sources import existing_folder, one_of
@@ -127,18 +128,20 @@ class Caltech101(FileSource):
         self.classes = sorted(entry.name for entry in home.iterdir() if entry.is_dir() and entry.name[0] != '.')
         if not self.classes:
             raise FileNotFoundError(f"Caltech101: '{home}' has no class folders. Expected: {layout}.")
-        paths, labels = [], []
-        for k, name in enumerate(self.classes):
-            files = [os.path.join(name, path) for path in walk(home / name, ('.jpg',))]
-            if len(files) <= per_class:
+        files = [[os.path.join(name, path) for path in walk(home / name, ('.jpg',))] for name in self.classes]
+        for name, found in zip(self.classes, files, strict=True):
+            if len(found) <= per_class:
                 raise ValueError(
-                    f"Caltech101: {len(files)} images in '{home / name}'; {per_class} to train leave none."
+                    f"Caltech101: {len(found)} images in '{home / name}'; {per_class} to train leave none."
                 )
-            order = np.random.default_rng((seed, k)).random(len(files)).argsort(kind='stable')
-            chosen = sorted(order[:per_class] if split == 'train' else order[per_class:])
-            paths += [files[i] for i in chosen]
-            labels += [k] * len(chosen)
-        super().__init__(home, paths, np.array(labels), mode, on_corrupt)
+        labels, paths = np.repeat(np.arange(len(files)), list(map(len, files))), sum(files, [])
+        drawn = draw_per_class(
+            labels,
+            lambda label, n: per_class,
+            lambda label, members, k: smallest_keys(np.random.default_rng((seed, label)), members, k),
+        )
+        rows = np.sort(drawn) if split == 'train' else np.setdiff1d(np.arange(len(labels)), drawn)
+        super().__init__(home, [paths[i] for i in rows], labels[rows], mode, on_corrupt)
 
     @classmethod
     def expected_length(cls, split: str = 'train', per_class: int = 30, **_: Any) -> int:

@@ -8,8 +8,7 @@ import numpy as np
 
 from mmkernel.registry import DATASETS
 
-from .draws import SUBSET, generator
-from .label_checks import rows_by_label
+from .draws import SUBSET, draw_per_class, generator, smallest_keys
 from .names import rows_named
 from .sources import Source, read_of, targets_of
 from .training import as_source
@@ -76,11 +75,8 @@ def _drawn(labels: np.ndarray, fraction: float | None, per_class: int | None, se
             f'Subset: per_class={per_class} needs a number >= 1 and a labelled source; {int((labels < 0).sum())} of '
             f'{len(labels)} images have no label. A fraction can be drawn without labels.'
         )
-    chosen = []
-    for label, members in rows_by_label(labels).items():
-        count = per_class or max(1, round(fraction * len(members)))
-        if count > len(members):
-            raise ValueError(f'Subset: class {label} has {len(members)} images; per_class={per_class} was asked for.')
-        order = generator(seed, 0, int(label) + 1, purpose=SUBSET).random(len(members)).argsort(kind='stable')
-        chosen.append(members[order[:count]])
-    return np.concatenate(chosen)
+    return draw_per_class(
+        labels,
+        lambda label, n: per_class or max(1, round(fraction * n)),
+        lambda label, members, k: smallest_keys(generator(seed, 0, int(label) + 1, purpose=SUBSET), members, k),
+    )

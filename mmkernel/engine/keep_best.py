@@ -13,7 +13,7 @@ from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
 from mmkernel.evaluation import CRITERIA, YARDSTICK, checkpoint_statistics, criterion_score, run_kernel
-from mmkernel.evaluation.selection import RISING
+from mmkernel.evaluation.checkpoint_selection import RISING
 from mmkernel.registry import HOOKS
 
 
@@ -21,8 +21,8 @@ from mmkernel.registry import HOOKS
 class KeepBestHook(Hook):
     """After every ``interval`` epochs, ``best_<criterion>.pth`` if the score of the embeddings is the best so far.
 
-    The score is that of ``mmkernel.evaluation.selection`` on ``images`` training images, the same ones and the same views
-    each time, in eval mode; no label is read. The log has the quantity itself, ``keep_best/<criterion>``, not its negative.
+    The score is that of ``mmkernel.evaluation.checkpoint_selection`` on ``images`` training images, the same ones and the same
+    views each time, in eval mode; no label is read. The log has the quantity itself, ``keep_best/<criterion>``, not its negative.
     The file is a whole checkpoint beside ``epoch_N.pth``: those are neither deleted nor taken for it, and resuming never
     starts from it. Of equal scores the first stays; one that is not finite never counts. The record travels in checkpoints,
     so a resumed run keeps the same file as a straight one. How far each criterion can be trusted:

@@ -16,8 +16,8 @@ from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
 from mmkernel.evaluation import evaluation_loader, weighted_knn
-from mmkernel.evaluation.judges import places
 from mmkernel.evaluation.labels import classes_of, renumber
+from mmkernel.evaluation.metrics import label_ranks
 from mmkernel.models.counters import sent
 from mmkernel.registry import DATASETS, HOOKS
 
@@ -194,8 +194,8 @@ class OnlineProbeHook(_LabelMonitor):
             x, y = self.features(runner, 'test')
             self.probe.eval()
             logits = self._logits(x.to(self.probe[1].weight.device)).cpu()
-        place = places(logits, y)
-        top1, top5 = (100 * float((place < k).double().mean()) for k in (1, 5))
+        ranks = label_ranks(logits, y)
+        top1, top5 = (100 * float((ranks < k).double().mean()) for k in (1, 5))
         text = f'Online probe after epoch {runner.epoch + 1}: {top1:.1f} % of {len(y)} images.'
         log_values(runner, 'probe', dict(top1=top1, top5=top5), text)
 

@@ -1,4 +1,4 @@
-"""What can be said about a cloud of embeddings without a label."""
+"""Label-free statistics of an embedding cloud: spread, effective rank, uniformity, MMD to uniform, agreement of views."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmkernel.distributed import gather_rows, global_mean, world_size
 from mmkernel.evaluation.inputs import as_features
 from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank, on_sphere, rankme
 from mmkernel.kernels import Kernel, LegendreKernel, legendre_polynomials, null_band, num_harmonics
@@ -41,36 +42,37 @@ class CloudStatistics:
     rankme: float | None = None  # RankMe: exp of the entropy of the singular values of raw z
 
     @property
-    def spread(self) -> float:
-        """``std`` under its earlier name."""
-        return self.std
-
-    @property
-    def largest(self) -> float:
-        """``top_share`` under its earlier name."""
-        return self.top_share
-
-    @property
     def mmd2_share(self) -> float:
         """MMD^2 as a fraction of that of a single point."""
         return self.mmd2 / self.mmd2_point
 
+    @property
+    def mmd2_score(self) -> float:
+        """MMD^2 in standard deviations over uniform points."""
+        return self.mmd2 / self.mmd2_sd
+
+    def logged(self) -> dict[str, float]:
+        """The words of a log and of the criteria by which checkpoints are compared; see :func:`embedding_statistics`."""
+        words = ('std', 'rank', 'rankme', 'top_share', 'uniformity', 'mmd2', 'mmd2_sd', 'mmd2_score', 'alignment')
+        return {word: value for word in words if (value := getattr(self, word)) is not None}
+
 
 @torch.no_grad()
 def cloud_statistics(
-    z: Tensor, kernel: Kernel = YARDSTICK, views: tuple[Tensor, Tensor] | None = None
+    z: Tensor,
+    kernel: Kernel = YARDSTICK,
+    views: tuple[Tensor, Tensor] | None = None,
+    degrees: tuple[int, ...] = DEGREES,
+    dtype: torch.dtype = torch.float64,
 ) -> CloudStatistics:
     """Statistics of (N, q) raw embeddings; ``views``: those of two augmentations of M images, (M, q) each.
 
-    In double. Takes O(N^2 q); a few thousand points say enough. Of the rows at hand: no other process takes part.
+    Takes O(N^2 q); a few thousand points say enough. Of the rows at hand: no other process takes part. ``degrees``: of the
+    moments; ``dtype``: to compute in.
     ValueError: NaN rows, fewer than 2 images, unequal shapes.
     """
-    pair = {} if views is None else _pair_statistics(*views)
-    return measure(as_features(z, 'embeddings').double(), kernel, DEGREES, **pair)
-
-
-def measure(z: Tensor, kernel: Kernel, degrees: tuple[int, ...] = (), **pair: float) -> CloudStatistics:
-    """``cloud_statistics`` in the precision of ``z``, with the moments of ``degrees`` only; ``pair``: what views have shown."""
+    pair = {} if views is None else _pair_statistics(*views, dtype)
+    z = as_features(z, 'embeddings').to(dtype)
     if len(z) < 2:
         raise ValueError('one embedding is no cloud; expected at least 2 images.')
     N, q = z.shape
@@ -96,6 +98,41 @@ def measure(z: Tensor, kernel: Kernel, degrees: tuple[int, ...] = (), **pair: fl
         mmd2_point=kernel.value_at_one(q) - constant,
         **pair,
     )
+
+
+@torch.no_grad()
+def embedding_statistics(
+    z: Tensor, partner: Tensor | None = None, kernel: Kernel = YARDSTICK, max_rows: int = 1024
+) -> dict[str, float]:
+    """What the N rows z^ = z / ||z|| of all ranks look like on the sphere S^{q-1}; every rank gets the same numbers.
+
+    ``z``: (B, q) this rank's raw embeddings, one per image, so that rows are independent and the null band holds;
+    ``partner``: (B, q) those of another view, for the alignment. At most ``max_rows`` rows in all are looked at, the first
+    of each rank: the cost is two N x N Gram matrices and their eigenvalues, O(N^2 q + N^3).
+
+    Returns, with the value for uniform points in brackets:
+        std: sqrt(q) mean_j std(z^_j) (1);
+        rank: effective rank of Cov(z^), exp of the entropy of its eigenvalues (grows to q with N);
+        rankme: RankMe of Garrido et al., ICML 2023: exp of the entropy of the singular values of raw z (likewise);
+        top_share: share of the variance in the first direction (1/q and more, at finite N);
+        uniformity: log mean_{i != j} exp(-2 ||z^_i - z^_j||^2), Wang & Isola, ICML 2020 (about -4);
+        mmd2: the U statistic of MMD^2 to uniform under ``kernel`` (0);  mmd2_sd: its sd over N uniform points;
+        mmd2_score: their ratio (0, give or take 1);
+        alignment: mean ||z^ - partner^||^2, where there is a partner (2).
+    """
+    rows = max(2 if world_size() == 1 else 1, max_rows // world_size())
+    z = _promote(z[:rows])
+    found = cloud_statistics(
+        gather_rows(z), kernel, degrees=(), dtype=z.dtype
+    ).logged()  # NaN rows of any rank raise on all
+    if partner is not None:
+        distance = _mean_distance(on_sphere(z), on_sphere(_promote(partner[:rows])))
+        found['alignment'] = float(global_mean(distance))
+    return found
+
+
+def _promote(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _null(kernel: Kernel, q: int, N: int) -> tuple[float, float]:
@@ -126,17 +163,17 @@ def _pair_means(u: Tensor, kernel: Kernel, degrees: tuple[int, ...]) -> list[flo
     return (sums / (N * (N - 1))).tolist()
 
 
-def _pair_statistics(first: Tensor, second: Tensor) -> dict[str, float]:
-    first, second = as_features(first, 'first views').double(), as_features(second, 'second views').double()
+def _pair_statistics(first: Tensor, second: Tensor, dtype: torch.dtype) -> dict[str, float]:
+    first, second = as_features(first, 'first views').to(dtype), as_features(second, 'second views').to(dtype)
     if first.shape != second.shape:
         raise ValueError(f'two views of shapes {tuple(first.shape)} and {tuple(second.shape)}; expected equal ones.')
     a, b = on_sphere(first), on_sphere(second)
     whole = len(a) - len(a) % RIVALS or len(a)  # groups of one size: with more rivals the task is harder
     hits = [_own_is_nearest(*pair) for pair in zip(a[:whole].split(RIVALS), b[:whole].split(RIVALS), strict=True)]
-    return dict(alignment=float(mean_distance(a, b)), retrieval=float(torch.cat(hits).double().mean()))
+    return dict(alignment=float(_mean_distance(a, b)), retrieval=float(torch.cat(hits).double().mean()))
 
 
-def mean_distance(a: Tensor, b: Tensor) -> Tensor:
+def _mean_distance(a: Tensor, b: Tensor) -> Tensor:
     """mean_i ||a_i - b_i||^2, rows first: one flat float32 mean over rows and columns loses digits."""
     return (a - b).square().sum(1).mean()
 

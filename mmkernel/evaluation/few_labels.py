@@ -1,4 +1,4 @@
-"""How far a few labels go: kNN and linear accuracy with 1, 4, ... labelled images per class, and with all."""
+"""Few-label accuracy: kNN and logistic regression with 1, 4, ... labelled images per class, and with all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkernel.datasets.label_checks import rows_by_label
-from mmkernel.evaluation.inputs import as_split
+from mmkernel.datasets.draws import draw_per_class
+from mmkernel.evaluation.inputs import as_split, scale_features
 from mmkernel.evaluation.knn import weighted_knn
-from mmkernel.evaluation.linear import logistic_regression, scale_features
+from mmkernel.evaluation.logistic import logistic_regression
+from mmkernel.evaluation.metrics import mean_and_sd
 
 ALL = 'all'
 
@@ -21,14 +22,11 @@ def draw_labelled(labels: Tensor | np.ndarray, per_class: int, draw: int, seed: 
 
     A function of the labels and the three numbers alone, so that two encoders are compared on the same images.
     """
-    labels = np.asarray(labels)
-    generator = np.random.default_rng((seed, per_class, draw))
-    chosen = []
-    for label, members in rows_by_label(labels).items():
-        if len(members) < per_class:
-            raise ValueError(f'class {label} has {len(members)} images; {per_class} labels per class were asked for.')
-        chosen.append(generator.choice(members, per_class, replace=False))
-    return torch.from_numpy(np.concatenate(chosen))
+    rng = np.random.default_rng((seed, per_class, draw))
+    rows = draw_per_class(
+        labels, lambda label, n: per_class, lambda label, members, k: rng.choice(members, k, replace=False)
+    )
+    return torch.from_numpy(rows)
 
 
 def few_label_scores(
@@ -74,11 +72,6 @@ def few_label_scores(
     if progress:
         progress(total, total)
     return {
-        name: {shot: _summary([pair[column] for pair in pairs]) for shot, pairs in values.items()}
+        name: {shot: mean_and_sd([pair[column] for pair in pairs]) for shot, pairs in values.items()}
         for column, name in enumerate(('knn', 'linear'))
     }
-
-
-def _summary(values: list[float]) -> dict:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return dict(mean=float(np.mean(values)), sd=spread, values=values)

@@ -1,19 +1,19 @@
-"""Classifiers trained on images: linear on a frozen encoder with augmentation, or fine-tuned."""
+"""Classifiers trained on images: linear on a frozen encoder with augmentation, or fine-tuned, on all labels or on few."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce, get_dist_info
-from torch import nn
+from mmengine.dist import get_dist_info
 
-from mmkernel.evaluation.features import evaluation_loader
-from mmkernel.evaluation.judges import JUDGES, METRICS, judge_of, main_metrics, metric_of
-from mmkernel.evaluation.labels import classes_of, labels_of, renumber
+from mmkernel.checks import check_distinct
+from mmkernel.evaluation.classifier_metrics import accuracy_history, main_metrics, metric_of, metrics_of
+from mmkernel.evaluation.metrics import mean_and_sd
 from mmkernel.registry import DATASETS, RUNNERS
 
 HOOK = 'backbone_weights'
@@ -66,7 +66,7 @@ def check_labels(cfg: Any) -> int:
     loader = cfg['train_dataloader']
     parts = dict(training=loader['dataset']['source'], test=cfg.get('evaluation', {}).get('test'))
     sources = {name: DATASETS.build(source) for name, source in parts.items() if source is not None}
-    judge_of(cfg['model']).check(sources, cfg['model']['num_classes'])
+    metrics_of(cfg['model']).check(sources, cfg['model']['num_classes'])
     metric_of(cfg)  # a wrong one ends the run here, not after it
     images = len(sources['training'])
     share = images // get_dist_info()[1]
@@ -75,47 +75,110 @@ def check_labels(cfg: Any) -> int:
     return images
 
 
-@torch.no_grad()
-def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] = ()) -> dict[str, float]:
-    """What the judge of the model's objective says of ``part['test']``: ``dict(top1=, top5=, mean_per_class=, loss=)`` in
-    percent where an image has one class, ``dict(map11=, map=, loss=)`` where it has several.
+def with_labels(protocol: Any, **amount: Any) -> Any:
+    """The config ``protocol`` trained on a ``Subset`` (names, fraction or per_class, seed) of its training images.
 
-    ``part``: the ``evaluation`` of a config; ``classes``: the names of the training classes, under whose numbers the test
-    images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained,
-    whose figures would be chance.
+    A batch is never larger than the subset, and the number of epochs stays.
     """
-    if int(model.steps) == 0:
+    cfg = copy.deepcopy(protocol)
+    loader = cfg['train_dataloader']
+    loader['dataset']['source'] = dict(type='Subset', source=loader['dataset']['source'], **amount)
+    return cfg
+
+
+def semi_supervised(
+    cfg: Any,
+    checkpoint: str | Path | None,
+    amounts: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: str | Path = 'work_dirs/benchmarks/semi_supervised',
+    progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
+) -> dict[str, dict]:
+    """{amount: dict(metric=, mean=, sd=, values=, images=)} of the last epoch, fine-tuned on each amount of labels and seed.
+
+    The metric is ``evaluation.metric`` of the config, else 'top1', or 'map11' where images have several classes: those have no
+    class to draw by, only a fraction of all.
+    ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
+    training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``;
+    ``resume``: go on with those that an earlier call has left there, which are refused otherwise.
+    """
+    check_distinct(seeds=seeds)
+    found, done, metric = {}, 0, metric_of(cfg)
+    for amount in amounts:
+        name = describe_amount(amount)
+        values = []
+        for seed in seeds:
+            run = with_labels(cfg, **amount, seed=seed) if amount else copy.deepcopy(cfg)
+            run['randomness'] = {**run.get('randomness', {}), 'seed': seed}
+            run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
+            result = fine_tune(run, checkpoint, resume)
+            values.append(result['last'][metric])
+            done += 1
+            if progress:
+                progress(done, len(amounts) * len(seeds))
+        found[name] = dict(metric=metric, **mean_and_sd(values), images=result['images'])
+    return found
+
+
+def describe_amount(amount: Mapping[str, Any]) -> str:
+    """'1 %', '4 per class', the name of a list, or 'all' as the config has it."""
+    if 'fraction' in amount:
+        return f'{100 * amount["fraction"]:g} %'
+    if 'per_class' in amount:
+        return f'{amount["per_class"]} per class'
+    return Path(amount['names']).stem if 'names' in amount else 'as configured'
+
+
+def choose_options(
+    cfg: Any,
+    checkpoint: str | Path | None,
+    options: Mapping[str, Sequence],
+    held_out: float = 0.1,
+    seed: int = 0,
+    folder: str | Path = 'work_dirs/benchmarks/options',
+    progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
+) -> tuple[dict[str, Any], list[dict]]:
+    """The combination of ``options`` with the highest last-epoch figure on ``held_out`` of each training class, and all tried.
+
+    The figure is ``evaluation.metric`` of the config; without one top-1, or 11-point mAP where images have several classes
+    (and are drawn from all at once).
+    ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
+    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has None and never wins.
+    ``resume``: go on with what an earlier call has left in ``folder``, which is refused otherwise.
+    """
+    if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
         raise ValueError(
-            'The head of this classifier has never been trained: its accuracy is chance and says nothing about the '
-            'encoder. Train it first, or name a checkpoint from the end of a training.'
+            f'options={dict(options)}; expected at least one {{key: [values]}} to choose from, on the command line '
+            'KEY=VALUE,VALUE.'
         )
-    rank, world_size = get_dist_info()
-    source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']
-    given, reads = classes_of(source), model.objective.reads
-    renumber(torch.as_tensor(labels_of(source)), given, classes)  # refused before the work, not after it
-    settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
-    judge = JUDGES[reads](model.num_classes, len(source))
-    rows = range(rank, len(source), world_size)
-    for batch in evaluation_loader(source, rows=rows, **settings) if len(rows) else ():
-        answers = {**batch, reads: renumber(batch[reads], given, classes)}
-        judge.add(model.extract(batch['inputs'], stage='head').float().cpu(), answers)
-    sums = judge.sums.to(next(model.parameters()).device)  # where collectives work
-    all_reduce(sums)
-    return judge.scores(sums.cpu())
+    if not 0 < held_out < 1:
+        raise ValueError(f'held_out={held_out}; expected a fraction of each class between 0 and 1, such as 0.1.')
+    trial = copy.deepcopy(cfg)
+    part = dict(type='Subset', source=trial['train_dataloader']['dataset']['source'], fraction=held_out, seed=seed)
+    trial['train_dataloader']['dataset']['source'] = dict(part, complement=True)
+    trial['evaluation']['test'] = part
+    metric = metric_of(cfg)
+    combinations, tried = list(product(*options.values())), []
+    for number, values in enumerate(combinations):
+        run = copy.deepcopy(trial)
+        given = dict(zip(options, values, strict=True))
+        run.merge_from_dict(given)
+        run['work_dir'] = str(Path(folder) / str(number))
+        tried.append({'options': given, metric: _score(run, checkpoint, metric, resume)})
+        if progress:
+            progress(number + 1, len(combinations))
+    best = max(tried, key=lambda each: -math.inf if each[metric] is None else each[metric])
+    if best[metric] is None:
+        raise ValueError(f'Every one of the {len(tried)} combinations diverged: offer smaller learning rates.')
+    return best['options'], tried
 
 
-def accuracy_history(message_hub: Any, metric: str | None = None) -> dict[str, Any]:
-    """``dict(last=, best=, history=)`` of what AccuracyHook has recorded: dicts of epoch and the keys of ``accuracy``.
-
-    ``metric``: by which the best is chosen; None: top-1, or 11-point mAP.
-    """
-    scalars = {
-        name.removeprefix('test/'): each for name, each in message_hub.log_scalars.items() if name.startswith('test/')
-    }
-    names = ['epoch', *(name for name in METRICS if name in scalars)]
-    columns = [scalars[name].data[0].tolist() for name in names]
-    history = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    for row in history:
-        row['epoch'] = int(row['epoch'])
-    metric = metric or main_metrics(history[0])[0]
-    return dict(last=history[-1], best=max(history, key=lambda row: row[metric]), history=history)
+def _score(cfg: Any, checkpoint: str | Path | None, metric: str, resume: bool) -> float | None:
+    try:
+        return fine_tune(cfg, checkpoint, resume)['last'][metric]
+    except RuntimeError as error:
+        if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
+            raise
+        return None

@@ -1,8 +1,9 @@
-"""One door for features and labels: arrays or tensors in, checked tensors out."""
+"""Features and labels as checked tensors, whatever arrays they come as, and the scaling of features."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmkernel.evaluation.labels import aligned
+
+SCALINGS = ('none', 'l2', 'standard')
 
 
 def as_tensor(x: ArrayLike | Tensor, name: str) -> Tensor:
@@ -128,3 +131,42 @@ def tell_classes(train_y: Tensor, test_y: Tensor) -> None:
             'as wrong. Do evaluation.train and evaluation.test number the classes alike?',
             stacklevel=4,
         )
+
+
+def scaling_of(train_x: Tensor, scaling: str) -> Callable[[Tensor], Tensor]:
+    """The map x -> scaled x of ``scale_features``, for features that come in batches."""
+    if scaling == 'none':
+        return lambda x: x
+    if scaling == 'l2':
+        return unit_rows
+    if scaling == 'standard':
+        mean, std = _column_moments(train_x)
+        factor = torch.where(std > 1e-6 * mean.abs(), 1 / std, 0)
+        return lambda x: (x - mean.to(x.device)) * factor.to(x.device)
+    raise ValueError(f"scaling='{scaling}'; expected one of {', '.join(SCALINGS)}.")
+
+
+def _column_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column; in double where squares leave float32."""
+    mean, std = x.mean(0), x.std(0, correction=0)
+    odd = ~((std > 1e-15) & (std < 1e15))
+    if odd.any():
+        columns = x[:, odd].double()
+        mean[odd], std[odd] = columns.mean(0).to(x.dtype), columns.std(0, correction=0).to(x.dtype)
+    return mean, std
+
+
+def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
+    """'none': as they are; 'l2': x / ||x||; 'standard': (x - mean) / std per column, statistics of ``train_x``.
+
+    Statistics use no label, so where labels are few they may (and should) come from the whole training set.
+    A column that never changes in training is set to zero.
+    """
+    train_x, test_x = as_pair(train_x, test_x)
+    scale = scaling_of(train_x, scaling)
+    return scale(train_x), scale(test_x)
+
+
+def absent_classes(train_y: Tensor, classes: int) -> Tensor:
+    """(classes,) booleans: those without a training image, which no classifier may predict."""
+    return train_y.bincount(minlength=classes) == 0

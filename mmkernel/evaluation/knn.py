@@ -1,17 +1,17 @@
-"""Weighted k-nearest-neighbour classification of cosine-normalised features."""
+"""Weighted k-nearest-neighbour classification of cosine-normalised features: accuracies, votes and predictions."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmkernel.evaluation.inputs import as_split
-from mmkernel.evaluation.judges import places
+from mmkernel.evaluation.inputs import as_labels, as_pair, as_split
+from mmkernel.evaluation.metrics import label_ranks, percent
 from mmkernel.evaluation.neighbours import nearest
 
 _VOTERS = 512  # test images whose votes are counted at a time
@@ -41,29 +41,73 @@ def weighted_knn(
     """
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, num_classes)
     wanted = _neighbour_counts(k, len(train_x))
-    if not temperature > 0:
-        raise ValueError(f'temperature={temperature}; expected a positive number (0.07 in the published protocol).')
+    _check_temperature(temperature)
     similarity, index = nearest(test_x, train_x, max(wanted.values()), device, **search)
-    labels, test_y = train_y.to(index.device), test_y.to(index.device)
+    test_y = test_y.to(index.device)
+    ranks = {count: torch.empty(len(test_x), dtype=torch.long) for count in wanted.values()}
+    for rows, count, votes in _votes(similarity, index, train_y, classes, temperature, ranks):
+        ranks[count][rows] = label_ranks(votes.masked_fill(votes == 0, -torch.inf), test_y[rows]).cpu()
+    return {
+        name: dict(top1=percent(ranks[n] < 1), top5=percent(ranks[n] < min(5, n)), neighbours=n)
+        for name, n in wanted.items()
+    }
 
-    correct = {name: torch.zeros(2, dtype=torch.long) for name in wanted}
-    for rows in torch.arange(len(test_x)).split(_VOTERS):
+
+class KNNPrediction(NamedTuple):
+    """Of M images: what the neighbours voted, and for which class the most."""
+
+    votes: Tensor  # (M, C) exp((cos(x, x_i) - cos(x, x_1)) / T) summed over the neighbours of each class
+    classes: Tensor  # (M,) of the most votes; of equal ones the lowest number
+
+
+def knn_predict(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    num_classes: int | None = None,
+    device: str | torch.device | None = None,
+    **search: Any,
+) -> KNNPrediction:
+    """The votes and predictions that ``weighted_knn`` scores, for images whose labels nobody needs to know.
+
+    Votes are in units of the nearest neighbour's, which changes no ranking: divided by their sum they are the share of
+    each class. Both tensors lie on ``device``.
+    """
+    train_x, test_x = as_pair(train_x, test_x)
+    train_y = as_labels(train_y, len(train_x), 'train labels')
+    (count,) = _neighbour_counts([k], len(train_x)).values()
+    _check_temperature(temperature)
+    classes = max(num_classes or 0, int(train_y.max()) + 1)
+    found = nearest(test_x, train_x, count, device, **search)
+    votes = torch.cat([votes for _, _, votes in _votes(*found, train_y, classes, temperature, [count])])
+    return KNNPrediction(votes, votes.argmax(1))
+
+
+def _votes(
+    similarity: Tensor, index: Tensor, train_y: Tensor, classes: int, temperature: float, counts: Sequence[int]
+) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """(rows, k, votes (b, C) of the k nearest) for some rows at a time, and for them every k of ``counts``, rising.
+
+    The votes of one k become those of the next: use them before going on.
+    """
+    labels = train_y.to(index.device)
+    for rows in torch.arange(len(index)).split(_VOTERS):
         # The best similarity is taken off: it changes no ranking, and exp cannot overflow at any temperature.
         weight = ((similarity[rows] - similarity[rows, :1]) / temperature).exp()  # (b, k_max)
         weight.clamp_min_(torch.finfo(weight.dtype).tiny)  # a vote is a vote, however small
         voted = labels[index[rows]]  # (b, k_max)
         votes, counted = weight.new_zeros(len(rows), classes), 0
-        for name, count in sorted(wanted.items()):
+        for count in sorted(counts):
             votes.scatter_add_(1, voted[:, counted:count], weight[:, counted:count])
-            place = places(votes.masked_fill(votes == 0, -torch.inf), test_y[rows])
-            correct[name] += torch.stack([(place < 1).sum(), (place < min(5, count)).sum()]).cpu()
             counted = count
-    return {
-        name: dict(
-            top1=100 * int(correct[name][0]) / len(test_x), top5=100 * int(correct[name][1]) / len(test_x), neighbours=n
-        )
-        for name, n in wanted.items()
-    }
+            yield rows, count, votes
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f'temperature={temperature}; expected a positive number (0.07 in the published protocol).')
 
 
 def _neighbour_counts(k: int | Sequence[int], bank: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Linear classifiers side by side: S streams of features x G settings, one batched matrix product per step."""
+"""Linear classifiers trained side by side: S streams of features x G settings, one batched matrix product per step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from mmkernel.evaluation.judges import places
+from mmkernel.evaluation.metrics import label_ranks
 
 Scale = Callable[[Tensor], Tensor]
+Heads = tuple[Tensor, Tensor]  # weights (S, d, G, C) and biases (S, G, C)
+
+
+def columns_first(width: int, classes: int, dtype: torch.dtype, generator: Generator) -> Tensor:
+    return 0.01 * torch.randn(width, classes, generator=generator)
+
+
+def rows_first(width: int, classes: int, dtype: torch.dtype, generator: Generator) -> Tensor:
+    """In the order in which torch.nn.Linear holds its weights."""
+    return torch.empty(classes, width, dtype=dtype).normal_(0, 0.01, generator=generator).T
 
 
 @torch.no_grad()
@@ -26,43 +36,50 @@ def train_heads(
     device: torch.device,
     momentum: float = 0.9,
     rows: Tensor | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
+    after_epoch: Callable[[int, Heads], None] | None = None,
+    start: Callable[..., Tensor] = columns_first,
+    rate_per_epoch: bool = False,
+    decay_bias: bool = False,
+) -> Heads:
     """min mean CE + decay/2 ||W||^2 by SGD for S streams x G settings: weights (S, d, G, C) and biases (S, G, C).
 
-    Stream s sees ``scales[s]`` of the features in an order (and from a start N(0, .01^2)) that ``seeds[s]`` fixes;
+    Stream s sees ``scales[s]`` of the features in an order (and from a ``start`` N(0, .01^2)) that ``seeds[s]`` fixes;
     ``grid`` holds G pairs (learning rate, weight decay), ``rows`` the images to train on (None: all; no copy is made of
-    them, because ``x`` may be larger than memory). A head that diverges disturbs no other.
+    them, because ``x`` may be larger than memory). The rate falls along a cosine, per step or per epoch. A head that
+    diverges disturbs no other. ``after_epoch(epochs done, heads)``.
     """
     rows = torch.arange(len(x)) if rows is None else rows
     S, G, N, d = len(scales), len(grid), len(rows), x.shape[1]
-    x, y = near(x, device), y.to(device)
+    x, y = _on_device_if_it_fits(x, device), y.to(device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    weight = torch.stack([0.01 * torch.randn(d, 1, classes, generator=g) for g in generators])  # (S, d, 1, C)
+    weight = torch.stack([start(d, classes, x.dtype, g)[:, None] for g in generators])  # (S, d, 1, C)
     weight = weight.expand(S, d, G, classes).reshape(S, d, G * classes).to(device, x.dtype, copy=True)
     bias = weight.new_zeros(S, 1, G * classes)
+    heads = weight.view(S, d, G, classes), bias.view(S, G, classes)
     rate, decay = (weight.new_tensor(v).repeat_interleave(classes) for v in zip(*grid, strict=True))  # (G C)
     speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)
-    step, steps = 0, epochs * math.ceil(N / batch_size)
+    steps = math.ceil(N / batch_size)
     for epoch in range(epochs):
         order = torch.stack([rows[torch.randperm(N, generator=g)] for g in generators])  # (S, N)
-        for picked in order.to(x.device).split(batch_size, dim=1):
-            now = rate * (0.5 * (1 + math.cos(math.pi * step / steps)))
+        for step, picked in enumerate(order.to(x.device).split(batch_size, dim=1)):
+            done = (epoch if rate_per_epoch else epoch + step / steps) / epochs
+            now = rate * (0.5 * (1 + math.cos(math.pi * done)))
             batch = _gather(x, picked, scales, device)  # (S, B, d)
             error = torch.baddbmm(bias, batch, weight).view(*batch.shape[:2], G, classes).softmax(-1)
             error.scatter_add_(-1, *_targets(y[picked.to(device)], error))
             error = error.div_(batch.shape[1]).view(*batch.shape[:2], -1)  # dCE / dlogits, (S, B, G C)
             speed.mul_(momentum).baddbmm_(batch.mT, error).addcmul_(weight, decay)
             bias_speed.mul_(momentum).add_(error.sum(1, keepdim=True))
+            if decay_bias:
+                bias_speed.addcmul_(bias, decay)
             weight.addcmul_(speed, -now)
             bias.addcmul_(bias_speed, -now)
-            step += 1
-        if progress:
-            progress(epoch + 1)
-    return weight.view(S, d, G, classes), bias.view(S, G, classes)
+        if after_epoch:
+            after_epoch(epoch + 1, heads)
+    return heads
 
 
-def near(x: Tensor, device: torch.device) -> Tensor:
+def _on_device_if_it_fits(x: Tensor, device: torch.device) -> Tensor:
     """``x`` on ``device`` where it fills less than half of what is free there; else it stays, and batches travel."""
     if device.type != 'cuda':
         return x
@@ -85,12 +102,7 @@ def _targets(labels: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def score_heads(
-    heads: tuple[Tensor, Tensor],
-    x: Tensor,
-    y: Tensor,
-    scales: Sequence[Scale],
-    chunk: int = 1024,
-    absent: Tensor | None = None,
+    heads: Heads, x: Tensor, y: Tensor, scales: Sequence[Scale], absent: Tensor | None = None, chunk: int = 1024
 ) -> dict[str, Tensor]:
     """``dict(top1=, top5=, loss=)`` of each head, (S, G) on the CPU: percent right, mean cross-entropy (inf: diverged).
 
@@ -104,10 +116,9 @@ def score_heads(
         for s, scale in enumerate(scales):
             logits = (scale(part) @ weight[s].reshape(d, -1)).view(-1, G, C) + bias[s]  # (n, G, C)
             known = logits if absent is None else logits.masked_fill(absent.to(logits.device), -torch.inf)
-            place = places(known, label[:, None].expand(-1, G))  # a head that has diverged is right about nothing
-            sums['top1'][s] += (place < 1).sum(0)
-            sums['top5'][s] += (place < 5).sum(0)
+            ranks = label_ranks(known, label[:, None].expand(-1, G))  # a head that has diverged is right about nothing
+            sums['top1'][s] += (ranks < 1).sum(0)
+            sums['top5'][s] += (ranks < 5).sum(0)
             loss = -logits.log_softmax(-1).gather(-1, label[:, None, None].expand(-1, G, 1))[..., 0]
             sums['loss'][s] += loss.nan_to_num(nan=math.inf).sum(0)
-    percent = {name: 100 * sums[name].cpu() / len(x) for name in ('top1', 'top5')}
-    return {**percent, 'loss': sums['loss'].cpu() / len(x)}
+    return {name: (1 if name == 'loss' else 100) * total.cpu() / len(x) for name, total in sums.items()}

@@ -13,7 +13,6 @@ from mmkernel.evaluation.inputs import as_pair, row_norms, unit_rows
 BACKENDS = ('auto', 'torch', 'faiss')
 PRECISIONS = dict(float32=None, bfloat16=torch.bfloat16)
 _QUERIES, _BANK = 512, 65536  # scores held at a time where memory allows: 134 MB in float32
-_GROUP = 16  # columns of which only the best enters the first selection
 
 
 @torch.no_grad()
@@ -64,24 +63,8 @@ def nearest(
 
 
 def _search(queries: Tensor, chunk: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    score, found = _top(queries.to(chunk.dtype) @ chunk.T, k)
+    score, found = (queries.to(chunk.dtype) @ chunk.T).topk(k, dim=1)
     return score.to(queries.dtype), found
-
-
-def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``scores.topk(k)`` of (b, m). On a CPU first the k best of m/16 group maxima: their groups hold the k best of all."""
-    b, m = scores.shape
-    groups = m // _GROUP
-    if scores.device.type != 'cpu' or groups < 4 * k:
-        return scores.topk(k, dim=1)
-    grouped = scores[:, : groups * _GROUP].view(b, _GROUP, groups)  # group g has the columns g, g + groups, ...
-    chosen = grouped.amax(1).topk(k, dim=1, sorted=False).indices  # (b, k)
-    candidates = grouped.gather(2, chosen[:, None].expand(b, _GROUP, k)).flatten(1)
-    columns = (chosen[:, None] + torch.arange(_GROUP)[:, None] * groups).flatten(1)
-    rest = scores[:, groups * _GROUP :]
-    best = torch.cat([candidates, rest], dim=1).topk(k, dim=1)
-    columns = torch.cat([columns, torch.arange(groups * _GROUP, m).expand(b, -1)], dim=1)
-    return best.values, columns.gather(1, best.indices)
 
 
 def _search_faiss(queries: Tensor, chunk: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Results as a table for people and as JSON for programs."""
+"""Results of benchmarks as tables for people and as JSON for programs; files that replace none that others wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import platform
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,69 +15,100 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mmkernel.evaluation.judges import main_metrics
+from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
 
 
 def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
     """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1/top-5 for every k."""
-    counts = list(rows[0]['scores'])
-    table = _table(title, [f'k = {count}' for count in counts])
-    for row in rows:
-        cells = [_pair(row['scores'][count]) for count in counts]
-        table.add_row(row['name'], str(row['width']), *cells)
-    return table
+    return _by_encoder(title, rows, {f'k = {k}': lambda s, k=k: _two_figures(s[k]) for k in rows[0]['scores']})
 
 
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
     """Rows whose scores are ``{protocol: dict(top1=, top5=)}``, or map11 and map: the two figures for every protocol."""
-    protocols = list(rows[0]['scores'])
-    table = _table(title, protocols)
-    for row in rows:
-        cells = [_pair(row['scores'][name]) for name in protocols]
-        table.add_row(row['name'], str(row['width']), *cells)
-    return table
+    return _by_encoder(title, rows, {name: lambda s, name=name: _two_figures(s[name]) for name in rows[0]['scores']})
 
 
 def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per class') -> Table:
     """Rows of :func:`evaluate` with :func:`few_label_scores`: mean and sd over draws; fits a screen of 80 columns."""
-    shots = list(rows[0]['scores']['knn'])
-    columns = [f'{kind}\n{_shot(shot)}' for kind in ('kNN', 'linear') for shot in shots]
-    table = _table(title, columns, width=False)
-    for row in rows:
-        table.add_row(row['name'], *[_cell(row['scores'][kind][shot]) for kind in ('knn', 'linear') for shot in shots])
-    return table
+    columns = {}
+    for kind, short in (('knn', 'kNN'), ('linear', 'linear')):
+        for shot in rows[0]['scores'][kind]:
+            words = 'all' if shot == 'all' else f'{shot} label{"s" * (shot != "1")}'
+            columns[f'{short}\n{words}'] = lambda s, kind=kind, shot=shot: _mean_and_sd(s[kind][shot])
+    return _by_encoder(title, rows, columns, width=False)
 
 
 def amount_table(rows: list[dict], title: str = 'fine-tuned, top-1 in percent') -> Table:
-    """Rows whose scores are ``{amount of labels: dict(mean=, sd=, values=)}``."""
-    amounts = list(rows[0]['scores'])
-    table = _table(title, amounts, width=False)
-    for row in rows:
-        table.add_row(row['name'], *[_cell(row['scores'][amount]) for amount in amounts])
-    return table
+    """Rows whose scores are ``{amount of labels: dict(mean=, sd=, values=)}``, as of :func:`semi_supervised`."""
+    columns = {amount: lambda s, amount=amount: _mean_and_sd(s[amount]) for amount in rows[0]['scores']}
+    return _by_encoder(title, rows, columns, width=False)
 
 
-def _table(title: str, columns: list[str], width: bool = True) -> Table:
+def low_shot_table(rows: list[dict], title: str = 'VOC07 low-shot SVM: mAP in percent, positives per class') -> Table:
+    """:func:`low_shot_svm`: mean and sd over draws for each number of positives."""
+    return amount_table(rows, title)
+
+
+def svm_table(rows: list[dict], title: str = 'VOC07 SVM: average precision in percent', widest: int = 6) -> Table:
+    """:func:`voc_svm`: the mean (mAP: all points; mAP-11: 11 points), and each class where there are at most ``widest``."""
+    columns = {'mAP': lambda s: f'{s["mAP"]:.1f}', 'mAP-11': lambda s: f'{s["mAP_11"]:.1f}'}
+    classes = list(rows[0]['scores']['ap'])
+    shown = classes if len(classes) <= widest else []
+    columns |= {name: lambda s, name=name: f'{s["ap"][name]:.1f}' for name in shown}
+    return _by_encoder(title, rows, columns, width=not shown)
+
+
+def transfer_table(rows: list[dict], title: str = 'transfer, linear: percent') -> Table:
+    """:func:`transfer`, ``scores`` being {set: its answer}: one line per set, one column per encoder."""
+    lines = [
+        [name, METRICS[first['metric']], *[f'{row["scores"][name]["score"]:.1f}' for row in rows]]
+        for name, first in rows[0]['scores'].items()
+    ]
+    return _table(title, ['set', 'metric', *[row['name'] for row in rows]], lines, words=2)
+
+
+def transformation_table(rows: list[dict], title: str = 'which transformation was applied: percent right') -> Table:
+    """:func:`predict_transformations`: tasks down, encoders and their stages across."""
+    stages = list(next(iter(rows[0]['scores'].values())))
+    across = [(row, stage) for row in rows for stage in stages]
+    lines = [
+        [task, f'{first[stages[0]]["majority"]:.1f}', *[f'{row["scores"][task][stage]["top1"]:.1f}' for row, stage in across]]
+        for task, first in rows[0]['scores'].items()
+    ]  # fmt: skip
+    return _table(title, ['task', 'most frequent', *[f'{row["name"]}\n{stage}' for row, stage in across]], lines)
+
+
+def _by_encoder(
+    title: str, rows: list[dict], columns: Mapping[str, Callable[[dict], str]], width: bool = True
+) -> Table:
+    """One line per encoder: its name, the width of its features, and of its scores what each column makes of them."""
+    lines = [
+        [row['name'], *([str(row['width'])] if width else []), *[cell(row['scores']) for cell in columns.values()]]
+        for row in rows
+    ]
+    return _table(title, ['encoder', *(['width'] if width else []), *columns], lines)
+
+
+def _table(title: str, head: list[str], lines: list[list[str]], words: int = 1) -> Table:
+    """``words``: how many columns, from the left, hold words and no numbers."""
     table = Table(title=title, title_justify='left', box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column('encoder', no_wrap=True)
-    for column in ['width', *columns] if width else columns:
-        table.add_column(column, justify='right')
+    for position, name in enumerate(head):
+        left = position < words
+        table.add_column(name, no_wrap=left, justify='left' if left else 'right')
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
-def _pair(score: dict) -> str:
+def _two_figures(score: dict) -> str:
     spread = f'±{score["sd"]:.1f}' if 'sd' in score else ''
     first, second = main_metrics(score)
     return f'{score[first]:.1f}{spread}/{score[second]:.1f}'
 
 
-def _shot(shot: str) -> str:
-    return 'all' if shot == 'all' else f'{shot} label{"s" * (shot != "1")}'
-
-
-def _cell(score: dict) -> str:
+def _mean_and_sd(score: dict) -> str:
     return f'{score["mean"]:.1f}±{score["sd"]:.1f}' if len(score['values']) > 1 else f'{score["mean"]:.1f}'
 
 

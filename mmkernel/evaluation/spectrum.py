@@ -1,4 +1,4 @@
-"""The shape of an embedding cloud, without labels."""
+"""Eigenvalues of the covariance of embeddings, effective rank, and RankMe."""
 
 from __future__ import annotations
 

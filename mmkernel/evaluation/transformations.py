@@ -1,4 +1,4 @@
-"""What an encoder still knows of the transformation of an image, and what its projector has thrown away."""
+"""Transformation prediction: what features still tell of the transformation of an image, and embeddings no longer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
-from mmkernel.evaluation.encoders import feature_sets
-from mmkernel.evaluation.inputs import as_split
-from mmkernel.evaluation.judges import places
-from mmkernel.evaluation.linear import absent_classes, scale_features
+from mmkernel.evaluation.features import feature_sets
+from mmkernel.evaluation.inputs import absent_classes, as_split, scale_features
+from mmkernel.evaluation.metrics import percent, top_k
 
 STAGES = dict(backbone='h', neck='g(h)')
 
@@ -100,10 +99,7 @@ def mlp_probe(
         if progress:
             progress(epoch + 1, epochs)
     with torch.no_grad():
-        parts = zip(test_x.split(4096), test_y.split(4096), strict=True)
-        absent = absent_classes(train_y, classes).to(device)
-        logits = ((net(x.to(device)).masked_fill(absent, -torch.inf), y.to(device)) for x, y in parts)
-        right = torch.cat([(places(z, y) < 1).cpu() for z, y in logits])
-    commonest = train_y.bincount().argmax().cpu()
-    percent = lambda hits: 100 * float(hits.double().mean())  # noqa: E731
-    return dict(top1=percent(right), majority=percent(test_y.cpu() == commonest))
+        logits = torch.cat([net(x.to(device)).cpu() for x in test_x.split(4096)])
+    logits.masked_fill_(absent_classes(train_y, classes).cpu(), -torch.inf)
+    test_y, commonest = test_y.cpu(), train_y.bincount().argmax().cpu()
+    return dict(**top_k(logits, test_y, 1), majority=percent(test_y == commonest))

@@ -80,7 +80,7 @@ def test_without_labels_only_a_fraction_can_be_drawn(folder):
         (dict(fraction=0.1, per_class=1), 'exactly one of'),
         (dict(fraction=0.0), 'above 0, up to 1'),
         (dict(per_class=0), 'a number >= 1'),
-        (dict(per_class=99), 'class 0 has 36 images; per_class=99'),
+        (dict(per_class=99), 'class 0 has 36 images; 99 per class'),
     ],
 )
 def test_refused(given, message):

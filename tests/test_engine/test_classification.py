@@ -7,8 +7,8 @@ from mmengine.config import Config
 
 from mmkernel.datasets import Digits
 from mmkernel.engine import AccuracyHook, CheckpointError, load_config, read_checkpoint, train, write_checkpoint
-from mmkernel.evaluation import accuracy, fine_tuning
-from mmkernel.evaluation.judges import OneClassJudge
+from mmkernel.evaluation import accuracy, classifier_metrics
+from mmkernel.evaluation.classifier_metrics import OneClassMetrics
 from mmkernel.models import build_model
 
 PART = dict(test=dict(type='Digits', split='test', size=16), transform=None, batch_size=100, num_workers=0)
@@ -39,8 +39,10 @@ def test_what_the_ranks_sum_up_is_what_one_process_does(monkeypatch):
     """Every image on exactly one of three ranks; the collective itself is mmengine's."""
     model, sums = classifier(), {}
     for rank, world_size in [(0, 1), (0, 3), (1, 3), (2, 3)]:
-        monkeypatch.setattr(fine_tuning, 'get_dist_info', lambda at=(rank, world_size): at)
-        monkeypatch.setattr(fine_tuning, 'all_reduce', lambda x, at=(rank, world_size): sums.__setitem__(at, x.clone()))
+        monkeypatch.setattr(classifier_metrics, 'get_dist_info', lambda at=(rank, world_size): at)
+        monkeypatch.setattr(
+            classifier_metrics, 'all_reduce', lambda x, at=(rank, world_size): sums.__setitem__(at, x.clone())
+        )
         accuracy(model, PART)
     torch.testing.assert_close(sums[0, 3] + sums[1, 3] + sums[2, 3], sums[0, 1])
 
@@ -60,7 +62,7 @@ def test_test_images_are_judged_under_the_names_of_the_training_classes():
     other_order = dict(PART, test=Renamed(names[::-1]))
     assert accuracy(model, other_order, names) == pytest.approx(expected)
     assert accuracy(model, other_order)['top1'] != pytest.approx(expected['top1'])  # nobody says what is what
-    OneClassJudge.check(dict(training=Digits('train'), test=Renamed(names[::-1])), 10)
+    OneClassMetrics.check(dict(training=Digits('train'), test=Renamed(names[::-1])), 10)
     with pytest.raises(ValueError, match='x is not among those of the training.*0, 1, 2.*test .10.: x, 1, 2'):
         accuracy(model, dict(PART, test=Renamed(('x', *names[1:]))), names)
 

@@ -16,7 +16,7 @@ def cloud(n=200, q=16, seed=0):
 
 def test_uniform_points_lie_inside_their_bands():
     found = cloud_statistics(cloud(2000, 16), LegendreKernel((1.0, 40.0, 40.0)))
-    assert found.spread == pytest.approx(1, abs=0.02)
+    assert found.std == pytest.approx(1, abs=0.02)
     assert found.rank == pytest.approx(16, rel=0.02)
     assert found.dimensions == 16
     assert found.resultant < 0.05
@@ -50,7 +50,7 @@ def test_moments_are_means_of_legendre_polynomials():
 
 def test_a_point_and_a_line():
     point = cloud_statistics(torch.ones(50, 8) + 1e-4 * cloud(50, 8))
-    assert point.spread < 1e-3
+    assert point.std < 1e-3
     assert point.mmd2_share == pytest.approx(1, abs=1e-3)
     line = cloud_statistics(torch.randn(50, 1) * torch.ones(1, 8))
     assert line.rank < 1.01
@@ -61,7 +61,7 @@ def test_a_point_and_a_line():
 def test_rows_without_a_direction_are_one_point():
     """Not points at right angles to each other, which would look more even than uniform."""
     found = cloud_statistics(torch.zeros(50, 8))
-    assert (found.spread, found.rank, found.dimensions, found.uniformity) == (0, 1, 0, 0)
+    assert (found.std, found.rank, found.dimensions, found.uniformity) == (0, 1, 0, 0)
     assert found.mmd2 == pytest.approx(found.mmd2_point)
     some = cloud()
     some[:40] = 0

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from mmkernel.evaluation.cloud import CloudStatistics, cloud_statistics
-from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Threshold, judge, reference
-from mmkernel.evaluation.remedies import run_kernel
+from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Threshold, judge, reference, run_kernel
 from mmkernel.kernels import LegendreKernel, RieszKernel
 from mmkernel.registry import MODELS
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmkernel.datasets import ImageFolder, NpzPack, Source, Subset, TransformedSource
 from mmkernel.evaluation import encoder_digest, feature_keys, raw_pixels, read_features
-from mmkernel.evaluation.feature_files import CacheError
+from mmkernel.evaluation.feature_cache import CacheError
 from mmkernel.evaluation.feature_keys import files_digest, images_digest
 
 

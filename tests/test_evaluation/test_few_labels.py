@@ -24,7 +24,7 @@ def test_draws_hold_each_class_equally_often_and_repeat():
 
 
 def test_too_few_images_of_a_class():
-    with pytest.raises(ValueError, match='class 1 has 1 images; 2 labels per class'):
+    with pytest.raises(ValueError, match='class 1 has 1 images; 2 per class'):
         draw_labelled(np.array([0, 0, 0, 1]), 2, draw=0)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from mmkernel.datasets import VOC2007, Digits, EvaluationDataset, Subset, ViewDataset
 from mmkernel.engine import load_config
 from mmkernel.evaluation import accuracy, choose_options, class_precisions, fine_tune, semi_supervised, with_encoder
-from mmkernel.evaluation.judges import OneClassJudge, SeveralClassesJudge
+from mmkernel.evaluation.classifier_metrics import OneClassMetrics, SeveralClassesMetrics
 from mmkernel.models import Classifier, JointEmbedding
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -133,23 +133,23 @@ BOTH, NO_CAT = [[1, 0], [0, 1], [1, -1]], [[1, 0], [0, 0], [1, -1]]
 
 def test_a_class_that_no_training_image_shows_is_named():
     with pytest.warns(UserWarning, match='no training image of cat .* average precision says nothing'):
-        SeveralClassesJudge.check(dict(training=Given(NO_CAT), test=Given(BOTH)), 2)
+        SeveralClassesMetrics.check(dict(training=Given(NO_CAT), test=Given(BOTH)), 2)
     with pytest.raises(ValueError, match='No training image shows any of the 2 classes'):
-        SeveralClassesJudge.check(dict(training=Given([[0, 0], [0, -1]]), test=Given(BOTH)), 2)
+        SeveralClassesMetrics.check(dict(training=Given([[0, 0], [0, -1]]), test=Given(BOTH)), 2)
 
 
 def test_a_class_that_no_test_image_shows_is_left_out_of_the_mean():
-    judge = SeveralClassesJudge(2, 3)
+    judge = SeveralClassesMetrics(2, 3)
     batch = dict(sample_index=torch.arange(3), targets=torch.tensor(NO_CAT))
     judge.add(torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 5.0]]), batch)
     with pytest.warns(UserWarning, match='no test image of class 1'):
         assert judge.scores(judge.sums)['map11'] == 100
     with pytest.raises(ValueError, match='No test image shows any'):  # before training, not after an epoch of it
-        SeveralClassesJudge.check(dict(training=Given(BOTH), test=Given([[0, -1]])), 2)
+        SeveralClassesMetrics.check(dict(training=Given(BOTH), test=Given([[0, -1]])), 2)
 
 
 def test_a_classifier_that_has_diverged_is_not_ranked():
-    judge = SeveralClassesJudge(2, 3)
+    judge = SeveralClassesMetrics(2, 3)
     judge.add(torch.full((3, 2), float('nan')), dict(sample_index=torch.arange(3), targets=torch.tensor(BOTH)))
     with pytest.raises(ValueError, match='3 of 3 test images are NaN or infinite: the classifier has diverged'):
         judge.scores(judge.sums)
@@ -158,10 +158,10 @@ def test_a_classifier_that_has_diverged_is_not_ranked():
 @pytest.mark.parametrize(
     'judge, training, test, message',
     [
-        (SeveralClassesJudge, Given(BOTH), Given(BOTH, ('cat', 'cow')), 'different classes: cow is not.* .2.: bus, cat; test '),
-        (SeveralClassesJudge, Given([[1], [0]], ('bus',)), Given([[1]], ('bus',)), r'shape \(2, 1\).*Set model\.num_classes=1'),
-        (SeveralClassesJudge, Digits('test'), Given(BOTH), r'have one class each; .*expect targets of shape \(360, 2\)'),
-        (OneClassJudge, Given(BOTH), Given(BOTH), r'of several classes each. Set model\.objective=.*finetune_voc2007'),
+        (SeveralClassesMetrics, Given(BOTH), Given(BOTH, ('cat', 'cow')), 'different classes: cow is not.* .2.: bus, cat; test '),
+        (SeveralClassesMetrics, Given([[1], [0]], ('bus',)), Given([[1]], ('bus',)), r'shape \(2, 1\).*Set model\.num_classes=1'),
+        (SeveralClassesMetrics, Digits('test'), Given(BOTH), r'have one class each; .*expect targets of shape \(360, 2\)'),
+        (OneClassMetrics, Given(BOTH), Given(BOTH), r'of several classes each. Set model\.objective=.*finetune_voc2007'),
     ],
 )  # fmt: skip
 def test_refused_before_training(judge, training, test, message):

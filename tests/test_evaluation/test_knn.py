@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmkernel.evaluation import nearest, neighbours, weighted_knn
-from mmkernel.evaluation.neighbours import _top
+from mmkernel.evaluation import knn_predict, nearest, neighbours, weighted_knn
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'knn_noise1.0.npz'
 
@@ -47,6 +46,19 @@ def test_equals_the_dense_formula(k, temperature):
     data = clusters()
     result = weighted_knn(*data, k, temperature, num_classes=12)
     assert [result[k]['top1'], result[k]['top5']] == dense_votes(*data, k, temperature, 12)
+
+
+@pytest.mark.parametrize('k', [1, 7, 300])
+def test_votes_and_predictions_are_those_that_are_scored(k):
+    train_x, train_y, test_x, test_y = clusters()
+    votes, classes = knn_predict(train_x, train_y, test_x, k, num_classes=14)
+    similarity = F.normalize(test_x) @ F.normalize(train_x).T
+    nearest_similarity, index = similarity.topk(k, dim=1)
+    weight = ((nearest_similarity - nearest_similarity[:, :1]) / 0.07).exp()
+    expected = torch.zeros(40, 14).scatter_add_(1, train_y[index], weight)
+    torch.testing.assert_close(votes, expected)
+    right = 100 * float((classes == test_y).double().mean())
+    assert right == pytest.approx(weighted_knn(train_x, train_y, test_x, test_y, k)[k]['top1'])
 
 
 def by_hand(train_x, train_y, test_x, test_y, k, temperature, classes):
@@ -132,14 +144,6 @@ def test_backends_agree(backend):
         assert torch.equal(index, expected.indices[:, :20])
     scores = weighted_knn(train_x, train_y, test_x, test_y, 20, backend=backend)
     assert scores == weighted_knn(train_x, train_y, test_x, test_y, 20)
-
-
-@pytest.mark.parametrize('shape, k', [((3, 5000), 50), ((2, 4007), 60), ((2, 100), 7)])
-def test_selection_by_groups(shape, k):
-    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    ours, plain = _top(scores, k), scores.topk(k, dim=1)
-    assert torch.equal(ours[0], plain.values)
-    assert torch.equal(ours[1], plain.indices)
 
 
 def test_bfloat16_scores_and_their_second_comparison():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from mmkernel.evaluation import linear_sweep, split_rows, train_heads
-from mmkernel.evaluation.linear import scaling_of
+from mmkernel.evaluation.inputs import scaling_of
 
 CPU = torch.device('cpu')
 

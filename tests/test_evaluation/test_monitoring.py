@@ -15,7 +15,6 @@ from mmkernel.evaluation import (
     covariance_spectrum,
     effective_rank,
     embedding_statistics,
-    point_statistics,
 )
 from mmkernel.kernels import Kernel, RBFKernel, kernel_energy, mmd2_to_uniform, null_band
 from mmkernel.losses.alignment import alignment, uniformity
@@ -42,7 +41,7 @@ def test_against_the_definitions(cloud, kernel):
     assert found['alignment'] == pytest.approx(float(alignment(u, v)), rel=1e-5)
     assert found['rank'] == pytest.approx(effective_rank(covariance_spectrum(z)), rel=1e-4)
     assert found['std'] == pytest.approx(math.sqrt(12) * float(u.std(0, correction=0).mean()), rel=1e-5)
-    assert point_statistics(z, kernel, z, partner) == pytest.approx(found)
+    assert cloud_statistics(z, kernel, (z, partner)).logged() == pytest.approx(found, rel=1e-4, abs=1e-6)
 
 
 WORDS = ('std', 'rank', 'rankme', 'top_share', 'uniformity', 'mmd2', 'mmd2_sd')  # one word each, wherever it is printed
@@ -65,11 +64,11 @@ def test_monitors_and_doctor_measure_the_same(rows, width, shape, seed):
         z = z[:1].repeat(rows, 1)
     elif shape == 'zeros':
         z[: rows // 2] = 0
-    found, cloud = point_statistics(z, first=z, second=-z), cloud_statistics(z, views=(z, -z))
+    found, cloud = embedding_statistics(z, -z), cloud_statistics(z, views=(z, -z))
     assert {word: found[word] for word in WORDS} == {word: getattr(cloud, word) for word in WORDS}
-    assert (cloud.spread, cloud.largest) == (cloud.std, cloud.top_share)  # under their earlier names
     assert found['alignment'] == cloud.alignment
-    for word, value in point_statistics(z.float()).items():
+    assert found == pytest.approx(cloud.logged(), nan_ok=True)
+    for word, value in embedding_statistics(z.float()).items():
         assert value == pytest.approx(found[word], rel=1e-3, abs=1e-3)
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, weighted_knn
-from mmkernel.evaluation.judges import OneClassJudge, places
+from mmkernel.evaluation.classifier_metrics import OneClassMetrics
 from mmkernel.evaluation.linear_heads import score_heads
+from mmkernel.evaluation.metrics import label_ranks
 from mmkernel.models import OneClass
 
 INF, NAN = float('inf'), float('nan')
@@ -13,9 +14,9 @@ INF, NAN = float('inf'), float('nan')
 
 def test_equal_scores_stand_before_the_true_class():
     scores = torch.tensor([[3.0, 1.0, 3.0, 2.0, -INF]]).expand(5, -1)
-    assert [p if p < 9 else None for p in places(scores, torch.arange(5)).tolist()] == [1, 3, 1, 2, None]
-    assert places(torch.tensor([[1.0, NAN], [0.0, INF], [INF, 0.0]]), torch.tensor([0, 0, 0])).tolist()[1] == 1
-    nowhere = places(torch.tensor([[1.0, NAN], [INF, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0, 2, -1]))
+    assert [p if p < 9 else None for p in label_ranks(scores, torch.arange(5)).tolist()] == [1, 3, 1, 2, None]
+    assert label_ranks(torch.tensor([[1.0, NAN], [0.0, INF], [INF, 0.0]]), torch.tensor([0, 0, 0])).tolist()[1] == 1
+    nowhere = label_ranks(torch.tensor([[1.0, NAN], [INF, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0, 2, -1]))
     assert (nowhere > 9).all()
 
 
@@ -28,7 +29,7 @@ def test_no_count_depends_on_the_numbers_of_classes(order):
     renumbered = torch.empty_like(logits)
     renumbered[:, number] = logits
     first = (((logits >= logits.gather(1, y[:, None])).sum(1) - 1)[:, None] < torch.tensor([1, 5])).sum(0) / 0.6
-    judge = OneClassJudge(8, 60)
+    judge = OneClassMetrics(8, 60)
     judge.add(renumbered, dict(label=number[y]))
     found = judge.scores(judge.sums)
     assert [found['top1'], found['top5']] == pytest.approx(first.tolist())

@@ -23,10 +23,10 @@ from torch import nn
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import (
+    cloud_statistics,
     evaluate,
     extract_features,
     few_label_scores,
-    point_statistics,
     report,
     save_report,
     untrained_encoder,
@@ -40,14 +40,14 @@ console = Console()
 
 
 def score(cfg, name: str, model: nn.Module, raw: bool = False) -> list[dict]:
-    """Rows with kNN and linear accuracy, and of the embedding: std and rank as ``point_statistics`` measures them."""
+    """Rows with kNN and linear accuracy, and of the embedding: std and rank as ``cloud_statistics`` measures them."""
     cfg.evaluation.num_workers = 0
     with threadpool_limits(1):
         rows = evaluate(cfg, {name: model}, few_label_scores, raw=raw)
     part = cfg.evaluation
     z, _ = extract_features(model, part.train, part.transform, batch_size=part.batch_size, num_workers=0, stage='neck')
-    found = point_statistics(z)
-    rows[-1].update({word: found[word] for word in ('std', 'rank', 'rankme')}, dimensions=z.shape[1])
+    found = cloud_statistics(z, degrees=())
+    rows[-1].update({word: getattr(found, word) for word in ('std', 'rank', 'rankme')}, dimensions=z.shape[1])
     return rows
 
 

@@ -10,8 +10,8 @@ from door import run
 from torch import Tensor
 
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, probe_table
-from mmkernel.evaluation.linear import SCALINGS
-from mmkernel.evaluation.linear_sweep import LEARNING_RATES, WEIGHT_DECAYS
+from mmkernel.evaluation.inputs import SCALINGS
+from mmkernel.evaluation.linear import LEARNING_RATES, WEIGHT_DECAYS
 
 LARGE = 50_000  # images; above, L-BFGS over all of them at once takes hours
 PROTOCOLS = ('sweep', 'lbfgs', 'sgd')

@@ -13,8 +13,7 @@ from torch import Tensor
 from mmkernel.engine import load_config
 from mmkernel.evaluation import low_shot_svm, low_shot_table, svm_table, voc_svm
 from mmkernel.evaluation.labels import labels_of
-from mmkernel.evaluation.low_shot import SHOTS
-from mmkernel.evaluation.svm import COSTS
+from mmkernel.evaluation.svm import COSTS, SHOTS
 from mmkernel.registry import DATASETS
 
 SPLITS = dict(train='trainval', test='test')

@@ -1,4 +1,4 @@
-"""Which of several checkpoints to keep when there are no labels."""
+"""Label-free criteria for the choice among checkpoints, and how well each orders them by accuracy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmkernel.evaluation.monitoring import YARDSTICK, point_statistics
-from mmkernel.evaluation.sampling import sample_cloud
+from mmkernel.evaluation.cloud import YARDSTICK, cloud_statistics
+from mmkernel.evaluation.sampled_images import sample_cloud
 from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
 from mmkernel.kernels import Kernel
 from mmkernel.registry import DATASETS
@@ -43,7 +43,7 @@ def checkpoint_statistics(
     if not all(torch.isfinite(part).all() for part in (cloud.h, cloud.z, *(cloud.views or ()))):
         words = ('rank', 'rankme', 'feature_rank', 'mmd2', 'uniformity', *(('alignment',) if cloud.views else ()))
         return dict.fromkeys(words, math.nan)
-    found = point_statistics(cloud.z, kernel, *(cloud.views or ()))
+    found = cloud_statistics(cloud.z, kernel, cloud.views, degrees=()).logged()
     return {**found, 'feature_rank': effective_rank(covariance_spectrum(cloud.h))}
 
 

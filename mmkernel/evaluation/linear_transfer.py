@@ -1,4 +1,4 @@
-"""Transfer to other data sets: a linear classifier whose penalty is chosen on a validation set."""
+"""Linear transfer to other data sets: logistic regression whose penalty is chosen on validation images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
-from mmkernel.evaluation.average_precision import class_precisions
-from mmkernel.evaluation.inputs import as_labels, tell_classes
-from mmkernel.evaluation.judges import places
+from mmkernel.datasets.draws import draw_per_class
+from mmkernel.evaluation.inputs import as_labels, scale_features, tell_classes
 from mmkernel.evaluation.labels import aligned
-from mmkernel.evaluation.linear import scale_features
-from mmkernel.evaluation.logistic_path import logistic_path
+from mmkernel.evaluation.logistic import logistic_path
+from mmkernel.evaluation.metrics import class_precisions, label_ranks, mean_per_class, top_k
 
 PENALTIES = tuple(np.logspace(-6, 5, 45).tolist())
 
@@ -76,7 +75,7 @@ def transfer(
     train_y, test_y = read(train_y, len(train_x), 'train labels'), read(test_y, len(test_x), 'test labels')
     if metric != 'map11':
         tell_classes(train_y, test_y)
-    judge, classes = _judge(metric, train_y, test_y)
+    score_of, classes = _metric(metric, train_y, test_y)
     held_out = _held_out(train_y, seed) if validation is None else torch.as_tensor(validation, dtype=torch.bool)
     if held_out.shape != (len(train_x),) or held_out.all() or not held_out.any():
         raise ValueError(
@@ -91,12 +90,12 @@ def transfer(
     falling = sorted(penalties, reverse=True)
     scores = []
     for predict in logistic_path(*kept, falling, classes):
-        scores.append(judge(predict(train_x[held_out]).cpu(), train_y[held_out]))
+        scores.append(score_of(predict(train_x[held_out]).cpu(), train_y[held_out]))
         if progress:
             progress(len(scores), len(falling) + 1)
     best = int(np.argmax(scores))
     (predict,) = logistic_path(train_x.to(device), train_y.to(device), falling[best : best + 1], classes)
-    score = judge(predict(test_x).cpu(), test_y)
+    score = score_of(predict(test_x).cpu(), test_y)
     if progress:
         progress(len(falling) + 1, len(falling) + 1)
     return dict(score=score, metric=metric, l2=falling[best], validation=scores[best])
@@ -112,31 +111,25 @@ def as_targets(y: ArrayLike, length: int, name: str) -> Tensor:
     return y.to(torch.int8)
 
 
-def mean_per_class(predicted: Tensor, labels: Tensor) -> float:
-    """mean_c of the share of class c's images that are predicted as c, in percent; classes without an image do not count."""
-    right = (predicted == labels).double()
-    return 100 * float(torch.stack([right[labels == c].mean() for c in labels.unique()]).mean())
-
-
-def _judge(metric: str, train_y: Tensor, test_y: Tensor) -> tuple[Callable[[Tensor, Tensor], float], int]:
+def _metric(metric: str, train_y: Tensor, test_y: Tensor) -> tuple[Callable[[Tensor, Tensor], float], int]:
     """(logits, labels) -> percent, and the number of columns of the logits."""
     if metric == 'map11':
         classes = train_y.shape[1]
         return lambda z, y: float(np.mean([*class_precisions(y, z, points='11').values()])), classes
     classes = int(max(train_y.max(), test_y.max())) + 1
     if metric == 'top1':
-        return lambda z, y: 100 * float((places(z, y) < 1).double().mean()), classes
+        return lambda z, y: top_k(z, y, 1)['top1'], classes
     if metric == 'mean_per_class':
-        return lambda z, y: mean_per_class(torch.where(places(z, y) < 1, y, -1), y), classes
+        return lambda z, y: mean_per_class(torch.where(label_ranks(z, y) < 1, y, -1), y), classes
     raise ValueError(f"metric={metric!r}; expected 'top1', 'mean_per_class' or 'map11'.")
 
 
 def _held_out(y: Tensor, seed: int, share: float = 0.2) -> Tensor:
     """A fifth of each class (at least one image of those with two), or of all images where they have several classes."""
-    draw = torch.from_numpy(np.random.default_rng(seed).random(len(y)))
-    chosen = torch.zeros(len(y), dtype=torch.bool)
-    for label in y.unique() if y.ndim == 1 else [None]:
-        members = torch.arange(len(y)) if label is None else (y == label).nonzero()[:, 0]
-        count = max(round(share * len(members)), 1 if len(members) > 1 else 0)
-        chosen[members[draw[members].argsort(stable=True)[:count]]] = True
-    return chosen
+    draw = np.random.default_rng(seed).random(len(y))
+    rows = draw_per_class(
+        y.cpu().numpy() if y.ndim == 1 else np.zeros(len(y)),
+        lambda label, n: max(round(share * n), 1 if n > 1 else 0),
+        lambda label, members, k: members[draw[members].argsort(kind='stable')[:k]],
+    )
+    return torch.zeros(len(y), dtype=torch.bool).index_fill_(0, torch.from_numpy(rows), True)

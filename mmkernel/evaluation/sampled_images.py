@@ -1,4 +1,4 @@
-"""A sample of images as an encoder sees them: backbone features, embeddings, and embeddings of two views of each."""
+"""Features and embeddings of a sample of images, and embeddings of two views of each: made, saved and loaded."""
 
 from __future__ import annotations
 

@@ -1,14 +1,52 @@
-"""Average precision: the area under precision against recall, as the PASCAL VOC benchmarks measure it."""
+"""Top-k accuracy, accuracy per class, and average precision as the PASCAL VOC benchmarks measure it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 POINTS = ('all', '11')
+
+
+def label_ranks(scores: Tensor, label: Tensor) -> Tensor:
+    """(..., C) scores and (...) true classes -> how many classes stand before the true one: below k, it is among the first k.
+
+    Classes of equal score stand before it, so that the answer cannot depend on how classes are numbered. A class whose own
+    score is not finite (-inf: without a vote, or absent from training) has no rank, nor has any where a score is NaN.
+    """
+    there = (label >= 0) & (label < scores.shape[-1])
+    own = scores.gather(-1, torch.where(there, label, 0)[..., None])
+    there = there & own[..., 0].isfinite() & ~scores.isnan().any(-1)
+    return torch.where(there, (scores >= own).sum(-1) - 1, torch.iinfo(torch.int64).max)
+
+
+def top_k(scores: Tensor, labels: Tensor, *ks: int) -> dict[str, float]:
+    """``{'top1': , 'top5': }``: percent of the N rows whose label is among the first k of (N, C) scores, for each k."""
+    ranks = label_ranks(scores, labels)
+    return {f'top{k}': percent(ranks < k) for k in ks or (1, 5)}
+
+
+def percent(hits: Tensor) -> float:
+    """The share of true values."""
+    return 100 * int(hits.sum()) / hits.numel()
+
+
+def mean_per_class(predicted: Tensor, labels: Tensor) -> float:
+    """mean_c of the share of class c's images that are predicted as c, in percent; classes without an image do not count."""
+    right = (predicted == labels).double()
+    return 100 * float(torch.stack([right[labels == c].mean() for c in labels.unique()]).mean())
+
+
+def mean_and_sd(values: Sequence[float]) -> dict[str, Any]:
+    """``dict(mean=, sd=, values=)``: ``sd`` is the sample deviation (divisor n - 1), 0 of a single value."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return dict(mean=float(np.mean(values)), sd=sd, values=list(values))
 
 
 def average_precision(relevant: ArrayLike, scores: ArrayLike, points: str = 'all') -> float:

@@ -1,13 +1,25 @@
-"""Whether a model has been trained at all. A score of one that has not is worse than none: it looks like a result."""
+"""Untrained encoders: built as a baseline, and told from trained ones, whose scores theirs must not pass for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 INITIAL_SD = 0.01  # of the weights of a fresh linear classifier, whose bias is 0
+
+
+def untrained_encoder(cfg: Any, seed: int = 0) -> nn.Module:
+    """The model of ``cfg`` as it is before its first step; the caller's random state is left alone."""
+    from mmkernel.models import build_model  # brings timm: seconds that a kNN on cached features need not pay
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(cfg)
+        model.init_weights()
+    return model
 
 
 class UntrainedError(ValueError):

@@ -1,39 +1,29 @@
-"""How a classifier's logits are judged: each image's one class, or all its classes. Parts of W processes add up."""
+"""Test metrics of a classifier: accuracy where an image has one class, average precision where it has several."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from mmengine.dist import all_reduce, get_dist_info
+from torch import Tensor, nn
 
-from mmkernel.evaluation.average_precision import class_names, class_precisions
+from mmkernel.evaluation.features import evaluation_loader
 from mmkernel.evaluation.inputs import as_labels
-from mmkernel.evaluation.labels import Labels, aligned, classes_of
-from mmkernel.registry import MODELS
+from mmkernel.evaluation.labels import Labels, aligned, classes_of, labels_of, renumber
+from mmkernel.evaluation.metrics import class_names, class_precisions, label_ranks
+from mmkernel.registry import DATASETS, MODELS
 
 METRICS = dict(
     top1='top-1', top5='top-5', mean_per_class='mean per class', map11='11-point mAP', map='mAP', loss='loss'
 )
 
 
-def places(scores: Tensor, label: Tensor) -> Tensor:
-    """(..., C) scores and (...) true classes -> how many classes stand before the true one: below k, it is among the first k.
-
-    Classes of equal score stand before it, so that the answer cannot depend on how classes are numbered. A class whose own
-    score is not finite (-inf: without a vote, or absent from training) has no place, nor has any where a score is NaN.
-    """
-    there = (label >= 0) & (label < scores.shape[-1])
-    own = scores.gather(-1, torch.where(there, label, 0)[..., None])
-    there = there & own[..., 0].isfinite() & ~scores.isnan().any(-1)
-    return torch.where(there, (scores >= own).sum(-1) - 1, torch.iinfo(torch.int64).max)
-
-
-class OneClassJudge:
+class OneClassMetrics:
     """Top-1, top-5 and mean per class in percent, and cross-entropy, from counts: those of W processes add up."""
 
     shown = ('top1', 'top5')
@@ -46,10 +36,10 @@ class OneClassJudge:
     def add(self, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Of (B, C) ``logits`` on the CPU."""
         label = batch['label']
-        place = places(logits, label)
-        counts = [torch.bincount(part, minlength=self.classes) for part in (label[place < 1], label)]
+        ranks = label_ranks(logits, label)
+        counts = [torch.bincount(part, minlength=self.classes) for part in (label[ranks < 1], label)]
         loss = F.cross_entropy(logits, label, reduction='sum')
-        self.sums += torch.cat([*counts, (place < 5).sum()[None], loss[None]]).double()
+        self.sums += torch.cat([*counts, (ranks < 5).sum()[None], loss[None]]).double()
 
     def scores(self, sums: Tensor) -> dict[str, float]:
         """Of the ``sums`` of all processes."""
@@ -84,7 +74,7 @@ class OneClassJudge:
                 )
 
 
-class SeveralClassesJudge:
+class SeveralClassesMetrics:
     """Mean over classes of 11-point and all-points average precision in percent, and the loss of ``SeveralClasses``.
 
     Everingham et al., IJCV 2010. A ranking needs the logits of all images: each process fills its rows of one table, and
@@ -150,19 +140,19 @@ class SeveralClassesJudge:
                 )
 
 
-JUDGES = dict(label=OneClassJudge, targets=SeveralClassesJudge)
+BY_TARGET = dict(label=OneClassMetrics, targets=SeveralClassesMetrics)
 """By what the objective of a classifier reads from a batch."""
 
 
-def judge_of(model: Mapping[str, Any]) -> type[OneClassJudge] | type[SeveralClassesJudge]:
+def metrics_of(model: Mapping[str, Any]) -> type[OneClassMetrics] | type[SeveralClassesMetrics]:
     """Of the config of a Classifier."""
     objective = model.get('objective') or dict(type='OneClass')
-    return JUDGES[MODELS.get(objective['type']).reads]
+    return BY_TARGET[MODELS.get(objective['type']).reads]
 
 
 def metric_of(cfg: Mapping[str, Any]) -> str:
     """By which epochs and settings are chosen: ``evaluation.metric`` of a classifier's config, else what its tables show."""
-    judge = judge_of(cfg['model'])
+    judge = metrics_of(cfg['model'])
     metric = cfg.get('evaluation', {}).get('metric') or judge.shown[0]
     if metric not in judge.metrics:
         raise ValueError(f'evaluation.metric={metric!r}; this classifier is judged by {", ".join(judge.metrics)}.')
@@ -171,9 +161,55 @@ def metric_of(cfg: Mapping[str, Any]) -> str:
 
 def main_metrics(scores: Mapping[str, Any]) -> tuple[str, str]:
     """The two figures that a table prints."""
-    return next(judge.shown for judge in JUDGES.values() if judge.shown[0] in scores)
+    return next(judge.shown for judge in BY_TARGET.values() if judge.shown[0] in scores)
 
 
 def metrics_heading(scores: Mapping[str, Any]) -> str:
     """'top-1/top-5', or '11-point mAP/mAP'."""
     return '/'.join(METRICS[name] for name in main_metrics(scores))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] = ()) -> dict[str, float]:
+    """What the judge of the model's objective says of ``part['test']``: ``dict(top1=, top5=, mean_per_class=, loss=)`` in
+    percent where an image has one class, ``dict(map11=, map=, loss=)`` where it has several.
+
+    ``part``: the ``evaluation`` of a config; ``classes``: the names of the training classes, under whose numbers the test
+    images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained,
+    whose figures would be chance.
+    """
+    if int(model.steps) == 0:
+        raise ValueError(
+            'The head of this classifier has never been trained: its accuracy is chance and says nothing about the '
+            'encoder. Train it first, or name a checkpoint from the end of a training.'
+        )
+    rank, world_size = get_dist_info()
+    source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']
+    given, reads = classes_of(source), model.objective.reads
+    renumber(torch.as_tensor(labels_of(source)), given, classes)  # refused before the work, not after it
+    settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
+    judge = BY_TARGET[reads](model.num_classes, len(source))
+    rows = range(rank, len(source), world_size)
+    for batch in evaluation_loader(source, rows=rows, **settings) if len(rows) else ():
+        answers = {**batch, reads: renumber(batch[reads], given, classes)}
+        judge.add(model.extract(batch['inputs'], stage='head').float().cpu(), answers)
+    sums = judge.sums.to(next(model.parameters()).device)  # where collectives work
+    all_reduce(sums)
+    return judge.scores(sums.cpu())
+
+
+def accuracy_history(message_hub: Any, metric: str | None = None) -> dict[str, Any]:
+    """``dict(last=, best=, history=)`` of what AccuracyHook has recorded: dicts of epoch and the keys of ``accuracy``.
+
+    ``metric``: by which the best is chosen; None: top-1, or 11-point mAP.
+    """
+    scalars = {
+        name.removeprefix('test/'): each for name, each in message_hub.log_scalars.items() if name.startswith('test/')
+    }
+    names = ['epoch', *(name for name in METRICS if name in scalars)]
+    columns = [scalars[name].data[0].tolist() for name in names]
+    history = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    for row in history:
+        row['epoch'] = int(row['epoch'])
+    metric = metric or main_metrics(history[0])[0]
+    return dict(last=history[-1], best=max(history, key=lambda row: row[metric]), history=history)
