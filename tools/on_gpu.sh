@@ -6,7 +6,7 @@
 # a  the tests marked gpu                          tests.jsonl
 # b  the whole fast suite on all cores             suite.jsonl
 # c  objectives, optimizer, Sinkhorn, neighbours   gpu_losses.json gpu_optimizer.json gpu_sinkhorn.json gpu_knn.json
-# d  a whole ResNet-50 step of rank 0 of 8         gpu_step.json
+# d  a whole ResNet-50 step: rank 0 of 8, switches gpu_world8.json gpu_step.json
 # e  CIFAR-10 from the npz file of --data          gpu_cifar.json
 # --limit is for all parts together; each gets its share of what is left. --quick: tiny sizes, on a CPU too. COMMIT names the
 # commit where the code was copied without its history.
@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-declare -A worth=([a]=8 [b]=10 [c]=6 [d]=4 [e]=12)
+declare -A worth=([a]=8 [b]=10 [c]=6 [d]=8 [e]=12)
 left=0
 for part in ${parts//,/ }; do
   [ -n "${worth[$part]:-}" ] || { echo "--parts $part: expected some of a,b,c,d,e" >&2; exit 2; }
@@ -54,11 +54,11 @@ tests() { # FILE ARGUMENTS...
   shift
   within "$(rest)" "$python" -m pytest -p record --record "$out/$file" -o addopts='-q --strict-markers' --tb=no -p no:cacheprovider "$@"
 }
-benchmark() { # NAME SECONDS ARGUMENTS...
-  local name=$1 seconds=$2
+benchmark() { # NAME[:FILE] SECONDS ARGUMENTS...
+  local name=${1%:*} file=${1#*:} seconds=$2
   shift 2
   [ "$seconds" -lt "$(rest)" ] || seconds=$(rest)
-  within "$seconds" "$python" "benchmarks/$name.py" --json "$out/${prefix}$name.json" --device "$device" "${quick[@]}" "$@"
+  within "$seconds" "$python" "benchmarks/$name.py" --json "$out/$prefix$file.json" --device "$device" "${quick[@]}" "$@"
 }
 
 [ "$device" = cuda ] && prefix=gpu_ || prefix=cpu_
@@ -74,7 +74,11 @@ for part in ${parts//,/ }; do
       for name in optimizer sinkhorn knn; do benchmark $name $((share / 4)) --no-memory; done
       benchmark losses "$(rest)" --limit-s $(($(rest) * 6 / 10)) --no-memory
       ;;
-    d-*) benchmark step "$(rest)" --fake-world 8 ;;
+    d-0)
+      benchmark step:world8 $((share * 7 / 10)) --whole --fake-world 8 --precision float16
+      benchmark step "$(rest)" --whole --switches channels_last,contiguous,compile,channels_last+compile,checkpointing,tf32
+      ;;
+    d-1) benchmark step:world8 "$(rest)" --whole --fake-world 8 ;;
     e-*) benchmark cifar "$(rest)" --limit-s $(($(rest) - 10)) --workers "$workers" "${data[@]}" "${encoders[@]}" ;;
   esac
 done
