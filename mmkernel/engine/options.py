@@ -86,9 +86,17 @@ def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def usable_device(text: str) -> str:
-    """``text`` itself, the name of a device that works here: the ``type`` of an argument."""
+    """``text`` itself, the name of a device that works here: the ``type`` of an argument.
+
+    A GPU is counted, not touched: each process of several gets its own later (``init_processes``), and what it touches
+    before would stay on GPU 0, some hundred MB per process.
+    """
     try:
-        torch.empty(1, device=text)
+        device = torch.device(text)
+        if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError
+        if device.type != 'cuda':
+            torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
         there = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
         raise argparse.ArgumentTypeError(f"'{text}' cannot be used here; there is {', '.join(there)}") from None

@@ -84,7 +84,7 @@ def mlp_probe(
     device = torch.device(device) if device is not None else train_x.device
     order = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         net = nn.Sequential(nn.Linear(train_x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, classes))
     net.to(device, train_x.dtype)
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=weight_decay)

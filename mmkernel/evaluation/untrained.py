@@ -15,8 +15,8 @@ def untrained_encoder(cfg: Any, seed: int = 0) -> nn.Module:
     """The model of ``cfg`` as it is before its first step; the caller's random state is left alone."""
     from mmkernel.models import build_model  # brings timm: seconds that a kNN on cached features need not pay
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # it is made on the CPU: the random state of no GPU is read or set
+        torch.default_generator.manual_seed(seed)
         model = build_model(cfg)
         model.init_weights()
     return model

@@ -143,14 +143,12 @@ def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple
     return K.square().sum(-1), K, None
 
 
-@torch.compiler.assume_constant_result
 @kept
 def fixed_values(kernel: Kernel, q: int) -> tuple[float, float | None]:
     """phi(1) and b_0 (None where it is not known): on the host, so that whoever compiles an objective finds them constant."""
     return kernel.value_at_one(q), kernel.known_constant(q)
 
 
-@torch.compiler.assume_constant_result
 @kept
 def least_value(kernel: Kernel, q: int) -> float:
     """min phi, on the host as ``fixed_values``."""

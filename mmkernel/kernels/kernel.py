@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.kernels.definiteness import PositiveDefiniteness
-from mmkernel.kernels.kept import kept
+from mmkernel.kernels.kept import Numbered, kept
 from mmkernel.kernels.legendre import check_dimension, expansion
 from mmkernel.kernels.panels import Profile
 from mmkernel.kernels.trial import try_kernel
@@ -38,21 +38,18 @@ class _Tried(ABCMeta):
         return inspect.signature(MethodType(cls.__init__, cls))
 
 
-class Kernel(nn.Module, metaclass=_Tried):
+class Kernel(Numbered, metaclass=_Tried):
     """K(u, v) = phi(u.v). A kernel of your own is a subclass with one method, ``phi``.
 
     Kernels have no parameters. ``k + k'``, ``c * k`` for c > 0 and ``k * k'`` are kernels again. A kernel is tried once, when
-    it is made (``trial.py``). What depends on it and q alone (``coefficients``, ``value_at_one``, ``minimum``) is made once.
+    it is made (``trial.py``). ``coefficients``, ``monomials``, ``value_at_one`` and ``minimum`` are found once for each q.
     """
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        for name in ('coefficients', 'value_at_one', 'minimum'):
+        for name in ('coefficients', 'monomials', 'value_at_one', 'minimum'):
             if name in cls.__dict__:
                 setattr(cls, name, kept(cls.__dict__[name]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != '_kept'}
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         """phi(t) for t = u.v in [-1, 1], elementwise, in any floating type; ``q`` is the embedding width."""

@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+import torch
 
 from mmkernel.engine.options import OptionsAction, option_value, usable_device
 
@@ -56,6 +57,15 @@ def test_a_device_that_is_not_there():
     assert usable_device('cpu') == 'cpu'
     with pytest.raises(argparse.ArgumentTypeError, match="'gpu' cannot be used here; there is cpu"):
         usable_device('gpu')
+    with pytest.raises(argparse.ArgumentTypeError, match="'cuda' cannot be used here; there is cpu"):
+        usable_device('cuda')
+
+
+def test_a_gpu_is_not_touched_before_each_process_has_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)  # without a driver: an allocation would raise
+    assert [usable_device(name) for name in ('cuda', 'cuda:1')] == ['cuda', 'cuda:1']
+    with pytest.raises(argparse.ArgumentTypeError, match="'cuda:2' cannot be used here; there is cpu, cuda:0, cuda:1"):
+        usable_device('cuda:2')
 
 
 @pytest.mark.parametrize(

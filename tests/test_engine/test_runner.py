@@ -180,9 +180,8 @@ def test_learning_rate_is_scaled_by_the_effective_batch(tmp_path, rule, expected
 def test_bfloat16_trains_on_the_cpu_and_float16_is_refused(tmp_path):
     runner = train(config(tmp_path, **{'optim_wrapper.precision': 'bfloat16', 'train_cfg.max_epochs': 1}))
     assert runner.iter == 8
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match='needs a GPU'):
-            train(config(tmp_path / 'half', **{'optim_wrapper.precision': 'float16'}))
+    with pytest.raises(ValueError, match='needs a GPU'):
+        train(config(tmp_path / 'half', **{'optim_wrapper.precision': 'float16'}))
 
 
 def test_the_seed_reaches_the_data_set_and_runs_in_one_second_stay_apart(tmp_path):

@@ -61,3 +61,13 @@ def test_kept_embeddings_come_back_for_their_own_weights_only(small, tmp_path):
 def test_a_model_without_embeddings(small):
     with pytest.raises(ValueError, match='Linear has no embeddings to look at'):
         sample_cloud(nn.Linear(2, 2), small[1])
+
+
+def test_an_untrained_encoder_leaves_the_random_state_of_every_device_alone(small, monkeypatch):
+    _, cfg = small
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)  # without a driver: reading their state would raise
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', lambda seed: pytest.fail('a GPU was seeded'))
+    before = torch.get_rng_state()
+    one, other = (dict(untrained_encoder(cfg, seed=3).state_dict()) for _ in range(2))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert torch.equal(before, torch.get_rng_state())

@@ -307,6 +307,23 @@ def test_kept_values_compile():
     torch.testing.assert_close(shifted(t), kernel.phi(t, 16) - kernel.value_at_one(16))
 
 
+@pytest.mark.parametrize('other', [copy.copy, copy.deepcopy, lambda kernel: pickle.loads(pickle.dumps(kernel))])
+def test_copies_compile_to_values_of_their_own(other):
+    @torch.compile(fullgraph=True, backend='eager')
+    def above_least(kernel, t):
+        return kernel.phi(t, 16) - kernel.minimum(16)
+
+    torch._dynamo.reset()
+    kernel, t = RBFKernel(2.0) + RBFKernel(3.0), torch.zeros(2)
+    twin = other(kernel)
+    if other is copy.copy:
+        twin.kernels = torch.nn.ModuleList([RBFKernel(1.0)])
+    for scale in (0.5, 0.7, 0.9):  # after the second, torch.compile takes a float for a variable
+        for k in (kernel, twin):
+            torch.testing.assert_close(above_least(k, t), k.phi(t, 16) - k.minimum(16))
+        twin.kernels[0].scale = scale
+
+
 def test_kernels_are_made_under_inference_mode_and_no_grad():
     with torch.inference_mode():
         assert Shifted().coefficients(1024, 4)[4] == pytest.approx(1 / 24, rel=0.02)

@@ -332,7 +332,7 @@ def test_what_nobody_commits_does_not_grow_without_end():
     assert len(head._staged) == PATIENCE
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 @pytest.mark.parametrize('name', registered())
 def test_no_step_waits_for_a_gpu(name):
     head = build(name).float().to('cuda')

@@ -101,7 +101,7 @@ def test_more_prototypes_than_rows():
         head().check_batch(8)
     head(queue_length=8).check_batch(8)
     with pytest.raises(ValueError, match='length 20 is no multiple of the global batch of 8'):
-        head(queue_length=20).check_batch(8)
+        head(queue_length=20).queue.check_batch(8)
 
 
 def test_a_queue_for_another_number_of_views():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmkernel.engine.clocks import QueueHook, check_clocks
 from mmkernel.models import Embeddings, JointEmbedding, SumHead, VarianceCovarianceHead
 from mmkernel.registry import MODELS
 
@@ -43,14 +44,21 @@ def test_width_and_commit_reach_the_parts():
     assert 'head.heads.white.steps' in model.state_dict()
 
 
-def test_a_queue_inside_is_found_and_its_batch_checked():
-    assert SumHead(dict(moments=VarianceCovarianceHead())).queue is None
+def test_a_queue_inside_is_found_and_every_part_asked_once_about_the_batch(monkeypatch):
     codes = dict(type='SinkhornCodesHead', num_prototypes=8, queue_length=16)
-    head = MODELS.build(dict(type='SumHead', heads=dict(moments=PARTS['moments'], codes=codes), in_dim=4))
-    assert head.queue is head.heads['codes'].queue
-    head.check_batch(8)
+    model = torch.nn.Module()
+    model.head = MODELS.build(dict(type='SumHead', heads=dict(moments=PARTS['moments'], codes=codes), in_dim=4))
+    with pytest.raises(ValueError, match='would never be used'):
+        check_clocks(model, [], 8)
     with pytest.raises(ValueError, match='16'):
-        head.check_batch(5)
+        check_clocks(model, [QueueHook()], 5)
+    asked = []
+    for part in [part for part in model.modules() if hasattr(part, 'check_batch')]:
+        monkeypatch.setattr(
+            part, 'check_batch', lambda rows, part=part: (asked.append(part), type(part).check_batch(part, rows))
+        )
+    check_clocks(model, [QueueHook()], 8)
+    assert asked == [model.head.heads['codes'], model.head.heads['codes'].queue]
 
 
 def test_bad_names():

@@ -101,7 +101,7 @@ class SinkhornCodesHead(Head):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def check_batch(self, rows: int) -> None:
-        """Before training: a warning for more prototypes than rows; ValueError if the queue is no multiple of ``rows``."""
+        """Before training: a warning for more prototypes than rows. The queue is asked itself."""
         K, length = self.prototypes.out_features, self.queue.length if self.queue else 0
         if K > rows + length:
             warnings.warn(
@@ -109,5 +109,3 @@ class SinkhornCodesHead(Head):
                 f'empty. At most {rows + length} (model.head.num_prototypes), a larger batch or a longer queue_length is usual.',
                 stacklevel=2,
             )
-        if self.queue:
-            self.queue.check_batch(rows)

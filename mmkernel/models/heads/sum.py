@@ -51,14 +51,3 @@ class SumHead(Head):
     @property
     def needs_sample_index(self) -> bool:
         return any(getattr(head, 'needs_sample_index', False) for head in self.heads.values())
-
-    @property
-    def queue(self) -> nn.Module | None:
-        """The queue of the one head that has one, for the hook that starts it."""
-        return next((h.queue for h in self.heads.values() if getattr(h, 'queue', None) is not None), None)
-
-    def check_batch(self, batch: int) -> None:
-        """Let each head say whether it fits a batch of that many rows."""
-        for head in self.heads.values():
-            if hasattr(head, 'check_batch'):
-                head.check_batch(batch)
