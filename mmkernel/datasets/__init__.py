@@ -10,6 +10,7 @@ from .folders import ImageFolder, ImageNet
 from .geometry import GaussianNoise, RandomAffine, RandomErasing
 from .images import CorruptImageError, decode
 from .listed_sets import SUN397, Birdsnap, Caltech101
+from .loader import build_dataloader, check_dataloader
 from .operations import ColorJitter, GaussianBlur, Operation, RandomFlip, RandomGrayscale, Solarize
 from .packs import NpzPack
 from .published_sets import (
@@ -24,7 +25,7 @@ from .published_sets import (
 from .sampler import BalancedSampler, EpochSampler, part_of_epoch
 from .sources import Source
 from .subsets import Subset
-from .training import EvaluationDataset, ViewDataset, check_dataloader
+from .training import EvaluationDataset, ViewDataset
 from .transformed import TASKS, TransformedSource
 from .views import PatchView, View
 from .voc import VOC2007
@@ -35,6 +36,6 @@ __all__ = [
     'EpochSampler', 'EvaluationDataset', 'FGVCAircraft', 'Flowers102', 'Food101', 'GaussianBlur', 'GaussianNoise',
     'ImageFolder', 'ImageNet', 'NpzPack', 'Operation', 'OxfordPets', 'PaddedCrop', 'PatchView', 'PublishedSet',
     'RandomAffine', 'RandomErasing', 'RandomFlip', 'RandomGrayscale', 'RandomResizedCrop', 'RandomRotation', 'Sobel',
-    'Solarize', 'Source', 'StanfordCars', 'Subset', 'TransformedSource', 'View', 'ViewDataset', 'check_dataloader', 'decode',
-    'generator', 'part_of_epoch',
+    'Solarize', 'Source', 'StanfordCars', 'Subset', 'TransformedSource', 'View', 'ViewDataset', 'build_dataloader',
+    'check_dataloader', 'decode', 'generator', 'part_of_epoch',
 ]  # fmt: skip

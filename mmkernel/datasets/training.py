@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmkernel.registry import DATASETS, TRANSFORMS
 
@@ -131,14 +131,3 @@ class EvaluationDataset(Dataset):
             image = self.transform(image)
             check_pixels(image, lambda: f'{type(self.transform).__name__} of {called(self.source, index)}')
         return dict(inputs=to_tensor(image), **about)
-
-
-def check_dataloader(dataloader: DataLoader) -> None:
-    """ValueError unless there is at least one batch; mmengine would end in a division by zero much later."""
-    if len(dataloader):
-        return
-    images, size = len(dataloader.sampler), dataloader.batch_size
-    raise ValueError(
-        f'{images} images per process make no batch of {size} with drop_last=True. Set train_dataloader.batch_size to '
-        f'at most {images}, use fewer processes, or check that the data folder is complete.'
-    )

@@ -1,16 +1,9 @@
 """Training: optimizer, schedule, hooks, checkpoints, the Runner, and the checks before it starts."""
 
+from mmkernel.zoo import CheckpointError, LoadReport, load_weights, read_checkpoint, weights_of, write_checkpoint
+
 from .check import ConfigError
-from .checkpoint import (
-    CheckpointError,
-    LoadReport,
-    latest_checkpoint,
-    load_checkpoint,
-    load_weights,
-    read_checkpoint,
-    weights_of,
-    write_checkpoint,
-)
+from .checkpoint import latest_checkpoint, load_checkpoint
 from .classification import AccuracyHook, BackboneWeightsHook
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
 from .cluster_hook import ClusterHook
@@ -23,6 +16,7 @@ from .keep_best import KeepBestHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
 from .lars import LARS
 from .launch import init_processes
+from .logs import RuntimeInfoHook
 from .monitors import EmbeddingMonitorHook
 from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
 from .options import OptionsAction
@@ -40,7 +34,7 @@ __all__ = [
     'CommitHook', 'ConfigError', 'DoctorHook', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
     'KeepBestHook', 'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError',
     'OnlineProbeHook', 'OptionsAction', 'OtherRunError', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook',
-    'Runner', 'RunFolderError', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config',
+    'Runner', 'RunFolderError', 'RuntimeInfoHook', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config',
     'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
     'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
     'weights_of', 'write_checkpoint',

@@ -11,8 +11,7 @@ from typing import Any
 import mmengine.registry as roots
 from mmengine.optim import _ParamScheduler
 from mmengine.registry import Registry
-from mmengine.runner import IterBasedTrainLoop, LogProcessor
-from mmengine.runner import Runner as _Runner
+from mmengine.runner import IterBasedTrainLoop, LogProcessor, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from mmkernel import registry as ours
 from mmkernel.datasets import PatchView, View
 from mmkernel.datasets.views import Chain
-from mmkernel.engine.loop import PretrainLoop
+from mmkernel.engine.loop import EpochLoop
 from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
 from mmkernel.registry import accepted_keywords, check_keywords, unknown_type_message
 
@@ -33,10 +32,8 @@ TAKEN_BY_BUILDERS = {
 # Dicts without ``type`` whose consumer is known, and what may stand there beside its keywords.
 UNTYPED = {
     'train_dataloader': (DataLoader, {'num_batch_per_epoch'}),
-    'val_dataloader': (DataLoader, {'num_batch_per_epoch'}),
-    'test_dataloader': (DataLoader, {'num_batch_per_epoch'}),
     'optim_wrapper': (PretrainOptimWrapper, {'constructor', 'paramwise_cfg'}),
-    'randomness': (_Runner.set_randomness, set()),
+    'randomness': (set_random_seed, set()),
     'env_cfg.mp_cfg': (set_multi_processing, set()),
     'log_processor': (LogProcessor, set()),
     'visualizer': (Visualizer, set()),
@@ -74,6 +71,33 @@ OTHERS = (
 
 class ConfigError(ValueError):
     """A config that cannot mean what it says."""
+
+
+# What other runners do and this one does not, and what stands for it.
+NOT_HERE = {
+    ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'): (
+        "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
+        "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...)."
+    ),
+    ('auto_scale_lr',): "write lr_scaling='linear' (lr * effective batch / 256).",
+    ('efficient_conv_bn_eval',): 'it makes a detector with frozen batch norm faster; leave it out.',
+}  # fmt: skip
+
+
+def check_run(cfg: Mapping) -> None:
+    """ConfigError for a key of other runners, for a part that training lacks, or for a run that counts iterations."""
+    for names, instead in NOT_HERE.items():
+        for name in names:
+            if cfg.get(name) is not None:
+                raise ConfigError(f'{name} is not read here: {instead}')
+    loop = cfg.get('train_cfg') or {}
+    kind = loop.get('type')
+    kind = _module(ours.LOOPS, str(kind).rpartition('.')[2]) if isinstance(kind, str) else kind
+    if loop.get('by_epoch') is False or (isinstance(kind, type) and issubclass(kind, IterBasedTrainLoop)):
+        raise ConfigError(
+            'train_cfg: a run counts epochs here, for it resumes exactly at the ends of epochs only. Write train_cfg=dict('
+            'max_epochs=...); train_dataloader.num_batch_per_epoch makes epochs of any length.'
+        )
 
 
 def check_component_tree(cfg: Mapping) -> None:
@@ -128,7 +152,7 @@ def untyped_consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
     if path[-3:-2] == ['views'] and path[-1] == 'parent':
         return Chain, set()
     if where == 'train_cfg':
-        return (PretrainLoop if node.get('by_epoch', True) else IterBasedTrainLoop), {'by_epoch'}
+        return EpochLoop, {'by_epoch'}
     return UNTYPED.get(where)
 
 

@@ -47,7 +47,7 @@ def as_config_error() -> Iterator[None]:
 
 def check_options(cfg: Mapping) -> None:
     """ConfigError for an option of a hook, a parameter group or a schedule that nothing reads, or that means nothing."""
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'evaluation'):
+    for name in ('train_dataloader', 'evaluation'):
         given = cfg.get(name) or {}
         with as_config_error():
             check_numbers(name, whole=True, none=True, batch_size=given.get('batch_size'))

@@ -1,20 +1,47 @@
-"""Checkpoints of a run: the furthest that opens, and weights into a model. Files and keys are the zoo's (``mmkernel.zoo``)."""
+"""Checkpoints of a run: what they may hold, and the furthest that opens. Files and keys are the zoo's (``mmkernel.zoo``)."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
-from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint, write_checkpoint
+from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint
 from mmkernel.zoo.layouts import weights_of
-from mmkernel.zoo.loading import LoadReport, fit_buffers, load_weights
+from mmkernel.zoo.loading import LoadReport, load_weights
 
-__all__ = [
-    'CheckpointError', 'LoadReport', 'checkpoint_meta', 'epoch_files', 'fit_buffers', 'latest_checkpoint', 'list_checkpoints',
-    'load_checkpoint', 'load_weights', 'read_checkpoint', 'weights_of', 'write_checkpoint',
-]  # fmt: skip
+
+def to_plain(value: Any, where: str = 'checkpoint') -> Any:
+    """The same value of tensors (on the CPU), dicts, lists, tuples, str, int, float, bool, None, bytes.
+
+    numpy arrays become tensors, numpy scalars Python ones. TypeError names the path of anything else: a checkpoint that
+    only its writer's code can read is no checkpoint.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: to_plain(item, f'{where}.{key}') for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [to_plain(item, f'{where}[{i}]') for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    for kind in (bool, int, float, str, bytes):  # bool first: it is an int; subclasses (enums, str types) become plain
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    raise TypeError(
+        f'{where} is a {type(value).__name__}, which a checkpoint cannot hold. Give tensors, numbers, strings, lists or '
+        'dicts (a component says what it saves in state_dict()).'
+    )
 
 
 def checkpoint_meta(path: str | Path) -> dict:

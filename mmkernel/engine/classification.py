@@ -11,6 +11,7 @@ from mmkernel.engine.checkpoint import CheckpointError
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import METRICS, accuracy, accuracy_history, main_metrics, metric_of
+from mmkernel.evaluation.classifier_metrics import HISTORY
 from mmkernel.evaluation.labels import classes_of
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
@@ -62,12 +63,25 @@ class AccuracyHook(Hook):
         """What the columns of the head stand for, without which it can only be tested beside its training images."""
         checkpoint['classes'] = list(_classes(runner))
 
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Files of earlier versions hold the history as one column for each name."""
+        hub = checkpoint.get('message_hub') or {}
+        columns = {
+            name.removeprefix('test/'): each['values'].tolist()
+            for name, each in hub.get('log_scalars', {}).items() if name.startswith('test/')
+        }  # fmt: skip
+        if columns and HISTORY not in hub['runtime_info']:
+            rows = zip(*columns.values(), strict=True)
+            hub['runtime_info'][HISTORY] = [dict(zip(columns, row, strict=True)) for row in rows]
+            hub['resumed_keys'][HISTORY] = True
+
     def after_train_epoch(self, runner: Any) -> None:
         if not (self.every_n_epochs(runner, self.interval) or runner.epoch + 1 == runner.max_epochs):
             return
         result = accuracy(unwrap(runner.model), runner.cfg.evaluation, _classes(runner))
-        for name, value in dict(result, epoch=runner.epoch + 1).items():
-            runner.message_hub.update_scalar(f'test/{name}', value)
+        row = dict(result, epoch=runner.epoch + 1)
+        runner.message_hub.update_scalars({f'test/{name}': value for name, value in row.items()})
+        runner.message_hub.update_info(HISTORY, [*runner.message_hub.get_info(HISTORY, []), row])
         runner.visualizer.add_scalars({f'test/{name}': value for name, value in result.items()}, step=runner.epoch + 1)
         metric = metric_of(runner.cfg)
         best = accuracy_history(runner.message_hub, metric)['best']

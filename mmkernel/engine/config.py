@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
-from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names
+from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names, check_run
 from mmkernel.engine.check_options import check_options
 from mmkernel.engine.options import check_contradictions
 from mmkernel.engine.scaling import micro_batches
@@ -108,8 +108,7 @@ def check_config(cfg: Config) -> None:
 
 
 def _check_top_level(cfg: Config) -> None:
-    if cfg.get('auto_scale_lr') is not None:
-        raise ConfigError("auto_scale_lr is not read here. Write lr_scaling='linear' (lr * effective batch / 256).")
+    check_run(cfg)
     for key in cfg:
         near = [known for known in TOP_LEVEL if key not in TOP_LEVEL and edit_distance(key, known) <= 2]
         if near and not (isinstance(cfg[key], (str, float, int)) and isinstance(cfg.get(near[0]), Mapping)):

@@ -11,7 +11,6 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.optim_wrapper import NonFiniteLossError, all_finite
@@ -128,12 +127,6 @@ class CheckpointHook(Hook):
     def __init__(self, interval: int = 1, max_keep: int | None = None) -> None:
         check_numbers('CheckpointHook', whole=True, none=True, interval=interval, max_keep=max_keep)
         self.interval, self.max_keep = interval, max_keep
-
-    def before_train(self, runner: Any) -> None:
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ValueError(
-                'CheckpointHook saves at the ends of epochs; set train_cfg=dict(by_epoch=True, max_epochs=...).'
-            )
 
     def after_train_epoch(self, runner: Any) -> None:
         last = runner.epoch + 1 == runner.max_epochs

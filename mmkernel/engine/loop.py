@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from mmengine.runner import EpochBasedTrainLoop
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkernel.datasets.sources import left_out
@@ -51,81 +51,86 @@ class VirtualBatches:
         return getattr(self.__dict__['micro_batches'], name)
 
 
-@LOOPS.register_module()
-class PretrainLoop(EpochBasedTrainLoop):
-    """mmengine's loop over epochs; with ``virtual_batch``, a step sees that many images, those of all processes counted.
+def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader | VirtualBatches:
+    """The loader, or its batches in groups if a step takes more than one."""
+    sampler = loader.batch_sampler
+    k = micro_batches(virtual_batch, sampler.batch_size, runner.world_size)
+    if k == 1:
+        return loader
+    if not hasattr(unwrap(runner.model), 'roots'):
+        raise ValueError(
+            'train_cfg.virtual_batch needs a model whose loss sees images through embeddings alone: a JointEmbedding, or '
+            f'one with its methods embeddings, score and roots; got {type(unwrap(runner.model)).__name__}.'
+        )
+    if not sampler.drop_last:
+        raise ValueError(
+            'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
+        )
+    if len(loader) < k:
+        raise ValueError(
+            f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches of each process, but an epoch has {len(loader)}.'
+        )
+    left = len(loader) % k
+    runner.logger.info(
+        f'Virtual batch {virtual_batch} = {sampler.batch_size} x {runner.world_size} process(es) x {k} micro-batches; '
+        f'the last {left} micro-batch(es) of each epoch are left out.'
+    )
+    return VirtualBatches(loader, k)
+
+
+@LOOPS.register_module(name=['EpochBasedTrainLoop', 'PretrainLoop'])
+class EpochLoop:
+    """Epochs of optimizer steps, each on a batch of the loader or on a virtual batch of several.
 
     ``train_cfg=dict(max_epochs=..., virtual_batch=4096)``: each process takes virtual_batch / (batch_size x processes)
     micro-batches of the loader as one batch (``mmkernel.engine.virtual_batch``). Errors: ValueError for a number that is no
-    multiple, for accumulation beside it, for micro-batches of unequal size, and for a model without embeddings.
+    multiple, for accumulation beside it, for micro-batches of unequal size, and for a model without embeddings. A hook ends
+    the run after its epoch with ``runner.train_loop.stop_training = True``.
     """
 
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: DataLoader | dict,
-        max_epochs: int,
-        virtual_batch: int | None = None,
-        val_begin: int = 1,
-        val_interval: int = 1,
-        dynamic_intervals: list[tuple[int, int]] | None = None,
-    ) -> None:
-        self.virtual_batch, self._told = virtual_batch, 0
-        if virtual_batch is not None:
-            dataloader = self._grouped(runner, dataloader, virtual_batch)
-        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
-        loader = self.dataloader
-        if hasattr(loader, 'sampler') and loader.batch_size:
-            check_even_ranks(loader, runner.world_size)
-            check_last_batch(unwrap(runner.model), len(loader.sampler), loader.batch_size, loader.drop_last)
+    def __init__(self, runner: Any, dataloader: DataLoader, max_epochs: int, virtual_batch: int | None = None) -> None:
+        self.runner, self.max_epochs, self.virtual_batch = runner, int(max_epochs), virtual_batch
+        self.dataloader = grouped(runner, dataloader, virtual_batch) if virtual_batch else dataloader
+        self.max_iters = self.max_epochs * len(self.dataloader)
+        self._epoch, self._iter, self._told, self.stop_training = 0, 0, 0, False
+        if batch := dataloader.batch_size:
+            check_even_ranks(dataloader, runner.world_size)
+            check_last_batch(unwrap(runner.model), len(dataloader.sampler), batch, dataloader.drop_last)
 
-    @staticmethod
-    def _grouped(runner: Any, dataloader: DataLoader | dict, virtual_batch: int) -> DataLoader | VirtualBatches:
-        """The loader, or its batches in groups if a step takes more than one."""
-        loader = dataloader
-        if isinstance(loader, dict):
-            loader = runner.build_dataloader(loader, runner.seed, runner._randomness_cfg.get('diff_rank_seed', False))
-        sampler = loader.batch_sampler
-        k = micro_batches(virtual_batch, sampler.batch_size, runner.world_size)
-        if k == 1:
-            return loader
-        if not hasattr(unwrap(runner.model), 'roots'):
-            raise ValueError(
-                'train_cfg.virtual_batch needs a model whose loss sees images through embeddings alone: a JointEmbedding, or '
-                f'one with its methods embeddings, score and roots; got {type(unwrap(runner.model)).__name__}.'
-            )
-        if not sampler.drop_last:
-            raise ValueError(
-                'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
-            )
-        if len(loader) < k:
-            raise ValueError(
-                f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches of each process, but an epoch has {len(loader)}.'
-            )
-        left = len(loader) % k
-        runner.logger.info(
-            f'Virtual batch {virtual_batch} = {sampler.batch_size} x {runner.world_size} process(es) x {k} micro-batches; '
-            f'the last {left} micro-batch(es) of each epoch are left out.'
-        )
-        return VirtualBatches(loader, k)
+    epoch = property(lambda self: self._epoch)
+    iter = property(lambda self: self._iter)
 
-    def run_epoch(self) -> None:
-        super().run_epoch()
+    def run(self) -> nn.Module:
+        runner, call = self.runner, self.runner.call_hook
+        call('before_train')
+        while self._epoch < self.max_epochs and not self.stop_training:
+            call('before_train_epoch')
+            runner.model.train()
+            for i, batch in enumerate(self.dataloader):
+                call('before_train_iter', batch_idx=i, data_batch=batch)
+                outputs = self.step(batch)
+                call('after_train_iter', batch_idx=i, data_batch=batch, outputs=outputs)
+                self._iter += 1
+            call('after_train_epoch')
+            self._epoch += 1
+            self.tell_left_out()
+        call('after_train')
+        return runner.model
+
+    def step(self, batch: Any) -> dict:
+        """Forward, backward and what the optimizer makes of it; returns what is logged."""
+        model, wrapper = self.runner.model, self.runner.optim_wrapper
+        if isinstance(batch, MicroBatches):
+            return virtual_step(model, batch, wrapper)
+        return model.train_step(batch, optim_wrapper=wrapper)
+
+    def tell_left_out(self) -> None:
+        """A line for images that cannot be decoded: found by workers, whose warnings reach no log."""
         source = getattr(getattr(self.dataloader, 'dataset', None), 'source', None)
         found = left_out(source)
-        if found and len(found) > self._told:  # by workers, whose warnings reach no log
+        if found and len(found) > self._told:
             self._told, first = len(found), min(found)
             self.runner.logger.warning(
                 f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them: {source.name(first)}'
                 + (f' and {len(found) - 1} more.' if len(found) > 1 else '.')
             )
-
-    def run_iter(self, idx: int, data_batch: dict | MicroBatches) -> None:
-        if not isinstance(self.dataloader, VirtualBatches):
-            super().run_iter(idx, data_batch)
-            return
-        runner = self.runner
-        runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
-        outputs = virtual_step(runner.model, data_batch, runner.optim_wrapper)
-        runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
-        self._iter += 1

@@ -1,4 +1,4 @@
-"""Saving, loading and resuming: a resumed run equals an uninterrupted one, bit for bit."""
+"""Saving, loading and resuming: a resumed run equals an uninterrupted one, bit for bit, from the ends of epochs."""
 
 from __future__ import annotations
 
@@ -7,46 +7,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import Runner as _Runner
-
 from mmkernel.distributed import on_first_process
-from mmkernel.engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights_of, write_checkpoint
+from mmkernel.engine.checkpoint import to_plain
 from mmkernel.engine.hooks import refuse_non_finite, unwrap
-from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
 from mmkernel.engine.random_state import gather_random_states, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
+from mmkernel.zoo.layouts import weights_of
+from mmkernel.zoo.loading import load_weights
 
 POSITION = ('last_step', '_global_step', '_last_value', 'base_values')  # of a schedule of mmengine
 
 
-class ResumableRunner(_Runner):
-    """mmengine's Runner with checkpoints of plain values (``checkpoint.py``), exact at the ends of epochs."""
+class Persistence:
+    """What a Runner writes and reads: its work folder (``run_folder.py``), and checkpoints of plain tensors and values."""
 
-    def take_folder(self, resume: bool, load_from: str | None) -> None:
+    def take_folder(self) -> None:
         """Make the work folder this run's own, or raise on every process, before anything is written into it."""
         self.folder, self._settings, self._differences = RunFolder(self.work_dir), resolved(self.cfg.to_dict()), []
 
         def take() -> tuple[Path | None, str]:
-            path = self.folder.take(resume, load_from, self._compare)
-            return path, self._new_log_folder().name
+            path = self.folder.take(self._resume, self._load_from, self._compare)
+            now = time.strftime('%Y%m%d_%H%M%S')
+            names = (f'{now}_{n}' if n else now for n in itertools.count())  # several may begin here within one second
+            free = next(log for name in names if not (log := Path(self.work_dir) / name).exists())
+            free.mkdir(parents=True)
+            return path, free.name
 
-        self.folder.resumed, self._timestamp = on_first_process(take)
-
-    def _new_log_folder(self) -> Path:
-        """Named by the time; several runs may begin in this folder within one second."""
-        names = (f'{self._timestamp}{f"_{n}" if n else ""}' for n in itertools.count())
-        free = next(path for name in names if not (path := Path(self.work_dir) / name).exists())
-        free.mkdir(parents=True)
-        return free
+        self.folder.resumed, self.timestamp = on_first_process(take)
 
     def _compare(self, path: Path, meta: dict) -> None:
         anyway = bool(self.cfg.get('resume_anyway'))
         self._differences = compare_runs(meta, self._settings, self.world_size, str(path), anyway)
 
-    def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None, **_: Any) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None) -> None:
         """Write everything that the next step depends on. Every rank must call it; rank 0 writes."""
         random_states, path = gather_random_states(), Path(out_dir).resolve() / filename
         on_first_process(lambda: self._write(path, meta or {}, random_states))
@@ -58,7 +55,7 @@ class ResumableRunner(_Runner):
             state_dict=unwrap(self.model).state_dict(),
             optimizer=self.optim_wrapper.state_dict(),
             param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers or []],
-            message_hub=plain_message_hub(self.message_hub.state_dict()),
+            message_hub=self.message_hub.state_dict(),
             random_states=random_states,
         )
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
@@ -84,7 +81,7 @@ class ResumableRunner(_Runner):
             optimizer=self._optimizer_name(),
             steps_per_epoch=len(self.train_dataloader),
             images=self._images(),
-            config=self.message_hub.get_info('cfg', ''),  # the resolved text; the hook of mmengine puts it there
+            config=config_text(self.cfg.to_dict()),
             settings=self._settings,  # the same as values: what a resume compares
             versions=versions(),
         )
@@ -92,22 +89,24 @@ class ResumableRunner(_Runner):
     def _optimizer_name(self) -> str:
         return type(getattr(self.optim_wrapper, 'optimizer', self.optim_wrapper)).__name__
 
-    def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = True, **_: Any) -> dict:
+    def _images(self) -> int:
+        dataset = self.train_dataloader.dataset
+        return len(getattr(dataset, '_dataset', dataset))  # num_batch_per_epoch wraps it
+
+    def load_checkpoint(self, filename: str, strict: bool = True) -> dict:
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         report = load_weights(unwrap(self.model), weights_of(checkpoint), strict, str(filename))
-        self._has_loaded = True
         self.logger.info(f'Loaded {filename}: {report}.')
         return checkpoint
 
     def load_or_resume(self) -> None:
-        if not self._has_loaded:
-            if self.folder.resumed is not None:
-                self.resume(str(self.folder.resumed))
-            elif self._load_from is not None:
-                self.load_checkpoint(str(self._load_from))
-            elif self._resume:
-                self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
+        if self.folder.resumed is not None:
+            self.resume(str(self.folder.resumed))
+        elif self._load_from is not None:
+            self.load_checkpoint(str(self._load_from))
+        elif self._resume:
+            self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
         if self._differences:
             differences = ''.join(f'\n  {difference}' for difference in self._differences)
             self.logger.warning(f'Resumed with differences (checkpoint -> now):{differences}')
@@ -121,7 +120,7 @@ class ResumableRunner(_Runner):
             set_aside(path)
         path.write_text(text)
 
-    def resume(self, filename: str, **_: Any) -> None:
+    def resume(self, filename: str) -> None:
         """Continue exactly where ``filename`` was written: weights, optimizer, schedules, histories, random state."""
         checkpoint = self.load_checkpoint(filename)
         if 'meta' not in checkpoint or 'optimizer' not in checkpoint:
@@ -140,18 +139,13 @@ class ResumableRunner(_Runner):
                 f'The checkpoint comes from epochs of {meta["steps_per_epoch"]} steps, this run has {length} (other data, '
                 'batch or number of processes): it continues at the same epoch, and is not the same run.'
             )
-        self.message_hub.load_state_dict(message_hub_state(checkpoint['message_hub']))
-        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        self.message_hub.load_state_dict(checkpoint['message_hub'])
         self._load_optimizer(checkpoint['optimizer'], filename)
         for scheduler, state in zip(self.param_schedulers or [], checkpoint['param_schedulers'], strict=False):
             self._load_schedule(scheduler, state)
         if len(checkpoint['random_states']) == self.world_size:
             set_random_state(checkpoint['random_states'][self.rank])
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done.')
-
-    def _images(self) -> int:
-        dataset = self.train_dataloader.dataset
-        return len(getattr(dataset, '_dataset', dataset))  # num_batch_per_epoch wraps it
 
     def _check_images(self, meta: dict, filename: str) -> None:
         """The config may be the same and the data not."""
@@ -162,6 +156,32 @@ class ResumableRunner(_Runner):
         if not self.cfg.get('resume_anyway'):
             raise OtherRunError(f'{text}: it is another run. If that is meant: --resume-anyway (resume_anyway=True).')
         self.logger.warning(f'{text}.')
+
+    def _adopt_seed(self, seed: int) -> None:
+        """A resumed run goes on with the seed that it began with (it matters where the config leaves the seed open)."""
+        if seed == self.seed:
+            return
+        if self.given_seed is not None:
+            self.logger.warning(
+                f'The checkpoint was trained with seed {seed}; the seed {self.given_seed} given now is ignored.'
+            )
+        self.set_randomness(seed, self.diff_rank_seed, self.deterministic)
+        dataset = getattr(self.train_dataloader.dataset, '_dataset', self.train_dataloader.dataset)
+        for part in (dataset, self.train_dataloader.sampler):
+            if hasattr(part, 'seed'):
+                part.seed = seed
+
+    def _load_optimizer(self, state: dict, filename: str) -> None:
+        """Buffers from the checkpoint, hyper-parameters from the config (a changed weight decay takes effect)."""
+        # a schedule of mmengine goes on from the last lr
+        kept = {'params', 'lr'} if self.param_schedulers else {'params'}
+        groups = [{k: v for k, v in group.items() if k not in kept} for group in self.optim_wrapper.param_groups]
+        try:
+            self.optim_wrapper.load_state_dict(state)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"The optimizer state of '{filename}' does not fit this model: {error}.") from error
+        for group, settings in zip(self.optim_wrapper.param_groups, groups, strict=True):
+            group.update(settings)
 
     def _load_schedule(self, scheduler: Any, state: dict) -> None:
         """Ours follow the config from where the run stands; mmengine's go on as the checkpoint holds them, and that is said."""
@@ -175,30 +195,3 @@ class ResumableRunner(_Runner):
             self.logger.warning(
                 f'{type(scheduler).__name__} goes on as the checkpoint holds it (checkpoint, config): {kept}.'
             )
-
-    def _adopt_seed(self, seed: int) -> None:
-        """A resumed run goes on with the seed that it began with (it matters where the config leaves the seed open)."""
-        given = self._randomness_cfg.get('seed')
-        if seed == self.seed:
-            return
-        if given is not None:
-            self.logger.warning(f'The checkpoint was trained with seed {seed}; the seed {given} given now is ignored.')
-        self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
-        self.set_randomness(**self._randomness_cfg)
-        dataset = getattr(self.train_dataloader.dataset, '_dataset', self.train_dataloader.dataset)
-        for part in (dataset, self.train_dataloader.sampler):
-            if hasattr(part, 'seed'):
-                part.seed = seed
-
-    def _load_optimizer(self, state: dict, filename: str) -> None:
-        """Buffers from the checkpoint, hyper-parameters from the config (a changed weight decay takes effect)."""
-        kept = (
-            {'params', 'lr'} if self.param_schedulers else {'params'}
-        )  # a schedule of mmengine goes on from the last lr
-        groups = [{k: v for k, v in group.items() if k not in kept} for group in self.optim_wrapper.param_groups]
-        try:
-            self.optim_wrapper.load_state_dict(state)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"The optimizer state of '{filename}' does not fit this model: {error}.") from error
-        for group, settings in zip(self.optim_wrapper.param_groups, groups, strict=True):
-            group.update(settings)

@@ -17,16 +17,6 @@ def seed_everything(*entropy: int) -> None:
     torch.manual_seed(int(words[2]) << 32 | int(words[3]))
 
 
-def seed_worker(worker: int) -> None:
-    """Seed python and numpy in a loader's worker from torch, which differs by epoch, rank and worker.
-
-    mmengine's default leaves the epoch out, so that workers replay the same draws in every epoch.
-    """
-    seed = torch.initial_seed()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-
-
 def random_state() -> dict:
     """State of this process's generators as plain values."""
     version, words, gauss = random.getstate()

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmkernel.engine.check import ConfigError
 from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.runner import Runner
-from mmkernel.engine.schedule import check_rates_kept
+from mmkernel.engine.schedule import build_schedules
 from mmkernel.models import Embeddings
 from mmkernel.registry import DATASETS, MODELS
 
@@ -176,21 +176,8 @@ def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -
             settings = {key: value for key, value in settings.items() if key not in gpus}
             wrapper = build_optim_wrapper(model, settings)
             check_groups(wrapper.optimizer)
-        schedules = cfg.get('param_scheduler') or []
-        with refused('param_scheduler'):
-            before = [group['lr'] for group in wrapper.param_groups]
-            items = [schedules] if isinstance(schedules, Mapping) else schedules
-            built = [
-                _schedule(dict(item), wrapper, cfg.train_cfg.get('max_epochs', 1), steps or 1000) for item in items
-            ]
-            check_rates_kept(wrapper, before, built)
+        if schedules := cfg.get('param_scheduler'):
+            with refused('param_scheduler'):
+                build_schedules(schedules, wrapper, cfg.train_cfg.get('max_epochs', 1), steps or 1000)
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _schedule(item: dict, wrapper: Any, epochs: int, steps: int) -> Any:
-    per_step = getattr(Runner._scheduler_class(item), 'per_step', False)
-    if per_step or item.get('convert_to_iter_based'):
-        item['convert_to_iter_based'] = True
-    item.setdefault('end', epochs if item.get('by_epoch', True) else epochs * steps)
-    return PARAM_SCHEDULERS.build(item, default_args=dict(optimizer=wrapper, epoch_length=steps))

@@ -1,200 +1,278 @@
-"""mmengine's Runner with our checkpoints, our launcher, and errors for what it would let pass."""
+"""One run: everything that a config names is built, and a loop of epochs calls the model and the hooks."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.config import Config
+from mmengine.dist import broadcast, get_dist_info, is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
-from mmengine.runner import Runner as _Runner
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import LOG_PROCESSORS, DefaultScope
+from mmengine.runner import get_priority, set_random_seed
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
 import mmkernel
-from mmkernel.datasets import check_dataloader, part_of_epoch
+from mmkernel.datasets import build_dataloader, check_dataloader
 from mmkernel.engine.allocator import keep_freed_memory
+from mmkernel.engine.check import ConfigError, check_run
 from mmkernel.engine.check_options import as_config_error
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
-from mmkernel.engine.loop import PretrainLoop
+from mmkernel.engine.logs import LogHub, kept_values
 from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
-from mmkernel.engine.persistence import ResumableRunner
-from mmkernel.engine.random_state import seed_worker
+from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
-from mmkernel.engine.schedule import check_rates_kept, unmoved
+from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
 from mmkernel.evaluation.report import set_aside
-from mmkernel.registry import PARAM_SCHEDULERS, RUNNERS
+from mmkernel.registry import HOOKS, LOOPS, MODELS, RUNNERS, VISUALIZERS
 
-MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+DEFAULT_HOOKS = dict(
+    runtime_info='RuntimeInfoHook', timer='IterTimerHook', sampler_seed='DistSamplerSeedHook', logger='LoggerHook',
+    param_scheduler='ParamSchedulerHook', checkpoint='CheckpointHook',
+)  # fmt: skip
 _runs = itertools.count()
 
 
 @RUNNERS.register_module()
-class Runner(ResumableRunner):
-    """Trains one model from one config; every override below mends one thing that mmengine 0.10.7 does otherwise."""
+class Runner(Persistence):
+    """Trains one model from one config: ``Runner.from_cfg(cfg).train()``.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # loggers, message hubs and visualizers are global by experiment name: two runs in one second would share them
-        cfg = kwargs.get('cfg') or {}
-        stem = kwargs.get('experiment_name') or Path(getattr(cfg, 'filename', None) or 'run').stem
-        self._asked = dict(resume=kwargs.get('resume', False), load_from=kwargs.get('load_from'))
+    What hooks read and call: ``model, iter, epoch, max_iters, max_epochs, optim_wrapper, param_schedulers, train_dataloader,
+    train_loop, hooks, message_hub, log_processor, visualizer, logger, work_dir, log_dir, timestamp, experiment_name, cfg,
+    seed, rank, world_size, distributed, register_hook, call_hook, save_checkpoint``, as in mmengine's Runner. There is no
+    validation loop: hooks evaluate after epochs. Errors: ConfigError for a config that asks for one, or counts iterations.
+    """
+
+    val_loop = test_loop = None
+
+    def __init__(self, cfg: Config | Mapping) -> None:
+        self.cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
+        check_run(self.cfg)
+        parts = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'work_dir')
+        if missing := [name for name in parts if not self.cfg.get(name)]:
+            raise ConfigError(f'The config has no {", ".join(missing)}, without which nothing is trained.')
+        self._parts = copy.deepcopy(self.cfg)  # builders take keys out
+        self._resume, self._load_from = bool(self.cfg.get('resume')), self.cfg.get('load_from')
+        self.launcher = self.cfg.get('launcher', 'none')
+        self.distributed = self.launcher != 'none'
+        self.work_dir = os.path.abspath(self.cfg['work_dir'])
+        os.makedirs(self.work_dir, exist_ok=True)
         try:
-            super().__init__(*args, **{**kwargs, 'experiment_name': f'{stem}_{os.getpid()}_{next(_runs)}'})
+            self.setup_env(self._parts.get('env_cfg') or {})
+            self.take_folder()
+            self.set_randomness(**self._parts.get('randomness', dict(seed=None)))
+            self.build_logs()
+            self._train_loop = self._parts['train_cfg']
+            self.optim_wrapper, self.param_schedulers = self._parts['optim_wrapper'], self._parts.get('param_scheduler')
+            self.model = wrap_model(self.build_model(self._parts['model']), self.cfg, self.distributed)
+            self.model_name = type(unwrap(self.model)).__name__
+            self.hooks: list[Hook] = []
+            self.register_hooks(self._parts.get('default_hooks'), self._parts.get('custom_hooks'))
         except BaseException:
             self._leave_folder()
             raise
 
-    # Processes, devices, model
+    @classmethod
+    def from_cfg(cls, cfg: Config | Mapping) -> Runner:
+        return cls(cfg)
 
-    def setup_env(self, env_cfg: dict) -> None:
+    epoch = property(lambda self: self.train_loop.epoch)
+    iter = property(lambda self: self.train_loop.iter)
+    max_epochs = property(lambda self: self.train_loop.max_epochs)
+    max_iters = property(lambda self: self.train_loop.max_iters)
+    train_dataloader = property(lambda self: self.train_loop.dataloader)
+
+    @property
+    def train_loop(self) -> Any:
+        if isinstance(self._train_loop, Mapping):
+            self._train_loop = self.build_train_loop(self._train_loop)
+        return self._train_loop
+
+    # Processes, randomness, logs
+
+    def setup_env(self, env_cfg: Mapping) -> None:
         init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
+        self.rank, self.world_size = get_dist_info()
+        set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=self.distributed)
         torch.set_float32_matmul_precision(env_cfg.get('matmul_precision', 'highest'))
+        if env_cfg.get('cudnn_benchmark'):
+            torch.backends.cudnn.benchmark = True
         if not torch.cuda.is_available():
             keep_freed_memory()
-        super().setup_env(env_cfg)
-        if self._train_loop is not None:
-            self.take_folder(**self._asked)
+        if os.name == 'posix':  # workers hand over every tensor as an open file
+            import resource
 
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        return wrap_model(model, self.cfg, self.distributed)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (min(max(env_cfg.get('resource_limit', 4096), soft), hard), hard)
+            )
 
-    # Data, learning rate, schedules
+    def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic
+        self.seed = set_random_seed(seed, deterministic, diff_rank_seed)
+
+    def build_logs(self) -> None:
+        """Logger, hub and visualizer. They are global by experiment name: two runs in one second must not share them."""
+        stem = self.cfg.get('experiment_name') or Path(self.cfg.filename or 'run').stem
+        self.experiment_name = f'{stem}_{os.getpid()}_{next(_runs)}_{self.timestamp}'
+        self.log_dir = self._log_dir = os.path.join(self.work_dir, self.timestamp)
+        scope = self.cfg.get('default_scope', 'mmkernel')
+        self.default_scope = DefaultScope.get_instance(self.experiment_name, scope_name=scope)
+        file, level = os.path.join(self.log_dir, f'{self.timestamp}.log'), self.cfg.get('log_level', 'INFO')
+        os.makedirs(self.log_dir, exist_ok=True)
+        self.logger = MMLogger.get_instance(self.experiment_name, log_level=level, log_file=file, file_mode='a')
+        for handler in self.logger.handlers:  # mmengine's LoggerHook repeats the name of the run after each epoch
+            handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
+        cuda, threads = torch.cuda.is_available(), torch.get_num_threads()
+        self.logger.info(
+            f'mmkernel {mmkernel.__version__}, torch {torch.__version__}, {self.world_size} process(es) on '
+            f'{torch.cuda.get_device_name() if cuda else f"CPU, {threads} threads"}, '
+            f'seed {self.seed}. The resolved config is {Path(self.work_dir) / "config.py"}.'
+        )
+        self.message_hub = LogHub.get_instance(self.experiment_name)
+        self.log_processor = LOG_PROCESSORS.build({'type': 'LogProcessor', **(self._parts.get('log_processor') or {})})
+        self.visualizer = self.build_visualizer(self._parts.get('visualizer'))
+        self.visualizer.add_config(self.cfg)
+
+    def build_visualizer(self, visualizer: Any) -> Visualizer:
+        """Where the config names one folder for the logs of all runs, those of an earlier one are kept as NAME.old."""
+        if isinstance(visualizer, Visualizer):
+            return visualizer
+        settings = {'name': self.experiment_name, 'save_dir': self.log_dir, 'type': 'Visualizer', **(visualizer or {})}
+        settings.setdefault('vis_backends', [dict(type='LocalVisBackend')])
+        for name in ('config.py', 'scalars.json') if is_main_process() else ():
+            if (path := Path(settings['save_dir']) / 'vis_data' / name).exists():
+                set_aside(path)
+        return VISUALIZERS.build(settings)
+
+    # Model, data, optimizer, schedules
+
+    def build_model(self, model: Any) -> nn.Module:
+        if isinstance(model, nn.Module):
+            return model
+        if 'data_preprocessor' in self._parts:
+            model.setdefault('data_preprocessor', self._parts['data_preprocessor'])
+        return MODELS.build(model)
 
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
-        if isinstance(dataloader, DataLoader):
-            return dataloader
-        dataloader = dict(dataloader)
-        if not dataloader.get('num_workers'):  # torch refuses these two without workers
-            dataloader.pop('prefetch_factor', None)
-            dataloader.pop('persistent_workers', None)
-        if not torch.cuda.is_available():
-            dataloader.pop('pin_memory', None)  # torch warns: there is nothing to pin for
-        dataloader = part_of_epoch(dataloader)
-        own_worker_seed = 'worker_init_fn' in dataloader
-        loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        if not own_worker_seed:
-            loader.worker_init_fn = seed_worker
-        # workers are seeded from a stream of their own (SeedHook sets it): starting them, which happens at other times in
-        # a resumed run, must not shift the draws of dropout
-        loader.generator = torch.Generator()
-        dataset = getattr(loader.dataset, '_dataset', loader.dataset)  # num_batch_per_epoch wraps it
-        if seed is not None and hasattr(dataset, 'seed'):
-            dataset.seed = seed
-        if not hasattr(dataset, 'metainfo'):
-            dataset.metainfo = {}  # mmengine warns without one
+        loader = build_dataloader(dataloader, seed, diff_rank_seed)
         with as_config_error():
             check_dataloader(loader)
         return loader
 
-    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        """Multiply the written learning rates by lr_scaling's factor. The config keeps the written ones."""
-        loader, rule = self.train_dataloader, self.cfg.get('lr_scaling')
-        batch = loader.batch_size or loader.batch_sampler.batch_size
-        images = getattr(self.train_loop, 'virtual_batch', None) or effective_batch(
-            batch, self.world_size, getattr(optim_wrapper, '_accumulative_counts', 1)
-        )
-        text = describe_scaling(rule, optim_wrapper.param_groups[0]['lr'], images)
-        for group in optim_wrapper.param_groups:
-            group['lr'] *= lr_factor(rule, images)
-        self.logger.info(f'Effective batch {images}, learning rate {text}.')
+    def build_train_loop(self, loop: Mapping) -> Any:
+        """``EpochLoop``, or a loop class of the user's own, registered in LOOPS."""
+        settings = {key: value for key, value in loop.items() if key not in ('type', 'by_epoch')}
+        kind = loop.get('type', 'EpochBasedTrainLoop')
+        kind = LOOPS.get(kind) if isinstance(kind, str) else kind
+        loader = self.build_dataloader(self._parts['train_dataloader'], self.seed, self.diff_rank_seed)
+        return kind(runner=self, dataloader=loader, **settings)
 
-    def build_train_loop(self, loop: Any) -> BaseLoop:
-        if isinstance(loop, dict) and 'type' not in loop and loop.get('by_epoch', True):
-            settings = {key: value for key, value in loop.items() if key != 'by_epoch'}
-            return PretrainLoop(self, self._train_dataloader, **settings)
-        return super().build_train_loop(loop)
-
-    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
-        if isinstance(optim_wrapper, dict):
-            check_custom_keys(optim_wrapper, unwrap(self.model))
-        wrapper = super().build_optim_wrapper(optim_wrapper)
-        if hasattr(wrapper, 'optimizer'):
-            check_groups(wrapper.optimizer)
-        if isinstance(self._train_loop, EpochBasedTrainLoop) and hasattr(wrapper, 'epoch_length'):
+    def build_optim_wrapper(self, given: Any) -> OptimWrapper:
+        wrapper = given
+        if not isinstance(given, OptimWrapper):
+            if 'optimizer' not in given:
+                raise ConfigError(
+                    "optim_wrapper has no optimizer=dict(type='LARS', lr=...): one optimizer trains a run."
+                )
+            check_custom_keys(given, unwrap(self.model))
+            wrapper = build_optim_wrapper(self.model, given)
+        check_groups(wrapper.optimizer)
+        if hasattr(wrapper, 'epoch_length'):
             wrapper.epoch_length = len(self.train_dataloader)
         return wrapper
 
-    def _build_param_scheduler(self, scheduler: Any, optim_wrapper: OptimWrapper) -> list:
-        items = [scheduler] if isinstance(scheduler, dict) else scheduler
-        items = [
-            {**item, 'convert_to_iter_based': True}
-            if isinstance(item, dict) and getattr(self._scheduler_class(item), 'per_step', False)
-            else item
-            for item in (items if isinstance(items, (list, tuple)) else [items])
-        ]
-        before = [group['lr'] for group in optim_wrapper.param_groups]
-        with unmoved(optim_wrapper):
-            schedulers = super()._build_param_scheduler(items, optim_wrapper)
-        check_rates_kept(optim_wrapper, before, schedulers)
-        return schedulers
+    def scale_lr(self) -> None:
+        """Multiply the written learning rates by lr_scaling's factor. The config keeps the written ones."""
+        loader, rule, wrapper = self.train_dataloader, self.cfg.get('lr_scaling'), self.optim_wrapper
+        batch = loader.batch_size or loader.batch_sampler.batch_size
+        images = getattr(self.train_loop, 'virtual_batch', None) or effective_batch(
+            batch, self.world_size, getattr(wrapper, '_accumulative_counts', 1)
+        )
+        text = describe_scaling(rule, wrapper.param_groups[0]['lr'], images)
+        for group in wrapper.param_groups:
+            group['lr'] *= lr_factor(rule, images)
+        self.logger.info(f'Effective batch {images}, learning rate {text}.')
 
-    @staticmethod
-    def _scheduler_class(item: dict) -> Any:
-        return PARAM_SCHEDULERS.get(item['type']) if isinstance(item['type'], str) else item['type']
+    # Hooks
+
+    def register_hooks(self, default_hooks: Mapping | None = None, custom_hooks: Any = None) -> None:
+        """mmengine's default hooks, changed or left out (None) by name, and more by name or in a list."""
+        named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()} | dict(default_hooks or {})
+        for hook in [*(hook for hook in named.values() if hook is not None), *(custom_hooks or [])]:
+            self.register_hook(hook)
+        self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
+
+    def register_hook(self, hook: Hook | Mapping, priority: str | int | None = None) -> None:
+        """After those of the same priority: from 0, the first, to 100, or a name such as 'LOW'."""
+        if isinstance(hook, Mapping):
+            given = hook.get('priority')
+            hook = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
+            priority = given if priority is None else priority
+        hook.priority = hook.priority if priority is None else priority
+        self.hooks.append(hook)
+        self.hooks.sort(key=lambda each: get_priority(each.priority))
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        for hook in self.hooks:
+            if hasattr(hook, fn_name):
+                getattr(hook, fn_name)(self, **kwargs)
+
+    # The run
 
     def train(self) -> nn.Module:
-        loader = self._train_dataloader
-        batch = loader.get('batch_size') if isinstance(loader, dict) else loader.batch_size
-        virtual = self._train_loop.get('virtual_batch') if isinstance(self._train_loop, dict) else None
-        check_clocks(unwrap(self.model), self.hooks, virtual or (batch and batch * self.world_size), self.world_size)
-        for name, text in describe_weights(unwrap(self.model)):
-            self.logger.info(f'{name}: {text}.')
+        """From the first epoch, or the one after a checkpoint, to the last; returns the model."""
         try:
-            return super().train()
+            self._prepare()
+            model = self.train_loop.run()
+            self.call_hook('after_run')
+            return model
         finally:
-            if isinstance(self._train_loop, BaseLoop):
+            if not isinstance(self._train_loop, Mapping):
                 # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
                 loader = self.train_dataloader
                 getattr(loader, 'micro_batches', loader)._iterator = None
             self._leave_folder()
 
+    def _prepare(self) -> None:
+        model, loop, loader = unwrap(self.model), self.train_loop, self.train_dataloader
+        rows = getattr(loop, 'virtual_batch', None) or (loader.batch_size and loader.batch_size * self.world_size)
+        check_clocks(model, self.hooks, rows, self.world_size)
+        for name, text in describe_weights(model):
+            self.logger.info(f'{name}: {text}.')
+        self.message_hub.kept = kept_values(self.log_processor, len(loader))
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        self.scale_lr()
+        if self.param_schedulers is not None:
+            given = self.param_schedulers
+            self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
+        self.call_hook('before_run')
+        if hasattr(model, 'init_weights'):
+            model.init_weights()
+            for tensor in model.state_dict().values():
+                broadcast(tensor)
+        if modules := self.cfg.get('activation_checkpointing'):
+            turn_on_activation_checkpointing(model, modules)
+        self.load_or_resume()
+        if options := self.cfg.get('compile'):
+            self.model.train_step = torch.compile(self.model.train_step, **({} if options is True else options))
+        self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+
     def _leave_folder(self) -> None:
         if hasattr(self, 'folder'):
             self.folder.release()
-
-    # Hooks and logs
-
-    def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """A child config takes a hook out by setting it to None; mmengine allows that for its own hooks only."""
-        hooks = {name: hook for name, hook in (hooks or {}).items() if hook is not None or name in MMENGINE_HOOKS}
-        super().register_default_hooks(hooks)
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:  # mmengine repeats the name of the run after each epoch
-            handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
-        return logger
-
-    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """Where the config names one folder for the logs of all runs, mmengine would write over those of an earlier one."""
-        if isinstance(visualizer, dict) and is_main_process():
-            folder = Path(visualizer.get('save_dir') or self._log_dir) / 'vis_data'
-            for path in (folder / 'config.py', folder / 'scalars.json'):
-                if path.exists():
-                    set_aside(path)
-        return super().build_visualizer(visualizer)
-
-    def dump_config(self) -> None:
-        """Not yet: ``load_or_resume`` writes it, when the run is known to begin."""
-
-    def get_hooks_info(self) -> str:
-        return ', '.join(type(hook).__name__ for hook in self.hooks)
-
-    def _log_env(self, env_cfg: dict) -> None:
-        device = (
-            torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
-        )
-        self.logger.info(
-            f'mmkernel {mmkernel.__version__}, torch {torch.__version__}, {self.world_size} process(es) on {device}, '
-            f'seed {self.seed}. The resolved config is {Path(self.work_dir) / "config.py"}.'
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,27 @@ class ParamSchedulerHook(_ParamSchedulerHook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         with unmoved(runner.optim_wrapper):
             super().after_val_epoch(runner, metrics)
+
+
+def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) -> list[_ParamScheduler]:
+    """The schedules of ``param_scheduler``: one or a list of dicts, or built ones. They end with the run where they do not say.
+
+    ``optimizer``: an optimizer wrapper, whose groups without schedule stay. ``epoch_length`` in iterations.
+    """
+    before, built = [group['lr'] for group in optimizer.param_groups], []
+    with unmoved(optimizer):
+        for item in given if isinstance(given, (list, tuple)) else [given]:
+            if isinstance(item, Mapping):
+                item = dict(item)
+                kind = PARAM_SCHEDULERS.get(item['type']) if isinstance(item['type'], str) else item['type']
+                if getattr(kind, 'per_step', False):
+                    item['convert_to_iter_based'] = True
+                item.setdefault('end', epochs if item.get('by_epoch', True) else epochs * epoch_length)
+                defaults = dict(optimizer=optimizer, epoch_length=epoch_length)
+                item = PARAM_SCHEDULERS.build_func(item, registry=PARAM_SCHEDULERS, default_args=defaults)
+            built.append(item)
+    check_rates_kept(optimizer, before, built)
+    return built
 
 
 def check_rates_kept(optimizer: Any, before: list[float], schedulers: list) -> None:

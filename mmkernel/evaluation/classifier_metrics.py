@@ -18,6 +18,7 @@ from mmkernel.evaluation.labels import Labels, aligned, classes_of, labels_of, r
 from mmkernel.evaluation.metrics import class_names, class_precisions, label_ranks
 from mmkernel.registry import DATASETS, MODELS
 
+HISTORY = 'test_history'  # of AccuracyHook in the message hub: one dict for each epoch that it looked at
 METRICS = dict(
     top1='top-1', top5='top-5', mean_per_class='mean per class', map11='11-point mAP', map='mAP', loss='loss'
 )
@@ -203,13 +204,9 @@ def accuracy_history(message_hub: Any, metric: str | None = None) -> dict[str, A
 
     ``metric``: by which the best is chosen; None: top-1, or 11-point mAP.
     """
-    scalars = {
-        name.removeprefix('test/'): each for name, each in message_hub.log_scalars.items() if name.startswith('test/')
-    }
-    names = ['epoch', *(name for name in METRICS if name in scalars)]
-    columns = [scalars[name].data[0].tolist() for name in names]
-    history = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    for row in history:
-        row['epoch'] = int(row['epoch'])
+    rows = message_hub.get_info(HISTORY)
+    history = [
+        dict(epoch=int(row['epoch']), **{name: row[name] for name in METRICS if name in row}) for row in rows
+    ]
     metric = metric or main_metrics(history[0])[0]
     return dict(last=history[-1], best=max(history, key=lambda row: row[metric]), history=history)

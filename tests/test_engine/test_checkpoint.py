@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MessageHub
 from torch import nn
 
 from mmkernel.engine import (
@@ -16,8 +15,8 @@ from mmkernel.engine import (
     read_checkpoint,
     write_checkpoint,
 )
-from mmkernel.engine.checkpoint import list_checkpoints
-from mmkernel.engine.plain import message_hub_state, plain_message_hub, to_plain
+from mmkernel.engine.checkpoint import list_checkpoints, to_plain
+from mmkernel.engine.logs import LogHub
 from mmkernel.engine.random_state import random_state, seed_everything, set_random_state
 
 
@@ -47,14 +46,15 @@ def test_values_become_plain_and_load_without_an_allow_list(tmp_path):
 
 
 def test_message_hub_round_trips():
-    hub = MessageHub('test_checkpoint')
+    hub = LogHub('test_checkpoint')
     for value in (1.0, 2.5):
         hub.update_scalar('train/loss', value)
     hub.update_info('eta', np.float64(3.0))
     hub.update_info('cfg', 'text')
-    plain = plain_message_hub(hub.state_dict())
-    other = MessageHub('test_checkpoint_other')
-    other.load_state_dict(message_hub_state(to_plain(plain)))
+    plain = to_plain(hub.state_dict())
+    other = LogHub('test_checkpoint_other')
+    other.load_state_dict(plain)
+    assert 'cfg' not in plain['runtime_info']
     assert other.get_scalar('train/loss').data[0].tolist() == [1.0, 2.5]
     assert other.get_info('eta') == 3.0
 

@@ -139,7 +139,9 @@ def test_the_tiny_config_is_right():
         ('model = dict(width=float("nan"))', ['model.width = nan']),
         ('train_dataloader = dict(sampler=dict(shufle=True))', ['train_dataloader.sampler', "'shuffle'"]),
         ('train_cfg = dict(max_epoch=1)', ['train_cfg', "'max_epochs'"]),
-        ('val_dataloader = dict(batchsize=1)', ['val_dataloader', "'batch_size'"]),
+        ('val_dataloader = dict(batch_size=1)', ['val_dataloader', 'KNNMonitorHook']),
+        ("train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=3)", ['epochs', 'num_batch_per_epoch']),
+        ('train_cfg = dict(_delete_=True, by_epoch=False, max_iters=3)', ['epochs', 'num_batch_per_epoch']),
         ('auto_scale_lr = dict(base_batch_size=256)', ['auto_scale_lr', 'lr_scaling']),
         (
             "train_dataloader = dict(dataset=dict(_delete_=True, type='ViewDataset', source=dict(type='Digits'), "
@@ -204,8 +206,10 @@ def test_options_that_the_config_does_not_have_are_errors(key, words):
 
 
 def test_a_keyword_that_the_component_takes_may_be_new(write):
-    cfg = load_config(CONFIG, {'model.width': 16, 'train_cfg.val_interval': 2, 'work_dir': 'here', 'model.norm': False})
-    assert (cfg.model.width, cfg.train_cfg.val_interval, cfg.work_dir) == (16, 2, 'here')
+    cfg = load_config(
+        CONFIG, {'model.width': 16, 'train_cfg.virtual_batch': 16, 'work_dir': 'here', 'model.norm': False}
+    )
+    assert (cfg.model.width, cfg.train_cfg.virtual_batch, cfg.work_dir) == (16, 16, 'here')
 
 
 def test_a_list_and_an_item_of_it_in_one_call(write):
