@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import latest_checkpoint, load_checkpoint, load_config
-from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import (
     YARDSTICK,
     cloud_statistics,

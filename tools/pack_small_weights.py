@@ -24,8 +24,8 @@ from rich.markup import escape
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import load_checkpoint, load_config
-from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import evaluate, few_label_scores, untrained_encoder
 from mmkernel.zoo import Encoder, publish_checkpoint
 from mmkernel.zoo.config_text import config_text

@@ -23,8 +23,8 @@ from rich.markup import escape
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from mmkernel.cli.side_by_side import Run, pretrain, progress_bars, shown, unused_folder
 from mmkernel.engine import load_checkpoint
-from mmkernel.engine.side_by_side import Run, pretrain, progress_bars, shown, unused_folder
 from mmkernel.evaluation import (
     evaluate,
     extract_features,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
-from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 from torch import Tensor
 
-from mmkernel.registry import HOOKS
+from mmkernel.evaluation.report import set_aside
+from mmkernel.registry import HOOKS, VISUALIZERS
 
 KEPT = 100  # values of a name, where the log asks for no wider window
 
@@ -159,6 +163,28 @@ def kept_values(log_processor: Any, epoch_length: int) -> int:
     """How far back the log looks: its widest window in iterations. 'global' needs no values."""
     windows = [log_processor.window_size, *(each.get('window_size') for each in log_processor.custom_cfg)]
     return max([KEPT, *(n for n in windows if isinstance(n, int)), epoch_length if 'epoch' in windows else 0])
+
+
+def build_logger(name: str, folder: str, level: str) -> MMLogger:
+    """To the console, and to a file in ``folder`` that has its name."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    logger = MMLogger.get_instance(name, log_level=level, log_file=str(path / f'{path.name}.log'), file_mode='a')
+    for handler in logger.handlers:  # mmengine's LoggerHook repeats the name of the run after each epoch
+        handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
+    return logger
+
+
+def build_visualizer(given: Any, name: str, folder: str) -> Visualizer:
+    """Where the config names one folder for the logs of all runs, those of an earlier one are kept as NAME.old."""
+    if isinstance(given, Visualizer):
+        return given
+    settings = {'type': 'Visualizer', 'vis_backends': [dict(type='LocalVisBackend')], 'name': name, 'save_dir': folder}
+    settings |= given or {}
+    for file in ('config.py', 'scalars.json') if is_main_process() else ():
+        if (path := Path(settings['save_dir']) / 'vis_data' / file).exists():
+            set_aside(path)
+    return VISUALIZERS.build(settings)
 
 
 @HOOKS.register_module(force=True)

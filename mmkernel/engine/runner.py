@@ -11,15 +11,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast, get_dist_info, is_main_process
+from mmengine.dist import broadcast, get_dist_info
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import LOG_PROCESSORS, DefaultScope
 from mmengine.runner import get_priority, set_random_seed
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.utils.dl_utils import set_multi_processing
-from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -31,14 +29,13 @@ from mmkernel.engine.check_options import as_config_error
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
-from mmkernel.engine.logs import LogHub, kept_values
+from mmkernel.engine.logs import LogHub, build_logger, build_visualizer, kept_values
 from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
-from mmkernel.evaluation.report import set_aside
-from mmkernel.registry import HOOKS, LOOPS, MODELS, RUNNERS, VISUALIZERS
+from mmkernel.registry import HOOKS, LOOPS, MODELS, RUNNERS
 
 DEFAULT_HOOKS = dict(
     runtime_info='RuntimeInfoHook', timer='IterTimerHook', sampler_seed='DistSamplerSeedHook', logger='LoggerHook',
@@ -132,11 +129,7 @@ class Runner(Persistence):
         self.log_dir = self._log_dir = os.path.join(self.work_dir, self.timestamp)
         scope = self.cfg.get('default_scope', 'mmkernel')
         self.default_scope = DefaultScope.get_instance(self.experiment_name, scope_name=scope)
-        file, level = os.path.join(self.log_dir, f'{self.timestamp}.log'), self.cfg.get('log_level', 'INFO')
-        os.makedirs(self.log_dir, exist_ok=True)
-        self.logger = MMLogger.get_instance(self.experiment_name, log_level=level, log_file=file, file_mode='a')
-        for handler in self.logger.handlers:  # mmengine's LoggerHook repeats the name of the run after each epoch
-            handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
+        self.logger = build_logger(self.experiment_name, self.log_dir, self.cfg.get('log_level', 'INFO'))
         cuda, threads = torch.cuda.is_available(), torch.get_num_threads()
         self.logger.info(
             f'mmkernel {mmkernel.__version__}, torch {torch.__version__}, {self.world_size} process(es) on '
@@ -145,19 +138,8 @@ class Runner(Persistence):
         )
         self.message_hub = LogHub.get_instance(self.experiment_name)
         self.log_processor = LOG_PROCESSORS.build({'type': 'LogProcessor', **(self._parts.get('log_processor') or {})})
-        self.visualizer = self.build_visualizer(self._parts.get('visualizer'))
+        self.visualizer = build_visualizer(self._parts.get('visualizer'), self.experiment_name, self.log_dir)
         self.visualizer.add_config(self.cfg)
-
-    def build_visualizer(self, visualizer: Any) -> Visualizer:
-        """Where the config names one folder for the logs of all runs, those of an earlier one are kept as NAME.old."""
-        if isinstance(visualizer, Visualizer):
-            return visualizer
-        settings = {'name': self.experiment_name, 'save_dir': self.log_dir, 'type': 'Visualizer', **(visualizer or {})}
-        settings.setdefault('vis_backends', [dict(type='LocalVisBackend')])
-        for name in ('config.py', 'scalars.json') if is_main_process() else ():
-            if (path := Path(settings['save_dir']) / 'vis_data' / name).exists():
-                set_aside(path)
-        return VISUALIZERS.build(settings)
 
     # Model, data, optimizer, schedules
 

@@ -25,8 +25,8 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from mmkernel import __version__
+from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import load_checkpoint, load_config
-from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import (
     YARDSTICK,
     agreement,

@@ -20,8 +20,8 @@ from rich.markup import escape
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import load_checkpoint, load_config
-from mmkernel.engine.side_by_side import Run, pretrain, shown
 from mmkernel.evaluation import (
     cloud_statistics,
     evaluate,

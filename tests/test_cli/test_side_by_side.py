@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmkernel.engine.side_by_side import Run, unused_folder
+from mmkernel.cli.side_by_side import Run, unused_folder
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def run(repository, tmp_path, monkeypatch):
         def poll(self):
             return 0
 
-    monkeypatch.setattr('mmkernel.engine.side_by_side.subprocess.Popen', Process)
+    monkeypatch.setattr('mmkernel.cli.side_by_side.subprocess.Popen', Process)
     return lambda seed: Run('tiny', repository / 'configs/sfrik/digits_L3.py', tmp_path / 'run', seed)
 
 
