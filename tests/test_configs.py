@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmkernel.engine import dry_run, load_config
+from mmkernel.cli.dry_run import dry_run
+from mmkernel.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

@@ -4,7 +4,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--resume-anyway
                              [--cfg-options KEY=VALUE ...] [--launcher {none,pytorch,slurm}]
 """
 
-from mmkernel.engine import main
+from mmkernel.cli.train import main
 
 if __name__ == '__main__':
     main()

@@ -12,17 +12,16 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 
+from mmkernel.cli.options import OptionsAction, usable_device
 from mmkernel.engine import (
     CheckpointError,
     ConfigError,
-    OptionsAction,
     load_config,
     load_weights,
     read_checkpoint,
     weights_of,
 )
 from mmkernel.engine.config import checked
-from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import (
     COLLAPSED,
     DOUBTFUL,

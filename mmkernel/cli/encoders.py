@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mmkernel.cli.diagnose import find_config
-from mmkernel.engine import OptionsAction
+from mmkernel.cli.options import OptionsAction
 from mmkernel.zoo import Encoder, get_model, list_models, load_encoder, read_checkpoint
 from mmkernel.zoo.files import meta_of
 

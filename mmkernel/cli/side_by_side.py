@@ -65,7 +65,7 @@ class Run:
             set_aside(self.folder)  # neither its curve nor its weights may be taken for this one's
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=None)) + '\n')
-        program = 'from mmkernel.engine import main; main()'
+        program = 'from mmkernel.cli.train import main; main()'
         arguments = [str(self.config), '--work-dir', str(self.folder), '--seed', str(self.seed), '--resume']
         threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
         self.started = time.monotonic()

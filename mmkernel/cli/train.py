@@ -1,9 +1,73 @@
-"""``mmkernel train``: what tools/train.py does."""
+"""``mmkernel train``, and tools/train.py."""
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 
-def main(argv: list[str], prog: str) -> None:
-    from mmkernel.engine import main as train  # timm, torchvision: seconds that help need not pay
+from mmengine.config import Config
+from torch.distributed.elastic.multiprocessing.errors import record
 
-    train(argv)
+from mmkernel.cli.dry_run import dry_run
+from mmkernel.cli.options import OptionsAction
+from mmkernel.engine import CheckpointError, ConfigError, RunFolderError, load_config, train
+from mmkernel.engine.config import check_contradictions
+from mmkernel.engine.launch import LAUNCHERS, leave_processes
+
+AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description='Pretrain an encoder from a config.')
+    parser.add_argument('config', help='config file, e.g. configs/kernels/digits_rbf.py')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<method>/<config>)')
+    parser.add_argument(
+        '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the furthest file'
+    )
+    parser.add_argument(
+        '--resume-anyway',
+        action='store_true',
+        help='the same, though the config changes model, objective, views or data',
+    )
+    parser.add_argument('--amp', choices=sorted(AMP), help='half precision: bf16 (CPU or GPU) or fp16 (GPU)')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
+    parser.add_argument('--seed', type=int, help='overrides randomness.seed')
+    parser.add_argument('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
+    parser.add_argument('--gpus', type=int, help='with --dry-run: number of processes to reckon with')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2'
+    )
+    parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
+    return parser
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """The checked config with the command line's values put in."""
+    flags = dict(work_dir=args.work_dir, **{'optim_wrapper.precision': AMP.get(args.amp), 'randomness.seed': args.seed})
+    said = [(key, value) for key, value in flags.items() if value is not None]
+    check_contradictions([*(args.cfg_options or {}).items(), *said])
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    if args.amp:
+        cfg.optim_wrapper.precision = AMP[args.amp]
+    if args.seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
+    return cfg
+
+
+@record  # so that the launcher's summary shows the error of the process that failed first
+def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
+    """What both call. A mistake in config or options ends it with one line instead of a traceback."""
+    args = _parser(prog).parse_args(argv)
+    try:
+        cfg = config_from_arguments(args)
+        if args.dry_run:
+            dry_run(cfg, world_size=args.gpus)
+            return
+        train(cfg, args.resume, args.resume_anyway)
+    except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError) as error:
+        sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
+    leave_processes()

@@ -10,7 +10,6 @@ from .cluster_hook import ClusterHook
 from .config import check_config, load_config, set_option
 from .csv_backend import CSVBackend
 from .doctor import DoctorHook
-from .dry_run import dry_run
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
 from .keep_best import KeepBestHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
@@ -19,7 +18,6 @@ from .launch import init_processes
 from .logs import RuntimeInfoHook
 from .monitors import EmbeddingMonitorHook
 from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
-from .options import OptionsAction
 from .parameter_rates import PartRateConstructor, VectorRateConstructor
 from .random_state import seed_everything
 from .resume_check import OtherRunError
@@ -27,15 +25,15 @@ from .run_folder import RunFolderError
 from .runner import Runner
 from .scaling import effective_batch, lr_factor
 from .schedule import WarmupCosineLR
-from .training import default_work_dir, main, train
+from .training import default_work_dir, train
 
 __all__ = [
     'LARS', 'AccuracyHook', 'BackboneWeightsHook', 'CSVBackend', 'CheckpointError', 'CheckpointHook', 'ClusterHook',
     'CommitHook', 'ConfigError', 'DoctorHook', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
     'KeepBestHook', 'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError',
-    'OnlineProbeHook', 'OptionsAction', 'OtherRunError', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook',
+    'OnlineProbeHook', 'OtherRunError', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook',
     'Runner', 'RunFolderError', 'RuntimeInfoHook', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config',
-    'default_work_dir', 'dry_run', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
-    'load_config', 'load_weights', 'lr_factor', 'main', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
+    'default_work_dir', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
+    'load_config', 'load_weights', 'lr_factor', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
     'weights_of', 'write_checkpoint',
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import difflib
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from mmengine.utils import import_modules_from_strings
 
 from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names, check_run
 from mmkernel.engine.check_options import check_options
-from mmkernel.engine.options import check_contradictions
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.zoo.config_text import ordered
 from mmkernel.zoo.places import root
@@ -156,6 +155,31 @@ def edit_distance(a: str, b: str) -> int:
         for j, y in enumerate(b, 1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
     return row[-1]
+
+
+def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
+    """ConfigError if two options say different things of one place: a.b=1 beside a={'b': 2}, or beside a.b=2.
+
+    An item of a list is no contradiction to the list: it is put in afterwards.
+    """
+    said: dict[str, tuple[Any, str]] = {}
+    for key, value in options:
+        for place, leaf in ((key, value), *_leaves(key, value)):
+            before, text = said.setdefault(place, (leaf, f'{key}={value!r}'))
+            both_dicts = isinstance(before, Mapping) and isinstance(leaf, Mapping)
+            if before != leaf and not both_dicts:
+                raise ConfigError(
+                    f'Two options say different things of {place}: {text} and {key}={value!r}. Leave one of them out.'
+                )
+
+
+def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(place, value) of what nested dicts hold."""
+    if not isinstance(value, Mapping):
+        yield place, value
+        return
+    for key, part in value.items():
+        yield from _leaves(f'{place}.{key}', part)
 
 
 def set_option(cfg: Config, key: str, value: Any) -> None:

@@ -10,10 +10,10 @@ import torch
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
+from mmkernel.cli.dry_run import make_plan
 from mmkernel.datasets import CorruptImageError, EpochSampler, Source, ViewDataset
 from mmkernel.engine import FreezeHook, MomentumUpdateHook, QueueHook, WarmupCosineLR, load_config, train
 from mmkernel.engine.clocks import check_clocks, check_even_ranks, check_last_batch, current_step, momentum_at
-from mmkernel.engine.dry_run import make_plan
 from mmkernel.engine.loop import EpochLoop
 from mmkernel.models import MomentumTarget, build_model
 from mmkernel.registry import HOOKS

@@ -12,7 +12,8 @@ from multiprocess import run_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmkernel.engine import ConfigError, PretrainOptimWrapper, dry_run, load_config, train
+from mmkernel.cli.dry_run import dry_run
+from mmkernel.engine import ConfigError, PretrainOptimWrapper, load_config, train
 from mmkernel.engine.loop import MicroBatches, VirtualBatches
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step

@@ -20,7 +20,8 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.console import Console
 
-from mmkernel.engine import CheckpointError, OptionsAction, load_config, load_weights, read_checkpoint, weights_of
+from mmkernel.cli.options import OptionsAction
+from mmkernel.engine import CheckpointError, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import (
     accuracy,

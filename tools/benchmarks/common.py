@@ -16,10 +16,10 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
-from mmkernel.engine import OptionsAction, default_work_dir, init_processes, load_checkpoint, load_config
+from mmkernel.cli.options import OptionsAction, usable_device
+from mmkernel.engine import default_work_dir, init_processes, load_checkpoint, load_config
 from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.launch import leave_processes
-from mmkernel.engine.options import usable_device
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
 from mmkernel.evaluation.report import writable
 from mmkernel.zoo import CheckpointError, LoadReport, load_file

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import DictAction
 
-from mmkernel.engine.check import ConfigError
+from mmkernel.engine import ConfigError
+from mmkernel.engine.config import check_contradictions
 
 
 class OptionsAction(argparse.Action):
@@ -58,31 +58,6 @@ def option_value(text: str) -> Any:
         if text[:1] == '{' or text[:5] == 'dict(':
             raise argparse.ArgumentTypeError(f'--cfg-options: {text} is not a dict that Python can read.') from None
         return DictAction._parse_iterable(text) if text[:1] in '([' or text.lower() in ('true', 'false') else text
-
-
-def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
-    """ConfigError if two options say different things of one place: a.b=1 beside a={'b': 2}, or beside a.b=2.
-
-    An item of a list is no contradiction to the list: it is put in afterwards.
-    """
-    said: dict[str, tuple[Any, str]] = {}
-    for key, value in options:
-        for place, leaf in ((key, value), *_leaves(key, value)):
-            before, text = said.setdefault(place, (leaf, f'{key}={value!r}'))
-            both_dicts = isinstance(before, Mapping) and isinstance(leaf, Mapping)
-            if before != leaf and not both_dicts:
-                raise ConfigError(
-                    f'Two options say different things of {place}: {text} and {key}={value!r}. Leave one of them out.'
-                )
-
-
-def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(place, value) of what nested dicts hold."""
-    if not isinstance(value, Mapping):
-        yield place, value
-        return
-    for key, part in value.items():
-        yield from _leaves(f'{place}.{key}', part)
 
 
 def usable_device(text: str) -> str:

@@ -16,11 +16,11 @@ from rich.table import Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse
 from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
-from mmkernel.engine.rehearsal import build_on_meta, refused, rehearse
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch
 from mmkernel.registry import DATASETS, HOOKS
 from mmkernel.zoo.config_text import ordered

@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from mmkernel.engine.options import OptionsAction, option_value, usable_device
+from mmkernel.cli.options import OptionsAction, option_value, usable_device
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import torch
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-from mmkernel.engine import ConfigError, dry_run, load_config
-from mmkernel.engine.dry_run import build_on_meta, make_plan, number_of_images, readable
-from mmkernel.engine.training import main
+from mmkernel.cli.dry_run import build_on_meta, dry_run, make_plan, number_of_images, readable
+from mmkernel.cli.train import main
+from mmkernel.engine import ConfigError, load_config
 from mmkernel.models import Head
 from mmkernel.registry import DATASETS, MODELS
 
-CONFIG = Path(__file__).parent / 'tiny_config.py'
+CONFIG = Path(__file__).parents[1] / 'test_engine/tiny_config.py'
 
 
 def test_numbers_of_the_tiny_run():
