@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
 from mmengine.visualization import Visualizer
@@ -159,9 +160,10 @@ class LogHub(MessageHub):
 LogHub._instance_dict = MessageHub._instance_dict  # who asks for the current MessageHub gets the one of the run
 
 
-def kept_values(log_processor: Any, epoch_length: int) -> int:
-    """How far back the log looks: its widest window in iterations. 'global' needs no values."""
+def kept_values(log_processor: Any, hooks: Iterable[Hook], epoch_length: int) -> int:
+    """How far back the log looks, in iterations: its interval and its widest window. 'global' needs no values."""
     windows = [log_processor.window_size, *(each.get('window_size') for each in log_processor.custom_cfg)]
+    windows += [min(hook.interval, epoch_length) for hook in hooks if isinstance(hook, LoggerHook)]
     return max([KEPT, *(n for n in windows if isinstance(n, int)), epoch_length if 'epoch' in windows else 0])
 
 

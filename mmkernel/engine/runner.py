@@ -237,7 +237,7 @@ class Runner(Persistence):
         check_clocks(model, self.hooks, rows, self.world_size)
         for name, text in describe_weights(model):
             self.logger.info(f'{name}: {text}.')
-        self.message_hub.kept = kept_values(self.log_processor, len(loader))
+        self.message_hub.kept = kept_values(self.log_processor, self.hooks, len(loader))
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self.scale_lr()
         if self.param_schedulers is not None:
