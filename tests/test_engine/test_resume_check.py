@@ -6,7 +6,8 @@ import pytest
 import torch
 from test_runner import config, digest, other_optimizer
 
-from mmkernel.engine import OtherRunError, load_config, main, read_checkpoint, train, write_checkpoint
+from mmkernel.cli.train import main
+from mmkernel.engine import OtherRunError, load_config, read_checkpoint, train, write_checkpoint
 from mmkernel.engine.resume_check import compare_runs, compare_settings, resolved, versions
 
 
