@@ -205,8 +205,6 @@ def accuracy_history(message_hub: Any, metric: str | None = None) -> dict[str, A
     ``metric``: by which the best is chosen; None: top-1, or 11-point mAP.
     """
     rows = message_hub.get_info(HISTORY)
-    history = [
-        dict(epoch=int(row['epoch']), **{name: row[name] for name in METRICS if name in row}) for row in rows
-    ]
+    history = [dict(epoch=int(row['epoch']), **{name: row[name] for name in METRICS if name in row}) for row in rows]
     metric = metric or main_metrics(history[0])[0]
     return dict(last=history[-1], best=max(history, key=lambda row: row[metric]), history=history)
