@@ -1,6 +1,6 @@
 """Puts configs/, with the metafiles of the model zoo, inside the package when it is built; the rest stands in setup.cfg.
 
-A checkout and an editable install read them where they are (mmkernel/zoo/places.py).
+A checkout and an editable install read them where they are (mmkernel/zoo/catalogue.py).
 """
 
 import shutil

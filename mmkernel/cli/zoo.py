@@ -11,11 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmkernel.zoo.cache import clean, files_here, size_of, verify
-from mmkernel.zoo.catalogue import list_models, model_info
+from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
 from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, ModelInfo, WeightsFile, by_protocol
 from mmkernel.zoo.pins import published
-from mmkernel.zoo.places import home, path_of, root
 
 console = Console(highlight=False)
 COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each

@@ -16,8 +16,8 @@ from mmengine.utils import import_modules_from_strings
 from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names, check_run
 from mmkernel.engine.check_options import check_options
 from mmkernel.engine.scaling import micro_batches
+from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import ordered
-from mmkernel.zoo.places import root
 
 TOP_LEVEL = (
     'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',

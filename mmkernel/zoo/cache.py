@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmkernel.hashes import hashes
-from mmkernel.zoo.catalogue import list_models, model_info
+from mmkernel.zoo.catalogue import list_models, model_info, path_of, weights_folder
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.pins import HashMismatchError, Pins, check_published, published
-from mmkernel.zoo.places import path_of, weights_folder
 
 LEFTOVERS = ('.arriving-*', '*.piece', '*.whole', '*.rejected-*', '.*.failed', '*.partial', '*.partial.json')
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 import mmkernel
 from mmkernel.hashes import hashes
 from mmkernel.zoo.archives import ArchiveError, join, unpack
+from mmkernel.zoo.catalogue import PACKAGE, offline, path_of, weights_folder
 from mmkernel.zoo.files import DiskFullError, room_for
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, Part, WeightsFile, check_url
 from mmkernel.zoo.pins import (
@@ -31,7 +32,6 @@ from mmkernel.zoo.pins import (
     published,
     set_aside,
 )
-from mmkernel.zoo.places import PACKAGE, offline, path_of, weights_folder
 
 RETRIES = 3  # of one mirror, after failures that may pass; pooch waits 1, 2, 3, ... seconds
 TIMEOUT = 30  # seconds without data

@@ -24,7 +24,6 @@ class Target(NamedTuple):
 
     suffix: str
     write: Callable[[Encoder, Path], Callable | None]
-    normalised: bool  # whether it takes normalised images, or 0..1
     how: str  # to use it; {path}, {arguments} (of timm's create_model) are filled in
 
 
@@ -44,20 +43,20 @@ class Exported(NamedTuple):
 
 INIT_CFG = "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{path}'))"
 TARGETS = {
-    'safetensors': Target('.safetensors', targets.to_safetensors, True, "mmkernel.zoo.load_encoder('{path}')"),
-    'timm': Target('.safetensors', targets.to_timm, True, "timm.create_model({arguments}, checkpoint_path='{path}')"),
-    'hf': Target('', targets.to_hf, True, "timm.create_model('local-dir:{path}', pretrained=True)"),
+    'safetensors': Target('.safetensors', targets.to_safetensors, "mmkernel.zoo.load_encoder('{path}')"),
+    'timm': Target('.safetensors', targets.to_timm, "timm.create_model({arguments}, checkpoint_path='{path}')"),
+    'hf': Target('', targets.to_hf, "timm.create_model('local-dir:{path}', pretrained=True)"),
     'torchvision': Target(
-        '.pth', targets.to_torchvision, True,
+        '.pth', targets.to_torchvision,
         "model.fc = nn.Identity()  # vision transformers: model.heads\nmodel.load_state_dict(torch.load('{path}'))",
     ),
     'onnx': Target(
-        '.onnx', targets.to_onnx, False,
+        '.onnx', targets.to_onnx,
         "onnxruntime.InferenceSession('{path}').run(['features'], dict(images=images in 0..1))",
     ),
-    'mmdet': Target('.pth', targets.to_detector('mmdetection'), True, INIT_CFG),
-    'mmseg': Target('.pth', targets.to_detector('mmsegmentation'), True, INIT_CFG),
-    'detectron2': Target('.pkl', targets.to_detector('detectron2'), True, "cfg.MODEL.WEIGHTS = '{path}'"),
+    'mmdet': Target('.pth', targets.to_detector('mmdetection'), INIT_CFG),
+    'mmseg': Target('.pth', targets.to_detector('mmsegmentation'), INIT_CFG),
+    'detectron2': Target('.pkl', targets.to_detector('detectron2'), "cfg.MODEL.WEIGHTS = '{path}'"),
 }  # fmt: skip
 
 
@@ -86,7 +85,7 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run = chosen.write(encoder, partial)
-        difference = None if run is None else compare(encoder, run, chosen.normalised)
+        difference = None if run is None else compare(encoder, run)
         if difference is not None and not difference <= TOLERANCE:
             raise ExportError(
                 f'{target} gives other features: they differ by {difference:.2g} of the largest (at most {TOLERANCE:.0g} is '
@@ -114,12 +113,10 @@ def reference(encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def compare(encoder: Encoder, run: Callable, normalised: bool) -> float:
+def compare(encoder: Encoder, run: Callable) -> float:
     """Largest difference of the features of three images (another number than any graph was traced with)."""
     images, want = reference(encoder)
-    if isinstance(run, torch.nn.Module) and normalised:
-        run.eval()
-    given: Any = run(encoder.data_preprocessor.normalize(images) if normalised else images.float() / 255)
+    given: Any = run(images)
     if given.shape != want.shape:
         raise ExportError(f'features of shape {tuple(given.shape)}; expected {tuple(want.shape)}.')
     return float((given - want).abs().max() / want.abs().max().clamp_min(1e-30))

@@ -22,7 +22,7 @@ from mmkernel.zoo.encoder import Encoder, load_encoder
 from mmkernel.zoo.files import read_checkpoint, write_checkpoint, write_safetensors
 from mmkernel.zoo.layouts import key_maps
 
-Run = Callable[[Tensor], Tensor]  # images (B, C, H, W), float -> (B, d)
+Run = Callable[[Tensor], Tensor]  # uint8 images (B, C, H, W) -> (B, d)
 ONNX_NEEDS = ('onnx', 'onnxruntime', 'onnxscript')
 OURS = ('type', 'model_name', 'small_images', 'in_channels', 'zero_init_residual', 'pretrained')
 
@@ -37,11 +37,16 @@ def to_safetensors(encoder: Encoder, path: Path) -> Run:
     return load_encoder(path)
 
 
+def _on_normalised(encoder: Encoder, model: nn.Module) -> Run:
+    model.eval()
+    return lambda images: model(encoder.data_preprocessor.normalize(images))
+
+
 def to_timm(encoder: Encoder, path: Path) -> Run:
     """A state dict for ``timm.create_model(NAME, num_classes=0, checkpoint_path=path)``."""
     arguments = timm_arguments(encoder)
     write_safetensors(encoder.backbone.state_dict(), path, encoder.metadata())
-    return timm.create_model(**arguments, checkpoint_path=str(path))
+    return _on_normalised(encoder, timm.create_model(**arguments, checkpoint_path=str(path)))
 
 
 def to_hf(encoder: Encoder, path: Path) -> Run:
@@ -59,7 +64,7 @@ def to_hf(encoder: Encoder, path: Path) -> Run:
     _forget_origin(path / 'config.json')
     weights = path / 'model.safetensors'
     write_safetensors(load_file(weights), weights, dict(format='pt'))  # readable by others
-    return timm.create_model(f'local-dir:{path}', pretrained=True)
+    return _on_normalised(encoder, timm.create_model(f'local-dir:{path}', pretrained=True))
 
 
 def _forget_origin(path: Path) -> None:
@@ -99,7 +104,7 @@ def to_torchvision(encoder: Encoder, path: Path) -> Run:
         )
     write_checkpoint({key: value.detach().cpu() for key, value in state.items()}, path)
     model.load_state_dict(read_checkpoint(path))
-    return model.eval()
+    return _on_normalised(encoder, model)
 
 
 def _torchvision_resnet(name: str) -> nn.Module:
@@ -171,4 +176,4 @@ def to_onnx(encoder: Encoder, path: Path) -> Run:
     onnx.helper.set_model_props(model, encoder.metadata())
     onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return lambda images: torch.from_numpy(session.run(['features'], dict(images=images.numpy()))[0])
+    return lambda images: torch.from_numpy(session.run(['features'], dict(images=(images / 255).numpy()))[0])

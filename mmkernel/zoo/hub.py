@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from mmkernel.datasets.images import decode, to_array
 from mmkernel.registry import MODELS, TRANSFORMS
-from mmkernel.zoo.catalogue import config_of, model_info
+from mmkernel.zoo.catalogue import config_of, model_info, root
 from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.loading import load_content
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.pins import console
-from mmkernel.zoo.places import root
 
 PARTS = {'encoder': ('backbone', 'model'), 'whole': ('model',)}  # which files serve, the smaller first
 
@@ -58,9 +57,9 @@ def get_model(
     model = _build(cfg, info, part)
     if file is not None:
         path = download(info, file.holds, progress=progress)
-        filled = model.backbone if part == 'encoder' else model
+        filled, prefix = (model.backbone, 'backbone.') if part == 'encoder' else (model, None)
         layout = file.key_map or 'mmkernel'
-        report = load_content(filled, read_checkpoint(path), str(path), layout, adapt_input=adapt_input)
+        report = load_content(filled, read_checkpoint(path), str(path), layout, prefix, adapt_input)
         if is_main_process():
             console.print(f'{name}: {report} ({path})', soft_wrap=True)
     return model

@@ -18,9 +18,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.metafile import MetafileError
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.places import root
 
 WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
 COUNTER = 'num_batches_tracked'

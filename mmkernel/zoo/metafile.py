@@ -34,8 +34,8 @@ PROTOCOLS = (
     'other',
 )  # columns of tables: figures of two protocols stand in no column together
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
-FILE = {'Name', 'Holds', 'URLs', 'Parts', 'Unpack', 'SHA256', 'MD5', 'Size', 'KeyMap'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
+FILE = PART | {'Holds', 'Parts', 'Unpack', 'KeyMap'}
 
 
 class MetafileError(ValueError):
@@ -162,17 +162,13 @@ def _file(item: Any, where: str) -> WeightsFile:
     if bool(item.get('URLs')) == bool(item.get('Parts')):
         raise MetafileError(f'{where}: a file has URLs (mirrors of the whole) or Parts (to be joined), one of them.')
     parts = tuple(_part(part, f'{where}: Parts[{i}]') for i, part in enumerate(item.get('Parts') or []))
-    return WeightsFile(
-        **_common(item, where), holds=item['Holds'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap')
-    )  # fmt: skip
+    whole = _part({key: value for key, value in item.items() if key in PART}, where, needed={'Name'})
+    more = dict(holds=item['Holds'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap'))
+    return WeightsFile(**vars(whole), **more)
 
 
-def _part(item: Any, where: str) -> Part:
-    _keys(item, PART, {'Name', 'URLs'}, where)
-    return Part(**_common(item, where))
-
-
-def _common(item: Mapping, where: str) -> dict[str, Any]:
+def _part(item: Any, where: str, needed: Iterable[str] = ('Name', 'URLs')) -> Part:
+    _keys(item, PART, set(needed), where)
     name, urls = item['Name'], item.get('URLs') or []
     if not isinstance(name, str) or PurePosixPath(name).name != name or name.startswith('.'):
         raise MetafileError(f'{where}: Name is that of a file, without folders, got {name!r}.')
@@ -187,7 +183,7 @@ def _common(item: Mapping, where: str) -> dict[str, Any]:
     size = item.get('Size')
     if size is not None and (type(size) is not int or size < 1):
         raise MetafileError(f'{where}: Size is a number of bytes or null, got {size!r}.')
-    return dict(name=name, urls=tuple(urls), sha256=item.get('SHA256'), md5=item.get('MD5'), size=size)
+    return Part(name=name, urls=tuple(urls), sha256=item.get('SHA256'), md5=item.get('MD5'), size=size)
 
 
 def check_url(url: str, where: str) -> None:

@@ -12,8 +12,8 @@ from filelock import FileLock
 from rich.console import Console
 
 from mmkernel.hashes import hashes, wrong_name
+from mmkernel.zoo.catalogue import home, weights_folder
 from mmkernel.zoo.metafile import Part
-from mmkernel.zoo.places import home, weights_folder
 
 console = Console(stderr=True, highlight=False)
 

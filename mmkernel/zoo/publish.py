@@ -99,7 +99,7 @@ def _read_back(encoder: Encoder, path: Path) -> float:
     content = read_checkpoint(path)
     back = Encoder.from_header(content['meta'], str(path))
     load_content(back.backbone, content, str(path), prefix='backbone.')
-    return compare(encoder, back, normalised=True)
+    return compare(encoder, back)
 
 
 def _entry(encoder: Encoder, file: dict[str, Any], url: str | None, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import pytest
 
 from mmkernel.zoo import files
 from mmkernel.zoo.cache import clean, verify
+from mmkernel.zoo.catalogue import weights_folder
 from mmkernel.zoo.download import download
 from mmkernel.zoo.files import DiskFullError
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
 from mmkernel.zoo.pins import DownloadError, HashMismatchError
-from mmkernel.zoo.places import weights_folder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_server import BODY, fault_server  # noqa: E402

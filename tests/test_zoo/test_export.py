@@ -175,12 +175,19 @@ def test_images_of_another_size(tmp_path, target):
 def test_other_features_are_never_written(tmp_path, monkeypatch):
     """A target that takes the weights and computes something else."""
     wrong = encoder('resnet', seed=4).backbone
-    target = TARGETS['timm']._replace(write=lambda net, path: path.write_bytes(b'x') and wrong)
-    monkeypatch.setitem(TABLE, 'timm', target)
+
+    def gives(features):
+        def write(net, path):
+            path.write_bytes(b'x')
+            return lambda images: features(net, net.data_preprocessor.normalize(images))
+
+        monkeypatch.setitem(TABLE, 'timm', TARGETS['timm']._replace(write=write))
+
+    gives(lambda net, images: wrong(images))
     with pytest.raises(ExportError, match='timm gives other features'):
         export_model(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
-    monkeypatch.setitem(TABLE, 'timm', target._replace(write=lambda net, path: lambda x: x * float('nan')))
-    with pytest.raises(ExportError):
+    gives(lambda net, images: net(images) * float('nan'))
+    with pytest.raises(ExportError, match='timm gives other features: they differ by nan'):
         export_model(encoder('resnet'), 'timm', tmp_path / 'a.safetensors')
     assert list(tmp_path.iterdir()) == []
 

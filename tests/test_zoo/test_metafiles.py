@@ -9,9 +9,8 @@ import yaml
 
 from mmkernel.registry import MODELS
 from mmkernel.zoo import KeyMapError, MetafileError, UnknownModelError, config_of, key_maps, list_models, model_info
-from mmkernel.zoo.catalogue import catalogue
+from mmkernel.zoo.catalogue import catalogue, root
 from mmkernel.zoo.metafile import read_metafile
-from mmkernel.zoo.places import root
 
 BUILT: dict[str, dict] = {}
 

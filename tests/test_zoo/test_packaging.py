@@ -11,7 +11,7 @@ LOOK = """
 import mmkernel
 from mmkernel.zoo.catalogue import config_of, list_models, model_info
 from mmkernel.zoo.layouts import key_maps
-from mmkernel.zoo.places import root
+from mmkernel.zoo.catalogue import root
 print(root())
 print(len(list_models()), len(key_maps()), config_of(model_info('kernels_digits_rbf')).model.head.type)
 print(mmkernel.get_model('sfrik_digits_L3', pretrained=True).out_dim)
