@@ -1,9 +1,88 @@
-"""The meter of host reads sees what would make the host wait for a GPU, and nothing else."""
+"""Between two log intervals nothing is read back from the device, and hosts exchange nothing, whatever the method."""
+
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from host_reads import HostReads
+from mmengine.hooks import Hook
+from multiprocess import run_processes
+
+from mmkernel.engine import load_config, train
+from mmkernel.engine.hooks import unwrap
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('configs/[!_]*/*digits*.py'))
+KNOWN = '_check_finite'  # the loss, before backward
+FAST = ('moco/digits_v1', 'sfrik/digits_L3', 'swav/digits_queue')
+VARIANTS = {
+    'probe': ('sfrik/digits_L2', dict(custom_hooks=[dict(type='OnlineProbeHook', max_images=60)])),
+    'virtual batch': ('sfrik/digits_L2', dict(train_cfg=dict(virtual_batch=64))),
+    'accumulation': ('byol/digits', dict(optim_wrapper=dict(accumulative_counts=2))),
+    'clipping': ('simclr/digits', dict(optim_wrapper=dict(clip_grad=dict(max_norm=1.0)))),
+    'LARS': ('barlow_twins/digits', dict(optim_wrapper=dict(optimizer=dict(_delete_=True, type='LARS', lr=0.1)))),
+}
+
+
+class Meter(Hook):
+    """Counts two whole iterations, with all that hooks do around them; what is made once is made in the first one."""
+
+    priority = 0
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 0:
+            model = unwrap(runner.model)
+            self.meter = HostReads([*model.parameters(), *model.buffers()])
+            self.meter.__enter__()
+        self.meter.counting = batch_idx in (1, 2)
+        if batch_idx == 3:
+            self.meter.__exit__(None, None, None)
+
+
+def counted(config, folder, **changes):
+    """What was read, and what hosts exchanged, in two steps between two log intervals."""
+    cfg = load_config(ROOT / f'configs/{config}.py')
+    cfg.merge_from_dict(changes)
+    cfg.work_dir, cfg.train_cfg.max_epochs = str(folder), 1
+    cfg.train_dataloader.update(num_workers=0, num_batch_per_epoch=4 * cfg.train_cfg.get('virtual_batch', 32) // 32)
+    if 'virtual_batch' in cfg.train_cfg:
+        cfg.train_dataloader.batch_size = 32
+    for hook in ('logger', 'monitor'):
+        if cfg.default_hooks.get(hook):
+            cfg.default_hooks[hook].interval = 1000
+    if 'queue' in cfg.default_hooks:
+        cfg.default_hooks.queue.start_epoch = 0
+    if 'warmup_epochs' in (cfg.get('param_scheduler') or {}):
+        cfg.param_scheduler.warmup_epochs = 0
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), Meter()]
+    meter = next(hook.meter for hook in train(cfg).hooks if isinstance(hook, Meter))
+    reads = {what: count for what, count in meter.reads.items() if KNOWN not in what}
+    return reads, dict(meter.exchanges)
+
+
+@pytest.mark.parametrize('config', [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CONFIGS])
+def test_one_process(config, tmp_path):
+    assert counted(config, tmp_path) == ({}, {})
+
+
+@pytest.mark.parametrize('name', ['probe', *(pytest.param(v, marks=pytest.mark.slow) for v in list(VARIANTS)[1:])])
+def test_what_else_a_step_may_do(name, tmp_path):
+    config, changes = VARIANTS[name]
+    assert counted(config, tmp_path, **changes) == ({}, {})
+
+
+def on_rank(rank, world_size, folder, configs):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+    return [counted(config, folder / config, launcher='pytorch') for config in configs]
+
+
+@pytest.mark.parametrize('configs', [FAST[1:2], pytest.param(CONFIGS, marks=pytest.mark.slow)], ids=['one', 'every'])
+def test_two_processes(configs, tmp_path):
+    for results in run_processes(on_rank, 2, tmp_path, configs, timeout=400 + 60 * len(configs)):
+        assert dict(zip(configs, results, strict=True)) == {config: ({}, {}) for config in configs}
+
 
 READS = {
     'item': lambda z: z.sum().item(),

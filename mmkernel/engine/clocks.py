@@ -205,21 +205,6 @@ def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool)
         )
 
 
-def check_even_ranks(loader: Any, world_size: int) -> None:
-    """Before training: ValueError where processes would have batches of other sizes, or other numbers of them."""
-    sampler = loader.sampler
-    even = getattr(sampler, 'round_up', True) or getattr(sampler, 'num_samples', None) is not None
-    if even or world_size == 1 or not getattr(sampler, 'images', world_size) % world_size:
-        return
-    least = sampler.images // world_size
-    if loader.drop_last and least // loader.batch_size == (least + 1) // loader.batch_size:
-        return
-    raise ValueError(
-        f'{sampler.images} images for {world_size} processes without rounding up: some have one image more, and a step needs '
-        'equal batches. Set train_dataloader.sampler.round_up=True.'
-    )
-
-
 def _queues(model: nn.Module) -> list[nn.Module]:
     """Every queue of the head, also inside a sum of heads."""
     head = getattr(model, 'head', None)

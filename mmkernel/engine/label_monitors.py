@@ -170,7 +170,7 @@ class OnlineProbeHook(_LabelMonitor):
             return
         batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
         labels = sent(torch.as_tensor(batch['label']), self.seen.device)
-        x, y = gather_rows(self.seen[: len(labels)].float()), gather_rows(labels)
+        x, y = gather_rows(self.seen[: len(labels)].float(), checked=True), gather_rows(labels, checked=True)
         if len(x) >= 2:
             self._step(x, y)
 

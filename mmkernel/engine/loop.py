@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkernel.datasets.sources import left_out
-from mmkernel.engine.clocks import check_even_ranks, check_last_batch
+from mmkernel.engine.clocks import check_last_batch
+from mmkernel.engine.equal_batches import EqualBatches
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
@@ -93,8 +94,8 @@ class EpochLoop:
         self.dataloader = grouped(runner, dataloader, virtual_batch) if virtual_batch else dataloader
         self.max_iters = self.max_epochs * len(self.dataloader)
         self._epoch, self._iter, self._told, self.stop_training = 0, 0, 0, False
+        self.equal = EqualBatches(dataloader)
         if batch := dataloader.batch_size:
-            check_even_ranks(dataloader, runner.world_size)
             check_last_batch(unwrap(runner.model), len(dataloader.sampler), batch, dataloader.drop_last)
 
     epoch = property(lambda self: self._epoch)
@@ -108,7 +109,8 @@ class EpochLoop:
             runner.model.train()
             for i, batch in enumerate(self.dataloader):
                 call('before_train_iter', batch_idx=i, data_batch=batch)
-                outputs = self.step(batch)
+                with self.equal(batch):
+                    outputs = self.step(batch)
                 call('after_train_iter', batch_idx=i, data_batch=batch, outputs=outputs)
                 self._iter += 1
             call('after_train_epoch')

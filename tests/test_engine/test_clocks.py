@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from torch.utils.data import DataLoader
 
 from mmkernel.cli.dry_run import make_plan
-from mmkernel.datasets import CorruptImageError, EpochSampler, Source, ViewDataset
+from mmkernel.datasets import CorruptImageError, Source, ViewDataset
 from mmkernel.engine import FreezeHook, MomentumUpdateHook, QueueHook, WarmupCosineLR, load_config, train
-from mmkernel.engine.clocks import check_clocks, check_even_ranks, check_last_batch, current_step, momentum_at
+from mmkernel.engine.clocks import check_clocks, check_last_batch, current_step, momentum_at
 from mmkernel.engine.loop import EpochLoop
 from mmkernel.models import MomentumTarget, build_model
 from mmkernel.registry import HOOKS
@@ -159,28 +158,6 @@ def test_it_is_refused_by_the_run_and_its_rehearsal(tmp_path, repository):
     for start in (train, lambda cfg: make_plan(cfg, 1)):
         with pytest.raises(ValueError, match='an objective compares at least two. Set train_dataloader.drop_last'):
             start(cfg)
-
-
-@pytest.mark.parametrize(
-    'images, world, options, wrong',
-    [
-        (9, 2, dict(round_up=False), True),
-        (8, 2, dict(round_up=False), False),
-        (9, 2, dict(), False),
-        (9, 1, dict(round_up=False), False),
-        (9, 2, dict(round_up=False, num_samples=3), False),
-        (11, 2, dict(round_up=False, drop_last=True), False),  # 5 and 6: one batch of 4 each
-        (15, 2, dict(round_up=False, drop_last=True), True),  # 7 and 8
-    ],
-)
-def test_processes_have_equal_batches(images, world, options, wrong):
-    drop_last = options.pop('drop_last', False)
-    loader = DataLoader(range(images), 4, sampler=EpochSampler(range(images), **options), drop_last=drop_last)
-    if wrong:
-        with pytest.raises(ValueError, match=f'{images} images for {world} processes.*round_up=True'):
-            check_even_ranks(loader, world)
-    else:
-        check_even_ranks(loader, world)
 
 
 def test_layers_are_frozen_for_their_own_lengths(tmp_path, repository):
