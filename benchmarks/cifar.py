@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import statistics
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from mmkernel.engine import latest_checkpoint, load_config, train
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import extract_features, weighted_knn
 from mmkernel.registry import HOOKS
-from mmkernel.zoo import portable_encoder, publish_checkpoint
+from mmkernel.zoo import Encoder, publish_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 LEGENDRE = (1.0, 40.0, 40.0)
@@ -66,16 +65,17 @@ def config(method: str, seed: int, epochs: int, args: Namespace, folder: Path) -
     if args.data:
         pack = dict(type='NpzPack', path=str(args.data.resolve()))
         cfg.train_dataloader.dataset.source = dict(pack, split='train')
-        cfg.evaluation.update(train=dict(pack, split='train'), test=dict(pack, split='test'), num_workers=args.workers)
+        cfg.evaluation.train, cfg.evaluation.test = (dict(pack, split=split) for split in ('train', 'test'))
+        cfg.evaluation.num_workers = args.workers
     cfg.train_dataloader.update(batch_size=32 if args.quick else args.batch, num_workers=args.workers)
     if args.quick:
         cfg.train_dataloader.num_batch_per_epoch = 2
-        cfg.evaluation.update(train=cfg.evaluation.test, test=cfg.evaluation.test)
+        cfg.evaluation.train = cfg.evaluation.test
     cfg.channels_last = args.device.startswith('cuda')
     cfg.optim_wrapper.precision = 'bfloat16' if args.device.startswith('cuda') else 'float32'
     cfg.randomness = dict(seed=seed, deterministic=False)
     cfg.train_cfg.max_epochs = epochs
-    cfg.param_scheduler.warmup_epochs = epochs // 10
+    cfg.param_scheduler.warmup_epochs = max(epochs // 10, min(epochs - 1, 1))
     for name in ('monitor', 'doctor', 'knn'):
         cfg.default_hooks[name] = None
     cfg.default_hooks.checkpoint.interval = epochs
@@ -104,11 +104,20 @@ def run(method: str, seed: int, epochs: int, args: Namespace, folder: Path) -> d
         facts = dict(name=name, license='Apache-2.0', seed=str(seed), epochs=epochs, config_name=row['config'])
         facts['source'] = facts['command'] = f'trained by benchmarks/cifar.py, {epochs} epochs'
         args.encoders.mkdir(parents=True, exist_ok=True)
-        encoder = portable_encoder(cfg, model.backbone.cpu(), **facts)
+        encoder = Encoder.from_config(cfg, model.backbone.cpu(), **facts)
         row['encoder'] = publish_checkpoint(
             encoder, latest_checkpoint(folder), args.encoders, name, half=True
         ).path.name
     return row
+
+
+def attempt(method: str, seed: int, epochs: int, *rest: Any) -> dict[str, Any]:
+    """``run``, or what stopped it: the others go on."""
+    try:
+        return run(method, seed, epochs, *rest)
+    except (RuntimeError, ValueError) as error:
+        print(f'{method}: {error}', file=sys.stderr, flush=True)
+        return dict(method=method, seed=seed, epochs=epochs, error=f'{type(error).__name__}: {str(error)[:500]}')
 
 
 def rate(batch: int) -> float:
@@ -125,14 +134,12 @@ def budget(first: dict[str, Any], images: int, methods: int, left: float) -> int
     return max(int((0.95 * left / methods - beside) / epoch), 1)
 
 
-def lines_of(rows: list[dict[str, Any]]) -> list[list[str]]:
-    return [
-        [
-            row['method'], str(row['seed']), str(row['epochs']), f'{row["images_per_second"]:.0f}',
-            f'{row["train_seconds"]:.0f} s', *(f'{top1:.2f} %' for top1 in row['knn'].values()),
-        ]
-        for row in rows
-    ]  # fmt: skip
+def line(row: dict[str, Any]) -> list[str]:
+    cells = [row['method'], str(row['seed']), str(row['epochs'])]
+    if 'error' in row:
+        return [*cells, 'failed', '', '', '']
+    shown = [f'{row["images_per_second"]:.0f}', f'{row["train_seconds"]:.0f} s']
+    return [*cells, *shown, *(f'{top1:.2f} %' for top1 in row['knn'].values())]
 
 
 def main(argv: list[str] | None = None) -> list[list[str]]:
@@ -159,12 +166,12 @@ def main(argv: list[str] | None = None) -> list[list[str]]:
             )
             print(f'{first["images_per_second"]:.0f} images/s: {epochs} epochs', file=sys.stderr, flush=True)
         for seed, method in itertools.product(range(1 if args.quick else args.seeds), methods):
-            longest = statistics.mean(row['seconds'] for row in rows) if rows else 0.0
+            longest = max((row.get('seconds', 0.0) for row in rows), default=0.0)
             if time.perf_counter() - started + longest > args.limit_s and not args.quick:
                 content['note'] = 'the time was over'
                 break
-            rows.append(run(method, seed, epochs, args, Path(folder) / f'{methods.index(method)}_{seed}'))
-            content['lines'] = lines_of(rows)
+            rows.append(attempt(method, seed, epochs, args, Path(folder) / f'{methods.index(method)}_{seed}'))
+            content['lines'].append(line(rows[-1]))
             write(__file__, args, **content)
             print(content['lines'][-1], file=sys.stderr, flush=True)
     report(__file__, args, **content)

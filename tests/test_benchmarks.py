@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -158,3 +159,39 @@ def test_epochs_of_a_budget(bench):
     first = dict(images_per_second=1000.0, seconds=9.0)
     assert bench('cifar').budget(first, images=5000, methods=4, left=100) == 3
     assert bench('cifar').budget(first, images=5000, methods=4, left=1) == 1
+
+
+def test_every_method_trains_on_a_pack(bench, tmp_path):
+    from mmkernel.engine import check_config
+
+    cifar = bench('cifar')
+    args = Namespace(data=tmp_path / 'pack.npz', quick=False, batch=64, workers=2, device='cuda:0')
+    for method in cifar.METHODS:
+        cfg = cifar.config(method, 3, 8, args, tmp_path)
+        check_config(cfg)
+        sources = [cfg.train_dataloader.dataset.source, cfg.evaluation.train, cfg.evaluation.test]
+        assert [(s.type, s.split) for s in sources] == [('NpzPack', s) for s in ('train', 'train', 'test')]
+
+
+def test_a_method_that_fails_leaves_the_others(bench, tmp_path, monkeypatch, capsys):
+    cifar, file = bench('cifar'), tmp_path / 'cifar.json'
+
+    def run(method, seed, epochs, args, folder):
+        if method == 'VICReg':
+            raise RuntimeError('no finite loss')
+        return dict(
+            method=method,
+            seed=seed,
+            epochs=epochs,
+            images_per_second=1.0,
+            train_seconds=1.0,
+            seconds=2.0,
+            knn={'20': 9},
+        )
+
+    monkeypatch.setattr(cifar, 'run', run)
+    cifar.main(['--epochs', '2', '--seeds', '1', '--device', 'cpu', '--json', str(file)])
+    rows = {row['method']: row for row in json.loads(file.read_text())['rows']}
+    assert set(rows) == set(cifar.METHODS)
+    assert rows.pop('VICReg')['error'] == 'RuntimeError: no finite loss'
+    assert not any('error' in row for row in rows.values())

@@ -23,7 +23,8 @@ def refused(text):
     'parts, files', [('a,b', 'tests suite'), ('c', 'losses optimizer sinkhorn knn'), ('d', 'world8'), ('e', 'cifar')]
 )
 def test_quick_parts_leave_their_figures(repository, tmp_path, parts, files):
-    done = on_gpu(repository, '--quick', '--parts', parts, '--limit', 1200, '--out', tmp_path / 'out')
+    words = ('--limit', 1200, '--out', tmp_path / 'out', '--encoders', tmp_path / 'encoders')
+    done = on_gpu(repository, '--quick', '--parts', parts, *words)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     found = sorted(path.name for path in (tmp_path / 'out').iterdir())
     lines = parts == 'a,b'
@@ -37,6 +38,8 @@ def test_quick_parts_leave_their_figures(repository, tmp_path, parts, files):
         if lines:
             assert results[-1]['state'] == 'over, exit status 0'
             assert results[-1]['passed'] > 0
+    if parts == 'e':
+        assert len(list((tmp_path / 'encoders').glob('*.safetensors'))) == len(results[0]['rows'])
 
 
 def test_what_cannot_be_run_is_refused(repository, tmp_path):
