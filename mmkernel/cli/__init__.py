@@ -35,6 +35,10 @@ COMMANDS = {
         'is this embedding healthy or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:main',
         'work_dirs/kernels/digits_rbf/epoch_20.pth',
     ),
+    'benchmark': Command(
+        'kNN, linear, few labels, transfer, ...: judge an encoder by a published protocol', 'mmkernel.cli.benchmark:main',
+        'knn configs/kernels/digits_rbf.py work_dirs/kernels/digits_rbf/epoch_20.pth', one_line=False,
+    ),
     'kernel': Command(
         'show, compare and fit kernels on the sphere', 'mmkernel.cli.kernel:main',
         'show LegendreKernel weights=1,40,40 --width 256',

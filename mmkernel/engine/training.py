@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from mmkernel.engine.checkpoint import epoch_files
@@ -24,8 +25,14 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
 
     ``resume=True`` continues from the furthest checkpoint of the work folder that opens (from the beginning in a folder
     without any); a path continues from that file. ``resume_anyway=True`` does so even if the config changes model,
-    objective, views or data. Errors: RunFolderError for a work folder that holds another run; OtherRunError.
+    objective, views or data. Errors: RunFolderError for a work folder that holds another run; OtherRunError; ConfigError
+    for float16 without a GPU.
     """
+    if cfg.get('optim_wrapper', {}).get('precision') == 'float16' and not torch.cuda.is_available():
+        raise ConfigError(
+            "precision='float16' needs a GPU, and here is none. Use --amp bf16 (optim_wrapper.precision='bfloat16'), or "
+            'drop --amp.'
+        )
     cfg = copy.deepcopy(ordered(cfg))  # the Runner writes into it
     if not cfg.get('work_dir'):
         cfg.work_dir = default_work_dir(cfg)

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -16,6 +17,21 @@ def test_help_is_pleasant(capsys):
 def test_unknown_command_names_the_nearest():
     with pytest.raises(SystemExit, match="unknown command 'diagnos'. Did you mean 'diagnose'"):
         main(['diagnos'])
+
+
+def test_benchmarks_are_reached(capsys, monkeypatch):
+    main(['benchmark'])
+    text = capsys.readouterr().out
+    assert '  knn                Weighted kNN of a checkpoint' in text
+    assert 'common' not in text
+    with pytest.raises(SystemExit, match="no benchmark is called 'linar'. Did you mean 'linear'"):
+        main(['benchmark', 'linar'])
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(sys, 'argv', [*sys.argv])
+    with pytest.raises(SystemExit) as stop:
+        main(['benchmark', 'knn', '--help'])
+    assert stop.value.code == 0
+    assert 'usage: knn.py' in capsys.readouterr().out
 
 
 def test_show(capsys, tmp_path):

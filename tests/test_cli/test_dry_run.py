@@ -57,11 +57,14 @@ def test_command_line(capsys):
         assert part in text
 
 
-def test_a_mistake_on_the_command_line_is_one_line():
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match="ConfigError: .*no key 'model.witdh'.*'model.width'"):
         main([str(CONFIG), '--cfg-options', 'model.witdh=4'])
     with pytest.raises(SystemExit, match='FileNotFoundError: .*tiny_config.py'):
         main([str(CONFIG.with_name('tiny_confg.py'))])
+    with pytest.raises(SystemExit, match="ConfigError: precision='float16' needs a GPU.*--amp bf16"):
+        main([str(CONFIG), '--work-dir', str(tmp_path / 'half'), '--amp', 'fp16'])
+    assert not (tmp_path / 'half').exists()
 
 
 @pytest.mark.parametrize(

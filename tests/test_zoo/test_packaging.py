@@ -24,7 +24,7 @@ def test_a_built_package_has_its_zoo(repository, tmp_path):
     source.mkdir()
     for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(repository / name, source)
-    for name in ('mmkernel', 'configs'):
+    for name in ('mmkernel', 'configs', 'tools/benchmarks'):
         shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
     command = [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
@@ -42,3 +42,5 @@ def test_a_built_package_has_its_zoo(repository, tmp_path):
     assert width == '96'
     assert not (tmp_path / 'home').exists()
     assert len(list((built / 'mmkernel/weights').glob('*.md'))) == 5
+    help_of = [sys.executable, '-m', 'mmkernel.cli', 'benchmark', 'knn', '--help']
+    assert b'Weighted kNN' in subprocess.run(help_of, cwd='/', env=environment, capture_output=True, check=True).stdout
