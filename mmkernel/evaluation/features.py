@@ -54,9 +54,7 @@ def _dataset(source: Any, transform: Any) -> Any:
 
 def _loader(dataset: Any, batch_size: int, num_workers: int, rows: range | None = None) -> DataLoader:
     part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
-    workers = (
-        min(num_workers, usable_cores()) if len(part) > batch_size else 0
-    )  # starting processes for one batch only costs
+    workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # processes for one batch only cost
     return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 
@@ -76,67 +74,49 @@ def extract_features(
     (name, size, times) of every image file, and read from memory-mapped after their checksums were compared; see
     ``feature_keys.files_digest`` for what is noticed. With several processes a cache divides the work among them.
     """
-    return _features(
-        lambda images: model.extract(images, stage=stage), source, transform, batch_size, num_workers, progress, cache,
-        encoder=None if cache is None else encoder_digest(model, stage), stage=stage,
-    )  # fmt: skip
+    dataset = _dataset(source, transform)
+    classes = classes_of(dataset.source)
+
+    def compute(rows: range, allocate: Allocate) -> None:
+        _collect(_loader(dataset, batch_size, num_workers, rows), model, stage, progress, allocate)
+
+    if cache is None:
+        arrays: dict[str, np.ndarray] = {}
+        compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
+        features, labels = torch.from_numpy(arrays['features']), arrays['labels']
+    else:
+        about = dict(encoder=encoder_digest(model, stage), stage=stage)
+        about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
+        # those that rank 0 sees: on disks of their own, times differ
+        files = on_first_process(lambda: files_digest(dataset.source))
+        about |= dict(files=files, classes=list(classes), **circumstances())
+        features, labels = stored(cache, about, compute)
+    _tell_left_out(dataset.source)
+    return features, Labels(labels, classes)
 
 
-def raw_pixels(
-    source: Any,
-    transform: Any = None,
-    batch_size: int = 256,
-    num_workers: int = 2,
-    max_side: int = 32,
-    progress: Progress | None = None,
-    cache: str | Path | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The same images as plain vectors of grey levels / 255: what every encoder has to beat.
+class RawPixels(nn.Module):
+    """An encoder that everyone has to beat: (B, C, H, W) images as plain vectors of grey levels / 255.
 
     Images larger than ``max_side`` are area-averaged to it (224 x 224 x 3 floats per image would not fit in memory).
     """
 
-    def flat(images: Tensor) -> Tensor:
+    def __init__(self, max_side: int = 32) -> None:
+        super().__init__()
+        self.max_side = max_side
+
+    def extract(self, images: Tensor, stage: str = 'pixels') -> Tensor:
         images = images.float() / 255
-        size = [min(side, max_side) for side in images.shape[-2:]]
-        if size != list(images.shape[-2:]):
-            images = F.adaptive_avg_pool2d(images, size)
-        return images.flatten(1)
+        size = [min(side, self.max_side) for side in images.shape[-2:]]
+        return (images if size == list(images.shape[-2:]) else F.adaptive_avg_pool2d(images, size)).flatten(1)
 
-    encoder = f'grey levels, at most {max_side} x {max_side}'
-    return _features(
-        flat, source, transform, batch_size, num_workers, progress, cache, encoder=encoder, stage='pixels'
-    )  # fmt: skip
+    def extra_repr(self) -> str:
+        return f'max_side={self.max_side}'
 
 
-def _features(
-    features_of: Callable[[Tensor], Tensor],
-    source: Any,
-    transform: Any,
-    batch_size: int,
-    num_workers: int,
-    progress: Progress | None,
-    cache: str | Path | None,
-    **about: Any,
-) -> tuple[Tensor, Tensor]:
-    """Computed, or from the cache where there is one; ``about``: what beside the images its entry depends on."""
-    dataset = _dataset(source, transform)
-
-    def compute(rows: range, allocate: Allocate) -> None:
-        _collect(_loader(dataset, batch_size, num_workers, rows), features_of, progress, allocate)
-
-    if cache is not None:
-        about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
-        # those that rank 0 sees: on disks of their own, times differ
-        files = on_first_process(lambda: files_digest(dataset.source))
-        about |= dict(files=files, classes=list(classes_of(dataset.source)), **circumstances())
-        features, labels = stored(cache, about, compute)
-        _tell_left_out(dataset.source)
-        return features, Labels(labels, classes_of(dataset.source))
-    arrays: dict[str, np.ndarray] = {}
-    compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
-    _tell_left_out(dataset.source)
-    return torch.from_numpy(arrays['features']), Labels(arrays['labels'], classes_of(dataset.source))
+def raw_pixels(source: Any, transform: Any = None, max_side: int = 32, **settings: Any) -> tuple[Tensor, Tensor]:
+    """``extract_features`` of :class:`RawPixels`; ``settings``: batch_size, num_workers, progress, cache."""
+    return extract_features(RawPixels(max_side), source, transform, stage='pixels', **settings)
 
 
 def _tell_left_out(source: Any) -> None:
@@ -146,18 +126,16 @@ def _tell_left_out(source: Any) -> None:
         warnings.warn(
             f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them, e.g. for '
             f'{source.name(min(found))}: the figures are not those of the whole set.',
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
 @torch.no_grad()
-def _collect(
-    loader: DataLoader, features_of: Callable[[Tensor], Tensor], progress: Progress | None, allocate: Allocate
-) -> None:
+def _collect(loader: DataLoader, model: nn.Module, stage: str, progress: Progress | None, allocate: Allocate) -> None:
     """One array filled in place: a list of batches and their concatenation would hold everything twice."""
     total, done, features = len(loader.dataset), 0, None
     for batch in loader:
-        rows = features_of(batch['inputs']).float().cpu().numpy()
+        rows = model.extract(batch['inputs'], stage=stage).float().cpu().numpy()
         if features is None:
             features = allocate('features', (total, rows.shape[1]), np.float32)
             labels = allocate('labels', (total,), np.int64)
@@ -198,14 +176,14 @@ def feature_sets(
         )
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
     settings['cache'] = cache
-    makers: dict[str, Callable] = {RAW: raw_pixels} if raw else {}
-    for name, model in encoders.items():
-        makers[name] = lambda source, model=model, **kwargs: extract_features(model, source, stage=stage, **kwargs)
-    for name, make in makers.items():
-        report = (lambda done, total, name=name: progress(name, done, total)) if progress else None
-        train_x, train_y = make(part['train'], progress=report, **settings)
-        test_x, test_y = make(part['test'], progress=report, **settings)
-        yield FeatureSet(name, train_x, train_y, test_x, test_y)
+    for name, model in {**({RAW: RawPixels()} if raw else {}), **encoders}.items():
+        settings['stage'] = 'pixels' if isinstance(model, RawPixels) else stage
+        settings['progress'] = (lambda done, total, name=name: progress(name, done, total)) if progress else None
+        yield FeatureSet(
+            name,
+            *extract_features(model, part['train'], **settings),
+            *extract_features(model, part['test'], **settings),
+        )
 
 
 def evaluate(

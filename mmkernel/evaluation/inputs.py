@@ -83,6 +83,17 @@ def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
     return y
 
 
+def as_targets(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
+    """(N, C) int8 tensor of 1 (there), 0 (not there) and -1 (does not count), of images that show several classes."""
+    y = as_tensor(y, name)
+    if y.ndim != 2 or len(y) != length or not torch.isin(y, torch.tensor([-1, 0, 1])).all():
+        raise ValueError(
+            f'{name} have shape {tuple(y.shape)}; expected ({length}, classes) of 1 (there), 0 (not there) and -1 (does not '
+            "count), as the `targets` of a multi-label source such as dict(type='VOC2007', ...)."
+        )
+    return y.to(torch.int8)
+
+
 def as_pair(
     first: ArrayLike, second: ArrayLike, names: tuple[str, str] = ('train features', 'test features')
 ) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.datasets.draws import draw_per_class
-from mmkernel.evaluation.inputs import as_labels, scale_features, tell_classes
+from mmkernel.evaluation.inputs import as_labels, as_targets, scale_features, tell_classes
 from mmkernel.evaluation.labels import aligned
 from mmkernel.evaluation.logistic import logistic_path
 from mmkernel.evaluation.metrics import class_precisions, label_ranks, mean_per_class, top_k
@@ -71,8 +71,8 @@ def transfer(
     """
     train_x, test_x = scale_features(train_x, test_x, scaling)
     train_y, test_y = aligned(train_y, test_y)
-    read = as_targets if metric == 'map11' else as_labels
-    train_y, test_y = read(train_y, len(train_x), 'train labels'), read(test_y, len(test_x), 'test labels')
+    read, kind = (as_targets, 'targets') if metric == 'map11' else (as_labels, 'labels')
+    train_y, test_y = read(train_y, len(train_x), f'train {kind}'), read(test_y, len(test_x), f'test {kind}')
     if metric != 'map11':
         tell_classes(train_y, test_y)
     score_of, classes = _metric(metric, train_y, test_y)
@@ -99,16 +99,6 @@ def transfer(
     if progress:
         progress(len(falling) + 1, len(falling) + 1)
     return dict(score=score, metric=metric, l2=falling[best], validation=scores[best])
-
-
-def as_targets(y: ArrayLike, length: int, name: str) -> Tensor:
-    """(N, C) int8 of 1, 0 and -1."""
-    y = torch.as_tensor(y)
-    if y.ndim != 2 or len(y) != length or not torch.isin(y, torch.tensor([-1, 0, 1])).all():
-        raise ValueError(
-            f"{name} have shape {tuple(y.shape)}; metric='map11' expects ({length}, classes) of 1 (there), 0 (not there), -1."
-        )
-    return y.to(torch.int8)
 
 
 def _metric(metric: str, train_y: Tensor, test_y: Tensor) -> tuple[Callable[[Tensor, Tensor], float], int]:

@@ -25,14 +25,12 @@ def covariance_spectrum(z: Tensor, normalize: bool = True) -> Tensor:
 
     Uniform on the sphere, all q are 1/q; a collapsed dimension is a 0, and a cloud that is a point up to rounding has
     zeros only. ``z``: (N, q) raw embeddings; the divisor is N.
-    The cheaper of the q x q covariance and the N x N Gram matrix is decomposed: they share the non-zero eigenvalues.
     """
     z = as_features(z, 'embeddings').double()
     z = on_sphere(z) if normalize else z
     size = z.square().sum() / len(z)
     z = z - z.mean(0)
-    small = z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T
-    values = torch.linalg.eigvalsh(small / len(z)).flip(0).clamp_min(0)
+    values = _squared_singular_values(z).flip(0) / len(z)
     if values.sum() <= ROUNDING * size:
         values.zero_()  # otherwise noise alone would seem to fill many dimensions
     return F.pad(values, (0, z.shape[1] - len(values)))
@@ -43,14 +41,12 @@ def rankme(z: Tensor) -> float:
 
     Garrido et al., ICML 2023, equation 1: of raw (N, q) embeddings, neither centred nor normalised. 1 for a line through
     the origin, at most min(N, q). Singular values, where :func:`effective_rank` of a covariance has their squares: the two
-    can order clouds differently. In double, from the cheaper of the two Gram matrices.
+    can order clouds differently. In double.
     """
     z = as_features(z, 'embeddings').double()
     z = z / z.abs().max().clamp_min(1e-300)
-    small = z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T
-    sigma = torch.linalg.eigvalsh(small).clamp_min(0).sqrt()
-    p = sigma / sigma.sum().clamp_min(1e-300) + 1e-7
-    return float(torch.exp(torch.special.entr(p).sum()))
+    sigma = _squared_singular_values(z).sqrt()
+    return _exp_entropy(sigma / sigma.sum().clamp_min(1e-300) + 1e-7)
 
 
 def effective_rank(spectrum: Tensor) -> float:
@@ -59,5 +55,13 @@ def effective_rank(spectrum: Tensor) -> float:
     Of the eigenvalues of a covariance matrix, which are its singular values: the effective rank of that matrix (Roy &
     Vetterli, EUSIPCO 2007). It is not RankMe, see :func:`rankme`.
     """
-    p = spectrum / spectrum.sum().clamp_min(1e-300)
+    return _exp_entropy(spectrum / spectrum.sum().clamp_min(1e-300))
+
+
+def _squared_singular_values(z: Tensor) -> Tensor:
+    """Rising, from the cheaper of the q x q and the N x N Gram matrix: they share the non-zero eigenvalues."""
+    return torch.linalg.eigvalsh(z.T @ z if z.shape[0] >= z.shape[1] else z @ z.T).clamp_min(0)
+
+
+def _exp_entropy(p: Tensor) -> float:
     return float(torch.exp(torch.special.entr(p).sum()))

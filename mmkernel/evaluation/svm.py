@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.datasets.draws import draw_per_class
-from mmkernel.evaluation.inputs import as_features
+from mmkernel.evaluation.inputs import as_features, as_targets
 from mmkernel.evaluation.labels import aligned
 from mmkernel.evaluation.metrics import class_names, class_precisions, mean_and_sd
 
@@ -67,16 +68,13 @@ def _chosen_machine(
     train_x: np.ndarray, labels: np.ndarray, test_x: np.ndarray, costs: tuple[float, ...], folds: int, seed: int
 ) -> tuple[float, np.ndarray]:
     """(C of the best cross-validated AP, the first of equals; scores of the test images after a refit on all)."""
-    from sklearn.metrics import average_precision_score
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-    precisions = np.zeros((folds, len(costs)))
-    for fold, (kept, left) in enumerate(StratifiedKFold(folds).split(train_x, labels)):
-        for c, cost in enumerate(costs):
-            machine = _fit(train_x[kept], labels[kept], cost, seed)
-            precisions[fold, c] = average_precision_score(labels[left], machine.decision_function(train_x[left]))
-    cost = costs[int(precisions.mean(0).argmax())]
-    return cost, _fit(train_x, labels, cost, seed).decision_function(test_x)
+    search = GridSearchCV(
+        _machine(seed), dict(C=list(costs)), scoring='average_precision', cv=StratifiedKFold(folds), error_score='raise'
+    )
+    search.fit(train_x, np.where(labels, 1, -1))
+    return search.best_params_['C'], search.decision_function(test_x)
 
 
 def low_shot_svm(
@@ -147,15 +145,15 @@ def _drawn_machines(
         )
         rows = clear[drawn]
         for c, cost in enumerate(costs):
-            scores[c, :, k] = _fit(train_x[rows], target[rows] == 1, cost, seed).decision_function(test_x)
+            machine = _machine(seed, C=cost).fit(train_x[rows], np.where(target[rows] == 1, 1, -1))
+            scores[c, :, k] = machine.decision_function(test_x)
     return np.array([np.mean([*class_precisions(test_y, score).values()]) for score in scores])
 
 
-def _fit(x: np.ndarray, labels: np.ndarray, cost: float, seed: int):
+def _machine(seed: int, **cost: float) -> Any:
     from sklearn.svm import LinearSVC
 
-    machine = LinearSVC(C=cost, class_weight={1: 2, -1: 1}, dual=True, tol=1e-4, max_iter=2000, random_state=seed)
-    return machine.fit(x, np.where(labels, 1, -1))
+    return LinearSVC(class_weight={1: 2, -1: 1}, dual=True, tol=1e-4, max_iter=2000, random_state=seed, **cost)
 
 
 def _in_threads(tasks: list, jobs: int, progress: Progress | None) -> Iterator:
@@ -179,14 +177,8 @@ def _targets_and_unit_rows(
     features, targets = [], []
     for x, y, name in ((train_x, train_y, 'train'), (test_x, test_y, 'test')):
         x = as_features(x, f'{name} features').double().cpu().numpy()
-        y = np.asarray(y)
-        if y.ndim != 2 or len(y) != len(x) or not np.isin(y, (-1, 0, 1)).all():
-            raise ValueError(
-                f'{name} targets have shape {y.shape}; expected ({len(x)}, classes) with 1 (there), 0 (not there), '
-                "-1 (difficult only), as the `targets` of a multi-label source such as dict(type='VOC2007', ...)."
-            )
         features.append(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-5))
-        targets.append(y)
+        targets.append(as_targets(y, len(x), f'{name} targets').cpu().numpy())
     (train_x, test_x), (train_y, test_y) = features, targets
     if train_x.shape[1] != test_x.shape[1] or train_y.shape[1] != test_y.shape[1]:
         raise ValueError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from door import run
+from console_errors import run
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.console import Console

@@ -6,7 +6,7 @@ python tools/benchmarks/export_detection.py configs/sfrik/r50_L3_q32768.py CHECK
 import argparse
 from pathlib import Path
 
-from door import run
+from console_errors import run
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table

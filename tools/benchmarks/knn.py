@@ -6,7 +6,7 @@ python tools/benchmarks/knn.py configs/sfrik/digits_L3.py work_dirs/sfrik/digits
 from functools import partial
 
 from common import arguments, compare, publish
-from door import run
+from console_errors import run
 
 from mmkernel.evaluation import knn_table, weighted_knn
 

@@ -6,7 +6,7 @@ python tools/benchmarks/linear.py configs/sfrik/digits_L3.py work_dirs/sfrik/dig
 import argparse
 
 from common import arguments, compare, console, progress_bar, publish
-from door import run
+from console_errors import run
 from torch import Tensor
 
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, probe_table

@@ -11,7 +11,7 @@ Without --fraction, --per-class and --names the protocol's own training set is t
 from __future__ import annotations
 
 from classify import arguments, console, encoders, protocol
-from door import run
+from console_errors import run
 from mmengine.dist import is_main_process
 from rich.progress import Progress
 

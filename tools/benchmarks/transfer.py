@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, compare, console, progress_bar, publish
-from door import run
+from console_errors import run
 from mmengine.config import Config
 from rich.markup import escape
 from torch import Tensor

@@ -6,7 +6,7 @@ python tools/benchmarks/transformation.py configs/sfrik/digits_L3.py work_dirs/s
 import os
 
 from common import arguments, console, progress_bar, publish
-from door import run
+from console_errors import run
 
 from mmkernel.datasets import TASKS
 from mmkernel.engine import load_checkpoint, load_config

@@ -7,7 +7,7 @@ import argparse
 from functools import partial
 
 from common import arguments, compare, progress_bar, publish
-from door import run
+from console_errors import run
 from torch import Tensor
 
 from mmkernel.engine import load_config

@@ -1,4 +1,4 @@
-"""How a benchmark ends when something is wrong that the person can mend: in one line, without a traceback."""
+"""Errors of a benchmark that the person can mend end it in one line, without a traceback; warnings are said once."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-DOOR = Path(__file__).resolve().parents[2] / 'tools/benchmarks/door.py'
+SCRIPT = Path(__file__).resolve().parents[2] / 'tools/benchmarks/console_errors.py'
 
 
 @pytest.fixture
 def run():
-    spec = importlib.util.spec_from_file_location('door', DOOR)
+    spec = importlib.util.spec_from_file_location('console_errors', SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.run
