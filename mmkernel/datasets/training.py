@@ -116,7 +116,10 @@ class ViewDataset(Dataset):
 
 @DATASETS.register_module()
 class EvaluationDataset(Dataset):
-    """index -> dict(inputs=uint8 tensor (C, H, W), sample_index=index, label=label or -1, maybe targets); nothing random."""
+    """index -> dict(inputs=[one uint8 tensor (C, H, W)], sample_index=index, label=label or -1, maybe targets).
+
+    ``inputs`` is a list of views, as in training; here of one, and nothing is random.
+    """
 
     def __init__(self, source: Source | dict, transform: Any = None) -> None:
         self.source = as_source(source)
@@ -130,4 +133,4 @@ class EvaluationDataset(Dataset):
         if self.transform is not None:
             image = self.transform(image)
             check_pixels(image, lambda: f'{type(self.transform).__name__} of {called(self.source, index)}')
-        return dict(inputs=to_tensor(image), **about)
+        return dict(inputs=[to_tensor(image)], **about)

@@ -20,7 +20,7 @@ def features_of(model: nn.Module, dataset: Dataset, stage: str, batch_size: int,
         rank() :: ranks
     ]  # equally many per rank; the last ones repeat
     loader = DataLoader(Subset(dataset, own.tolist()), batch_size, num_workers=num_workers)
-    rows = torch.cat([model.extract(batch['inputs'], stage=stage).float() for batch in loader])
+    rows = torch.cat([model.extract(batch['inputs'][0], stage=stage).float() for batch in loader])
     gathered = gather_rows(rows)  # rank by rank
     return gathered.view(ranks, -1, rows.shape[1]).transpose(0, 1).flatten(0, 1)[:n].cpu()
 

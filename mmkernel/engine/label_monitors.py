@@ -71,7 +71,7 @@ class _LabelMonitor(Hook):
         step = -(-len(source) // (self.max_images or len(source)))
         settings = part.get('transform'), part.get('batch_size', 256), part.get('num_workers', 0)
         loader = evaluation_loader(source, *settings, rows=range(0, len(source), step))
-        rows = [(model.extract(batch['inputs']).float().cpu(), torch.as_tensor(batch['label'])) for batch in loader]
+        rows = [(model.extract(batch['inputs'][0]).float().cpu(), torch.as_tensor(batch['label'])) for batch in loader]
         labels = renumber(torch.cat([y for _, y in rows]), classes_of(source), self.classes)
         return torch.cat([x for x, _ in rows]), labels
 

@@ -193,7 +193,7 @@ def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] =
     rows = range(rank, len(source), world_size)
     for batch in evaluation_loader(source, rows=rows, **settings) if len(rows) else ():
         answers = {**batch, reads: renumber(batch[reads], given, classes)}
-        judge.add(model.extract(batch['inputs'], stage='head').float().cpu(), answers)
+        judge.add(model.extract(batch['inputs'][0], stage='head').float().cpu(), answers)
     sums = judge.sums.to(next(model.parameters()).device)  # where collectives work
     all_reduce(sums)
     return judge.scores(sums.cpu())

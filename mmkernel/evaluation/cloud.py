@@ -39,7 +39,7 @@ class CloudStatistics:
     mmd2_point: float  # its value for a single point, phi(1) - b_0
     alignment: float | None = None  # mean ||z^_1 - z^_2||^2 over two views of an image
     retrieval: float | None = None  # share of images whose second view is the nearest to their first among 256 images'
-    rankme: float | None = None  # RankMe: exp of the entropy of the singular values of raw z
+    rankme: float = math.nan  # RankMe (NaN: not measured): exp of the entropy of the singular values of raw z
 
     @property
     def mmd2_share(self) -> float:
@@ -169,7 +169,9 @@ def _pair_statistics(first: Tensor, second: Tensor, dtype: torch.dtype) -> dict[
         raise ValueError(f'two views of shapes {tuple(first.shape)} and {tuple(second.shape)}; expected equal ones.')
     a, b = on_sphere(first), on_sphere(second)
     whole = len(a) - len(a) % RIVALS or len(a)  # groups of one size: with more rivals the task is harder
-    hits = [_own_is_nearest(*pair) for pair in zip(a[:whole].split(RIVALS), b[:whole].split(RIVALS), strict=True)]
+    hits = [
+        _second_view_is_nearest(*pair) for pair in zip(a[:whole].split(RIVALS), b[:whole].split(RIVALS), strict=True)
+    ]
     return dict(alignment=float(_mean_distance(a, b)), retrieval=float(torch.cat(hits).double().mean()))
 
 
@@ -178,7 +180,7 @@ def _mean_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().sum(1).mean()
 
 
-def _own_is_nearest(a: Tensor, b: Tensor) -> Tensor:
+def _second_view_is_nearest(a: Tensor, b: Tensor) -> Tensor:
     similarity = a @ b.T
     own = similarity.diagonal().clone()
     rivals = similarity.fill_diagonal_(-torch.inf).amax(1)

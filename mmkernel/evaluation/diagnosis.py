@@ -96,8 +96,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     if few and state == HEALTHY:
         state, verdict = DOUBTFUL, f'{found.images} images are too few to tell: take some hundreds (--images).'
     elif ill:
-        cause = '; '.join(remedies(ill[0], state, model))
-        verdict = f'{_symptom(ill[0], found, state)}, {cause}.'
+        verdict = f'{_symptom(ill[0], found, state)}, {remedy(ill[0], state, model)}.'
     else:
         verdict = (
             f'the embedding uses {found.rank:.1f} dimensions (effective rank) of {found.width} and is spread like the '
@@ -105,8 +104,8 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
         )
         if 'rank' not in values:
             verdict = verdict[:-1] + ', as far as so small a width can tell.'
-    own = run_kernel(model)
-    name = f'{own}' if own is not None else f'{YARDSTICK} (a yardstick: the run has no kernel)'
+    kernel = run_kernel(model)
+    name = f'{YARDSTICK} (a yardstick: the run has no kernel)' if kernel is None else f'{kernel}'
     return Diagnosis(state, verdict, _findings(found, name), found, name)
 
 
@@ -127,12 +126,8 @@ def _findings(found: CloudStatistics, kernel: str) -> list[str]:
         f'{found.images} images, width {found.width}',
         f'std {found.std:.2f} (sqrt(q) times that per dimension; 1: uniform, 0: a point), length of the mean {found.resultant:.2f}',
         f'effective rank {found.rank:.1f} of {found.width}; 99 % of the variance in {found.dimensions} dimensions, '
-        f'{100 * found.top_share:.0f} % in the first'
-        + (
-            ''
-            if found.rankme is None
-            else f'; RankMe {found.rankme:.1f} (of singular values, where rank is of variances)'
-        ),
+        f'{100 * found.top_share:.0f} % in the first; RankMe {found.rankme:.1f} (of singular values, where rank is of '
+        'variances)',
     ]
     if found.alignment is not None:
         rivals = min(RIVALS, found.images)
@@ -155,34 +150,29 @@ def run_kernel(model: nn.Module | None) -> Kernel | None:
     return None if head is None else next((part for part in head.modules() if isinstance(part, Kernel)), None)
 
 
-def remedies(statistic: str, state: str, model: nn.Module | None) -> list[str]:
-    """At least one clause that completes "<symptom>, ..."; the most specific cause that the parts of ``model`` suggest.
+def remedy(statistic: str, state: str, model: nn.Module | None) -> str:
+    """The clause that completes "<symptom>, ...": the most specific cause that the parts of ``model`` suggest.
 
     ``statistic``: 'std', 'rank' or 'retrieval', the one that is low; ``state``: 'doubtful' or 'collapsed'.
     """
     if statistic == 'retrieval':
-        return ['train longer, weaken the augmentations, or raise the weight of the alignment']
-    if statistic == 'std' and state == 'doubtful':
-        return [
-            'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
-        ]
-    heads = _heads(model)
-    found = [word for head in heads for word in (_repulsion(head, statistic), _order(head, statistic)) if word]
-    found += _asymmetry(model) if statistic == 'std' and not found else []
-    if found:
-        return found[:1]
-    if statistic == 'std':
-        return ['raise the weight of the term that spreads embeddings, or lower the learning rate']
-    return ['raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer']
-
-
-def _heads(model: nn.Module | None) -> list[nn.Module]:
-    """The head, or those inside a sum of heads."""
+        return 'train longer, weaken the augmentations, or raise the weight of the alignment'
+    if statistic == 'std' and state == DOUBTFUL:
+        return 'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
     head = getattr(model, 'head', None)
-    return [] if head is None else list(getattr(head, 'heads', {}).values()) if hasattr(head, 'heads') else [head]
+    for part in getattr(head, 'heads', {'': head}).values():  # those of a sum of heads, or the only one
+        found = _zero_weight(part, statistic) or _weak_kernel(part, statistic)
+        if found:
+            return found
+    target = type(getattr(model, 'target', None)).__name__
+    if statistic == 'std' and getattr(model, 'predictor', None) is not None and target == 'OnlineTarget':
+        return 'as expected of a predictor whose target is trained along; use a StopGradientTarget or a MomentumTarget'
+    if statistic == 'std':
+        return 'raise the weight of the term that spreads embeddings, or lower the learning rate'
+    return 'raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer'
 
 
-def _repulsion(head: nn.Module, statistic: str) -> str | None:
+def _zero_weight(head: nn.Module | None, statistic: str) -> str | None:
     """A weight of 0 where the objective needs one."""
     missing = {
         'kernel': 'nothing pushes embeddings apart',
@@ -198,7 +188,7 @@ def _repulsion(head: nn.Module, statistic: str) -> str | None:
     return None
 
 
-def _order(head: nn.Module, statistic: str) -> str | None:
+def _weak_kernel(head: nn.Module | None, statistic: str) -> str | None:
     """What a kernel of too low an order, or too weak a kernel, leads to."""
     kernel = getattr(head, 'kernel', None)
     if not isinstance(kernel, Kernel):
@@ -218,13 +208,3 @@ def _blind(kernel: Kernel, degree: int) -> bool:
         return degree in kernel.positive_definiteness(64, degree).vanishing
     except ValueError:
         return False
-
-
-def _asymmetry(model: nn.Module | None) -> list[str]:
-    """Prediction without negatives needs a target that is not trained along."""
-    target = type(getattr(model, 'target', None)).__name__
-    if getattr(model, 'predictor', None) is not None and target == 'OnlineTarget':
-        return [
-            'as expected of a predictor whose target is trained along; use a StopGradientTarget or a MomentumTarget'
-        ]
-    return []

@@ -53,7 +53,7 @@ def images_digest(dataset: Any, source: Any, transform: Any, looks: int = 16) ->
         for i in range(len(inner)):
             digest.update(f'{inner.name(i)}\n'.encode())
     for i in np.linspace(0, len(dataset) - 1, min(looks, len(dataset))).astype(int).tolist():
-        image = dataset[i]['inputs']
+        image = dataset[i]['inputs'][0]
         digest.update(f'{tuple(image.shape)}'.encode())
         digest.update(_bytes(image))
     return digest.hexdigest()

@@ -28,7 +28,7 @@ RAW = 'raw pixels'
 def evaluation_loader(
     source: Any, transform: Any = None, batch_size: int = 256, num_workers: int = 2, rows: range | None = None
 ) -> DataLoader:
-    """Batches ``dict(inputs=(B, C, H, W) uint8, sample_index=(B,), label=(B,))`` of a source or its config, in order.
+    """Batches ``dict(inputs=[(B, C, H, W) uint8], sample_index=(B,), label=(B,))`` of a source or its config, in order.
 
     ``rows``: these images only. Never more workers than cores, none for a single batch.
     """
@@ -135,7 +135,7 @@ def _collect(loader: DataLoader, model: nn.Module, stage: str, progress: Progres
     """One array filled in place: a list of batches and their concatenation would hold everything twice."""
     total, done, features = len(loader.dataset), 0, None
     for batch in loader:
-        rows = model.extract(batch['inputs'], stage=stage).float().cpu().numpy()
+        rows = model.extract(batch['inputs'][0], stage=stage).float().cpu().numpy()
         if features is None:
             features = allocate('features', (total, rows.shape[1]), np.float32)
             labels = allocate('labels', (total,), np.int64)

@@ -59,7 +59,7 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     position, augmented = augmentations(cfg, source)
     if 'test' in part:
         plain = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=part.get('transform')))
-        whole = [item['inputs'] for item in DataLoader(Subset(plain, index.tolist()), **batch)]
+        whole = [item['inputs'][0] for item in DataLoader(Subset(plain, index.tolist()), **batch)]
     views = None
     if position is not None:
         seen = [DataLoader(Subset(augmented, [(e, i) for i in index.tolist()]), **batch) for e in (0, 1)]

@@ -124,8 +124,7 @@ class Classifier(BaseModel):
         self._is_init = True
 
     @staticmethod
-    def _only_view(inputs: list[Tensor] | Tensor) -> Tensor:
-        views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    def _only_view(views: list[Tensor]) -> Tensor:
         if len(views) != 1:
             raise ValueError(
                 f'A classifier trains on one view of an image, the batch has {len(views)}. Use a data config of '

@@ -36,27 +36,25 @@ class ViewPreprocessor(BaseDataPreprocessor):
         self.register_buffer('std', 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
+        """The batch with its ``inputs``, a list of views (B, C, H, W), normalised."""
         data = self.cast_data(data)
         inputs = data['inputs']
-        if self.scales and any(
-            torch.is_floating_point(x) for x in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
-        ):
+        if self.scales and any(torch.is_floating_point(view) for view in inputs):
             self.scales = False  # said once
             warnings.warn(
                 'A batch holds floating images: they are taken as normalised already, mean and std of the data_preprocessor are '
                 'not applied. Let the dataset give uint8, or set mean=[0.] and std=[1.] if this is meant.',
                 stacklevel=2,
             )
-        images = (
-            [self.normalize(view) for view in inputs] if isinstance(inputs, (list, tuple)) else self.normalize(inputs)
-        )
-        return {**data, 'inputs': images}
+        return {**data, 'inputs': [self.normalize(view) for view in inputs]}
 
     def normalize(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 or floating, on any device -> floating, on the model's device."""
         images = images.to(self.mean.device, non_blocking=True)
         if images.ndim != 4:
-            raise ValueError(f'Images have shape {tuple(images.shape)}; expected (B, C, H, W).')
+            raise ValueError(
+                f'Images have shape {tuple(images.shape)}; expected (B, C, H, W), in a batch a list of such views.'
+            )
         if self.mean.shape[0] not in (1, images.shape[1]):
             raise ValueError(
                 f'Images have {images.shape[1]} channels, but data_preprocessor.mean has {self.mean.shape[0]} entries. Give one '

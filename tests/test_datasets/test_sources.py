@@ -125,8 +125,8 @@ def test_any_layout_of_the_right_array_is_fine(channels, order, tmp_path):
         given.flags.writeable = False
     else:
         given = image[::-1, ::-1] if order == 'reversed' else np.rot90(image)
-    expected = EvaluationDataset(Mine(np.ascontiguousarray(given)))[0]['inputs']
-    assert torch.equal(EvaluationDataset(Mine(given))[0]['inputs'], expected)
+    expected = EvaluationDataset(Mine(np.ascontiguousarray(given)))[0]['inputs'][0]
+    assert torch.equal(EvaluationDataset(Mine(given))[0]['inputs'][0], expected)
     a, b = (ViewDataset(Mine(x), COLOURED)[0, 0]['inputs'][0] for x in (given, np.ascontiguousarray(given)))
     assert torch.equal(a, b)
 

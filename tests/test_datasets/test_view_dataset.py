@@ -145,13 +145,14 @@ def test_evaluation_dataset():
     source = Digits('test')
     data = EvaluationDataset(source, dict(type='CenterView', resize=None, crop=12))
     sample = data[7]
-    assert sample['inputs'].shape == (1, 12, 12)
-    assert np.array_equal(sample['inputs'][0], source.image(7)[2:-2, 2:-2, 0])
+    (image,) = sample['inputs']
+    assert image.shape == (1, 12, 12)
+    assert np.array_equal(image[0], source.image(7)[2:-2, 2:-2, 0])
     assert (sample['sample_index'], sample['label']) == (7, source.label(7))
     assert len(data) == 360
-    assert EvaluationDataset(source)[0]['inputs'].shape == (1, 16, 16)
+    assert EvaluationDataset(source)[0]['inputs'][0].shape == (1, 16, 16)
     batch = next(iter(DataLoader(data, 8, collate_fn=default_collate)))
-    assert batch['inputs'].shape == (8, 1, 12, 12)
+    assert [view.shape for view in batch['inputs']] == [(8, 1, 12, 12)]
 
 
 def test_fewer_images_than_a_batch():

@@ -159,7 +159,7 @@ def test_transforms_differ_where_no_look_shows_it(images, first, second):
             return 1
 
         def __getitem__(self, i):
-            return dict(inputs=torch.zeros(1))
+            return dict(inputs=[torch.zeros(1)])
 
     assert images_digest(Seen(), source, first) == images_digest(Seen(), source, first)
     assert images_digest(Seen(), source, first) != images_digest(Seen(), source, second)

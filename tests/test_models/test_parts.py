@@ -156,7 +156,7 @@ def test_floats_of_a_batch_are_said_once():
     with pytest.warns(
         UserWarning, match='mean and std of the data_preprocessor are not applied. Let the dataset give uint8'
     ):
-        preprocessor(dict(inputs=torch.rand(1, 1, 2, 2)))
+        preprocessor(dict(inputs=[torch.rand(1, 1, 2, 2)]))
     with warnings.catch_warnings(action='error'):
         preprocessor(dict(inputs=[torch.rand(1, 1, 2, 2)]))
 
@@ -165,8 +165,8 @@ def test_floats_of_a_batch_are_said_once():
 def test_other_types_of_images(kind):
     with pytest.raises(ValueError, match='expected uint8, or floats that are normalised'):
         ViewPreprocessor().normalize(torch.ones(1, 1, 2, 2, dtype=kind))
-    with pytest.raises(ValueError, match=r'shape \(1, 2, 2\); expected \(B, C, H, W\)'):
-        ViewPreprocessor().normalize(torch.ones(1, 2, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r'shape \(1, 2, 2\); expected \(B, C, H, W\), in a batch a list'):
+        ViewPreprocessor()(dict(inputs=torch.ones(1, 1, 2, 2, dtype=torch.uint8)))
 
 
 def test_preprocessor_channels_last():
