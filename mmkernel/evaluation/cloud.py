@@ -22,7 +22,7 @@ RIVALS = 256  # images among which a view must find its fellow
 
 @dataclass(frozen=True)
 class CloudStatistics:
-    """Of N points z^ = z / ||z|| in R^q. None: there were no second views to compare with."""
+    """Of N points z^ = z / ||z|| in R^q. None: not measured, or no second views to compare with."""
 
     images: int  # N
     width: int  # q
@@ -39,7 +39,7 @@ class CloudStatistics:
     mmd2_point: float  # its value for a single point, phi(1) - b_0
     alignment: float | None = None  # mean ||z^_1 - z^_2||^2 over two views of an image
     retrieval: float | None = None  # share of images whose second view is the nearest to their first among 256 images'
-    rankme: float = math.nan  # RankMe (NaN: not measured): exp of the entropy of the singular values of raw z
+    rankme: float | None = None  # RankMe: exp of the entropy of the singular values of raw z
 
     @property
     def mmd2_share(self) -> float:

@@ -122,12 +122,14 @@ def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
 
 
 def _findings(found: CloudStatistics, kernel: str) -> list[str]:
+    rankme = (
+        '' if found.rankme is None else f'; RankMe {found.rankme:.1f} (of singular values, where rank is of variances)'
+    )
     lines = [
         f'{found.images} images, width {found.width}',
         f'std {found.std:.2f} (sqrt(q) times that per dimension; 1: uniform, 0: a point), length of the mean {found.resultant:.2f}',
         f'effective rank {found.rank:.1f} of {found.width}; 99 % of the variance in {found.dimensions} dimensions, '
-        f'{100 * found.top_share:.0f} % in the first; RankMe {found.rankme:.1f} (of singular values, where rank is of '
-        'variances)',
+        f'{100 * found.top_share:.0f} % in the first{rankme}',
     ]
     if found.alignment is not None:
         rivals = min(RIVALS, found.images)

@@ -21,9 +21,9 @@ def label_ranks(scores: Tensor, label: Tensor) -> Tensor:
     score is not finite (-inf: without a vote, or absent from training) has no rank, nor has any where a score is NaN.
     """
     there = (label >= 0) & (label < scores.shape[-1])
-    own = scores.gather(-1, torch.where(there, label, 0)[..., None])
-    there = there & own[..., 0].isfinite() & ~scores.isnan().any(-1)
-    return torch.where(there, (scores >= own).sum(-1) - 1, torch.iinfo(torch.int64).max)
+    true_score = scores.gather(-1, torch.where(there, label, 0)[..., None])
+    there = there & true_score[..., 0].isfinite() & ~scores.isnan().any(-1)
+    return torch.where(there, (scores >= true_score).sum(-1) - 1, torch.iinfo(torch.int64).max)
 
 
 def top_k(scores: Tensor, labels: Tensor, *ks: int) -> dict[str, float]:

@@ -85,8 +85,8 @@ def _compare_again(unit: Tensor, bank: Tensor, index: Tensor, k: int) -> tuple[T
     length = row_norms(bank).to(unit.device)
     length = torch.where(length > 0, length, 1)
     for rows in _slices(len(unit), max(1, 2**22 // (index.shape[1] * unit.shape[1]))):
-        near = bank[index[rows].to(bank.device)].to(unit.device)  # (b, listed, d)
-        cosine = torch.bmm(near, unit[rows, :, None]).squeeze(2) / length[index[rows]]
+        candidates = bank[index[rows].to(bank.device)].to(unit.device)  # (b, listed, d)
+        cosine = torch.bmm(candidates, unit[rows, :, None]).squeeze(2) / length[index[rows]]
         best = cosine.topk(k, dim=1)
         values[rows], indices[rows] = best.values, index[rows].gather(1, best.indices)
     return values, indices

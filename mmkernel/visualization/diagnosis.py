@@ -96,14 +96,14 @@ def draw_neighbours(figure: Any, cloud: Cloud, source: Any) -> None:
     k = min(NEIGHBOURS + 1, len(cloud.h))
     _, found = nearest(cloud.h[rows], cloud.h, k, 'cpu')
     grid = figure.subplots(len(rows), k, squeeze=False)
-    for axes, row, near in zip(grid, rows.tolist(), found.tolist(), strict=True):
-        others = [i for i in near if i != row][: k - 1]  # of equal features any may come first
-        for place, i in zip(axes, [row, *others], strict=True):
-            show(place, source.image(int(cloud.index[i])))
+    for panels, row, neighbours in zip(grid, rows.tolist(), found.tolist(), strict=True):
+        others = [i for i in neighbours if i != row][: k - 1]  # of equal features any may come first
+        for panel, i in zip(panels, [row, *others], strict=True):
+            show(panel, source.image(int(cloud.index[i])))
             known = int(cloud.labels[row]) >= 0 and int(cloud.labels[i]) >= 0 and i != row
             alike = cloud.labels[i] == cloud.labels[row]
             shade = (SIGNAL[HEALTHY] if alike else SIGNAL[COLLAPSED]) if known else GREY
-            for spine in place.spines.values():
+            for spine in panel.spines.values():
                 spine.set(color=shade, linewidth=2 if known else 0.6)
     framed = '; frame: same label or not' if bool((cloud.labels >= 0).any()) else ''
     # a title of one panel would widen its column

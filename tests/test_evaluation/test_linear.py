@@ -64,6 +64,15 @@ def test_logistic_regression_is_scikit_learns():
         )
 
 
+def test_two_classes_have_one_vector_as_with_scikit_learn():
+    """Two vectors under the same penalty would halve it: with a strong one the margins tell."""
+    train_x, train_y, test_x, test_y = clusters(noise=2.0, classes=2, width=30, train=40)
+    for strength in (1e-3, 0.1, 10.0):
+        fit = LogisticRegression(C=strength, max_iter=3000, tol=1e-8).fit(train_x.double().numpy(), train_y.numpy())
+        found = logistic_regression(train_x, train_y, test_x, test_y, strength, 'none')
+        assert found['top1'] == pytest.approx(100 * fit.score(test_x.double().numpy(), test_y.numpy()))
+
+
 def test_two_classes_and_classes_without_a_training_image():
     train_x, train_y, test_x, test_y = clusters(noise=0.05, classes=3)
     kept = train_y != 1
