@@ -87,7 +87,8 @@ def short(path, folder, precision, **options):
     for name in ('logger', 'monitor', 'doctor'):
         cfg.default_hooks[name].interval = 1000
     cfg.default_hooks.knn = None
-    cfg.train_dataloader.batch_size = 64
+    if not torch.cuda.is_available():
+        cfg.train_dataloader.batch_size = 64
     cfg.train_cfg.max_epochs = options.get('train_cfg.max_epochs', 1)
     if 'warmup_epochs' in (cfg.get('param_scheduler') or ()):
         cfg.param_scheduler.warmup_epochs = 0
