@@ -52,7 +52,7 @@ rest() { echo $((end - SECONDS)); }
 tests() { # FILE ARGUMENTS...
   local file=$1
   shift
-  within "$(rest)" "$python" -m pytest -p record --record "$out/$file" -o addopts='-q --strict-markers' --tb=no -p no:cacheprovider "$@"
+  within "$(rest)" "$python" -m pytest -p record --record "$out/$file" -o addopts='-q --strict-markers' --tb=short -p no:cacheprovider "$@"
 }
 benchmark() { # NAME[:FILE] SECONDS ARGUMENTS...
   local name=${1%:*} file=${1#*:} seconds=$2

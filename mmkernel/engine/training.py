@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmkernel.engine.check import ConfigError
 from mmkernel.engine.checkpoint import epoch_files
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.runner import Runner

@@ -1,7 +1,8 @@
 """One switch for torch.compile: elementwise functions of tensors become one kernel each where a GPU runs them.
 
-Off on a CPU. MMKERNEL_COMPILE=0 turns it off everywhere, MMKERNEL_COMPILE=1 on, CPU included. Inside a torch.compile of
-one's own the functions are traced like any others.
+Off on a CPU, and for float64, where exactness is asked for: a number among the arguments of a compiled function reaches
+Triton as float32. MMKERNEL_COMPILE=0 turns it off everywhere, MMKERNEL_COMPILE=1 on, CPU included. Inside a torch.compile
+of one's own the functions are traced like any others.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from torch import Tensor
 _eager: set = set()  # what could not be compiled: functions with their arguments, and the names that were said
 
 
-def switched_on(device: torch.device) -> bool:
-    """Whether functions are compiled on ``device``."""
+def switched_on(x: Tensor) -> bool:
+    """Whether functions of a tensor like ``x`` are compiled."""
     word = os.environ.get('MMKERNEL_COMPILE', '')
-    return device.type == 'cuda' if word == '' else word != '0'
+    if x.device.type == 'cpu':
+        return word not in ('', '0')
+    return word != '0' and x.device.type == 'cuda' and x.dtype != torch.float64
 
 
 def fused(function: Callable, *args: Any) -> Any:
@@ -30,7 +33,7 @@ def fused(function: Callable, *args: Any) -> Any:
 
     What cannot be traced as a whole, a kernel's phi for instance, runs as it is and says so once.
     """
-    if torch.compiler.is_compiling() or not switched_on(args[0].device):
+    if torch.compiler.is_compiling() or not switched_on(args[0]):
         return function(*args)
     key = (function, *(a if isfunction(a) else type(a) for a in args if not isinstance(a, Tensor)))
     if key not in _eager:

@@ -87,8 +87,7 @@ def short(path, folder, precision, **options):
     for name in ('logger', 'monitor', 'doctor'):
         cfg.default_hooks[name].interval = 1000
     cfg.default_hooks.knn = None
-    if not torch.cuda.is_available():
-        cfg.train_dataloader.batch_size = 64
+    cfg.train_dataloader.batch_size = max(64, cfg.model.head.get('sub_batch_size') or 0)
     cfg.train_cfg.max_epochs = options.get('train_cfg.max_epochs', 1)
     if 'warmup_epochs' in (cfg.get('param_scheduler') or ()):
         cfg.param_scheduler.warmup_epochs = 0
@@ -174,7 +173,8 @@ def test_one_process_of_a_distributed_job_is_a_plain_run(run_device, tmp_path):
     ]
     words += ['train_dataloader.num_batch_per_epoch=4', 'param_scheduler.warmup_epochs=0', 'default_hooks.knn=None']
     hidden = {} if run_device.type == 'cuda' else dict(CUDA_VISIBLE_DEVICES='')
-    environment = {**os.environ, **hidden, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'MMKERNEL_COMPILE': '0'}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
+    environment = {**os.environ, **hidden, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'MMKERNEL_COMPILE': '0'}
     launchers = dict(
         plain=[sys.executable, ROOT / 'tools/train.py'],
         launched=[

@@ -1,6 +1,7 @@
 """The switch of torch.compile: what runs through it, what is said where it cannot, and whole objectives in one graph."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,7 +112,15 @@ def test_errors_of_phi_are_its_own(compiled):
         kernel_energy(torch.randn(7, 4), Fragile())
 
 
-def test_off_on_a_cpu(monkeypatch):
-    monkeypatch.delenv('MMKERNEL_COMPILE', raising=False)
-    assert not fused.switched_on(torch.device('cpu'))
-    assert fused.switched_on(torch.device('cuda'))
+@pytest.mark.parametrize(
+    'word, where', [('', {'cuda32'}), ('0', set()), ('1', {'cpu32', 'cpu64', 'cuda32'})], ids=['unset', '0', '1']
+)
+def test_where_functions_are_compiled(monkeypatch, word, where):
+    monkeypatch.setenv('MMKERNEL_COMPILE', word)
+    kinds = {f'{d}{b}': (d, getattr(torch, f'float{b}')) for d in ('cpu', 'cuda') for b in (32, 64)}
+    found = {
+        name
+        for name, (device, dtype) in kinds.items()
+        if fused.switched_on(SimpleNamespace(device=torch.device(device), dtype=dtype))
+    }
+    assert found == where
