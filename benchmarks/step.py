@@ -1,6 +1,12 @@
 """A whole training step, part by part: what share of it is the objective, and how many images a second come out.
 
 python benchmarks/step.py --json benchmarks/results/step.json    # CPU: ResNet-18 on 32 x 32; GPU: ResNet-50, bf16, channels_last
+python benchmarks/step.py --whole --switches contiguous,compile,checkpointing,tf32 --json FILE
+python benchmarks/step.py --fake-world 8 --precision float16 --json FILE    # rank 0 of 8, the talk's table of memory
+python benchmarks/step.py --fake-world 8 --quick    # does it run, on any machine
+
+--whole, and --fake-world: ``whole_step.py``. --precision float32|bfloat16|float16. --switches: further forms of ours, each a
+switch or several joined by +. --only "*N=256*ours*" picks by "OBJECTIVE N=.. q=.. FORM". Lines are written to FILE as they come.
 
 Two views of B images; 'textbook' puts the objective and the optimizer of ``reference.py`` in the same step. Seconds are
 medians over the rounds; the peak is that of the step (on a CPU only with a process for each: left out).
@@ -14,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import whole_step
 from harness import arguments, report, seconds_of
 from losses import OBJECTIVES
 from reference import LARSLoop
@@ -120,8 +127,18 @@ def line(setting: Setting, form: str, found: dict[str, float]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> list[list[str]]:
-    args = arguments(__doc__, argv)
+    args = arguments(
+        __doc__,
+        argv,
+        whole=dict(action='store_true', help='the step as training runs it, not part by part'),
+        fake_world=dict(type=int, metavar='W', help='the whole step of rank 0 of W processes that answer at once'),
+        precision=dict(choices=sorted(whole_step.HALF), help='with --whole; default: bfloat16 on a GPU, else float32'),
+        switches=dict(default='', help=f'with --whole: of {", ".join(whole_step.SWITCHES)}, joined by + or ,'),
+    )
     torch.set_num_threads(1)
+    if args.whole or args.fake_world:
+        args.precision = args.precision or ('bfloat16' if args.device.startswith('cuda') else 'float32')
+        return whole_step.main(__file__, args)
     device, lines = torch.device(args.device), []
     for setting in settings(device, args.quick):
         for form in ('textbook', 'ours'):

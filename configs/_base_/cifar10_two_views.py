@@ -29,9 +29,7 @@ train_dataloader = dict(
         views=dict(first=view(0.0), second=view(0.2)),
     ),
 )
-data_preprocessor = dict(
-    type='ViewPreprocessor', mean=[0.4914, 0.4822, 0.4465], std=[0.247, 0.2435, 0.2616], channels_last=False
-)
+data_preprocessor = dict(type='ViewPreprocessor', mean=[0.4914, 0.4822, 0.4465], std=[0.247, 0.2435, 0.2616])
 
 evaluation = dict(
     train=dict(type='CIFAR10', root='data/cifar10', split='train'),

@@ -36,7 +36,7 @@ train_dataloader = dict(
     ),
 )
 
-data_preprocessor = dict(type='ViewPreprocessor', mean=[0.31], std=[0.348], channels_last=False)
+data_preprocessor = dict(type='ViewPreprocessor', mean=[0.31], std=[0.348])
 
 evaluation = dict(
     train=dict(type='Digits', split='train', size=16),

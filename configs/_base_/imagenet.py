@@ -3,9 +3,7 @@
 _base_ = 'loader.py'
 
 train_dataloader = dict(dataset=dict(source=dict(type='ImageNet', root='data/imagenet', split='train')))
-data_preprocessor = dict(
-    type='ViewPreprocessor', mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channels_last=False
-)
+data_preprocessor = dict(type='ViewPreprocessor', mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 evaluation = dict(
     train=dict(type='ImageNet', root='data/imagenet', split='train'),
     test=dict(type='ImageNet', root='data/imagenet', split='val'),

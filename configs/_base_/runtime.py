@@ -1,16 +1,17 @@
 """How every run behaves around its method: logs, checkpoints, seeds, processes."""
 
 default_scope = 'mmkernel'
-randomness = dict(seed=0, deterministic=False)
+randomness = dict(seed=0, deterministic=False)  # deterministic=True: on a GPU, too, two runs give the same bits; slower
 env_cfg = dict(
-    cudnn_benchmark=True,
-    matmul_precision='highest',  # 'high' lets float32 matrix products use TF32
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(timeout=1800),
 )  # seconds that a collective may wait before the run fails
 
 sync_bn = True  # where several GPUs are; on CPU batch-norm statistics are those of each process
-channels_last = False
+channels_last = 'auto'  # where convolutions run on CUDA
+compile = False  # True: torch.compile of backbone and neck
+activation_checkpointing = False  # True: a block of the backbone keeps its input alone, and is computed twice
+tf32 = 'convolutions'  # of float32, as PyTorch does by itself; True: matrix products too; False: neither
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -28,9 +28,7 @@ train_dataloader = dict(
     ),
 )
 
-data_preprocessor = dict(
-    type='ViewPreprocessor', mean=[0.441, 0.428, 0.387], std=[0.268, 0.261, 0.269], channels_last=False
-)
+data_preprocessor = dict(type='ViewPreprocessor', mean=[0.441, 0.428, 0.387], std=[0.268, 0.261, 0.269])
 
 evaluation = dict(
     train=dict(type='STL10', root='data/stl10', split='train'),

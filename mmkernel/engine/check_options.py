@@ -13,10 +13,12 @@ from mmengine.runner import Priority, get_priority
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.check import ConfigError, check_names, expected_registry, find_component, is_typed, walk
+from mmkernel.engine.numerics import check_numerics
 from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
 from mmkernel.engine.parameter_rates import KEYS
 from mmkernel.engine.scaling import lr_factor
 from mmkernel.engine.schedule import FIXED
+from mmkernel.engine.wrapping import check_wrapping
 from mmkernel.registry import HOOKS, PARAM_SCHEDULERS, accepted_keywords
 
 HOOK_NAMES = (
@@ -26,9 +28,8 @@ HOOK_NAMES = (
 MULTIPLIERS = (
     'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
 )  # fmt: skip
-SWITCHES = ('sync_bn', 'channels_last', 'find_unused_parameters', 'resume_anyway')
+SWITCHES = ('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing')
 CHOICES = {
-    'env_cfg.matmul_precision': ('highest', 'high', 'medium'),
     'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
     'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'),
 }
@@ -70,6 +71,8 @@ def _check_run(cfg: Mapping) -> None:
         if not isinstance(cfg.get(name, False), (bool, type(None))):
             raise ConfigError(f'{name} = {cfg[name]!r}; expected True or False.')
     with as_config_error():
+        check_numerics(cfg)
+        check_wrapping(cfg)
         lr_factor(cfg.get('lr_scaling'), 1)
         check_numbers(whole=True, none=True, num_samples=cfg.get('num_samples'))
         timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')

@@ -24,8 +24,8 @@ TOP_LEVEL = (
     'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
     'work_dir', 'load_from', 'resume', 'resume_anyway', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer',
     'sync_bn', 'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
-    'efficient_conv_bn_eval', 'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg',
-    'test_evaluator',
+    'tf32', 'efficient_conv_bn_eval', 'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
+    'test_cfg', 'test_evaluator',
 )  # fmt: skip
 
 

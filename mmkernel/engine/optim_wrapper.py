@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.parameter_rates import check_groups
+from mmkernel.engine.wrapping import restride_state
 from mmkernel.models import Embeddings
 from mmkernel.registry import OPTIM_WRAPPERS, check_keywords
 
@@ -227,3 +228,4 @@ class PretrainOptimWrapper(OptimWrapper):
         if self.scaler and scaler:
             self.scaler.load_state_dict(scaler)
         super().load_state_dict(state)
+        restride_state(self.optimizer)

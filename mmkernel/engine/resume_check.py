@@ -29,6 +29,7 @@ MEANING = {
     'optim_wrapper': SAID, 'optim_wrapper.optimizer.type': REFUSED, 'lr_scaling': SAID, 'param_scheduler': REFUSED,
     'randomness': SAID, 'randomness.seed': QUIET,  # the seed of the checkpoint is taken on, with a word of its own
     'env_cfg': SAID, 'env_cfg.dist_cfg': QUIET, 'env_cfg.mp_cfg': QUIET, 'sync_bn': SAID, 'channels_last': SAID,
+    'data_preprocessor.channels_last': QUIET, 'tf32': SAID,
     'compile': SAID, 'evaluation': SAID, 'activation_checkpointing': SAID, 'model_wrapper_cfg': SAID,
 }  # fmt: skip
 # Hooks that are part of a method, and those that only watch. Others are said.

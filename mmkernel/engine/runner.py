@@ -30,6 +30,7 @@ from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
 from mmkernel.engine.logs import LogHub, build_logger, build_visualizer, kept_values
+from mmkernel.engine.numerics import set_numerics
 from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
@@ -105,9 +106,7 @@ class Runner(Persistence):
         init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
         self.rank, self.world_size = get_dist_info()
         set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=self.distributed)
-        torch.set_float32_matmul_precision(env_cfg.get('matmul_precision', 'highest'))
-        if env_cfg.get('cudnn_benchmark'):
-            torch.backends.cudnn.benchmark = True
+        set_numerics(self.cfg)
         if not torch.cuda.is_available():
             keep_freed_memory()
         if os.name == 'posix':  # workers hand over every tensor as an open file

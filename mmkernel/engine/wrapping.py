@@ -1,9 +1,12 @@
-"""From a built model to the one that trains: device, memory format, batch norm over processes, gradient exchange."""
+"""From a built model to the one that trains: device, memory format, batch norm over processes, compilation, exchange."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,32 +14,149 @@ from mmengine.dist import broadcast
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from mmkernel.registry import check_keywords
 
 
 def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> nn.Module:
     """``model`` on its device as ``cfg`` asks for it; where ``distributed``, inside DistributedDataParallel.
 
-    Keys of ``cfg``: ``channels_last``, ``sync_bn``, ``find_unused_parameters``, ``model_wrapper_cfg`` (another wrapper, or
-    keywords for this one).
+    Keys of ``cfg``, none of which changes a name in the state dict:
+        channels_last: True, False or 'auto': where convolutions run on CUDA.
+        sync_bn: batch-norm statistics over all processes, on GPUs.
+        activation_checkpointing: blocks of the backbone are computed again in the backward pass; bit for bit the same step.
+        compile: True, or keywords of ``torch.compile``: backbone and neck, those of a momentum target too.
+        find_unused_parameters, model_wrapper_cfg: keywords of DistributedDataParallel, or another wrapper.
     """
     if is_model_wrapper(model):
         return model
     device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
     model = model.to(device)
-    if cfg.get('channels_last'):
-        model = model.to(memory_format=torch.channels_last)
-        if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
-            model.data_preprocessor.channels_last = True
-    if not distributed:
-        return revert_sync_batchnorm(model)
-    if device.type == 'cuda' and cfg.get('sync_bn'):
+    if wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
+        use_channels_last(model)
+    model = _with_sync_batchnorm(model, device) if distributed and cfg.get('sync_bn') else revert_sync_batchnorm(model)
+    if cfg.get('activation_checkpointing'):
+        checkpoint_blocks(model.backbone)
+    if cfg.get('compile'):
+        compile_encoder(model, **(cfg['compile'] if isinstance(cfg['compile'], Mapping) else {}))
+    return _exchanging(model, cfg, device) if distributed else model
+
+
+def check_wrapping(cfg: Mapping[str, Any]) -> None:
+    """ValueError for a value that ``wrap_model`` does not know, and TypeError for a keyword that torch.compile does not take."""
+    asked, compiled = cfg.get('channels_last'), cfg.get('compile')
+    if not isinstance(asked, (bool, type(None))) and asked != 'auto':
+        raise ValueError(f"channels_last = {asked!r}; expected True, False or 'auto' (where convolutions run on CUDA).")
+    if isinstance(compiled, Mapping):
+        check_keywords(torch.compile, [*compiled], 'compile')
+    elif not isinstance(compiled, (bool, type(None))):
+        raise ValueError(f'compile = {compiled!r}; expected True, False, or keywords of torch.compile: dict(mode=...).')
+    if compiled and cfg.get('activation_checkpointing'):
+        raise ValueError(
+            'compile and activation_checkpointing do not go together: a compiled block that is computed twice moves its '
+            'running statistics twice, or ends in an error. Set one of them to False.'
+        )
+
+
+def wants_channels_last(asked: bool | str | None, model: nn.Module, device: torch.device) -> bool:
+    """Whether convolutions get images whose channels are the fastest axis: what tensor cores take without a copy."""
+    if asked != 'auto':
+        return bool(asked)
+    return device.type == 'cuda' and any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Weights in place, and images as they come out of the preprocessor."""
+    model.to(memory_format=torch.channels_last)
+    if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
+        model.data_preprocessor.channels_last = True
+
+
+@torch.no_grad()
+def restride_state(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum read from a file gets the memory format of its parameter: fused and foreach kernels want one for both."""
+    for p, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+
+def compile_encoder(model: nn.Module, **keywords: Any) -> None:
+    """``torch.compile`` of backbone and neck in place. A second size of images compiles once more, with dynamic shapes."""
+    target = getattr(model, 'target', None)
+    parts = [(owner, name) for owner in (model, target) for name in ('backbone', 'neck')]
+    for part in (getattr(owner, name, None) for owner, name in parts):
+        if part is not None:
+            part.compile(**keywords)
+
+
+def checkpoint_blocks(backbone: nn.Module) -> None:
+    """The backbone's blocks keep their inputs alone and are computed again in the backward pass. Chen et al., 2016.
+
+    A block is a module of several layers inside a Sequential or a ModuleList. ValueError where there is none.
+    """
+    blocks = list(_blocks(backbone))
+    if not blocks:
+        raise ValueError(
+            f'activation_checkpointing=True finds no blocks in {type(backbone).__name__}: it looks for modules of several '
+            'layers inside a Sequential or ModuleList, as ResNets and vision transformers have them. Set it to False.'
+        )
+    for block in blocks:
+        block.forward = types.MethodType(_checkpointed, block)  # bound anew where the module is copied
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The innermost modules of several layers that stand in a container."""
+    containers = (nn.Sequential, nn.ModuleList)
+    for child in module.children():
+        inner = list(_blocks(child))
+        if inner:
+            yield from inner
+        elif isinstance(module, containers) and not isinstance(child, containers) and any(child.children()):
+            yield child
+
+
+def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    forward = partial(type(block).forward, block)
+    if not (torch.is_grad_enabled() and block.training):
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, block), **kwargs)
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Of the first pass and of the second."""
+    return nullcontext(), _statistics_kept(block)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Batch norms inside leave their running statistics alone: the first pass has moved them already."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _with_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == 'cuda':
         from timm.layers import convert_sync_batchnorm  # keeps timm's fused norm + activation layers whole
 
-        model = convert_sync_batchnorm(model)
-    elif cfg.get('sync_bn'):
-        print_log('SyncBN does not exist on CPU: batch-norm statistics are those of each process.', 'current')
+        return convert_sync_batchnorm(model)
+    print_log('SyncBN does not exist on CPU: batch-norm statistics are those of each process.', 'current')
+    return model
+
+
+def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """``model`` in DistributedDataParallel; gradients live in its buckets, not beside them."""
     for tensor in model.state_dict().values():
         broadcast(tensor)
     asked = {'type': 'MMDistributedDataParallel', **(cfg.get('model_wrapper_cfg') or {})}
@@ -47,6 +167,7 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     own = dict(
         device_ids=[device.index] if device.type == 'cuda' else None,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
+        gradient_as_bucket_view=True,
         **{'forward_sync_buffers' if renamed else 'broadcast_buffers': False},
     )
     return MODEL_WRAPPERS.build({**own, **asked, 'module': model})
