@@ -9,11 +9,11 @@ import pytest
 import torch
 from test_runner import config, digest
 
+from mmkernel.cli.train import main
 from mmkernel.engine import (
     CheckpointError,
     CSVBackend,
     RunFolderError,
-    main,
     persistence,
     read_checkpoint,
     train,
