@@ -122,7 +122,7 @@ class ClusterHook(Hook):
         for h, K in enumerate(model.head.num_clusters):
             seed = int(torch.randint(2**31 - 1, (), generator=generator))
             make = partial(whitened_kmeans, rows.numpy(), K, self.pca_dim, self.iterations, seed)
-            labels = shared_labels(make, len(rows), model.head.pseudo.labels.device)
+            labels = shared_labels(make, model.head.pseudo.labels.device)
             model.head.pseudo.set(h, torch.arange(len(rows)), labels)
         model.head.reset_classifiers(generator)
         for parameter in model.head.classifiers.parameters():

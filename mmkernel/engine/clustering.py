@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from mmkernel.distributed import gather_rows, rank, sum_over_ranks, world_size
+from mmkernel.distributed import gather_rows, on_first_process, rank, world_size
 from mmkernel.losses.clustering import check_enough_samples
 
 
@@ -52,7 +52,6 @@ def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterat
     return kmeans.index.search(rows, 1)[1][:, 0]
 
 
-def shared_labels(make: Callable[[], np.ndarray], n: int, device: torch.device) -> Tensor:
-    """(n,) labels that ``make()`` returns on rank 0, on every rank alike; ``device`` is where collectives work."""
-    labels = torch.from_numpy(make()).long() if rank() == 0 else torch.zeros(n, dtype=torch.long)
-    return sum_over_ranks(labels.to(device))
+def shared_labels(make: Callable[[], np.ndarray], device: torch.device) -> Tensor:
+    """(n,) labels that ``make()`` returns on rank 0, on every rank alike, at ``device``; where it raises, all raise."""
+    return torch.from_numpy(on_first_process(make)).long().to(device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView
+from mmkernel.distributed import on_first_process
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import COLLAPSED, YARDSTICK, cloud_statistics, judge, run_kernel
 from mmkernel.registry import HOOKS
@@ -42,18 +43,22 @@ class DoctorHook(Hook):
         """What to keep of each batch: nothing in an epoch that is not looked at."""
         self.recent.clear()
         due = (runner.epoch + 1) % self.interval == 0 or runner.epoch + 1 == runner.max_epochs
-        self.looking = due and runner.epoch + 1 > self.begin * runner.max_epochs and is_main_process()
+        self.looking = due and runner.epoch + 1 > self.begin * runner.max_epochs
         self.looking = self.looking and _has_neck(unwrap(runner.model)) and _whole_images(runner.train_dataloader)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self.looking:
+        if self.looking and is_main_process():
             views = data_batch['inputs'][:2]
             self.recent.append(views if len(views) == 2 and views[0].shape == views[1].shape else views[:1])
             while sum(len(kept[0]) for kept in self.recent) - len(self.recent[0][0]) >= self.images:
                 self.recent.popleft()
 
     def after_train_epoch(self, runner: Any) -> None:
-        if not self.looking or not self.recent:
+        if self.looking:
+            on_first_process(lambda: self._look(runner))
+
+    def _look(self, runner: Any) -> None:
+        if not self.recent:
             return
         model = unwrap(runner.model)
         views = [self._embed(model, v) for v in range(len(self.recent[0]))]

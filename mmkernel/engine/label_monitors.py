@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
-from mmkernel.distributed import gather_rows
+from mmkernel.distributed import gather_rows, on_first_process
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
@@ -96,8 +95,10 @@ class KNNMonitorHook(_LabelMonitor):
         self.on = self.prepare(runner, 'train', 'test')
 
     def after_train_epoch(self, runner: Any) -> None:
-        if not (self.on and is_main_process() and self.every_n_epochs(runner, self.interval)):
-            return
+        if self.on and self.every_n_epochs(runner, self.interval):
+            on_first_process(lambda: self._score(runner))
+
+    def _score(self, runner: Any) -> None:
         with same_random_state():
             bank, test = self.features(runner, 'train'), self.features(runner, 'test')
             if not (torch.isfinite(bank[0]).all() and torch.isfinite(test[0]).all()):
@@ -188,8 +189,10 @@ class OnlineProbeHook(_LabelMonitor):
             buffer.copy_(torch.where(useless, old, buffer))
 
     def after_train_epoch(self, runner: Any) -> None:
-        if not (self.on and is_main_process() and self.every_n_epochs(runner, self.interval)):
-            return
+        if self.on and self.every_n_epochs(runner, self.interval):
+            on_first_process(lambda: self._score(runner))
+
+    def _score(self, runner: Any) -> None:
         with same_random_state(), torch.no_grad():
             x, y = self.features(runner, 'test')
             self.probe.eval()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ import torch.distributed as dist
 from multiprocess import run_processes
 
 from mmkernel.datasets import Digits, Source
-from mmkernel.engine import load_config, read_checkpoint, train
+from mmkernel.engine import DoctorHook, load_config, read_checkpoint, train
+from mmkernel.engine.clustering import shared_labels
+from mmkernel.engine.label_monitors import KNNMonitorHook, OnlineProbeHook
 from mmkernel.engine.monitors import measurable
 from mmkernel.evaluation import embedding_statistics
 from mmkernel.kernels import LegendreKernel
@@ -307,3 +310,29 @@ def test_tensorboard(tmp_path):
     cfg.visualizer = dict(type='Visualizer', vis_backends=backends)
     train(cfg)
     assert list(tmp_path.glob('*/vis_data/events.out.tfevents.*'))
+
+
+def _alone(rank, world_size):
+    """What each process says where the work of the first one alone fails."""
+
+    def fail(*_):
+        raise ValueError('no such image')
+
+    probe, knn, doctor, said = OnlineProbeHook(), KNNMonitorHook(), DoctorHook(), []
+    probe.on = knn.on = doctor.looking = True
+    probe.features = knn.features = doctor._embed = fail
+    doctor.recent = [[torch.zeros(2, 3)]] if rank == 0 else []
+    run = SimpleNamespace(epoch=0, model=None)
+    works = [hook.after_train_epoch for hook in (probe, knn, doctor)] + [
+        lambda _: shared_labels(fail, torch.device('cpu'))
+    ]
+    for work in works:
+        try:
+            work(run)
+        except ValueError as error:
+            said.append(str(error))
+    return said
+
+
+def test_all_processes_end_where_the_first_one_fails():
+    assert run_processes(_alone, 2, timeout=300) == [['no such image'] * 4] * 2
