@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
@@ -39,7 +41,21 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
             'or tools/slurm_train.sh, or drop --launcher to run one process.'
         )
     _set_device()
-    dist.init_process_group(backend if torch.cuda.is_available() else 'gloo', timeout=timedelta(seconds=timeout))
+    backend, limit = backend if torch.cuda.is_available() else 'gloo', timedelta(seconds=timeout)
+    dist.init_process_group(backend, timeout=limit, **_meeting_place(limit))
+
+
+def _meeting_place(timeout: timedelta) -> dict[str, Any]:
+    """Where processes that torchrun has started again on one machine find each other; else torch's own place.
+
+    The store of torchrun outlives them. In torch's own place a process that is early reads there the address of one that
+    has ended, and waits for it. On several machines the counts of restarts differ.
+    """
+    restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if restart == '0' or os.environ.get('GROUP_WORLD_SIZE') != '1':
+        return {}
+    store, rank, world_size = next(iter(rendezvous('env://', timeout=timeout)))
+    return dict(store=dist.PrefixStore(f'restart_{restart}', store), rank=rank, world_size=world_size)
 
 
 def _set_device() -> None:

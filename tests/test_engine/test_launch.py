@@ -91,6 +91,8 @@ def test_two_processes_equal_one(tmp_path, srun):
 
 CRASH = """
 import os
+import time
+
 from mmengine.hooks import Hook
 from mmkernel.registry import HOOKS
 
@@ -98,20 +100,32 @@ from mmkernel.registry import HOOKS
 @HOOKS.register_module()
 class CrashOnce(Hook):
     def before_train_epoch(self, runner):
-        if runner.epoch == 2 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
+        if runner.epoch == 2 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.environ['RANK'] == '0':
             os._exit(3)
+
+
+if os.environ.get('TORCHELASTIC_RESTART_COUNT') == '1' and os.environ['RANK'] == '0':
+    time.sleep(5)  # the other is early: all that it finds of this process is what the first attempt has left
 """
 
 
 @pytest.mark.slow
-def test_a_process_that_torchrun_starts_again_goes_on(tmp_path):
+def test_processes_that_torchrun_starts_again_go_on(tmp_path):
     (tmp_path / 'crash_once.py').write_text(CRASH)
     (tmp_path / 'crash.py').write_text(
         f"_base_ = [{str(CONFIG)!r}]\ncustom_imports = dict(imports=['tiny_training', 'crash_once'])\n"
         f"import_folders = [{str(CONFIG.parent)!r}]\ncustom_hooks = [dict(type='CrashOnce')]\n"
     )
-    # one process: two of gloo sometimes wait for those that the crash has ended
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--max-restarts', '1']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--max-restarts',
+        '1',
+        '--nproc_per_node',
+        '2',
+    ]
     arguments = [ROOT / 'tools/train.py', tmp_path / 'crash.py', '--launcher', 'pytorch', '--work-dir', tmp_path / 'w']
     environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
     done = [
