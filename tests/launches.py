@@ -23,7 +23,8 @@ _COMPOSITES = ('CompositeExplicitAutograd', 'CompositeExplicitAutogradNonFunctio
 # Views that their schema does not mark as such, memory without content, and questions that the host answers.
 _FREE = frozenset(
     '_unsafe_view _reshape_alias reshape empty empty_like new_empty empty_strided new_empty_strided lift_fresh '
-    'set_ resize_ as_strided_ sym_size sym_stride sym_numel is_pinned _has_compatible_shallow_copy_type'.split()
+    'set_ resize_ as_strided_ sym_size sym_stride sym_numel is_pinned _has_compatible_shallow_copy_type '
+    '_record_function_enter_new _record_function_exit'.split()
 )
 
 _WHOLE = frozenset(('convolution', 'convolution_backward'))  # composed on a CPU, one call of a library on a GPU
@@ -51,7 +52,7 @@ class Launches(TorchDispatchMode):
         name = func._schema.name.split('::')[1]
         if func.is_view or name in _FREE:
             return func(*args, **kwargs)
-        before, key = self.total, _composed_by(func)
+        before, key = self.total, None if _one_for_all(name, args) else _composed_by(func)
         if key is not None:
             with self:  # its parts come back here
                 result = func._op_dk(key, *args, **kwargs)
@@ -59,7 +60,7 @@ class Launches(TorchDispatchMode):
             result = func(*args, **kwargs)
         if key is None or self.total == before:
             self.names[name] += 1
-            made = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+            made = [] if func._schema.is_mutable else [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
             self.largest = max([self.largest, *(x.numel() * x.element_size() for x in made)])
         return result
 
@@ -80,6 +81,14 @@ def kept_for_backward() -> Iterator[list[int]]:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         yield sizes
     sizes.extend(x.untyped_storage().nbytes() for x in kept.values())
+
+
+def _one_for_all(name: str, args: tuple) -> bool:
+    """Whether an operator on lists of tensors has kernels of its own on a GPU: lists of different shapes are taken in turn."""
+    lists = [x for x in args if isinstance(x, (list, tuple)) and x and isinstance(x[0], torch.Tensor)]
+    return name.startswith('_foreach_') and all(
+        a.shape == b.shape for x in lists for a, b in zip(lists[0], x, strict=True)
+    )
 
 
 def _composed_by(func: Any) -> torch._C.DispatchKey | None:

@@ -10,6 +10,7 @@ from .cluster_hook import ClusterHook
 from .config import check_config, load_config, set_option
 from .csv_backend import CSVBackend
 from .doctor import DoctorHook
+from .finite import NonFiniteLossError
 from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
 from .keep_best import KeepBestHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
@@ -17,7 +18,7 @@ from .lars import LARS
 from .launch import init_processes
 from .logs import RuntimeInfoHook
 from .monitors import EmbeddingMonitorHook
-from .optim_wrapper import NonFiniteLossError, PretrainOptimWrapper
+from .optim_wrapper import PretrainOptimWrapper
 from .parameter_rates import PartRateConstructor, VectorRateConstructor
 from .random_state import seed_everything
 from .resume_check import OtherRunError

@@ -13,6 +13,7 @@ from torch import nn
 from mmkernel.checks import check_numbers
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.parameter_rates import prefixes
+from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS
 
 SCHEDULES = ('cosine', 'constant')
@@ -38,10 +39,10 @@ def momentum_at(step: int, total: int, start: float, end: float, schedule: str =
 
 @HOOKS.register_module()
 class MomentumUpdateHook(Hook):
-    """After each real optimizer step k of K, ``model.target.update(m_k)`` with ``momentum_at``.
+    """After each attempt k of K at an optimizer step, ``model.target.update(m_k, real)`` with ``momentum_at``.
 
     ``momentum`` is the fraction kept, at the first step; with 'cosine' it rises to ``end_momentum``, with 'constant' it stays.
-    A step that half precision skipped moves nothing, but counts in k.
+    A step that was not real, as one that half precision skipped, moves nothing, but counts in k.
     """
 
     priority = 'NORMAL'
@@ -62,12 +63,17 @@ class MomentumUpdateHook(Hook):
                 f'MomentumUpdateHook has nothing to move: model.target is {type(target).__name__}. Set model.target='
                 "dict(type='MomentumTarget'), or leave the hook out."
             )
+        if not takes_flag(target.update):
+            runner.logger.warning(
+                f'{type(target).__name__}.update(momentum) takes no flag: the host waits for the device once in each step. Write '
+                'update(self, momentum, real=None), real being a 0-dim bool tensor: nothing moves where it is not set.'
+            )
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.optim_wrapper.stepped:
             total = runner.max_epochs * steps_per_epoch(runner)
             m = momentum_at(current_step(runner, batch_idx), total, self.momentum, self.end_momentum, self.schedule)
-            unwrap(runner.model).target.update(m)
+            tell(unwrap(runner.model).target.update, m, real=runner.optim_wrapper.real)
 
 
 @HOOKS.register_module()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmkernel.checks import check_numbers
-from mmkernel.engine.optim_wrapper import NonFiniteLossError, all_finite
+from mmkernel.engine.finite import NonFiniteLossError, all_finite
 from mmkernel.engine.random_state import seed_everything
+from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS
 
 
@@ -37,32 +39,51 @@ class SeedHook(Hook):
 
 @HOOKS.register_module()
 class CommitHook(Hook):
-    """After each real optimizer step, ``model.commit()``: heads store what ``loss`` staged (queue rows, labels)."""
+    """After each attempt at a step ``model.commit(real)``: heads store what ``loss`` staged (queue rows) where it was real."""
 
     priority = 'NORMAL'
+
+    def before_train(self, runner: Any) -> None:
+        changes = [part.commit for part in unwrap(runner.model).modules() if hasattr(part, 'commit')]
+        for owner in sorted({type(change.__self__).__name__ for change in changes if not takes_flag(change)}):
+            runner.logger.warning(
+                f'{owner}.commit() takes no flag: the host waits for the device once in each step, to call it only after a real '
+                'one. Write commit(self, real=None), real being a 0-dim bool tensor, and change state by '
+                'mmkernel.models.move(buffer, value, real).'
+            )
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = unwrap(runner.model)
         if runner.optim_wrapper.stepped and hasattr(model, 'commit'):
-            model.commit()
+            tell(model.commit, real=runner.optim_wrapper.real)
 
 
 @HOOKS.register_module()
 class NonFiniteGuardHook(Hook):
-    """Say which images a non-finite loss came from, and never let non-finite numbers into a checkpoint.
+    """End the run at a loss or gradient that is not finite, and say which images it came from.
 
-    Writes epoch, iteration, loss and the sample indices of the batch and of the one before to
-    ``non_finite_rank<r>.json`` beside the log, and adds its place, the last good checkpoint and how to see it again to the
-    error. The same holds where something fails at a NaN before there is a loss (``PretrainOptimWrapper``).
+    From the first such iteration on nothing moves (``PretrainOptimWrapper``); the host looks every ``interval`` iterations
+    and at the end of an epoch, before any checkpoint. Every process then writes epoch, iteration, loss, the sample indices
+    of its batch and of the one before, seed and last good checkpoint to ``non_finite_rank<r>.json`` beside the log, and all
+    raise. The same holds where something fails at a NaN before there is a loss, in the process where that happens.
     """
 
     writes = ('non_finite_rank<r>.json',)
 
     priority = 'VERY_HIGH'
 
+    def __init__(self, interval: int = 50) -> None:
+        check_numbers('NonFiniteGuardHook', whole=True, interval=interval)
+        self.interval = interval
+        self.recent: deque[tuple[int, int, list]] = deque(
+            maxlen=interval + 1
+        )  # those not checked yet, and the one before
+
     def before_train(self, runner: Any) -> None:
-        self.runner, self.indices, self.previous = runner, [], []
-        if hasattr(runner.optim_wrapper, 'on_non_finite'):
+        self.runner = runner
+        self.recent.clear()
+        self.check = getattr(runner.optim_wrapper, 'check', None)
+        if self.check is not None:
             runner.optim_wrapper.on_non_finite[:] = [self.report]
         else:
             runner.logger.warning(
@@ -75,15 +96,27 @@ class NonFiniteGuardHook(Hook):
             data_batch if isinstance(data_batch, list) else [data_batch]
         )  # a virtual batch is a list of micro-batches
         found = [b['sample_index'] for b in batches if isinstance(b, dict) and b.get('sample_index') is not None]
-        self.indices, self.previous = found, self.indices
+        self.recent.append((runner.iter, runner.epoch, found))
 
-    def report(self, value: float) -> str:
-        runner, now, before = self.runner, _flat(self.indices), _flat(self.previous)
-        record = dict(epoch=runner.epoch, iteration=runner.iter, rank=runner.rank, loss=str(value), sample_index=now)
-        record['sample_index_before'] = before
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.check is not None and self.every_n_train_iters(runner, self.interval):
+            self.check()
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.check is not None:
+            self.check()
+
+    def report(self, loss: float, iteration: int) -> str:
+        runner, found = self.runner, {i: (epoch, indices) for i, epoch, indices in self.recent}
+        epoch, now = found.get(iteration, (runner.epoch, []))
+        _, before = found.get(iteration - 1, (epoch, []))
+        record = dict(epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), sample_index=_flat(now))
+        record |= dict(sample_index_before=_flat(before), seed=runner.seed, world_size=runner.world_size)
+        good = runner.folder.last_good()
+        record |= dict(checkpoint=good and str(good), config=str(Path(runner.work_dir) / 'config.py'))
         file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
         file.write_text(json.dumps(record) + '\n')
-        return f'Epoch {runner.epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'
+        return f'Epoch {epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'
 
 
 def refuse_non_finite(runner: Any, checkpoint: dict) -> None:

@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from mmkernel.checks import check_numbers
+from mmkernel.engine.fused import has_gaps, match_layouts, same_order
 from mmkernel.registry import OPTIMIZERS
-
-# torch.optim.SGD(fused=True) on a CPU; older versions of torch take the foreach path
-_HAS_FUSED = torch._C._dispatch_has_kernel_for_dispatch_key('aten::_fused_sgd_', 'CPU')
-_CHUNK = 2**17  # entries whose update is held at a time: 512 KB stay in the cache
 
 
 @OPTIMIZERS.register_module()
@@ -32,10 +30,12 @@ class LARS(torch.optim.Optimizer):
         clip: r <- min(r / lr, 1): the step is never longer than plain SGD's. In da Costa et al., JMLR 2022.
         eps: in the denominator of 'separate'.
 
-    Nothing of the model's size is allocated beside the momentum buffer. Float32 parameters on the CPU are read twice, once
-    for the norms and once for the update; elsewhere the step is made of foreach kernels without synchronisation, and
-    gradients are consumed: those of scaled parameters hold the update afterwards.
+    Nothing of the model's size is allocated beside the momentum buffer. Gradients are consumed: those of scaled parameters hold
+    r (g + wd p) afterwards. Nothing is read from the device. Where ``found_inf``, a 0-dim float tensor that the owner of the
+    step sets, is not 0, parameters and momentum keep their bits (torch's contract for optimizers and loss scaling).
     """
+
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler: this optimizer looks at found_inf
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class LARS(torch.optim.Optimizer):
                 f"LARS.norms is 'joint' (||g + wd p||) or 'separate' (||g|| + wd ||p|| + eps), got {norms!r}."
             )
         super().__init__(params, {**settings, 'norms': norms, 'scale_all': scale_all, 'clip': clip, 'eps': eps})
+        self.register_load_state_dict_post_hook(match_layouts)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -73,45 +74,28 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group['params'] if p.grad is not None]
-            for p in parameters:
-                if 'momentum_buffer' not in self.state[p]:
-                    # zeros_like keeps the strides of p, so channels_last weights stay on the fast path
-                    self.state[p]['momentum_buffer'] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            in_one_pass = [p for p in parameters if _one_pass(p, p.grad, self.state[p]['momentum_buffer'])]
-            self._descend_in_chunks(in_one_pass, group)
-            together = set(in_one_pass)
-            self._descend_by_foreach([p for p in parameters if p not in together], group)
+            weights = [p for p in parameters if _is_scaled(p, group)]
+            if parameters and getattr(self, 'grad_scale', None) is not None:  # left to us by torch.amp.GradScaler
+                torch._foreach_div_([p.grad for p in parameters], self.grad_scale)
+            if weights:
+                _scale_gradients(weights, [p.grad for p in weights], group)
+            sgd(  # u <- momentum u + g;  p <- p - lr u, in one kernel, or nothing where found_inf says so
+                parameters, [_in_order_of(p, p.grad) for p in parameters], [self._momentum(p) for p in parameters],
+                fused=True, found_inf=getattr(self, 'found_inf', None), weight_decay=0.0, momentum=group['momentum'],
+                lr=group['lr'], dampening=0.0, nesterov=False, maximize=False,
+            )  # fmt: skip
         return loss
 
-    def _descend_in_chunks(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """The step of float32 parameters on the CPU: gradients are left as they are."""
-        weights = [p for p in parameters if _is_scaled(p, group)]
-        factors = {}
-        if weights:
-            inside = group['weight_decay'] if group['norms'] == 'joint' else 0.0
-            scratch = torch.empty(_CHUNK)
-            norms = torch.tensor([_norms(p, p.grad, inside, scratch) for p in weights], dtype=torch.float64)
-            ratio, decay = _ratio_and_decay(norms[:, 0], norms[:, 1], group)
-            factors = dict(zip(weights, zip(ratio.tolist(), decay.tolist(), strict=True), strict=True))
-        for p in parameters:
-            ratio, decay = factors.get(p, (1.0, 0.0))
-            torch._fused_sgd_(  # u <- momentum u + (1 - dampening) (g + decay p);  p <- p - lr u
-                [p], [p.grad], [self.state[p]['momentum_buffer']],
-                weight_decay=decay, momentum=group['momentum'], lr=group['lr'], dampening=1 - ratio,
-                nesterov=False, maximize=False, is_first_step=False,
-            )  # fmt: skip
-
-    def _descend_by_foreach(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """The step of all other parameters, in place on the gradients."""
-        if not parameters:
-            return
-        weights = [p for p in parameters if _is_scaled(p, group)]
-        if weights:
-            _scale_gradients(weights, [p.grad for p in weights], group)
-        buffers = [self.state[p]['momentum_buffer'] for p in parameters]
-        torch._foreach_mul_(buffers, group['momentum'])
-        torch._foreach_add_(buffers, [p.grad for p in parameters])
-        torch._foreach_add_(parameters, buffers, alpha=-group['lr'])
+    def _momentum(self, p: Tensor) -> Tensor:
+        """The buffer u of ``p``, at first zero, stored in the same order."""
+        state = self.state[p]
+        if 'momentum_buffer' not in state:
+            if has_gaps(p):
+                raise ValueError(
+                    f'LARS: a parameter of shape {tuple(p.shape)} has gaps in memory; give it as p.clone().'
+                )
+            state['momentum_buffer'] = torch.zeros_like(p)
+        return state['momentum_buffer']
 
 
 def _scale_gradients(weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
@@ -143,26 +127,5 @@ def _is_scaled(p: Tensor, group: dict[str, Any]) -> bool:
     return group['scale_all'] or p.ndim > 1
 
 
-def _one_pass(p: Tensor, gradient: Tensor, momentum: Tensor) -> bool:
-    """Whether the three can be walked as flat memory: float32 on the CPU, without gaps, in the same order of storage."""
-
-    def order(x: Tensor) -> list[int]:  # the stride of an axis of length 1 means nothing
-        return [stride for size, stride in zip(x.shape, x.stride(), strict=True) if size > 1]
-
-    plain = all(
-        x.device.type == 'cpu' and x.dtype == torch.float32 and x.layout == torch.strided
-        for x in (p, gradient, momentum)
-    )
-    dense = _HAS_FUSED and plain and 1 + sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) == p.numel()
-    return dense and order(p) == order(gradient) == order(momentum)
-
-
-def _norms(p: Tensor, gradient: Tensor, decay: float, scratch: Tensor) -> tuple[float, float]:
-    """||p|| and ||g + decay p||, chunk by chunk in the cache, chunks summed in double precision."""
-    p, gradient = (x.detach().as_strided((x.numel(),), (1,)) for x in (p, gradient))
-    of_weight = of_update = 0.0
-    for x, g in zip(p.split(_CHUNK), gradient.split(_CHUNK), strict=True):
-        update = torch.add(g, x, alpha=decay, out=scratch[: len(x)]) if decay else g
-        of_weight += torch.dot(x, x).item()
-        of_update += torch.dot(update, update).item()
-    return of_weight**0.5, of_update**0.5
+def _in_order_of(p: Tensor, gradient: Tensor) -> Tensor:
+    return gradient if same_order(p, gradient) else torch.empty_like(p).copy_(gradient)

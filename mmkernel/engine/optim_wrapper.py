@@ -1,79 +1,45 @@
-"""The one owner of the optimizer step: precision, accumulation, the finite check, and whether a real step happened."""
+"""The one owner of the optimizer step: precision, accumulation, clipping, and whether the step was real."""
 
 from __future__ import annotations
 
+import logging
 import math
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from mmkernel.checks import check_numbers
+from mmkernel.engine.clipping import check_clipping, clip
+from mmkernel.engine.finite import LIKELY_CAUSES, FirstFailure, NonFiniteLossError, all_finite, non_finite_argument
+from mmkernel.engine.fused import as_built, fuse, start_momentum
 from mmkernel.engine.parameter_rates import check_groups
-from mmkernel.engine.wrapping import restride_state
-from mmkernel.models import Embeddings
-from mmkernel.registry import OPTIM_WRAPPERS, check_keywords
+from mmkernel.engine.snapshot import Snapshot
+from mmkernel.models import Head
+from mmkernel.registry import OPTIM_WRAPPERS
 
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-
-LIKELY_CAUSES = (
-    'Likely causes: a learning rate that is too large or lacks warm-up (check lr, lr_scaling, param_scheduler), '
-    'half precision (try --cfg-options optim_wrapper.precision=float32), or images and normalisation with bad values.'
-)
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite; nothing of this iteration has reached the weights."""
-
-
-CLIPPING = {'norm': torch.nn.utils.clip_grad_norm_, 'value': torch.nn.utils.clip_grad_value_}
-
-
-def check_clipping(clip_grad: Mapping[str, Any]) -> None:
-    """ValueError for ``clip_grad`` that torch's function would refuse at the first step, or that means nothing."""
-    kind = clip_grad.get('type', 'norm')
-    if kind not in CLIPPING:
-        raise ValueError(f"optim_wrapper.clip_grad.type is 'norm' or 'value', got {kind!r}.")
-    given = {key: value for key, value in clip_grad.items() if key != 'type'}
-    check_keywords(CLIPPING[kind], ['parameters', *given], 'optim_wrapper.clip_grad')
-    limit = dict(norm='max_norm', value='clip_value')[kind]
-    check_numbers('optim_wrapper.clip_grad', **{limit: given.get(limit)})
-    if given.get('norm_type') != math.inf:
-        check_numbers('optim_wrapper.clip_grad', none=True, norm_type=given.get('norm_type'))
-
-
-def non_finite_argument(error: BaseException) -> str | None:
-    """'x of whiten': the outermost tensor with NaN or infinity that a function was given on the way to ``error``."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        code = frame.f_code
-        for name in code.co_varnames[: code.co_argcount]:
-            if not all_finite(frame.f_locals.get(name)):
-                return f'{name} of {code.co_name}'
-    return None
-
-
-def all_finite(value: Any) -> bool:
-    """Whether every floating tensor in ``value`` (a tensor, Embeddings, or dicts and lists of such) is finite. Reads the host."""
-    if isinstance(value, Tensor):
-        return not value.is_floating_point() or value.is_meta or bool(torch.isfinite(value.detach()).all())
-    if isinstance(value, Embeddings):
-        return all_finite(vars(value))
-    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return all(map(all_finite, values))
 
 
 @OPTIM_WRAPPERS.register_module()
 class PretrainOptimWrapper(OptimWrapper):
-    """check finite -> backward of loss / window -> clip -> step; ``stepped`` says whether the weights moved.
+    """backward of loss / window -> gradient norm -> clip -> step, where every loss and gradient so far was finite.
+
+    Nothing is read from the device. ``stepped``: this batch closed its accumulation window, so a step was attempted.
+    ``real``: 0-dim bool on the device, whether the attempt counts. Where it does not, weights, momentum and the buffers that
+    the forward pass changed keep their bits, and whatever else changes state asks ``real``. A loss that is not finite, or
+    without float16's loss scaling a gradient, is final: no step after it is real, in any process, and ``check`` says which
+    it was. A gradient that overflowed in float16 skips its step alone.
 
     ``precision``: 'float32', 'bfloat16' (CPU or GPU) or 'float16' (GPU, with loss scaling). ``accumulative_counts``
     batches make one step; windows end with the epoch, so that no gradient is pending when a checkpoint is written.
-    ``clip_grad=dict(max_norm=1.)`` as in mmengine. Errors: NonFiniteLossError before backward; ValueError for float16
-    on a CPU or an unknown precision.
+    ``clip_grad=dict(max_norm=1.)`` as in mmengine. Optimizers: LARS and torch's SGD, Adam and AdamW obey the flag; any other
+    costs a read of the host in each step. Errors: ValueError for float16 on a CPU or an unknown precision.
     """
 
     def __init__(
@@ -99,41 +65,74 @@ class PretrainOptimWrapper(OptimWrapper):
             )
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == 'float16' else None
+        self.obeys_flag = fuse(optimizer)
+        if not self.obeys_flag:
+            print_log(
+                f'{type(optimizer).__name__} cannot skip a step by a flag on the device: the host waits for the device once in '
+                'each step. LARS, and SGD, Adam and AdamW of torch without dampening, foreach or fused=False, can.',
+                logger='current',
+                level=logging.WARNING,
+            )
         self.stepped = False
+        self.real: Tensor | None = None  # before the first attempt
+        self.grad_norm: Tensor | None = None  # of the last attempt, before clipping; 0-dim on the device
         self.epoch_length: int | None = None  # set by the Runner; None: windows run over epoch ends
         self.frozen: list[nn.Parameter] = []  # the next step leaves them alone; a hook says which
-        self.on_non_finite: list[Callable[[float], str]] = []  # hooks add what they know to the error
+        self.on_non_finite: list[Callable[[float, int], str]] = []  # (number, iteration): hooks add what they know
+        self._failure, self._loss = FirstFailure(), None
+        self._before: Snapshot | None = None  # of what forward passes change, from the beginning of the window
+        self._changing: tuple[nn.Module, list[nn.Module]] | None = None
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Forward pass in the chosen precision, without gradient exchange inside an accumulation window."""
+        if torch.is_grad_enabled() and self._before is None:
+            self._before = Snapshot(self._changing_in_forward(model))
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device_type, dtype, enabled=dtype is not None)
         with super().optim_context(model), autocast, self._explained():
             yield
+
+    def _changing_in_forward(self, model: nn.Module) -> list[nn.Module]:
+        """The modules with buffers, but for those of a head: ``Head.loss`` is pure."""
+        if self._changing is None or self._changing[0] is not model:
+            pure = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
+            self._changing = model, [part for part in model.modules() if part._buffers and part not in pure]
+        return self._changing[1]
 
     def update_params(
         self,
         loss: Tensor,
         step_kwargs: dict | None = None,
         zero_kwargs: dict | None = None,
-        backward: Callable[[Tensor], None] | None = None,
+        backward: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
-        """``backward``: what stands for ``loss.backward()``; it gets the loss as scaled for half precision."""
+        """``backward(loss, gradient)``: what stands for ``loss.backward(gradient)``; the loss is scaled for half precision."""
         self.stepped = False
-        self._check_finite(loss)
         with self._explained():
+            self._loss = loss.detach()
+            self._failure.see(self._loss, self._inner_count, self._loss)
             self.backward(self.scale_loss(loss), by=backward)
             if self.should_update():
                 self.step(**(step_kwargs or {}))
                 self.zero_grad(**(zero_kwargs or {}))
+                self.stepped = True
 
-    def _check_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss).all():
-            value = float(loss.detach())
-            raise self._non_finite(
-                f'The loss of iteration {self._inner_count} is {value}, expected a finite number.', value
-            )
+    def check(self) -> None:
+        """NonFiniteLossError, in every process, if an iteration was not finite in any. Every process must call it.
+
+        The one place where the host waits for the device, so not for every step.
+        """
+        found = self._failure.read()
+        if found is None:
+            return
+        if self._before is not None:  # inside a window
+            self._before.put_back()
+        iteration, loss = found
+        what = f'The loss of iteration {iteration} is {loss}, expected a finite number.'
+        if math.isfinite(loss):
+            what = f'The gradient of iteration {iteration} has NaN or infinite values, at a loss of {loss}.'
+        raise self._non_finite(what, loss, iteration)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -155,39 +154,68 @@ class PretrainOptimWrapper(OptimWrapper):
                 f'Iteration {self._inner_count} has no finite loss: NaN or infinite values{where} ended it with '
                 f'{type(error).__name__}: {error}',
                 math.nan,
+                self._inner_count,
             ) from error
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group['params']]
 
-    def _non_finite(self, message: str, value: float) -> NonFiniteLossError:
+    def _non_finite(self, message: str, number: float, iteration: int) -> NonFiniteLossError:
         bad = sum(not all_finite(p) for p in self._parameters())
         if bad:
             message += f' {bad} weights are not finite already: the step before this one spoilt them.'
-        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *(report(value) for report in self.on_non_finite)]))
+        told = [report(number, iteration) for report in self.on_non_finite]
+        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *told]))
 
-    def backward(self, loss: Tensor, by: Callable[[Tensor], None] | None = None, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, by: Callable[[Tensor, Tensor], None] | None = None, **kwargs: Any) -> None:
+        """After a failure NaN enters, so that the sum of the gradients over processes tells all of them."""
         loss = self.scaler.scale(loss) if self.scaler else loss
+        poison = self._failure.poison
+        gradient = torch.ones_like(loss) if poison is None else (1 + poison).to(loss.dtype).expand_as(loss)
         if by is None:
-            super().backward(loss, **kwargs)
-            return
-        by(loss)
+            loss.backward(gradient, **kwargs)
+        else:
+            by(loss, gradient)
         self._inner_count += 1
 
+    @torch.no_grad()
     def step(self, **kwargs: Any) -> None:
         for parameter in self.frozen:
             parameter.grad = None  # no decay and no momentum either
-        if self.scaler is None:
-            super().step(**kwargs)
-            self.stepped = True
-            return
-        if self.clip_grad_kwargs:
+        parameters = [p for p in self._parameters() if p.grad is not None]
+        if parameters:
+            self._judge(parameters)
+            if self.clip_grad_kwargs:
+                norm = clip(parameters, self.grad_norm, self.clip_func, self.clip_grad_kwargs)
+                if norm is not None:
+                    self.message_hub.update_scalar('train/grad_norm', norm)
+            self._descend(**kwargs)
+            if self.scaler:
+                self.scaler.update()
+        if self._before is not None:
+            self._before.put_back(unless=self.real)
+            self._before = None
+
+    def _judge(self, parameters: list[nn.Parameter]) -> None:
+        """Whether the step is real. Without loss scaling a gradient that is not finite is final."""
+        if self.scaler:
             self.scaler.unscale_(self.optimizer)
-            self._clip_grad()
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer, **kwargs)
-        self.scaler.update()
-        self.stepped = self.scaler.get_scale() >= scale  # the scale falls exactly when the step was skipped
+        self.grad_norm = norm = get_total_norm([p.grad for p in parameters])
+        if self.scaler is None:
+            self._failure.see(norm, self._inner_count - 1, self._loss)
+        good = self._failure.poison
+        self.real = torch.isfinite(norm if good is None else norm + good)
+
+    def _descend(self, **kwargs: Any) -> None:
+        """The optimizer's step where ``real`` is set."""
+        if not self.obeys_flag:
+            if self.real.item():
+                self.optimizer.step(**kwargs)
+            return
+        start_momentum(self.optimizer)
+        self.optimizer.found_inf = 1.0 - self.real.float()
+        self.optimizer.step(**kwargs)
+        del self.optimizer.found_inf
 
     # Accumulation windows, counted within the epoch.
 
@@ -223,9 +251,8 @@ class PretrainOptimWrapper(OptimWrapper):
         return {**state, 'loss_scaler': self.scaler.state_dict()} if self.scaler else state
 
     def load_state_dict(self, state_dict: dict) -> None:
-        state = dict(state_dict)
+        state = as_built(state_dict, self.optimizer)
         scaler = state.pop('loss_scaler', None)
         if self.scaler and scaler:
             self.scaler.load_state_dict(scaler)
         super().load_state_dict(state)
-        restride_state(self.optimizer)

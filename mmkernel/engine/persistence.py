@@ -45,6 +45,7 @@ class Persistence:
 
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None) -> None:
         """Write everything that the next step depends on. Every rank must call it; rank 0 writes."""
+        getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
         random_states, path = gather_random_states(), Path(out_dir).resolve() / filename
         on_first_process(lambda: self._write(path, meta or {}, random_states))
         self.folder.wrote(path)

@@ -100,9 +100,13 @@ class RunFolder:
             path.unlink(missing_ok=True)
             self.checkpoints.remove(path)
 
+    def last_good(self) -> Path | None:
+        """The newest checkpoint of this run, or the one that it was resumed from."""
+        return next((path for path in reversed(self.checkpoints) if path.is_file()), self.resumed)
+
     def way_back(self) -> str:
         """What a run that has failed can go on from, in words."""
-        good = next((path for path in reversed(self.checkpoints) if path.is_file()), self.resumed)
+        good = self.last_good()
         if good is None:
             return 'There is no checkpoint yet: the same command with the same seed replays the same batches.'
         return f'The last good checkpoint is {good}: --resume goes on from it and replays the same batches.'

@@ -16,14 +16,12 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import LOG_PROCESSORS, DefaultScope
 from mmengine.runner import get_priority, set_random_seed
-from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
 import mmkernel
 from mmkernel.datasets import build_dataloader, check_dataloader
-from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.check import ConfigError, check_run
 from mmkernel.engine.check_options import as_config_error
 from mmkernel.engine.clocks import check_clocks
@@ -107,8 +105,6 @@ class Runner(Persistence):
         self.rank, self.world_size = get_dist_info()
         set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=self.distributed)
         set_numerics(self.cfg)
-        if not torch.cuda.is_available():
-            keep_freed_memory()
         if os.name == 'posix':  # workers hand over every tensor as an open file
             import resource
 
@@ -247,11 +243,7 @@ class Runner(Persistence):
             model.init_weights()
             for tensor in model.state_dict().values():
                 broadcast(tensor)
-        if modules := self.cfg.get('activation_checkpointing'):
-            turn_on_activation_checkpointing(model, modules)
         self.load_or_resume()
-        if options := self.cfg.get('compile'):
-            self.model.train_step = torch.compile(self.model.train_step, **({} if options is True else options))
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
 
     def _leave_folder(self) -> None:

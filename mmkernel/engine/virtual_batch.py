@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.random_state import random_state, set_random_state
+from mmkernel.engine.snapshot import Snapshot
 from mmkernel.models import Embeddings
 
 FIELDS = ('online', 'predicted', 'target')
@@ -90,15 +91,17 @@ def _pull_back(
     leaves: dict[str, Tensor],
     states: list[dict],
     loss: Tensor,
+    gradient: Tensor,
 ) -> None:
     """Second pass: the gradients of ``loss`` at the embeddings, through each micro-batch in turn, into the parameters.
 
-    Only the last micro-batch goes through DistributedDataParallel, which then exchanges the sums of all.
+    ``gradient``: what enters at the loss. Only the last micro-batch goes through DistributedDataParallel, which then
+    exchanges the sums of all.
     """
     net = unwrap(model)
     parameters = {f'head.{name}': p for name, p in net.head.named_parameters() if p.requires_grad}
     sources = {**leaves, **parameters}
-    gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True)
+    gradients = torch.autograd.grad(loss, list(sources.values()), gradient, allow_unused=True)
     found = {name: g for name, g in zip(sources, gradients, strict=True) if g is not None}
     start = 0
     for j, (batch, state) in enumerate(zip(batches, states, strict=True)):
@@ -125,10 +128,9 @@ def _passed_twice(net: nn.Module) -> list[nn.Module]:
 def _kept_buffers(*modules: nn.Module) -> Iterator[None]:
     """Buffers (running statistics) and counters leave as they came: the second pass moves them."""
     parts = [part for module in modules for part in module.modules()]
-    before = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers(recurse=False)]
+    before = Snapshot(parts)
     counted = [(part, name, getattr(part, name)) for part in parts for name in getattr(part, 'counters', ())]
     yield
-    for buffer, value in before:
-        buffer.copy_(value)
+    before.put_back()
     for part, name, value in counted:
         setattr(part, name, value)

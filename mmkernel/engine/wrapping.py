@@ -14,7 +14,7 @@ from mmengine.dist import broadcast
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -74,15 +74,6 @@ def use_channels_last(model: nn.Module) -> None:
     model.to(memory_format=torch.channels_last)
     if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
         model.data_preprocessor.channels_last = True
-
-
-@torch.no_grad()
-def restride_state(optimizer: torch.optim.Optimizer) -> None:
-    """Momentum read from a file gets the memory format of its parameter: fused and foreach kernels want one for both."""
-    for p, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
-                state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
 
 
 def compile_encoder(model: nn.Module, **keywords: Any) -> None:

@@ -6,6 +6,7 @@ from mmkernel.models.contexts import MaskedConvContext
 from mmkernel.models.critics import ConcatenatedCritic, SeparableCritic
 from mmkernel.models.decorrelation import DBN, ShuffledDBN
 from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.flag import move
 from mmkernel.models.heads import (
     ClusterHead,
     CosinePredictionHead,
@@ -32,5 +33,5 @@ __all__ = [
     'FeatureQueue', 'Head', 'IdentityNeck', 'InfoNCEHead', 'JointEmbedding', 'KernelMMDHead', 'MLPNeck',
     'MaskedConvContext', 'MomentumTarget', 'MutualInformationHead', 'OneClass', 'OnlineTarget', 'PredictiveCodingHead',
     'SeparableCritic', 'SeveralClasses', 'ShuffledDBN', 'SinkhornCodesHead', 'StopGradientTarget', 'SumHead', 'TIMMBackbone',
-    'VarianceCovarianceHead', 'ViewPreprocessor', 'WhiteningHead', 'build_model',
+    'VarianceCovarianceHead', 'ViewPreprocessor', 'WhiteningHead', 'build_model', 'move',
 ]  # fmt: skip

@@ -102,9 +102,9 @@ class Classifier(BaseModel):
             )
         return self.objective(logits, right)
 
-    def commit(self) -> None:
-        """After a real optimizer step."""
-        self.steps += 1
+    def commit(self, real: Tensor | None = None) -> None:
+        """After an attempt at an optimizer step: count it where it was real."""
+        self.steps += 1 if real is None else real
 
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmkernel.models.embeddings import Embeddings, pairs_of_views
 from mmkernel.models.encoder import BATCHINGS, encode, predict
+from mmkernel.models.flag import tell
 from mmkernel.registry import MODELS
 
 
@@ -125,9 +126,9 @@ class JointEmbedding(BaseModel):
         online = encode(self.backbone, self.neck, views, self.batching, self.neck_batching)
         return online, predict(self.predictor, online, views, self.neck_batching)
 
-    def commit(self) -> None:
-        """After a real optimizer step: let the head remember what it staged."""
-        self.head.commit()
+    def commit(self, real: Tensor | None = None) -> None:
+        """After an attempt at an optimizer step: let the head remember what it staged, where ``real`` is set."""
+        tell(self.head.commit, real=real)
 
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:

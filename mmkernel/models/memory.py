@@ -72,8 +72,11 @@ class EpochMemory(nn.Module):
         self.register_buffer('seen', seen.bool().to(like.device), persistent=False)
 
     @torch.no_grad()
-    def write(self, sample_index: Tensor, z: Tensor) -> None:
-        """``z``: (V, B, q), all online views of this rank's images; called by all ranks alike."""
+    def write(self, sample_index: Tensor, z: Tensor, real: Tensor | None = None) -> None:
+        """``z``: (V, B, q), all online views of this rank's images; called by all ranks alike.
+
+        Where ``real``, a 0-dim bool tensor, is not set, nothing is written.
+        """
         if max(self.views) >= len(z):
             raise ValueError(
                 f'The views {tuple(self.views)} are to be remembered, but there are {len(z)} online views, numbered from 0: '
@@ -81,8 +84,12 @@ class EpochMemory(nn.Module):
             )
         index = gather_rows(sent(sample_index, self.seen.device))
         rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))  # (N, views, q)
-        self.data.index_copy_(1, index, rows.transpose(0, 1).to(self.data.dtype))
-        self.seen.index_fill_(0, index, True)
+        rows, seen = rows.transpose(0, 1).to(self.data.dtype), torch.ones_like(index, dtype=torch.bool)
+        if real is not None:
+            rows = torch.where(real, rows, self.data.index_select(1, index))
+            seen = real | self.seen.index_select(0, index)
+        self.data.index_copy_(1, index, rows)
+        self.seen.index_copy_(0, index, seen)
 
     def index(self) -> Tensor:
         """(n,) dataset indices of the images seen, ascending."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
 from mmkernel.models.counters import HostCounters
+from mmkernel.models.flag import move
 from mmkernel.registry import MODELS
 
 
@@ -77,15 +78,21 @@ class FeatureQueue(HostCounters):
             )
 
     @torch.no_grad()
-    def enqueue(self, rows: Tensor) -> None:
-        """Replace the oldest rows by ``rows`` (G, N, q), those of all ranks in rank order; N may differ from call to call."""
+    def enqueue(self, rows: Tensor, real: Tensor | None = None) -> None:
+        """Replace the oldest rows by ``rows`` (G, N, q), those of all ranks in rank order; N may differ from call to call.
+
+        Where ``real``, a 0-dim bool tensor, is not set, rows and pointer stay; ``stored`` counts the attempt.
+        """
         self.check(*rows.shape)
         N, length = rows.shape[1], self.length
         kept = min(N, length)
         # pointer stays on the device: nothing is read from it
         at = (self.pointer + torch.arange(N - kept, N, device=self.rows.device)) % length
-        self.rows.index_copy_(1, at, rows[:, N - kept :].to(self.rows))
-        self.pointer.add_(N).remainder_(length)
+        new = rows[:, N - kept :].to(self.rows)
+        if real is not None:
+            new = torch.where(real, new, self.rows.index_select(1, at))
+        self.rows.index_copy_(1, at, new)
+        move(self.pointer, (self.pointer + N) % length, real)
         self.stored = min(self.stored + N, length)
 
     def stripe(self, of_rank: int | None = None, ranks: int | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, rank, world_size
@@ -46,7 +47,7 @@ class MomentumTarget(HostCounters):
 
     Only parameters are averaged: the copy runs in train mode on its own batches and keeps its own batch-norm buffers.
     ``start`` makes it equal to the online encoder again (after initialisation and after weights were loaded into that);
-    ``update`` is called by ``MomentumUpdateHook`` once per real optimizer step.
+    ``update`` is called by ``MomentumUpdateHook`` once per attempt at an optimizer step.
 
     Args:
         shuffle_bn: encode the rows of the global batch in another order than they came, so that a row and its positive
@@ -83,12 +84,15 @@ class MomentumTarget(HostCounters):
         self.start()
 
     @torch.no_grad()
-    def update(self, momentum: float) -> None:
-        """t <- momentum t + (1 - momentum) online."""
+    def update(self, momentum: float, real: Tensor | None = None) -> None:
+        """t <- momentum t + (1 - momentum) online, where ``real``, a 0-dim bool tensor, is set (None: it is)."""
         check_numbers('MomentumTarget.update', zero=True, most=1.0, momentum=momentum)
         own, online = self._parameters_of_both()
-        torch._foreach_mul_(own, momentum)
-        torch._foreach_add_(own, online, alpha=1 - momentum)
+        # plain descent on ||t - online||^2 / 2 at the rate 1 - momentum: one kernel, which knows a flag for steps to skip
+        sgd(
+            own, online, [None] * len(own), fused=True, found_inf=None if real is None else 1.0 - real.float(), weight_decay=1.0,
+            momentum=0.0, lr=1 - momentum, dampening=0.0, nesterov=False, maximize=True,
+        )  # fmt: skip
 
     def _parameters_of_both(self) -> tuple[list[Tensor], list[Tensor]]:
         own = [*self.backbone.parameters(), *self.neck.parameters()]

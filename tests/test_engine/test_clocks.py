@@ -67,7 +67,9 @@ def test_steps_are_counted_by_windows():
 @pytest.mark.parametrize('accumulation', [1, 3])
 def test_the_target_moves_once_per_real_step(tmp_path, repository, monkeypatch, accumulation):
     calls, update = [], MomentumTarget.update
-    monkeypatch.setattr(MomentumTarget, 'update', lambda self, m: (calls.append(m), update(self, m))[1])
+    monkeypatch.setattr(
+        MomentumTarget, 'update', lambda self, m, real=None: (calls.append(m), update(self, m, real))[1]
+    )
     cfg = config(tmp_path, repository, PREDICTION, momentum=dict(type='MomentumUpdateHook', momentum=0.5))
     cfg.optim_wrapper.accumulative_counts = accumulation
     cfg.optim_wrapper.optimizer.weight_decay = 0.1

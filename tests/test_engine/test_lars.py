@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launches import Launches
 
 from mmkernel.engine import LARS
 
@@ -149,8 +150,8 @@ def three_steps(convert, gradient_of, **options):
     'options', [{}, dict(norms='separate', scale_all=True), dict(norms='separate', clip=True), dict(clip=True)]
 )
 @pytest.mark.parametrize('last', [False, True])
-def test_one_pass_over_memory_and_foreach_agree(options, last):
-    """Float32 takes the one, float64 the other; a gradient in another order of storage falls back and agrees too."""
+def test_a_gradient_in_another_order_of_storage_counts_the_same(options, last):
+    """The fused kernel walks memory; float64 is the reference."""
 
     def ordered(x):
         return x.to(memory_format=torch.channels_last) if last and x.ndim == 4 else x
@@ -161,8 +162,95 @@ def test_one_pass_over_memory_and_foreach_agree(options, last):
             torch.testing.assert_close(p.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_survive_in_one_pass():
-    p = torch.nn.Parameter(torch.ones(3, 2))
-    p.grad = torch.full((3, 2), 2.0)
-    LARS([p], lr=0.1, weight_decay=0.1).step()
-    torch.testing.assert_close(p.grad, torch.full((3, 2), 2.0))
+LENGTHS = dict(conv=53, vector=107)  # of a ResNet-50: convolutions and its linear layer, norms and biases
+
+
+def resnet_like(**options):
+    """Parameters in the number and with the axes of a ResNet-50's, gradients included."""
+    torch.manual_seed(0)
+    shapes = [(4, 3 + n % 5, 3, 3) for n in range(LENGTHS['conv'])] + [(4,)] * LENGTHS['vector']
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    optimizer = LARS(parameters, lr=0.3, weight_decay=1e-4, **options)
+    return parameters, optimizer
+
+
+def set_gradients(parameters, value=None):
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+    if value is not None:
+        parameters[3].grad.view(-1)[1] = value
+
+
+@pytest.mark.parametrize(
+    'options, launches', [({}, 80), (dict(norms='separate', clip=True), 80), (dict(scale_all=True), 190)]
+)
+def test_a_step_takes_few_kernels_and_reads_nothing(options, launches):
+    """One kernel scales each weight by a ratio of its own; everything else is a handful whatever their number."""
+    parameters, optimizer = resnet_like(**options)
+    set_gradients(parameters)
+    optimizer.step()  # momentum is there from now on
+    set_gradients(parameters)
+    optimizer.found_inf = torch.zeros(())
+    with Launches() as counted:
+        optimizer.step()
+    assert counted.total <= launches, counted
+    assert counted.host_reads == 0
+    assert counted.largest <= 8 * len(parameters)  # no temporary beside one number per parameter
+
+
+@pytest.mark.parametrize('options', [{}, dict(norms='separate', clip=True, scale_all=True), dict(momentum=0.0)])
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), None])
+def test_a_step_that_is_skipped_leaves_every_bit(options, bad):
+    parameters, optimizer = resnet_like(**options)
+    set_gradients(parameters)
+    optimizer.step()
+    kept = [x.detach().clone() for p in parameters for x in (p, optimizer.state[p]['momentum_buffer'])]
+    set_gradients(parameters, bad)
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    now = [x for p in parameters for x in (p, optimizer.state[p]['momentum_buffer'])]
+    assert all(map(torch.equal, kept, now))
+    optimizer.found_inf = torch.zeros(())
+    set_gradients(parameters)
+    optimizer.step()
+    assert not any(torch.equal(a, b) for a, b in zip(kept[::2], now[::2], strict=True))
+
+
+def test_the_scaler_of_torch_drives_it():
+    """A user's loop with torch.amp.GradScaler: the step that it leaves to the optimizer is that of unscaled gradients."""
+    trained = []
+    for scaled in (True, False):
+        p = torch.nn.Parameter(torch.arange(6.0).view(2, 3))
+        optimizer, scaler = LARS([p], lr=0.3, weight_decay=0.1), torch.amp.GradScaler('cpu', enabled=scaled)
+        scaler.scale(p.square().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        trained.append(p.detach())
+    torch.testing.assert_close(*trained)
+
+
+def test_momentum_from_a_file_in_another_order_of_storage():
+    """A run may go on with channels_last that began without."""
+
+    def run(last):
+        torch.manual_seed(0)
+        return torch.nn.Parameter(torch.randn(4, 3, 3, 3).to(memory_format=last))
+
+    ours, plain = run(torch.channels_last), run(torch.contiguous_format)
+    optimizers = LARS([ours], lr=0.3), LARS([plain], lr=0.3)
+    plain.grad = torch.randn(4, 3, 3, 3)
+    optimizers[1].step()
+    optimizers[0].load_state_dict(optimizers[1].state_dict())
+    ours.data.copy_(plain)
+    for p, optimizer in zip((ours, plain), optimizers, strict=True):
+        torch.manual_seed(1)
+        p.grad = torch.empty_like(p).copy_(torch.randn(4, 3, 3, 3))
+        optimizer.step()
+    torch.testing.assert_close(ours, plain)
+
+
+def test_a_parameter_with_gaps_is_refused():
+    p = torch.nn.Parameter(torch.ones(4, 6)[:, ::2])
+    p.grad = torch.ones(4, 3)
+    with pytest.raises(ValueError, match=r'shape \(4, 3\) has gaps in memory'):
+        LARS([p], lr=0.1).step()

@@ -50,15 +50,18 @@ def test_gradients_are_exchanged_only_where_a_window_closes():
 
 
 @pytest.mark.parametrize('value', ['nan', 'inf'])
-def test_non_finite_loss_raises_before_anything_moves(value):
+def test_after_a_non_finite_loss_nothing_moves_and_check_says_which(value):
     model, wrapper = problem()
+    assert step(model, wrapper, torch.ones(1, 3))
+    wrapper.check()
     before = model.weight.detach().clone()
-    wrapper.on_non_finite.append(lambda bad: f'seen {bad}')
-    with pytest.raises(NonFiniteLossError, match=f'iteration 0 is {value}.*learning rate.*seen {value}'):
-        wrapper.update_params(model(torch.ones(1, 3)).square().sum() * float(value))
+    wrapper.on_non_finite.append(lambda loss, iteration: f'seen {loss} at {iteration}')
+    wrapper.update_params(model(torch.ones(1, 3)).square().sum() * float(value))
+    assert step(model, wrapper, torch.ones(1, 3))  # an attempt
+    assert not wrapper.real
     assert torch.equal(model.weight, before)
-    assert model.weight.grad is None
-    assert not wrapper.stepped
+    with pytest.raises(NonFiniteLossError, match=f'iteration 1 is {value}.*learning rate.*seen {value} at 1'):
+        wrapper.check()
 
 
 def test_bfloat16_is_used_in_the_forward_pass_and_weights_stay_float32():

@@ -9,8 +9,9 @@ from live_bytes import LiveBytes
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+from mmkernel.engine import PretrainOptimWrapper
 from mmkernel.engine.numerics import set_numerics
-from mmkernel.engine.wrapping import checkpoint_blocks, compile_encoder, restride_state, wants_channels_last, wrap_model
+from mmkernel.engine.wrapping import checkpoint_blocks, compile_encoder, wants_channels_last, wrap_model
 from mmkernel.models import JointEmbedding, TIMMBackbone
 
 NECK = dict(type='MLPNeck', dims=(16, 12))
@@ -176,8 +177,7 @@ def test_momentum_from_a_file_gets_the_strides_of_its_parameter():
     optimizers = [torch.optim.SGD([p], lr=0.1, momentum=0.9) for p in weights]
     weights[0].grad = torch.randn(4, 3, 2, 2)
     optimizers[0].step()
-    optimizers[1].load_state_dict(optimizers[0].state_dict())
-    restride_state(optimizers[1])
+    PretrainOptimWrapper(optimizers[1]).load_state_dict(optimizers[0].state_dict())
     before, after = (o.state[p]['momentum_buffer'] for o, p in zip(optimizers, weights, strict=True))
     assert after.stride() == weights[1].stride() != before.stride()
     assert torch.equal(after, before)

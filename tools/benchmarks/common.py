@@ -18,7 +18,6 @@ from torch import nn
 
 from mmkernel.cli.options import OptionsAction, usable_device
 from mmkernel.engine import default_work_dir, init_processes, load_checkpoint, load_config
-from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
 from mmkernel.evaluation.report import writable
@@ -75,7 +74,6 @@ def share_extraction(cfg: Config, encoders: dict[str, nn.Module], **options: Any
 def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Config, list[dict]]:
     """The config and one row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
     several = join_processes(args)
-    keep_freed_memory()
     if args.json:
         writable(args.json)
     cfg = load_config(args.config, args.cfg_options)

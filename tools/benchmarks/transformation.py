@@ -10,7 +10,6 @@ from console_errors import run
 
 from mmkernel.datasets import TASKS
 from mmkernel.engine import load_checkpoint, load_config
-from mmkernel.engine.allocator import keep_freed_memory
 from mmkernel.evaluation import predict_transformations, transformation_table, untrained_encoder
 
 
@@ -25,7 +24,6 @@ def main() -> None:
     args = parser.parse_args()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise SystemExit('Transformation prediction runs in one process.')
-    keep_freed_memory()
     cfg = load_config(args.config, args.cfg_options)
     encoders = {'untrained encoder': untrained_encoder(cfg, args.seed).to(args.device)}
     if args.checkpoint and args.checkpoint.lower() != 'none':

@@ -74,11 +74,11 @@ class ClusterHead(Head):
             self._staged.append((embeddings.sample_index, z.detach()))
         return {'loss_cluster': entropy, 'cross_entropy': entropy.detach(), 'accuracy': accuracy}
 
-    def commit(self) -> None:
+    def commit(self, real: Tensor | None = None) -> None:
         """The embeddings of this step into the memory."""
         super().commit()
         for sample_index, z in self._staged:
-            self.memory.write(sample_index, z)
+            self.memory.write(sample_index, z, real)
         self._staged.clear()
 
     def prepare(self, num_samples: int) -> None:

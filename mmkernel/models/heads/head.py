@@ -36,8 +36,12 @@ class Head(nn.Module):
             f'{type(self).__name__} has no loss(embeddings): the one method that a head must define.'
         )
 
-    def commit(self) -> None:
-        """Once per real optimizer step: move what ``loss`` staged into buffers. Nothing is staged by default."""
+    def commit(self, real: Tensor | None = None) -> None:
+        """Once per attempt at an optimizer step: move what ``loss`` staged into buffers. Nothing is staged by default.
+
+        ``real``: 0-dim bool tensor, whether the step counts (None: it does); where it does not, buffers keep their bits
+        (``mmkernel.models.move``), but what was staged is forgotten, and what the host counts is counted.
+        """
         self._waiting = 0
 
     def forward(

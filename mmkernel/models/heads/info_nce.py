@@ -92,8 +92,8 @@ class InfoNCEHead(Head):
         return [(i, embeddings.online_views.index(embeddings.target_views[j])) for i, j in embeddings.pairs]
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def commit(self, real: Tensor | None = None) -> None:
         super().commit()
         if self._staged is not None:
-            self.queue.enqueue(unit_rows(self._staged))
+            self.queue.enqueue(unit_rows(self._staged), real)
             self._staged = None

@@ -13,6 +13,7 @@ from mmkernel.distributed import gather_rows, global_mean
 from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.flag import move
 from mmkernel.models.heads.head import Head
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.queue import FeatureQueue
@@ -89,16 +90,16 @@ class SinkhornCodesHead(Head):
         return sinkhorn(scores, self.epsilon, self.iterations, last=target.shape[1])
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def commit(self, real: Tensor | None = None) -> None:
         super().commit()
-        self.normalize_prototypes()
+        self.normalize_prototypes(real)
         if self._staged is not None:
-            self.queue.enqueue(self._staged)
+            self.queue.enqueue(self._staged, real)
             self._staged = None
 
     @torch.no_grad()
-    def normalize_prototypes(self) -> None:
-        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+    def normalize_prototypes(self, real: Tensor | None = None) -> None:
+        move(self.prototypes.weight, F.normalize(self.prototypes.weight, dim=1), real)
 
     def check_batch(self, rows: int) -> None:
         """Before training: a warning for more prototypes than rows. The queue is asked itself."""

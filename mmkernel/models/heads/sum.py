@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.flag import tell
 from mmkernel.models.heads.head import Head
 from mmkernel.models.joint_embedding import build_part
 from mmkernel.registry import MODELS
@@ -44,9 +45,9 @@ class SumHead(Head):
                 parts[f'loss_{name}_{key.removeprefix("loss_")}' if is_loss else f'{name}_{key}'] = value
         return parts
 
-    def commit(self) -> None:
+    def commit(self, real: Tensor | None = None) -> None:
         for head in self.heads.values():
-            head.commit()
+            tell(head.commit, real=real)
 
     @property
     def needs_sample_index(self) -> bool:

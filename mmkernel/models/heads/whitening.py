@@ -107,7 +107,7 @@ class WhiteningHead(HostCounters, Head):
         generator = torch.Generator().manual_seed((self.seed * 2**32 + self.steps) * 2**12 + rank())
         return draw_sub_batches(rows, self.sub_batch_size, self.iterations, generator)
 
-    def commit(self) -> None:
+    def commit(self, real: Tensor | None = None) -> None:
         super().commit()
         if self._last is not None and self.steps % 100 == 50:  # no GPU is that far behind its host
             jitter, q = self._last
