@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from mmkernel.engine import init_processes, load_config, read_checkpoint, train
-from mmkernel.engine.launch import first_host, slurm_environment
+from mmkernel.engine.launch import _meeting_place, first_host, slurm_environment
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / 'tiny_config.py'
@@ -89,6 +91,23 @@ def test_two_processes_equal_one(tmp_path, srun):
     torch.testing.assert_close(checkpoint['state_dict'], dict(train(cfg).model.state_dict()), rtol=1e-4, atol=1e-6)
 
 
+def test_processes_started_again_do_not_find_those_that_ended(monkeypatch):
+    """Up to the third start; all of one start find each other."""
+    server = dist.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)  # as the agent of torchrun holds it
+    given = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(server.port), GROUP_WORLD_SIZE='1')
+    for name, value in dict(given, TORCHELASTIC_USE_AGENT_STORE='True').items():
+        monkeypatch.setenv(name, value)
+    for restart in ('1', '2'):
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', restart)
+        places = [_meeting_place(timedelta(seconds=30)) for _ in range(2)]
+        assert not places[0]['store'].check(['address'])
+        places[0]['store'].set('address', 'here')
+        assert places[1]['store'].get('address') == b'here'
+        assert (places[0]['rank'], places[0]['world_size']) == (0, 1)
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')
+    assert _meeting_place(timedelta(seconds=30)) == {}
+
+
 CRASH = """
 import os
 import time
@@ -105,7 +124,7 @@ class CrashOnce(Hook):
 
 
 if os.environ.get('TORCHELASTIC_RESTART_COUNT') == '1' and os.environ['RANK'] == '0':
-    time.sleep(5)  # the other is early: all that it finds of this process is what the first attempt has left
+    time.sleep(5)  # the other is early: all that it could find of this process is what the first attempt has left
 """
 
 
