@@ -14,9 +14,11 @@ import argparse
 import fnmatch
 import gc
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -197,10 +199,21 @@ def forms(args: argparse.Namespace) -> dict[str, Callable]:
     return chosen
 
 
-def join_fake_world(world: int) -> None:
+@contextmanager
+def fake_world(world: int) -> Iterator[None]:
+    """Rank 0 of ``world`` processes that all send what it sends. PyTorch's fake group gathers along the first axis alone."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
+    def all_gather(output: Tensor, x: Tensor, group: Any = None, async_op: bool = False) -> None:
+        output.view(world, -1).copy_(x.reshape(1, -1))
+
     dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=world)
+    try:
+        with patch.object(dist, 'all_gather_into_tensor', all_gather):
+            yield
+    finally:
+        gc.collect()  # models wrapped for several processes hold the group
+        dist.destroy_process_group()
 
 
 def line(case: Whole, form: str, precision: str, found: dict[str, float], world: int) -> list[str]:
@@ -212,9 +225,7 @@ def line(case: Whole, form: str, precision: str, found: dict[str, float], world:
 def main(script: str, args: argparse.Namespace) -> list[list[str]]:
     """A line for every case and form, written as soon as it is known."""
     device, lines, world = torch.device(args.device), [], args.fake_world or 1
-    if args.fake_world:
-        join_fake_world(args.fake_world)
-    try:
+    with fake_world(world) if args.fake_world else nullcontext():
         for case in settings(device, world, args.quick):
             for form, make in forms(args).items():
                 if not fnmatch.fnmatch(f'{case.name()} {form}', args.only):
@@ -231,9 +242,5 @@ def main(script: str, args: argparse.Namespace) -> list[list[str]]:
                 gc.collect()
                 if device.type == 'cuda':
                     torch.cuda.empty_cache()
-    finally:
-        if args.fake_world:
-            gc.collect()  # models wrapped for several processes hold the group
-            dist.destroy_process_group()
     report(script, args, columns=COLUMNS, lines=lines)
     return lines
