@@ -101,11 +101,15 @@ class Gathered(torch.autograd.Function):
 
 
 class Encoder(nn.Module):
-    """Embeddings of two views, one pass each."""
+    """Embeddings of two views, one pass each, through PyTorch's own layers."""
 
     def __init__(self, net: JointEmbedding) -> None:
         super().__init__()
-        self.backbone, self.neck = net.backbone, net.neck
+        layers = [
+            nn.Linear(x.in_features, x.out_features, x.bias is not None) if isinstance(x, nn.Linear) else x
+            for x in net.neck
+        ]
+        self.backbone, self.neck = net.backbone, nn.Sequential(*layers)
 
     def forward(self, views: list[Tensor]) -> list[Tensor]:
         return [self.neck(self.backbone(view)) for view in views]

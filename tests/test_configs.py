@@ -29,6 +29,21 @@ def test_dry_run(path, capsys):
     assert 'problem' not in printed
 
 
+def test_a_recipe_of_ours_for_gpus_is_in_bfloat16():
+    """Published recipes, and what differs from one in a detail, keep the authors' precision; first steps are on a CPU."""
+
+    def published(path):
+        base = re.search(r"^_base_ = '(\w+\.py)'", path.read_text(), re.M)
+        return 'Published: ' in path.read_text() or bool(base) and published(path.parent / base[1])
+
+    ours = [p for p in CONFIGS if p.parts[-3] == 'configs' and not published(p)]
+    ours = [p for p in ours if not re.search(r'digits|tiny_imagenet|crops|benchmarks', str(p.relative_to(ROOT)))]
+    assert len(ours) >= 10
+    for path in ours:
+        wrapper = Config.fromfile(path, import_custom_modules=False).optim_wrapper
+        assert wrapper.get('precision') == 'bfloat16', name(path)
+
+
 @pytest.mark.parametrize('path', CONFIGS, ids=name)
 def test_docstring_says_how_to_run_it_and_what_to_expect(path):
     text = ast.get_docstring(ast.parse(path.read_text()))

@@ -23,5 +23,7 @@ _view = dict(crop=dict(scale=(0.2, 1.0), interpolation='bilinear'), ops=_ops)
 train_dataloader = dict(batch_size=64, dataset=dict(views=dict(first=_view, second=_view)))
 del _ops, _view
 data_preprocessor = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])  # ImageNet's, as published
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-3))
+optim_wrapper = dict(
+    precision='bfloat16', optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-3)
+)
 param_scheduler = dict(warmup_epochs=5, end_factor=0.0)

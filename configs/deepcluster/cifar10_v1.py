@@ -15,6 +15,7 @@ model = dict(
 train_dataloader = dict(sampler=dict(type='BalancedSampler'))
 default_hooks = dict(cluster=dict(type='ClusterHook', features='backbone', iterations=20, pca_dim=256))
 optim_wrapper = dict(
+    precision='bfloat16',
     optimizer=dict(lr=0.1, weight_decay=1e-5),
     paramwise_cfg=dict(custom_keys={'head.classifiers': dict(lr_mult=5.0, momentum=0.0)}),
 )

@@ -16,6 +16,7 @@ model = dict(
 default_hooks = dict(cluster=dict(type='ClusterHook', features='backbone', iterations=20, pca_dim=256))
 train_dataloader = dict(batch_size=32, sampler=dict(type='BalancedSampler'))
 optim_wrapper = dict(
+    precision='bfloat16',
     optimizer=dict(lr=0.05, weight_decay=1e-5),
     paramwise_cfg=dict(custom_keys={'head.classifiers': dict(momentum=0.0)}),
 )

@@ -16,4 +16,4 @@ model = dict(
         critic=dict(type='SeparableCritic', dims=(), normalize=True, temperature=0.2),
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=0.4, weight_decay=1e-4))
+optim_wrapper = dict(precision='bfloat16', optimizer=dict(lr=0.4, weight_decay=1e-4))

@@ -17,4 +17,4 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=256)
-optim_wrapper = dict(precision='float16', optimizer=dict(lr=0.3))  # x 2048 / 256 = 2.4
+optim_wrapper = dict(precision='bfloat16', optimizer=dict(lr=0.3))  # x 2048 / 256 = 2.4

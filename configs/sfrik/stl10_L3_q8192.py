@@ -18,4 +18,4 @@ model = dict(
         reduction='element',
     ),
 )
-optim_wrapper = dict(precision='float16', optimizer=dict(lr=1.2))
+optim_wrapper = dict(precision='bfloat16', optimizer=dict(lr=1.2))

@@ -18,7 +18,9 @@ num_samples = 126689
 train_dataloader = dict(batch_size=512, dataset=dict(source=dict(root='data/imagenet100')))
 evaluation = dict(train=dict(root='data/imagenet100'), test=dict(root='data/imagenet100'))
 train_cfg = dict(by_epoch=True, max_epochs=240)
-optim_wrapper = dict(type='PretrainOptimWrapper', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6))
+optim_wrapper = dict(
+    type='PretrainOptimWrapper', precision='bfloat16', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6)
+)
 lr_scaling = None
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=500),

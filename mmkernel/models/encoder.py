@@ -64,14 +64,23 @@ def _joined(tensors: Sequence[Tensor], group: list[int]) -> Tensor:
 def encode(backbone: nn.Module, neck: nn.Module, views: list[Tensor], batching: str, neck_batching: str) -> Tensor:
     """z = neck(backbone(views)): V images (B, C, H_v, W_v) -> (V, B, q)."""
     groups, neck_groups = group_views(views, batching), group_views(views, neck_batching)
+    if neck_batching == 'view' and _takes_views(neck, views):
+        return neck(torch.stack(apply_grouped(backbone, views, groups)))
     if groups == neck_groups:  # what went through the backbone together stays together
         return apply_stacked(lambda joined: neck(backbone(joined)), views, groups)
     return apply_stacked(neck, apply_grouped(backbone, views, groups), neck_groups)
+
+
+def _takes_views(part: nn.Module, views: list[Tensor]) -> bool:
+    """Whether ``part`` takes (V, B, d) and keeps views apart itself: one product of its weights in place of V."""
+    return len(views) > 1 and getattr(part, 'takes_views', False) and len({len(view) for view in views}) == 1
 
 
 def predict(predictor: nn.Module | None, online: Tensor, views: list[Tensor], neck_batching: str) -> Tensor:
     """p = predictor(z), batched as the neck is: (V, B, q) -> (V, B, q); z itself without a predictor."""
     if predictor is None:
         return online
+    if neck_batching == 'view' and _takes_views(predictor, views):
+        return predictor(online)
     groups = group_views(views, neck_batching)
     return apply_stacked(predictor, online if len(groups) == 1 else online.unbind(), groups)

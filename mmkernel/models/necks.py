@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
@@ -9,10 +13,50 @@ from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.norms import build_norm
 from mmkernel.registry import MODELS
 
+_BLOCK = 2**25  # entries of a weight whose gradient is held in half precision at a time
+
+
+class _HalfLinear(torch.autograd.Function):
+    """y = x W' + b in half precision; of W nothing but W itself waits for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        x = x.to(dtype)
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.to(dtype), None if bias is None else bias.to(dtype))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = gradient @ weight.to(gradient.dtype) if ctx.needs_input_grad[0] else None
+        of_weight, g, rows = None, gradient.flatten(0, -2), x.flatten(0, -2)
+        if ctx.needs_input_grad[1]:
+            of_weight, step = torch.empty_like(weight), max(1, _BLOCK // weight.shape[1])
+            for part, columns in zip(of_weight.split(step), g.split(step, dim=1), strict=True):
+                part.copy_(columns.T @ rows)
+        of_bias = g.sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
+        return of_x, of_weight, of_bias, None
+
+
+class Linear(nn.Linear):
+    """nn.Linear without the half-precision copies that autocast keeps of its weight, and of that one's gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if (
+            not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+            or self.weight.dtype != torch.float32
+        ):
+            return super().forward(x)
+        return _HalfLinear.apply(x, self.weight, self.bias, torch.get_autocast_dtype(kind))
+
 
 @MODELS.register_module()
 class MLPNeck(nn.Sequential):
-    """z = W_k relu(norm(... relu(norm(W_1 h)))): (B, in_dim) -> (B, dims[-1]).
+    """z = W_k relu(norm(... relu(norm(W_1 h)))): (B, in_dim) -> (B, dims[-1]), or (V, B, in_dim) -> (V, B, dims[-1]).
+
+    Of several views each norm sees one after the other, and keeps its statistics to one; the products take all at once.
 
     Args:
         dims: widths of the layers, the embedding width q last.
@@ -38,11 +82,18 @@ class MLPNeck(nn.Sequential):
         widths = [in_dim, *dims]
         for i, (width, following) in enumerate(zip(widths, widths[1:], strict=False)):
             last = i == len(dims) - 1
-            layers.append(nn.Linear(width, following, bias=last_bias if last else bias))
+            layers.append(Linear(width, following, bias=last_bias if last else bias))
             layers.append(build_norm(last_norm if last else norm, following))
             layers.append(None if last else nn.ReLU(inplace=True))
         super().__init__(*(layer for layer in layers if layer is not None))
+        self.takes_views = True
         self.out_dim = dims[-1]
+
+    def forward(self, h: Tensor) -> Tensor:
+        for layer in self:
+            whole = h.ndim == 2 or isinstance(layer, (nn.Linear, nn.ReLU))
+            h = layer(h) if whole else torch.stack([layer(view) for view in h])
+        return h
 
 
 @MODELS.register_module()

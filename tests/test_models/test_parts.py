@@ -1,13 +1,15 @@
 """Backbones, necks, norms, preprocessing."""
 
+import copy
 import warnings
 
 import pytest
 import torch
 import torchvision
+from launches import kept_for_backward
 from torch import nn
 
-from mmkernel.models import MLPNeck, TIMMBackbone, ViewPreprocessor
+from mmkernel.models import MLPNeck, TIMMBackbone, ViewPreprocessor, necks
 from mmkernel.registry import MODELS
 
 
@@ -183,3 +185,40 @@ def test_wrong_statistics(options):
 def test_wrong_number_of_channels():
     with pytest.raises(ValueError, match='Images have 1 channels'):
         ViewPreprocessor(mean=[0.5] * 3, std=[1.0] * 3).normalize(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+def test_a_projector_takes_views_together_and_its_norms_one_after_the_other():
+    torch.manual_seed(0)
+    neck = MLPNeck((6, 5), in_dim=4, last_norm='BN').double()
+    apart = copy.deepcopy(neck)
+    h = torch.randn(3, 8, 4, dtype=torch.float64)
+    z, expected = neck(h), torch.stack([apart(view) for view in h])
+    torch.testing.assert_close(z, expected)
+    for result in (z, expected):
+        result.pow(3).sum().backward()
+    for (name, p), other in zip(neck.named_parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, other.grad, msg=name)
+    for (name, x), other in zip(neck.named_buffers(), apart.buffers(), strict=True):
+        torch.testing.assert_close(x, other, msg=name)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('block', [1, 16, 2**20])
+def test_a_layer_in_half_precision_equals_pytorchs_and_keeps_no_copy(monkeypatch, bias, block):
+    monkeypatch.setattr(necks, '_BLOCK', block)
+    torch.manual_seed(0)
+    ours = necks.Linear(7, 9, bias=bias)
+    theirs = torch.nn.Linear(7, 9, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 7, requires_grad=True)
+    gradients = []
+    for layer in (ours, theirs):
+        with torch.autocast('cpu', torch.bfloat16), kept_for_backward() as sizes:
+            y = layer(x)
+        assert y.dtype == torch.bfloat16
+        gradients.append(torch.autograd.grad(y, [x, *layer.parameters()], torch.ones_like(y) / 3))
+        if layer is ours:
+            assert sorted(sizes) == [2 * x.numel(), 4 * 7 * 9]  # the input, and the weight itself
+    for a, b in zip(*gradients, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
