@@ -118,7 +118,8 @@ class Encoder(nn.Module):
 def textbook(case: Whole, args: argparse.Namespace, device: torch.device) -> tuple[Callable[[], None], list[Tensor]]:
     """The authors' step, and its weights."""
     set_numerics({})
-    encoder, dtype = Encoder(case.model('auto')).to(device), HALF[args.precision]
+    with device:  # drawing 300 million weights on a CPU takes seconds
+        encoder, dtype = Encoder(case.model('auto')), HALF[args.precision]
     loss_of, _ = OBJECTIVES[case.objective](case.q)
     if args.fake_world:
         if device.type == 'cuda':
@@ -151,7 +152,9 @@ def ours(
         cfg.update(SWITCHES[switch])
     set_numerics(cfg)
     # under a fake group an all-to-all leaves garbage, a gathering copies
-    model = wrap_model(case.model('rows' if args.fake_world else 'auto'), cfg, distributed=bool(args.fake_world))
+    with device:
+        model = case.model('rows' if args.fake_world else 'auto')
+    model = wrap_model(model, cfg, distributed=bool(args.fake_world))
     if args.fake_world:
         model.register_comm_hook(None, returned)
     parameters = list(model.parameters())
