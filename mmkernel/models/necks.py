@@ -17,7 +17,7 @@ _BLOCK = 2**25  # entries of a weight whose gradient is held in half precision a
 
 
 class _HalfLinear(torch.autograd.Function):
-    """y = x W' + b in half precision; of W nothing but W itself waits for the backward pass."""
+    """y = x W' + b in half precision, (N, d) -> (N, q); of W nothing but W itself waits for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -30,12 +30,12 @@ class _HalfLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x = gradient @ weight.to(gradient.dtype) if ctx.needs_input_grad[0] else None
-        of_weight, g, rows = None, gradient.flatten(0, -2), x.flatten(0, -2)
+        of_weight = None
         if ctx.needs_input_grad[1]:
             of_weight, step = torch.empty_like(weight), max(1, _BLOCK // weight.shape[1])
-            for part, columns in zip(of_weight.split(step), g.split(step, dim=1), strict=True):
-                part.copy_(columns.T @ rows)
-        of_bias = g.sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
+            for part, columns in zip(of_weight.split(step), gradient.split(step, dim=1), strict=True):
+                part.copy_(columns.T @ x)
+        of_bias = gradient.sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
         return of_x, of_weight, of_bias, None
 
 
@@ -49,7 +49,8 @@ class Linear(nn.Linear):
             or self.weight.dtype != torch.float32
         ):
             return super().forward(x)
-        return _HalfLinear.apply(x, self.weight, self.bias, torch.get_autocast_dtype(kind))
+        y = _HalfLinear.apply(x.flatten(0, -2), self.weight, self.bias, torch.get_autocast_dtype(kind))
+        return y.unflatten(0, x.shape[:-1])  # a view made out here may be changed in place, one made inside may not
 
 
 @MODELS.register_module()
@@ -84,7 +85,7 @@ class MLPNeck(nn.Sequential):
             last = i == len(dims) - 1
             layers.append(Linear(width, following, bias=last_bias if last else bias))
             layers.append(build_norm(last_norm if last else norm, following))
-            layers.append(None if last else nn.ReLU(inplace=True))
+            layers.append(None if last else nn.ReLU())
         super().__init__(*(layer for layer in layers if layer is not None))
         self.takes_views = True
         self.out_dim = dims[-1]

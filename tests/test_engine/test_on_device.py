@@ -122,6 +122,7 @@ def steps_without_host_read(path, precision, device, folder, monkeypatch):
 
 CASES = [pytest.param(path, *case.values, marks=case.marks) for path in CONFIGS for case in (GPU, HALF)]
 CASES += [(path, 'float32', 'cpu') for path in CONFIGS if name_of(path) in ON_CPU]
+CASES += [(path, 'bfloat16', 'cpu') for path in CONFIGS if name_of(path) == 'simclr/digits']  # no norm in its neck
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,22 @@ def test_a_projector_takes_views_together_and_its_norms_one_after_the_other():
         torch.testing.assert_close(x, other, msg=name)
 
 
+@pytest.mark.parametrize('norm', ['BN', 'LN', None])
+def test_a_projector_in_half_precision_with_any_norm(norm):
+    torch.manual_seed(0)
+    neck = MLPNeck((6, 5), in_dim=4, norm=norm, last_bias=True)
+    h, gradients = torch.randn(2, 8, 4), []
+    for embed in (neck, lambda h: torch.stack([neck(view) for view in h])):
+        with torch.autocast('cpu', torch.bfloat16):
+            z = embed(h)
+        (z.float() + 0).square_().sum().backward()
+        gradients.append([p.grad for p in neck.parameters()])
+        neck.zero_grad()
+    torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-2)
+    with torch.autocast('cpu', torch.bfloat16):
+        neck[-1](torch.randn(2, 8, 6)).mul_(2).sum().backward()  # what follows may work in place
+
+
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('block', [1, 16, 2**20])
 def test_a_layer_in_half_precision_equals_pytorchs_and_keeps_no_copy(monkeypatch, bias, block):
