@@ -97,7 +97,7 @@ def test_state_round_trips():
     torch.testing.assert_close(*buffers)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='float16 with loss scaling needs a GPU')
+@pytest.mark.gpu
 def test_float16_says_when_the_scaler_skipped_the_step():
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2, device='cuda')
