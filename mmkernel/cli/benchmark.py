@@ -7,7 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmkernel.zoo.places import root
+from mmkernel.zoo.catalogue import root
 
 SHARED = ('common', 'door')  # what the scripts import
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 
@@ -46,8 +47,8 @@ def same_order(a: Tensor, b: Tensor) -> bool:
 
 
 def has_gaps(p: Tensor) -> bool:
-    """Whether ``p`` is no block of memory: what is made like it lies in another order."""
-    return not same_order(p, torch.empty_like(p, device='meta'))
+    """Whether ``p`` is no block of memory: what is made like it lies in another order. One without a shape yet has no gaps."""
+    return not is_lazy(p) and not same_order(p, torch.empty_like(p, device='meta'))
 
 
 @torch.no_grad()
