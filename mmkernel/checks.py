@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from numbers import Real
@@ -16,13 +17,14 @@ def check_numbers(
     zero: bool = False,
     signed: bool = False,
     several: bool = False,
+    least: float = 0.0,
     most: float = math.inf,
     **given: Any,
 ) -> None:
     """ValueError unless every value of every keyword (a number or several) is finite and positive.
 
-    ``zero``: 0 too. ``signed``: of any sign. ``most``: none is larger. ``whole``: 1, 2, ... ``none``: None passes.
-    ``several``: a single number is refused, as what reads the keyword goes through a list.
+    ``zero``: 0 too. ``signed``: of any sign. ``least``, ``most``: none is smaller, larger. ``whole``: 1, 2, ...
+    ``none``: None passes. ``several``: a single number is refused, as what reads the keyword goes through a list.
     ``owner`` begins the message.
     """
     for name, values in given.items():
@@ -32,9 +34,11 @@ def check_numbers(
         if several and not listed:
             raise ValueError(f'{owner + "." if owner else ""}{name}={values!r}; expected a list: [{values!r}].')
         values = list(values) if listed else [values]
-        bad = [v for v in values if not _right(v, whole, zero or signed, -math.inf if signed else 0.0, most)]
+        bad = [v for v in values if not _right(v, whole, zero or signed, -math.inf if signed else least, most)]
         if bad or not values:
-            kind = f'{"whole " if whole else ""}numbers' + ('' if signed else f' {">=" if zero else ">"} 0')
+            kind = f'{"whole " if whole else ""}numbers' + (
+                '' if signed else f' {">=" if zero or least else ">"} {least:g}'
+            )
             limit = f', at most {most:g}' if most < math.inf else ''
             raise ValueError(
                 f'{owner + "." if owner else ""}{name}={", ".join(map(str, bad)) or "nothing"}; expected one or more '
@@ -58,3 +62,10 @@ def check_distinct(**given: Iterable) -> None:
                 f'{name}={", ".join(map(str, values)) or "nothing"}; expected one or more different ones: a repeated one '
                 'adds nothing, and would make the spread look smaller than it is.'
             )
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = '', n: int = 1, cutoff: float = 0.5) -> str:
+    """The end of an error's text: "Did you mean 'width'?" with up to ``n`` of ``known``, or ``otherwise`` if none is near."""
+    names = {str(name).lower(): str(name) for name in known}
+    near = [names[name] for name in difflib.get_close_matches(str(word).lower(), names, n=n, cutoff=cutoff)]
+    return f'Did you mean {" or ".join(map(repr, near))}?' if near else otherwise

@@ -6,7 +6,6 @@ Locations load at the first look-up: importing this file imports none of the roo
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,32 +13,31 @@ from typing import Any
 import mmengine.registry as roots
 from mmengine.registry import Registry as _Registry
 
+from mmkernel.checks import did_you_mean
+
 
 class Registry(_Registry):
     """A registry whose errors name the nearest right word."""
 
     def get(self, key: str) -> Any:
         """What is registered under ``key``; unlike mmengine's, never an import of a module that a text happens to name."""
-        bare = str(key).removeprefix('mmengine.').removeprefix('mmkernel.')
-        registry = self
+        if key not in self:
+            raise KeyError(unknown_type_message(key, self.name, self.names()))
+        return self.entries()[_bare(key)]
+
+    def entries(self) -> dict[str, Any]:
+        """{name: component} of all that a config may use here, the parents' included."""
+        found, registry = {}, self
         while registry is not None:
             registry.import_from_location()
-            if bare in registry.module_dict:
-                return registry.module_dict[bare]
-            registry = registry.parent
-        raise KeyError(unknown_type_message(key, self.name, self.names()))
+            found, registry = {**registry.module_dict, **found}, registry.parent
+        return found
 
     def names(self) -> list[str]:
-        """All names that a config may use here, the parents' included."""
-        self.import_from_location()
-        names, registry = set(), self
-        while registry is not None:
-            names |= set(registry.module_dict)
-            registry = registry.parent
-        return sorted(names)
+        return sorted(self.entries())
 
     def __contains__(self, key: str) -> bool:
-        return key in self.names()
+        return _bare(key) in self.entries()
 
     def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
         if isinstance(cfg, dict) and isinstance(cfg.get('type'), str):
@@ -48,11 +46,12 @@ class Registry(_Registry):
         return super().build(cfg, *args, **kwargs)
 
 
+def _bare(key: str) -> str:
+    return str(key).removeprefix('mmengine.').removeprefix('mmkernel.')
+
+
 def unknown_type_message(key: str, registry: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
-    lower = {name.lower(): name for name in names}
-    near = near or [lower[n] for n in difflib.get_close_matches(key.lower(), list(lower), n=3, cutoff=0.5)]
-    hint = f'Did you mean {" or ".join(near)}?' if near else f'Known names: {", ".join(names)}.'
+    hint = did_you_mean(key, names, f'Known names: {", ".join(names)}.', n=3)
     return (
         f"type '{key}' is not registered among the {registry}s. {hint} "
         "A class of your own must be imported first: custom_imports=dict(imports=['your_module'])."
@@ -74,11 +73,11 @@ def check_keywords(factory: Callable, given: list[str], where: str = '') -> None
         return
     unknown = [] if anything else [name for name in given if name not in accepted]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], accepted, n=1, cutoff=0.6)
+        near = did_you_mean(unknown[0], accepted, cutoff=0.6)
         name = getattr(factory, '__name__', str(factory))
         raise TypeError(
             f"{where + ': ' if where else ''}{name} got an unknown keyword '{unknown[0]}'. "
-            + (f"Did you mean '{near[0]}'? " if near else '')
+            + (f'{near} ' if near else '')
             + f'It takes: {", ".join(accepted) or "no keywords"}.'
         )
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mmengine.registry as roots
 from mmengine.optim import _ParamScheduler
-from mmengine.registry import Registry
 from mmengine.runner import IterBasedTrainLoop, LogProcessor, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
 
 from mmkernel import registry as ours
+from mmkernel.checks import did_you_mean
 from mmkernel.datasets import PatchView, View
 from mmkernel.datasets.views import Chain
 from mmkernel.engine.loop import EpochLoop
 from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
-from mmkernel.registry import accepted_keywords, check_keywords, unknown_type_message
+from mmkernel.registry import Registry, accepted_keywords, check_keywords, unknown_type_message
 
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {
@@ -47,11 +45,6 @@ READ_BY_NAME = {
 }
 
 
-def _child(root: Registry) -> Registry:
-    """A registry to which we add nothing: mmengine warns about a scope that lacks one."""
-    return ours.Registry(root.name, parent=root, scope='mmkernel')
-
-
 # Which registry a component is looked for in first, by the key that holds it.
 KINDS = {
     'model': ours.MODELS, 'data_preprocessor': ours.MODELS, 'kernel': ours.KERNELS, 'dataset': ours.DATASETS,
@@ -60,13 +53,13 @@ KINDS = {
     'collate_fn': ours.FUNCTIONS, 'worker_init_fn': ours.FUNCTIONS, 'default_hooks': ours.HOOKS,
     'custom_hooks': ours.HOOKS, 'optim_wrapper': ours.OPTIM_WRAPPERS, 'optimizer': ours.OPTIMIZERS,
     'param_scheduler': ours.PARAM_SCHEDULERS, 'train_cfg': ours.LOOPS, 'visualizer': ours.VISUALIZERS,
-    'vis_backends': _child(roots.VISBACKENDS), 'log_processor': _child(roots.LOG_PROCESSORS),
-    'model_wrapper_cfg': _child(roots.MODEL_WRAPPERS), 'constructor': _child(roots.OPTIM_WRAPPER_CONSTRUCTORS),
 }  # fmt: skip
-OTHERS = (
-    *(KINDS[key] for key in ('vis_backends', 'log_processor', 'model_wrapper_cfg', 'constructor')),
-    _child(roots.EVALUATOR), _child(roots.METRICS),
-)  # fmt: skip
+# To these we add nothing; mmengine warns about a scope that lacks one.
+for _key, _root in dict(
+    vis_backends=roots.VISBACKENDS, log_processor=roots.LOG_PROCESSORS, model_wrapper_cfg=roots.MODEL_WRAPPERS,
+    constructor=roots.OPTIM_WRAPPER_CONSTRUCTORS,
+).items():  # fmt: skip
+    KINDS[_key] = Registry(_root.name, parent=_root, scope='mmkernel')
 
 
 class ConfigError(ValueError):
@@ -74,25 +67,24 @@ class ConfigError(ValueError):
 
 
 # What other runners do and this one does not, and what stands for it.
-NOT_HERE = {
-    ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'): (
-        "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
-        "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...)."
-    ),
-    ('auto_scale_lr',): "write lr_scaling='linear' (lr * effective batch / 256).",
-    ('efficient_conv_bn_eval',): 'it makes a detector with frozen batch norm faster; leave it out.',
-}  # fmt: skip
+NOT_HERE = dict.fromkeys(
+    ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+    "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
+    "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...).",
+) | dict(
+    auto_scale_lr="write lr_scaling='linear' (lr * effective batch / 256).",
+    efficient_conv_bn_eval='it makes a detector with frozen batch norm faster; leave it out.',
+)
 
 
 def check_run(cfg: Mapping) -> None:
     """ConfigError for a key of other runners, for a part that training lacks, or for a run that counts iterations."""
-    for names, instead in NOT_HERE.items():
-        for name in names:
-            if cfg.get(name) is not None:
-                raise ConfigError(f'{name} is not read here: {instead}')
+    for name, instead in NOT_HERE.items():
+        if cfg.get(name) is not None:
+            raise ConfigError(f'{name} is not read here: {instead}')
     loop = cfg.get('train_cfg') or {}
     kind = loop.get('type')
-    kind = _module(ours.LOOPS, str(kind).rpartition('.')[2]) if isinstance(kind, str) else kind
+    kind = find_component(kind, 'train_cfg')[0] if isinstance(kind, str) else kind
     if loop.get('by_epoch') is False or (isinstance(kind, type) and issubclass(kind, IterBasedTrainLoop)):
         raise ConfigError(
             'train_cfg: a run counts epochs here, for it resumes exactly at the ends of epochs only. Write train_cfg=dict('
@@ -120,9 +112,8 @@ def check_names(given: Mapping, known: Sequence[str], where: str) -> None:
         raise ConfigError(f'{where} = {given!r}; expected a dict.')
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"Did you mean '{near[0]}'? " if near else ''
-            raise ConfigError(f"{where}: unknown key '{name}'. {hint}It takes: {', '.join(known)}.")
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"{where}: unknown key '{name}'. {hint} It takes: {', '.join(known)}.")
 
 
 def check_no_nan(node: Mapping, where: str) -> None:
@@ -158,14 +149,12 @@ def untyped_consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
 
 def find_component(name: str, where: str) -> tuple[Any, Registry]:
     """The class or function that ``name`` stands for at the path ``where``, and its registry; ConfigError if unknown."""
-    bare = name.split('.', 1)[1] if name.startswith(('mmengine.', 'mmkernel.')) else name
-    expected = expected_registry(where)
-    for registry in (expected, *ours.ALL, *OTHERS):
-        found = _module(registry, bare)
-        if found is not None:
-            return found, registry
-    asked = ours.ALL if expected is None else [expected]  # a registry without own entries is falsy
-    known = sorted({known for registry in asked for known in _names(registry)})
+    expected, every = expected_registry(where), [*dict.fromkeys(KINDS.values())]
+    for registry in every if expected is None else [expected, *every]:
+        if name in registry:
+            return registry.get(name), registry
+    asked = every if expected is None else [expected]  # a registry without own entries is falsy
+    known = sorted({known for registry in asked for known in registry.names()})
     kind = 'component' if expected is None else expected.name
     raise ConfigError(f'{where}: {unknown_type_message(name, kind, known)}')
 
@@ -173,18 +162,6 @@ def find_component(name: str, where: str) -> tuple[Any, Registry]:
 def expected_registry(where: str) -> Registry | None:
     """The registry of the innermost key of ``where`` that says what it holds."""
     return next((KINDS[key] for key in reversed(where.split('.')) if key in KINDS), None)
-
-
-def _names(registry: Registry) -> list[str]:
-    return registry.names() if hasattr(registry, 'names') else list(registry.module_dict)
-
-
-def _module(registry: Registry | None, name: str) -> Any:
-    """The entry of a registry or of its parents; unlike Registry.get, never an import of a dotted name."""
-    if registry is None:
-        return None
-    registry.import_from_location()
-    return registry.module_dict.get(name) or _module(registry.parent, name)
 
 
 def accepted_by(node: Mapping, where: str) -> tuple[list[str], bool]:
@@ -214,8 +191,6 @@ def _consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
 
 
 def _check_keywords(factory: Any, others: set[str], node: Mapping, where: str) -> None:
-    if inspect.isbuiltin(factory):
-        return
     given = [key for key in node if key not in {'type', '_scope_', *others}]
     try:
         check_keywords(factory, given, where)

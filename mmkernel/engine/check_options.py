@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -11,107 +10,98 @@ from typing import Any
 
 from mmengine.runner import Priority, get_priority
 
-from mmkernel.checks import check_numbers
-from mmkernel.engine.check import ConfigError, check_names, expected_registry, find_component, is_typed, walk
+from mmkernel.checks import check_numbers, did_you_mean
+from mmkernel.engine.check import ConfigError, check_names, find_component, is_typed, walk
 from mmkernel.engine.numerics import check_numerics
 from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
 from mmkernel.engine.parameter_rates import KEYS
 from mmkernel.engine.scaling import lr_factor
 from mmkernel.engine.schedule import FIXED
 from mmkernel.engine.wrapping import check_wrapping
-from mmkernel.registry import HOOKS, PARAM_SCHEDULERS, accepted_keywords
+from mmkernel.registry import accepted_keywords
 
-HOOK_NAMES = (
-    'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'seed', 'guard', 'commit', 'monitor',
-    'doctor', 'knn', 'probe', 'accuracy', 'momentum', 'queue', 'freeze', 'cluster', 'weights', 'best',
+# The hooks of every run that does not change or leave them out by name.
+DEFAULT_HOOKS = dict(
+    runtime_info='RuntimeInfoHook', timer='IterTimerHook', sampler_seed='DistSamplerSeedHook', logger='LoggerHook',
+    param_scheduler='ParamSchedulerHook', checkpoint='CheckpointHook',
 )  # fmt: skip
 MULTIPLIERS = (
     'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
 )  # fmt: skip
-SWITCHES = ('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing')
-CHOICES = {
+# What may stand at a place, beside None.
+CHOICES = dict.fromkeys(
+    ('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing'), (True, False)
+) | {
+    'optim_wrapper.precision': PRECISIONS,
     'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
-    'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'),
+    'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET', *range(0, 60, 10)),
 }
+# Whole numbers at a place, beside None, and what else check_numbers allows there.
+NUMBERS = {
+    'train_cfg.max_epochs': {}, 'num_samples': {}, 'train_dataloader.batch_size': {}, 'evaluation.batch_size': {},
+    'train_dataloader.num_workers': dict(zero=True), 'evaluation.num_workers': dict(zero=True),
+    'randomness.seed': dict(zero=True), 'env_cfg.dist_cfg.timeout': dict(whole=False),
+}  # fmt: skip
 # Multipliers of a decay that LARS leaves out unless it scales all parameters.
 OF_VECTORS = ('vector_decay_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')
 
 
 @contextmanager
-def as_config_error() -> Iterator[None]:
-    """What a check of values raises is a mistake in the config."""
+def as_config_error(where: str = '') -> Iterator[None]:
+    """What a check of values raises is a mistake in the config, at the place ``where``."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f'{where}{error}') from None
 
 
 def check_options(cfg: Mapping) -> None:
-    """ConfigError for an option of a hook, a parameter group or a schedule that nothing reads, or that means nothing."""
-    for name in ('train_dataloader', 'evaluation'):
-        given = cfg.get(name) or {}
-        with as_config_error():
-            check_numbers(name, whole=True, none=True, batch_size=given.get('batch_size'))
-            check_numbers(name, whole=True, zero=True, none=True, num_workers=given.get('num_workers'))
-    _check_run(cfg)
-    check_hooks(cfg)
-    check_optimizer(cfg.get('optim_wrapper') or {})
-    for where, node in walk(
-        {key: cfg[key] for key in ('param_scheduler', 'default_hooks', 'custom_hooks') if key in cfg}
-    ):
-        if is_typed(node) and expected_registry(where) is PARAM_SCHEDULERS:
-            _check_schedule(where, node)
-        if is_typed(node) and expected_registry(where) is HOOKS and 'priority' in node:
-            _check_priority(where, node['priority'])
-
-
-def _check_run(cfg: Mapping) -> None:
-    """ConfigError for a switch that is neither on nor off, and for words and numbers that no run can start with."""
-    for name in SWITCHES:
-        if not isinstance(cfg.get(name, False), (bool, type(None))):
-            raise ConfigError(f'{name} = {cfg[name]!r}; expected True or False.')
+    """ConfigError for an option of a run, a hook, a parameter group or a schedule that nothing reads, or that means nothing."""
+    for place, known in CHOICES.items():
+        if (value := at(cfg, place)) is not None and value not in known:
+            words = ' or '.join(', '.join(map(str, known)).rsplit(', ', 1))
+            raise ConfigError(f'{place} = {value!r}; expected {words}.')
     with as_config_error():
         check_numerics(cfg)
         check_wrapping(cfg)
         lr_factor(cfg.get('lr_scaling'), 1)
-        check_numbers(whole=True, none=True, num_samples=cfg.get('num_samples'))
-        timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
-        check_numbers('env_cfg.dist_cfg', none=True, timeout=timeout)
-        check_numbers('randomness', whole=True, zero=True, none=True, seed=(cfg.get('randomness') or {}).get('seed'))
-    for place, known in CHOICES.items():
-        value = reduce(lambda node, key: (node or {}).get(key), place.split('.'), cfg)
-        if isinstance(value, str) and value not in known:
-            raise ConfigError(f'{place} = {value!r}; expected one of {", ".join(known)}.')
+        for place, allowed in NUMBERS.items():
+            check_numbers(**{'whole': True, 'none': True, **allowed, place: at(cfg, place)})
+    check_hooks(cfg)
+    check_optimizer(cfg.get('optim_wrapper') or {})
+    for where, node in walk({'param_scheduler': cfg.get('param_scheduler')}):
+        if is_typed(node):
+            _check_schedule(where, node)
 
 
-def _check_priority(where: str, priority: Any) -> None:
-    try:
-        get_priority(priority)
-    except (KeyError, TypeError, ValueError):
-        names = ', '.join(p.name for p in Priority)
-        raise ConfigError(
-            f'{where}.priority = {priority!r}; expected one of {names}, or a number from 0 to 100.'
-        ) from None
+def at(cfg: Any, place: str) -> Any:
+    """The value at 'a.b.c'; None where there is none."""
+    return reduce(lambda node, key: node.get(key) if isinstance(node, Mapping) else None, place.split('.'), cfg)
 
 
 def check_hooks(cfg: Mapping) -> None:
-    """ConfigError for a hook without ``type``, or for an unknown one that is taken out: the name is mistyped."""
-    named, more = cfg.get('default_hooks') or {}, cfg.get('custom_hooks') or []
-    for name, hook in named.items():
-        near = difflib.get_close_matches(name, [n for n in (*HOOK_NAMES, *named) if n != name], n=1, cutoff=0.7)
-        hint = f"Did you mean '{near[0]}'?" if near else f'Hooks there: {", ".join(named)}.'
-        if isinstance(hook, Mapping) and not hook.get('type'):
-            raise ConfigError(f"default_hooks.{name} has no type, and no hook '{name}' is inherited. {hint}")
-        if hook is None and near and name not in HOOK_NAMES:
-            raise ConfigError(f"default_hooks.{name} = None takes out nothing: there is no hook '{name}'. {hint}")
+    """ConfigError for a hook without ``type`` or of no priority, or for an unknown one that is taken out: it is mistyped."""
+    named = cfg.get('default_hooks') or {}
     if cfg.get('param_scheduler') and named.get('param_scheduler', True) is None:
         raise ConfigError(
             'default_hooks.param_scheduler = None: nothing would move the schedules of param_scheduler. For a constant learning '
             'rate set param_scheduler=None; a hook of your own that steps them stands under the name param_scheduler.'
         )
-    for i, hook in enumerate(more):
-        if isinstance(hook, Mapping) and not hook.get('type'):
-            raise ConfigError(f"custom_hooks.{i} has no type: {dict(hook)}. Write dict(type='...').")
+    there = [name for name in {**DEFAULT_HOOKS, **named} if named.get(name, True) is not None]
+    given = {f'default_hooks.{name}': hook for name, hook in named.items()}
+    given |= {f'custom_hooks.{i}': hook for i, hook in enumerate(cfg.get('custom_hooks') or [])}
+    for where, hook in given.items():
+        name = where.rpartition('.')[2]
+        near = did_you_mean(name, [each for each in there if each != name], cutoff=0.7)
+        if hook is None and near and name not in DEFAULT_HOOKS:
+            raise ConfigError(f"{where} = None takes out nothing: there is no hook '{name}'. {near}")
+        if isinstance(hook, Mapping):
+            if not hook.get('type'):
+                hint = near or f'Hooks there: {", ".join(there)}.'
+                raise ConfigError(f"{where} has no type (dict(type='...')), and no hook '{name}' is inherited. {hint}")
+            known = f'expected one of {", ".join(Priority.__members__)}, or a number from 0 to 100'
+            with as_config_error(f'{where}.priority = {hook.get("priority")!r}; {known}: '):
+                get_priority(hook.get('priority', 0))
 
 
 def check_optimizer(wrapper: Mapping) -> None:
@@ -120,11 +110,7 @@ def check_optimizer(wrapper: Mapping) -> None:
         with as_config_error():
             if not isinstance(clipping, Mapping):
                 raise TypeError(f'optim_wrapper.clip_grad = {clipping!r}; expected a dict, such as dict(max_norm=1.0).')
-            check_clipping(wrapper['clip_grad'])
-    if 'precision' in wrapper and wrapper['precision'] not in PRECISIONS:
-        raise ConfigError(
-            f'optim_wrapper.precision = {wrapper["precision"]!r}; expected one of {", ".join(PRECISIONS)}.'
-        )
+            check_clipping(clipping)
     rules, optimizer = wrapper.get('paramwise_cfg') or {}, wrapper.get('optimizer') or {}
     if not is_typed(optimizer):
         return

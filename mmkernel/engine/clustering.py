@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from mmkernel.distributed import gather_rows, on_first_process, rank, world_size
 from mmkernel.losses.clustering import check_enough_samples
@@ -15,14 +15,12 @@ from mmkernel.losses.clustering import check_enough_samples
 
 def features_of(model: nn.Module, dataset: Dataset, stage: str, batch_size: int, num_workers: int) -> Tensor:
     """``model.extract`` (eval mode, no gradient) of every image of an EvaluationDataset: (n, d) on every rank, on the CPU."""
-    n, ranks = len(dataset), world_size()
-    own = np.resize(np.arange(n), -(-n // ranks) * ranks)[
-        rank() :: ranks
-    ]  # equally many per rank; the last ones repeat
-    loader = DataLoader(Subset(dataset, own.tolist()), batch_size, num_workers=num_workers)
+    W = world_size()
+    own = DistributedSampler(dataset, W, rank(), shuffle=False)  # every W-th, equally many: the last ones repeat
+    loader = DataLoader(dataset, batch_size, sampler=own, num_workers=num_workers)
     rows = torch.cat([model.extract(batch['inputs'][0], stage=stage).float() for batch in loader])
     gathered = gather_rows(rows)  # rank by rank
-    return gathered.view(ranks, -1, rows.shape[1]).transpose(0, 1).flatten(0, 1)[:n].cpu()
+    return gathered.view(W, -1, rows.shape[1]).transpose(0, 1).flatten(0, 1)[: len(dataset)].cpu()
 
 
 def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterations: int, seed: int) -> np.ndarray:

@@ -13,8 +13,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
+from mmkernel.checks import did_you_mean
 from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names, check_run
-from mmkernel.engine.check_options import check_options
+from mmkernel.engine.check_options import as_config_error, check_options
 from mmkernel.engine.scaling import micro_batches
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import ordered
@@ -39,9 +40,8 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
     """
     path = packaged(path)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*.py')], n=3, cutoff=0.5)
-        hint = f' Did you mean {" or ".join(near)}?' if near else ''
-        raise FileNotFoundError(f"There is no config '{path}'.{hint}")
+        hint = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
+        raise FileNotFoundError(f"There is no config '{path}'. {hint}".rstrip())
     _check_bases(path)
     check_contradictions((cfg_options or {}).items())
     cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
@@ -97,9 +97,6 @@ def check_config(cfg: Config) -> None:
     Other unknown top-level keys are legal: they are helper variables of the config. One like a known name is warned of.
     """
     _check_top_level(cfg)
-    epochs = cfg.get('train_cfg', {}).get('max_epochs')
-    if epochs is not None and (type(epochs) is not int or epochs < 1):
-        raise ConfigError(f'train_cfg.max_epochs = {epochs!r}; expected a whole number of epochs, at least 1.')
     read = {key: cfg._cfg_dict[key] for key in cfg if key in TOP_LEVEL}  # nobody reads what helper variables hold
     check_component_tree(read)
     check_options(read)
@@ -108,18 +105,15 @@ def check_config(cfg: Config) -> None:
 
 def _check_top_level(cfg: Config) -> None:
     check_run(cfg)
-    for key in cfg:
-        near = [known for known in TOP_LEVEL if key not in TOP_LEVEL and edit_distance(key, known) <= 2]
+    for key in [key for key in cfg if key not in TOP_LEVEL]:
+        near = [known for known in TOP_LEVEL if edit_distance(key, known) <= 2]
         if near and not (isinstance(cfg[key], (str, float, int)) and isinstance(cfg.get(near[0]), Mapping)):
             raise ConfigError(
                 f"Unknown top-level key '{key}'. Did you mean '{near[0]}'? (A helper variable needs another name.)"
             )
-        like = [] if key in TOP_LEVEL else difflib.get_close_matches(key, TOP_LEVEL, n=1, cutoff=0.7)
-        if like:
-            warnings.warn(
-                f"The top-level key '{key}' is taken for a helper variable: nothing reads it. Did you mean '{like[0]}'?",
-                stacklevel=3,
-            )
+        if like := did_you_mean(key, TOP_LEVEL, cutoff=0.7):
+            text = f"The top-level key '{key}' is taken for a helper variable: nothing reads it. {like}"
+            warnings.warn(text, stacklevel=3)
 
 
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
@@ -136,10 +130,8 @@ def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     batch = cfg.get('train_dataloader', {}).get('batch_size')
     if type(virtual) is not int or virtual < 1:
         raise ConfigError(f'train_cfg.virtual_batch is a number of images or None, got {virtual!r}.')
-    try:
+    with as_config_error():
         k = micro_batches(virtual, batch, world_size) if batch else 1
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     if k > 1 and not cfg.train_dataloader.get('drop_last'):
         raise ConfigError(
             'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
@@ -166,8 +158,7 @@ def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
     for key, value in options:
         for place, leaf in ((key, value), *_leaves(key, value)):
             before, text = said.setdefault(place, (leaf, f'{key}={value!r}'))
-            both_dicts = isinstance(before, Mapping) and isinstance(leaf, Mapping)
-            if before != leaf and not both_dicts:
+            if before != leaf and not (isinstance(before, Mapping) and isinstance(leaf, Mapping)):
                 raise ConfigError(
                     f'Two options say different things of {place}: {text} and {key}={value!r}. Leave one of them out.'
                 )
@@ -198,7 +189,9 @@ def _assign(node: Any, parts: list[str], value: Any, key: str, where: str) -> An
             for name, item in value.items():
                 _assign(node, [name], item, f'{key}.{name}', where)
             return node
-        return _plain(value)
+        if isinstance(value, Mapping):  # a ConfigDict, so that dotted access works below it
+            return ConfigDict({name: item for name, item in value.items() if name != '_delete_'})
+        return value
     name, here = parts[0], f'{where}.{parts[0]}'.lstrip('.')
     if isinstance(node, Mapping):
         if name not in node:
@@ -212,18 +205,8 @@ def _assign(node: Any, parts: list[str], value: Any, key: str, where: str) -> An
             )
         items = list(node)
         items[int(name)] = _assign(items[int(name)], parts[1:], value, key, here)
-        if isinstance(node, list):
-            node[:] = items
-            return node
-        return tuple(items)
+        return type(node)(items)
     raise ConfigError(f"--cfg-options {key}: '{where}' is {node!r} and has no key '{name}'.")
-
-
-def _plain(value: Any) -> Any:
-    """ConfigDict for a dict, so that dotted access works below it."""
-    if isinstance(value, Mapping):
-        return ConfigDict({k: v for k, v in value.items() if k != '_delete_'})
-    return value
 
 
 def _refuse_unknown(node: Mapping, name: str, key: str, where: str, nested: bool) -> None:

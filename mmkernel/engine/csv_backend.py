@@ -39,10 +39,9 @@ class CSVBackend(BaseVisBackend):
     @force_init_env
     def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
         row = {'step': step, **{name: float(value) for name, value in scalar_dict.items() if name != 'step'}}
-        new = [name for name in row if name not in self.columns]
-        self.columns += new
         self.rows.append(row)
-        whole = bool(new) or not self.path.is_file()
+        whole = not (set(row) <= set(self.columns) and self.path.is_file())
+        self.columns = list(dict.fromkeys([*self.columns, *row]))
         with self.path.open('w' if whole else 'a', newline='') as file:
             writer = csv.DictWriter(file, self.columns)
             if whole:
@@ -51,12 +50,3 @@ class CSVBackend(BaseVisBackend):
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
         self.add_scalars({name: value}, step)
-
-    def add_config(self, config: Any, **kwargs: Any) -> None:
-        """The config stands beside the log already."""
-
-    def add_graph(self, model: Any, data_batch: Any, **kwargs: Any) -> None:
-        """A table holds no graph."""
-
-    def add_image(self, name: str, image: Any, step: int = 0, **kwargs: Any) -> None:
-        """A table holds no image."""

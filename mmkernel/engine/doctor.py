@@ -13,6 +13,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView
 from mmkernel.distributed import on_first_process
+from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation import COLLAPSED, YARDSTICK, cloud_statistics, judge, run_kernel
 from mmkernel.registry import HOOKS
@@ -31,10 +32,9 @@ class DoctorHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 5, begin: float = 0.25, images: int = 128) -> None:
-        check_numbers('DoctorHook', whole=True, interval=interval, images=images)
+        check_numbers('DoctorHook', whole=True, interval=interval)
+        check_numbers('DoctorHook', whole=True, least=8, images=images)
         check_numbers('DoctorHook', zero=True, most=1.0, begin=begin)  # a fraction of the run
-        if images < 8:
-            raise ValueError(f'DoctorHook: images={images}; expected at least 8.')
         self.interval, self.begin, self.images = interval, begin, images
         self.state: str | None = None
         self.recent: deque = deque()
@@ -42,9 +42,11 @@ class DoctorHook(Hook):
     def before_train_epoch(self, runner: Any) -> None:
         """What to keep of each batch: nothing in an epoch that is not looked at."""
         self.recent.clear()
-        due = (runner.epoch + 1) % self.interval == 0 or runner.epoch + 1 == runner.max_epochs
-        self.looking = due and runner.epoch + 1 > self.begin * runner.max_epochs
-        self.looking = self.looking and _has_neck(unwrap(runner.model)) and _whole_images(runner.train_dataloader)
+        epoch, model, views = runner.epoch + 1, unwrap(runner.model), getattr(dataset_of(runner), 'views', None)
+        due = epoch % self.interval == 0 or epoch == runner.max_epochs
+        shown = hasattr(model, 'extract') and getattr(model, 'neck', None) is not None
+        images = bool(views) and not isinstance(next(iter(views.values())), PatchView)
+        self.looking = due and epoch > self.begin * runner.max_epochs and shown and images
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self.looking and is_main_process():
@@ -75,14 +77,3 @@ class DoctorHook(Hook):
 
     def _embed(self, model: Any, view: int) -> Tensor:
         return torch.cat([model.extract(kept[view], stage='neck').float().cpu() for kept in self.recent])
-
-
-def _has_neck(model: Any) -> bool:
-    return hasattr(model, 'extract') and getattr(model, 'neck', None) is not None
-
-
-def _whole_images(loader: Any) -> bool:
-    """Whether the first two views show images rather than patches."""
-    dataset = getattr(loader.dataset, '_dataset', loader.dataset)
-    views = getattr(dataset, 'views', None)
-    return bool(views) and not isinstance(next(iter(views.values())), PatchView)

@@ -34,10 +34,9 @@ class KeepBestHook(Hook):
     def __init__(self, criterion: str = 'mmd2', interval: int = 1, images: int = 1000, start_epoch: int = 1) -> None:
         if criterion not in CRITERIA:
             raise ValueError(f'KeepBestHook.criterion is one of {", ".join(CRITERIA)}, got {criterion!r}.')
-        check_numbers('KeepBestHook', whole=True, interval=interval, images=images)
+        check_numbers('KeepBestHook', whole=True, interval=interval)
+        check_numbers('KeepBestHook', whole=True, least=2, images=images)
         check_numbers('KeepBestHook', whole=True, zero=True, start_epoch=start_epoch)
-        if images < 2:
-            raise ValueError(f'KeepBestHook: images={images}; expected at least 2.')
         self.writes = (f'best_{criterion}.pth',)
         self.criterion, self.interval, self.images, self.start_epoch = criterion, interval, images, start_epoch
 
@@ -60,16 +59,13 @@ class KeepBestHook(Hook):
         if better:
             runner.message_hub.update_info(key, dict(score=score, epoch=epoch))
             runner.save_checkpoint(runner.work_dir, f'{key}.pth')
-        text = f'{self.criterion} after epoch {epoch}: score {score:.4g}, '
-        if better:
-            text += f'the best so far: {key}.pth.'
-        else:
-            text += f'best {record["score"]:.4g} after epoch {record["epoch"]}.' if record else 'never kept.'
+        before = f'best {record["score"]:.4g} after epoch {record["epoch"]}.' if record else 'never kept.'
+        place = f'the best so far: {key}.pth.' if better else before
+        text = f'{self.criterion} after epoch {epoch}: score {score:.4g}, {place}'
         log_values(runner, 'keep_best', {self.criterion: score if self.criterion in RISING else -score}, text)
 
     def _score(self, runner: Any) -> float:
-        model = unwrap(runner.model)
-        source = dataset_of(runner).source
+        model, source = unwrap(runner.model), dataset_of(runner).source
         with same_random_state():
             statistics = checkpoint_statistics(model, runner.cfg, run_kernel(model) or YARDSTICK, self.images, source)
         return criterion_score(self.criterion, statistics)

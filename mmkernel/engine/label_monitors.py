@@ -27,13 +27,9 @@ class _LabelMonitor(Hook):
     priority = 'LOW'  # before the checkpoint, after everything that trains
 
     def __init__(self, interval: int = 1, max_images: int | None = 10_000) -> None:
-        check_numbers(type(self).__name__, whole=True, none=True, interval=interval, max_images=max_images)
-        if interval < 1 or (max_images is not None and max_images < 2):
-            raise ValueError(
-                f'{type(self).__name__} got interval={interval}, max_images={max_images}; expected at least 1 epoch and 2 '
-                'images (max_images=None: all).'
-            )
-        self.interval, self.max_images, self.sources = interval, max_images, {}
+        check_numbers(type(self).__name__, whole=True, interval=interval)
+        check_numbers(type(self).__name__, whole=True, none=True, least=2, max_images=max_images)
+        self.interval, self.max_images, self.sources, self.on = interval, max_images, {}, False
         self.classes: tuple[str, ...] = ()  # whose numbers count
 
     def prepare(self, runner: Any, *names: str) -> bool:
@@ -53,16 +49,17 @@ class _LabelMonitor(Hook):
             try:
                 renumber(torch.as_tensor(self.sources[name].labels), classes_of(self.sources[name]), self.classes)
             except ValueError as error:
-                runner.logger.warning(f'{type(self).__name__} is off: {error}')
-                self.sources = {}
-                return False
+                return self._off(runner, error, runner.logger.warning)
             self.classes = self.classes or classes_of(self.sources[name])
         return True
 
-    def _off(self, runner: Any, reason: str) -> bool:
-        runner.logger.info(f'{type(self).__name__} is off: {reason}. The embedding monitors need no labels.')
-        self.sources = {}
+    def _off(self, runner: Any, reason: Any, say: Any = None) -> bool:
+        (say or runner.logger.info)(f'{type(self).__name__} is off: {reason}. The embedding monitors need no labels.')
         return False
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.on and self.every_n_epochs(runner, self.interval):
+            on_first_process(lambda: self._score(runner))
 
     def features(self, runner: Any, name: str) -> tuple[Tensor, Tensor]:
         """Backbone features and labels of at most ``max_images`` evenly spaced images, the same in every epoch."""
@@ -94,16 +91,11 @@ class KNNMonitorHook(_LabelMonitor):
     def before_train(self, runner: Any) -> None:
         self.on = self.prepare(runner, 'train', 'test')
 
-    def after_train_epoch(self, runner: Any) -> None:
-        if self.on and self.every_n_epochs(runner, self.interval):
-            on_first_process(lambda: self._score(runner))
-
     def _score(self, runner: Any) -> None:
         with same_random_state():
             bank, test = self.features(runner, 'train'), self.features(runner, 'test')
             if not (torch.isfinite(bank[0]).all() and torch.isfinite(test[0]).all()):
-                runner.logger.warning(f'kNN after epoch {runner.epoch + 1}: none, the features hold NaN or infinity.')
-                return
+                return runner.logger.warning(f'kNN after epoch {runner.epoch + 1}: the features hold NaN or infinity.')
             k = min(self.k, len(bank[0]))
             score = weighted_knn(*bank, *test, k=k, temperature=self.temperature)[k]
         text = f'kNN after epoch {runner.epoch + 1}: {score["top1"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}.'
@@ -188,10 +180,6 @@ class OnlineProbeHook(_LabelMonitor):
         for buffer, old in zip(self.probe.buffers(), before, strict=True):
             buffer.copy_(torch.where(useless, old, buffer))
 
-    def after_train_epoch(self, runner: Any) -> None:
-        if self.on and self.every_n_epochs(runner, self.interval):
-            on_first_process(lambda: self._score(runner))
-
     def _score(self, runner: Any) -> None:
         with same_random_state(), torch.no_grad():
             x, y = self.features(runner, 'test')
@@ -207,7 +195,7 @@ class OnlineProbeHook(_LabelMonitor):
             self.handle.remove()
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        if getattr(self, 'on', False):
+        if self.on:
             checkpoint['online_probe'] = dict(probe=self.probe.state_dict(), optimizer=self.optimizer.state_dict())
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:

@@ -40,9 +40,13 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
             f'--launcher {launcher} needs {", ".join(missing)} in the environment. Start through tools/dist_train.sh '
             'or tools/slurm_train.sh, or drop --launcher to run one process.'
         )
-    _set_device()
-    backend, limit = backend if torch.cuda.is_available() else 'gloo', timedelta(seconds=timeout)
-    dist.init_process_group(backend, timeout=limit, **_meeting_place(limit))
+    local_rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+    if 0 < gpus <= local_rank:
+        raise ValueError(f'Process {local_rank} of this machine has no GPU: there are {gpus}. Start at most {gpus}.')
+    if gpus:
+        torch.cuda.set_device(local_rank)
+    limit = timedelta(seconds=timeout)
+    dist.init_process_group(backend if gpus else 'gloo', timeout=limit, **_meeting_place(limit))
 
 
 def _meeting_place(timeout: timedelta) -> dict[str, Any]:
@@ -56,15 +60,6 @@ def _meeting_place(timeout: timedelta) -> dict[str, Any]:
         return {}
     store, rank, world_size = next(iter(rendezvous('env://', timeout=timeout)))
     return dict(store=dist.PrefixStore(f'restart_{restart}', store), rank=rank, world_size=world_size)
-
-
-def _set_device() -> None:
-    if not torch.cuda.is_available():
-        return
-    local_rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
-    if local_rank >= gpus:
-        raise ValueError(f'Process {local_rank} of this machine has no GPU: there are {gpus}. Start at most {gpus}.')
-    torch.cuda.set_device(local_rank)
 
 
 def leave_processes() -> None:

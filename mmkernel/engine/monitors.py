@@ -40,12 +40,8 @@ class EmbeddingMonitorHook(Hook):
     priority = 'NORMAL'
 
     def __init__(self, interval: int = 50, max_rows: int = 1024) -> None:
-        check_numbers('EmbeddingMonitorHook', whole=True, max_rows=max_rows, interval=interval)
-        if interval < 1 or max_rows < 2:
-            raise ValueError(
-                f'EmbeddingMonitorHook got interval={interval}, max_rows={max_rows}; expected at least 1 and 2. To switch it '
-                'off: default_hooks=dict(monitor=None).'
-            )
+        check_numbers('EmbeddingMonitorHook', whole=True, interval=interval)
+        check_numbers('EmbeddingMonitorHook', whole=True, least=2, max_rows=max_rows)
         self.interval, self.max_rows = interval, max_rows
         self.seen: tuple[Tensor, Tensor | None] | None = None
         self.kernel: Kernel = YARDSTICK
@@ -53,18 +49,16 @@ class EmbeddingMonitorHook(Hook):
     def before_train(self, runner: Any) -> None:
         model = unwrap(runner.model)
         if not hasattr(model, 'observers'):
-            runner.logger.info(
-                f'EmbeddingMonitorHook: {type(model).__name__} shows no embeddings; nothing is monitored.'
-            )
-            return
-        own = run_kernel(model)
-        self.kernel = own or YARDSTICK
+            return runner.logger.info(f'EmbeddingMonitorHook: {type(model).__name__} shows no embeddings to look at.')
+        self.kernel = (own := run_kernel(model)) or YARDSTICK
         name = f'the kernel of the run, {own}' if own else f'{YARDSTICK}, the objective has no kernel of its own'
         runner.logger.info(f'embedding/mmd2 is measured with {name}; mmd2_score is in standard deviations of its null.')
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         model = unwrap(runner.model)
-        if hasattr(model, 'observers') and self._due(runner, batch_idx):
+        length = len(runner.train_dataloader)
+        due = self.every_n_inner_iters(batch_idx, self.interval) or batch_idx + 1 == length <= self.interval
+        if due and hasattr(model, 'observers'):
             model.observers.append(self.look)
 
     def look(self, embeddings: Embeddings) -> None:
@@ -74,21 +68,15 @@ class EmbeddingMonitorHook(Hook):
         model = unwrap(runner.model)
         if self.look in getattr(model, 'observers', ()):
             model.observers.remove(self.look)
-        if self.seen is not None:
-            (z, partner), self.seen = self.seen, None
-            if not measurable(z, self.max_rows):
-                runner.logger.debug('Embeddings of NaN, of one image or of width 1 are not measured.')
-                return
-            values = embedding_statistics(z, partner, self.kernel, self.max_rows)
-            said = outputs if isinstance(outputs, dict) else {}
-            for word, value in values.items():
-                # one word, one value on a line: the objective's own is that of this very step; NaN is what is not known
-                if word not in said and not math.isnan(value):
-                    runner.message_hub.update_scalar(f'train/embedding/{word}', value)
-
-    def _due(self, runner: Any, batch_idx: int) -> bool:
-        length = len(runner.train_dataloader)
-        return self.every_n_inner_iters(batch_idx, self.interval) or batch_idx + 1 == length <= self.interval
+        if self.seen is None:
+            return
+        (z, partner), self.seen = self.seen, None
+        if not measurable(z, self.max_rows):
+            return
+        for word, value in embedding_statistics(z, partner, self.kernel, self.max_rows).items():
+            # one word, one value on a line: the objective's own is that of this very step; NaN is what is not known
+            if word not in (outputs or ()) and not math.isnan(value):
+                runner.message_hub.update_scalar(f'train/embedding/{word}', value)
 
 
 def measurable(z: Tensor, rows: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,29 +9,21 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, did_you_mean
 from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
-KEYS = ('vector_lr_mult', 'vector_decay_mult')
-# The options of a parameter group that mean the same to every optimizer, and what check_numbers allows them.
-GROUP_NUMBERS = {
-    'lr': dict(zero=True),
-    'weight_decay': dict(zero=True),
-    'momentum': dict(zero=True, most=1.0),
-    'dampening': dict(zero=True, most=1.0),
-    'betas': dict(zero=True, most=1.0),
-    'alpha': dict(zero=True, most=1.0),
-    'eps': dict(zero=True),
-}
+KEYS = {'vector_lr_mult': 'lr', 'vector_decay_mult': 'weight_decay'}  # -> the option that it multiplies
+# The options of a parameter group that mean the same to every optimizer, and the largest value of each.
+GROUP_NUMBERS = dict(lr=None, weight_decay=None, eps=None, momentum=1.0, dampening=1.0, betas=1.0, alpha=1.0)
 
 
 def check_groups(optimizer: Any) -> None:
     """ValueError for a learning rate, momentum, decay ... of a parameter group that is not finite or out of its range."""
     for group in optimizer.param_groups:
-        for name, range_ in GROUP_NUMBERS.items():
-            if name in group:
-                value = group[name]
-                check_numbers(type(optimizer).__name__, **range_, **{name: float(value) if name == 'lr' else value})
+        for name in GROUP_NUMBERS.keys() & group.keys():
+            value = float(group['lr']) if name == 'lr' else group[name]
+            most = {} if GROUP_NUMBERS[name] is None else dict(most=GROUP_NUMBERS[name])
+            check_numbers(type(optimizer).__name__, zero=True, **most, **{name: value})
 
 
 def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
@@ -46,14 +37,10 @@ def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
     for key in (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}:
         if not any(key in name for name in names):
             parts = sorted({part for name in names for part in prefixes(name)})
-            near = difflib.get_close_matches(key, parts, n=3, cutoff=0.5)
-            hint = (
-                f'Did you mean {" or ".join(near)}?'
-                if near
-                else f'Parts: {", ".join(n for n, _ in model.named_children())}.'
-            )
+            children = f'Parts: {", ".join(n for n, _ in model.named_children())}.'
             raise ValueError(
-                f"optim_wrapper.paramwise_cfg.custom_keys: '{key}' is in the name of no parameter that trains. {hint}"
+                f"optim_wrapper.paramwise_cfg.custom_keys: '{key}' is in the name of no parameter that trains. "
+                f'{did_you_mean(key, parts, children)}'
             )
 
 
@@ -63,43 +50,49 @@ def prefixes(name: str) -> list[str]:
     return ['.'.join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
+class _GroupsConstructor:
+    """What both share: ``groups`` says which parameters form a group, and the options of its own that the group has."""
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        self.optim_wrapper_cfg, self.paramwise_cfg = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
+
+    def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
+        raise NotImplementedError
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = getattr(model, 'module', model)  # inside DistributedDataParallel
+        optimizer = dict(self.optim_wrapper_cfg.pop('optimizer'))
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        filled = [group for group in self.groups(model, parameters, optimizer) if group['params']]
+        built = OPTIMIZERS.build(dict(params=filled, **optimizer))
+        self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
+        return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args=dict(optimizer=built))
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class VectorRateConstructor:
+class VectorRateConstructor(_GroupsConstructor):
     """Biases and norm parameters (at most one axis) get lr * vector_lr_mult and weight_decay * vector_decay_mult.
 
     As Zbontar et al. (ICML 2021) train them. In a config: ``optim_wrapper=dict(constructor='VectorRateConstructor',
     paramwise_cfg=dict(vector_lr_mult=0.1))``. Learning-rate scaling and schedules act on both groups alike.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        self.optim_wrapper_cfg, self.paramwise_cfg = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
-        unknown = sorted(set(self.paramwise_cfg) - set(KEYS))
-        if unknown:
+    def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
+        if unknown := sorted(set(self.paramwise_cfg) - set(KEYS)):
             raise ValueError(f'VectorRateConstructor: paramwise_cfg takes {", ".join(KEYS)}; got {", ".join(unknown)}.')
-
-    def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = getattr(model, 'module', model)  # inside DistributedDataParallel
-        optimizer = dict(self.optim_wrapper_cfg.pop('optimizer'))
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [dict(params=[p for p in parameters if p.ndim > 1])]
-        vectors = dict(params=[p for p in parameters if p.ndim <= 1])
-        for key, option in (('vector_lr_mult', 'lr'), ('vector_decay_mult', 'weight_decay')):
-            if key in self.paramwise_cfg:
-                if option not in optimizer:
-                    raise ValueError(
-                        f'VectorRateConstructor: {key} multiplies optim_wrapper.optimizer.{option}, which the config does not '
-                        'give. Write it there.'
-                    )
-                vectors[option] = optimizer[option] * self.paramwise_cfg[key]
-        groups = [group for group in (*groups, vectors) if group['params']]
-        self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
-        return OPTIM_WRAPPERS.build(
-            self.optim_wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(dict(params=groups, **optimizer)))
-        )
+        vectors: dict[str, Any] = dict(params=[p for p in parameters.values() if p.ndim <= 1])
+        for key, factor in self.paramwise_cfg.items():
+            if KEYS[key] not in optimizer:
+                raise ValueError(
+                    f'VectorRateConstructor: {key} multiplies optim_wrapper.optimizer.{KEYS[key]}, which the config does not '
+                    'give. Write it there.'
+                )
+            vectors[KEYS[key]] = optimizer[KEYS[key]] * factor
+        return [dict(params=[p for p in parameters.values() if p.ndim > 1]), vectors]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class PartRateConstructor:
+class PartRateConstructor(_GroupsConstructor):
     """Parameters below a prefix get the settings written for it; all others those of the optimizer.
 
     In a config: ``optimizer=dict(type='SGD', lr=5.0), constructor='PartRateConstructor',
@@ -107,26 +100,15 @@ class PartRateConstructor:
     out. Learning-rate scaling and schedules act on all groups alike.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        self.optim_wrapper_cfg, self.parts = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
-
-    def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = getattr(model, 'module', model)  # inside DistributedDataParallel
-        optimizer = dict(self.optim_wrapper_cfg.pop('optimizer'))
-        groups: dict[str, dict[str, Any]] = {'': dict(params=[])}
-        groups |= {part: dict(settings, params=[]) for part, settings in self.parts.items()}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                part = next((part for part in self.parts if f'{name}.'.startswith(f'{part}.')), '')
-                groups[part]['params'].append(parameter)
-        for part in self.parts:
+    def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
+        groups = {'': dict(params=[])} | {part: dict(given, params=[]) for part, given in self.paramwise_cfg.items()}
+        for name, parameter in parameters.items():
+            part = next((part for part in self.paramwise_cfg if f'{name}.'.startswith(f'{part}.')), '')
+            groups[part]['params'].append(parameter)
+        for part in self.paramwise_cfg:
             if not groups[part]['params']:
                 known = ', '.join(name for name, _ in model.named_children())
                 raise ValueError(
                     f"PartRateConstructor: no parameter that trains lies below '{part}' (frozen?). Parts: {known}."
                 )
-        self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
-        filled = [group for group in groups.values() if group['params']]
-        return OPTIM_WRAPPERS.build(
-            self.optim_wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(dict(params=filled, **optimizer)))
-        )
+        return [*groups.values()]

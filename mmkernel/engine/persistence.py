@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmkernel.distributed import on_first_process
-from mmkernel.engine.checkpoint import to_plain
+from mmkernel.engine.checkpoint import checkpoint_meta, to_plain
+from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import refuse_non_finite, unwrap
 from mmkernel.engine.random_state import gather_random_states, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
@@ -81,7 +82,7 @@ class Persistence:
             world_size=self.world_size,
             optimizer=self._optimizer_name(),
             steps_per_epoch=len(self.train_dataloader),
-            images=self._images(),
+            images=len(dataset_of(self)),
             config=config_text(self.cfg.to_dict()),
             settings=self._settings,  # the same as values: what a resume compares
             versions=versions(),
@@ -89,10 +90,6 @@ class Persistence:
 
     def _optimizer_name(self) -> str:
         return type(getattr(self.optim_wrapper, 'optimizer', self.optim_wrapper)).__name__
-
-    def _images(self) -> int:
-        dataset = self.train_dataloader.dataset
-        return len(getattr(dataset, '_dataset', dataset))  # num_batch_per_epoch wraps it
 
     def load_checkpoint(self, filename: str, strict: bool = True) -> dict:
         checkpoint = read_checkpoint(filename)
@@ -123,10 +120,8 @@ class Persistence:
 
     def resume(self, filename: str) -> None:
         """Continue exactly where ``filename`` was written: weights, optimizer, schedules, histories, random state."""
+        meta, length = checkpoint_meta(filename), len(self.train_dataloader)
         checkpoint = self.load_checkpoint(filename)
-        if 'meta' not in checkpoint or 'optimizer' not in checkpoint:
-            raise CheckpointError(f"'{filename}' holds weights only; set load_from to start a new run from them.")
-        meta, length = checkpoint['meta'], len(self.train_dataloader)
         if meta['optimizer'] != self._optimizer_name():
             raise CheckpointError(
                 f"'{filename}' was trained with {meta['optimizer']}, this config has {self._optimizer_name()}: their "
@@ -150,7 +145,7 @@ class Persistence:
 
     def _check_images(self, meta: dict, filename: str) -> None:
         """The config may be the same and the data not."""
-        images = self._images()
+        images = len(dataset_of(self))
         if meta.get('images', images) == images:
             return
         text = f"'{filename}' was trained on {meta['images']} images, now there are {images}"
@@ -167,8 +162,7 @@ class Persistence:
                 f'The checkpoint was trained with seed {seed}; the seed {self.given_seed} given now is ignored.'
             )
         self.set_randomness(seed, self.diff_rank_seed, self.deterministic)
-        dataset = getattr(self.train_dataloader.dataset, '_dataset', self.train_dataloader.dataset)
-        for part in (dataset, self.train_dataloader.sampler):
+        for part in (dataset_of(self), self.train_dataloader.sampler):
             if hasattr(part, 'seed'):
                 part.seed = seed
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import mmengine
 import torch
 
 import mmkernel
-from mmkernel.engine.check import ConfigError, find_component
+from mmkernel.engine.check import ConfigError, find_component, walk
+from mmkernel.engine.check_options import at
 from mmkernel.engine.checkpoint import CheckpointError
+from mmkernel.engine.scaling import effective_batch
 from mmkernel.registry import PARAM_SCHEDULERS
 from mmkernel.zoo.plain_config import ConfigTextError, config_values
 
@@ -71,7 +73,7 @@ class Difference(NamedTuple):
 
 def resolved(cfg: Mapping) -> dict:
     """The values of a config as a checkpoint holds them: dicts, lists, numbers, texts."""
-    return {str(key): _plain(value) for key, value in cfg.items()}
+    return _plain(cfg)
 
 
 def versions() -> dict[str, str]:
@@ -118,10 +120,11 @@ def _settings_of(meta: Mapping, source: str) -> tuple[dict, list[str]]:
 
 def compare_settings(then: Mapping, now: Mapping) -> list[Difference]:
     """The differences of two resolved configs that mean something."""
-    hooks = [_hooks(settings) for settings in (then, now)]
-    known = [{key: value for key, value in settings.items() if key in MEANING} for settings in (then, now)]
-    found = _walk('', {**known[0], 'hooks': hooks[0]}, {**known[1], 'hooks': hooks[1]}, now)
-    return [each for each in found if each.meaning != QUIET]
+    both = [
+        {**{key: value for key, value in settings.items() if key in MEANING}, 'hooks': _hooks(settings)}
+        for settings in (then, now)
+    ]
+    return [each for each in _walk('', *both, now) if each.meaning != QUIET]
 
 
 def _meaning(path: str, now: Mapping) -> str:
@@ -135,9 +138,8 @@ def _meaning(path: str, now: Mapping) -> str:
 
 def _follows_config(schedulers: Any) -> bool:
     """Whether a new schedule takes effect: ours do, mmengine's go on as the checkpoint holds them."""
-    items = schedulers if isinstance(schedulers, list) else [schedulers]
-    classes = [PARAM_SCHEDULERS.get(item['type']) if isinstance(item, dict) else None for item in items]
-    return all(getattr(each, 'per_step', False) for each in classes)
+    kinds = [item['type'] for _, item in walk(schedulers) if 'type' in item]
+    return bool(kinds) and all(getattr(PARAM_SCHEDULERS.get(kind), 'per_step', False) for kind in kinds)
 
 
 def _hooks(settings: Mapping) -> dict[str, Any]:
@@ -152,10 +154,8 @@ def _hooks(settings: Mapping) -> dict[str, Any]:
 
 
 def _effective(settings: Mapping, world_size: int) -> int | None:
-    loader, loop = settings.get('train_dataloader') or {}, settings.get('train_cfg') or {}
-    accumulated = (settings.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-    batch = loader.get('batch_size')
-    return loop.get('virtual_batch') or (batch and batch * world_size * accumulated)
+    batch, accumulated = at(settings, 'train_dataloader.batch_size'), at(settings, 'optim_wrapper.accumulative_counts')
+    return at(settings, 'train_cfg.virtual_batch') or (batch and effective_batch(batch, world_size, accumulated or 1))
 
 
 def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
@@ -167,8 +167,13 @@ def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
                 yield from _walk(f'{path}.{key}'.lstrip('.'), *pair, now)
         if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
             yield Difference(f'{path} (order)', list(old), list(new), _meaning(path, now))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _has_parts([*old, *new]):
-        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+    elif (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and {dict, list} & {*map(type, old + new)}
+    ):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):  # a list of numbers is one value
             yield from _walk(f'{path}.{i}', a, b, now)
     elif not _equal(old, new):
         other = isinstance(old, dict) and isinstance(new, dict)
@@ -188,17 +193,8 @@ def _equal(a: Any, b: Any) -> bool:
     """Whether two values train the same: 1 is 1.0 but not True, NaN is NaN."""
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
-    if _number(a) and _number(b):
-        return a == b or (math.isnan(a) and math.isnan(b))
-    return type(a) is type(b) and a == b
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _has_parts(items: Sequence) -> bool:
-    return any(isinstance(item, (dict, list)) for item in items)
+    number = {int, float} >= {type(a), type(b)}
+    return (number or type(a) is type(b)) and (a == b or (number and math.isnan(a) and math.isnan(b)))
 
 
 def _plain(value: Any) -> Any:
@@ -208,9 +204,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return getattr(
-        value, '__name__', type(value).__name__
-    )  # the text of an object may hold its address, new in each process
+    # the text of an object may hold its address, new in each process
+    return getattr(value, '__name__', type(value).__name__)
 
 
 def _text(value: Any) -> str:

@@ -12,15 +12,10 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmkernel.engine.checkpoint import (
-    CheckpointError,
-    checkpoint_meta,
-    epoch_files,
-    latest_checkpoint,
-    list_checkpoints,
-)
+from mmkernel.engine.checkpoint import checkpoint_meta, epoch_files, latest_checkpoint, list_checkpoints
 from mmkernel.evaluation import CRITERIA
 from mmkernel.evaluation.report import set_aside
+from mmkernel.zoo.files import CheckpointError
 
 try:
     import fcntl
@@ -61,7 +56,8 @@ class RunFolder:
         new, lock = not mark.exists(), self._lock(mark)
         try:
             before = read_mark(lock)
-            restarted = was_restarted() and before.get('launch') == launch()
+            again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
+            restarted = again and before.get('launch') == launch()
             self.resumed = self._find(resume or restarted, None if restarted and self._left() else file, new)
             if self.resumed and check:
                 check(self.resumed, checkpoint_meta(self.resumed))
@@ -132,10 +128,8 @@ class RunFolder:
             return file
         this = checkpoint_meta(file)
         run, position = this.get('run'), this.get('epoch', 0)
-        further = [
-            path for path, meta in list_checkpoints(self.path) if meta['run'] == run and meta['epoch'] > position
-        ]
-        if further:
+        found = list_checkpoints(self.path)
+        if further := [path for path, meta in found if meta['run'] == run and meta['epoch'] > position]:
             raise RunFolderError(
                 f"--resume {file.name}: the run in '{self.path}' has gone further ({_names(further)}), and these files would be "
                 f'overwritten. Resume without a file to go on from the last, branch off into {ELSEWHERE}, or move these files away.'
@@ -254,8 +248,3 @@ def launch() -> str | None:
     if 'TORCHELASTIC_RESTART_COUNT' not in os.environ:
         return None
     return f'{os.environ.get("TORCHELASTIC_RUN_ID")} {platform.node()} {os.getppid()}'
-
-
-def was_restarted() -> bool:
-    """Whether torchrun has started this process again after a failure (--max-restarts)."""
-    return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 import mmkernel
 from mmkernel.datasets import build_dataloader, check_dataloader
 from mmkernel.engine.check import ConfigError, check_run
-from mmkernel.engine.check_options import as_config_error
+from mmkernel.engine.check_options import DEFAULT_HOOKS, as_config_error
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes
@@ -36,10 +36,6 @@ from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
 from mmkernel.registry import HOOKS, LOOPS, MODELS, RUNNERS
 
-DEFAULT_HOOKS = dict(
-    runtime_info='RuntimeInfoHook', timer='IterTimerHook', sampler_seed='DistSamplerSeedHook', logger='LoggerHook',
-    param_scheduler='ParamSchedulerHook', checkpoint='CheckpointHook',
-)  # fmt: skip
 _runs = itertools.count()
 
 

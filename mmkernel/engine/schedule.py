@@ -36,15 +36,12 @@ def unmoved(optimizer: Any) -> Iterator[None]:
     """Inside, schedules may move every group; afterwards a group with a flag of ``FIXED`` has its options back."""
     groups = optimizer.param_groups if isinstance(optimizer.param_groups, list) else []
     kept = [
-        (
-            group,
-            {name: group[name] for flag, names in FIXED.items() if group.get(flag) for name in names if name in group},
-        )
-        for group in groups
-    ]
+        (group, name, group[name])
+        for group in groups for flag, names in FIXED.items() if group.get(flag) for name in names if name in group
+    ]  # fmt: skip
     yield
-    for group, values in kept:
-        group.update(values)
+    for group, name, value in kept:
+        group[name] = value
 
 
 @HOOKS.register_module(force=True)
@@ -58,10 +55,6 @@ class ParamSchedulerHook(_ParamSchedulerHook):
     def after_train_epoch(self, runner: Any) -> None:
         with unmoved(runner.optim_wrapper):
             super().after_train_epoch(runner)
-
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        with unmoved(runner.optim_wrapper):
-            super().after_val_epoch(runner, metrics)
 
 
 def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) -> list[_ParamScheduler]:
@@ -160,8 +153,8 @@ class WarmupCosineLR(_ParamScheduler):
 
     def _get_value(self) -> list[float]:
         factor = warmup_cosine(self.last_step, self.total_steps, self.warmup_steps, self.end_factor, self.start_factor)
-        fixed = [group.get('fixed_lr', False) for group in self.optimizer.param_groups]
-        return [base if keep else base * factor for base, keep in zip(self.base_values, fixed, strict=True)]
+        pairs = zip(self.base_values, self.optimizer.param_groups, strict=True)
+        return [base if group.get('fixed_lr') else base * factor for base, group in pairs]
 
     def state_dict(self) -> dict:
         return {'last_step': self.last_step}

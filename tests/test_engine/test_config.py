@@ -265,7 +265,7 @@ def test_edit_distance(a, b, distance):
 
 @pytest.mark.parametrize('epochs', [0, -1, 1.5, 'ten'])
 def test_a_run_has_at_least_one_epoch(epochs):
-    assert f'train_cfg.max_epochs = {epochs!r}; expected a whole number' in options_error(
+    assert f'train_cfg.max_epochs={epochs}; expected one or more finite whole numbers > 0' in options_error(
         {'train_cfg.max_epochs': epochs}
     )
 

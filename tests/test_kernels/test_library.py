@@ -135,7 +135,7 @@ def test_riesz_outside_its_range(exponent):
 
 
 def test_unknown_kernel_names_the_nearest():
-    with pytest.raises(KeyError, match='Did you mean LegendreKernel'):
+    with pytest.raises(KeyError, match="Did you mean 'LegendreKernel'"):
         KERNELS.build(dict(type='LegendrKernel', weights=(1.0,)))
 
 

@@ -26,7 +26,7 @@ def test_expressions():
 @pytest.mark.parametrize(
     'text, message',
     [
-        ('RBF', 'Did you mean RBFKernel'),
+        ('RBF', "Did you mean 'RBFKernel'"),
         ('RBFKernel scal=2', "Did you mean 'scale'"),
         ('RBFKernel scale=x', 'expected a number'),
         ('RBFKernel scale=-1', 'must be a positive finite number'),
