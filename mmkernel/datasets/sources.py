@@ -167,6 +167,14 @@ def left_out(source: Any) -> dict[int, int]:
     return source.substitutes if isinstance(source, Source) and source.on_corrupt != 'raise' else {}
 
 
+def left_out_text(source: Any) -> str:
+    """What to say of them; empty where there are none. Workers find them, whose warnings reach no log."""
+    if not (found := left_out(source)):
+        return ''
+    more = f' and {len(found) - 1} more' if len(found) > 1 else ''
+    return f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them: {source.name(min(found))}{more}.'
+
+
 def targets_of(source: Any) -> np.ndarray | None:
     """``targets`` (N, C) of a source whose images have several classes each; None of any other."""
     targets = getattr(source, 'targets', None)

@@ -27,14 +27,3 @@ from .runner import Runner
 from .scaling import effective_batch, lr_factor
 from .schedule import WarmupCosineLR
 from .training import default_work_dir, train
-
-__all__ = [
-    'LARS', 'AccuracyHook', 'BackboneWeightsHook', 'CSVBackend', 'CheckpointError', 'CheckpointHook', 'ClusterHook',
-    'CommitHook', 'ConfigError', 'DoctorHook', 'EmbeddingMonitorHook', 'FreezeHook', 'KNNMonitorHook',
-    'KeepBestHook', 'LoadReport', 'MomentumUpdateHook', 'NonFiniteGuardHook', 'NonFiniteLossError',
-    'OnlineProbeHook', 'OtherRunError', 'PartRateConstructor', 'PretrainOptimWrapper', 'QueueHook',
-    'Runner', 'RunFolderError', 'RuntimeInfoHook', 'SeedHook', 'VectorRateConstructor', 'WarmupCosineLR', 'check_config',
-    'default_work_dir', 'effective_batch', 'init_processes', 'latest_checkpoint', 'load_checkpoint',
-    'load_config', 'load_weights', 'lr_factor', 'read_checkpoint', 'seed_everything', 'set_option', 'train',
-    'weights_of', 'write_checkpoint',
-]  # fmt: skip

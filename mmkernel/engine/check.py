@@ -29,6 +29,7 @@ TAKEN_BY_BUILDERS = {
 }
 # Dicts without ``type`` whose consumer is known, and what may stand there beside its keywords.
 UNTYPED = {
+    'train_cfg': (EpochLoop, {'by_epoch'}),
     'train_dataloader': (DataLoader, {'num_batch_per_epoch'}),
     'optim_wrapper': (PretrainOptimWrapper, {'constructor', 'paramwise_cfg'}),
     'randomness': (set_random_seed, set()),
@@ -142,8 +143,6 @@ def untyped_consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
         return (PatchView if 'parent' in node else View), set()
     if path[-3:-2] == ['views'] and path[-1] == 'parent':
         return Chain, set()
-    if where == 'train_cfg':
-        return EpochLoop, {'by_epoch'}
     return UNTYPED.get(where)
 
 

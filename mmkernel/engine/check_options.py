@@ -38,7 +38,8 @@ CHOICES = dict.fromkeys(
 }
 # Whole numbers at a place, beside None, and what else check_numbers allows there.
 NUMBERS = {
-    'train_cfg.max_epochs': {}, 'num_samples': {}, 'train_dataloader.batch_size': {}, 'evaluation.batch_size': {},
+    'train_cfg.max_epochs': {}, 'train_cfg.virtual_batch': {}, 'num_samples': {}, 'train_dataloader.batch_size': {},
+    'evaluation.batch_size': {},
     'train_dataloader.num_workers': dict(zero=True), 'evaluation.num_workers': dict(zero=True),
     'randomness.seed': dict(zero=True), 'env_cfg.dist_cfg.timeout': dict(whole=False),
 }  # fmt: skip

@@ -25,36 +25,27 @@ class ClusterHook(Hook):
     features='memory': spherical k-means of what the head remembered of the epoch (Caron et al., NeurIPS 2020). Before the
     first epoch the training views pass once through the model without gradient, in train mode as published, so running
     batch-norm statistics move; the memory and its labels are all that is kept.
-    features='backbone' or 'neck': the whole set in eval mode, PCA with whitening, k-means; classifiers start anew and
-    their optimizer state is cleared; a BalancedSampler is told the labels (Caron et al., ECCV 2018).
+    features='backbone' or 'neck': the whole set in eval mode, under the transform, batch size and workers of ``evaluation``,
+    PCA with whitening, k-means; classifiers start anew and their optimizer state is cleared; a BalancedSampler is told the
+    labels (Caron et al., ECCV 2018).
 
     Args:
         features: 'memory', 'backbone' or 'neck'.
         iterations: of k-means.
         interval: epochs between clusterings.
         pca_dim: components, None for no PCA; not for 'memory'.
-        transform, batch_size, num_workers: of the pass over the whole set; None: as in ``evaluation`` of the config.
     """
 
     priority = 'LOW'
 
     def __init__(
-        self,
-        features: str = 'memory',
-        iterations: int = 10,
-        interval: int = 1,
-        pca_dim: int | None = 256,
-        transform: dict | None = None,
-        batch_size: int | None = None,
-        num_workers: int | None = None,
+        self, features: str = 'memory', iterations: int = 10, interval: int = 1, pca_dim: int | None = 256
     ) -> None:
         if features not in ('memory', 'backbone', 'neck'):
             raise ValueError(f"ClusterHook.features is 'memory', 'backbone' or 'neck', got {features!r}.")
-        counts = dict(iterations=iterations, interval=interval, pca_dim=pca_dim, batch_size=batch_size)
-        check_numbers('ClusterHook', whole=True, none=True, **counts)
-        check_numbers('ClusterHook', whole=True, none=True, zero=True, num_workers=num_workers)
+        check_numbers('ClusterHook', whole=True, iterations=iterations, interval=interval)
+        check_numbers('ClusterHook', whole=True, none=True, pca_dim=pca_dim)
         self.features, self.iterations, self.interval, self.pca_dim = features, iterations, interval, pca_dim
-        self.loading = dict(transform=transform, batch_size=batch_size, num_workers=num_workers)
 
     def before_run(self, runner: Any) -> None:
         """Buffers as large as the data set, before a checkpoint is loaded into them."""
@@ -115,10 +106,9 @@ class ClusterHook(Hook):
         )
 
     def _cluster_features(self, runner: Any, generator: torch.Generator) -> None:
-        model, given = unwrap(runner.model), runner.cfg.get('evaluation', {})
-        settings = {k: given.get(k) if v is None else v for k, v in self.loading.items()}
-        dataset = EvaluationDataset(dataset_of(runner).source, settings['transform'])
-        rows = features_of(model, dataset, self.features, settings['batch_size'] or 256, settings['num_workers'] or 0)
+        model, given = unwrap(runner.model), runner.cfg.get('evaluation') or {}
+        dataset = EvaluationDataset(dataset_of(runner).source, given.get('transform'))
+        rows = features_of(model, dataset, self.features, given.get('batch_size', 256), given.get('num_workers', 0))
         for h, K in enumerate(model.head.num_clusters):
             seed = int(torch.randint(2**31 - 1, (), generator=generator))
             make = partial(whitened_kmeans, rows.numpy(), K, self.pca_dim, self.iterations, seed)

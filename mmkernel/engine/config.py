@@ -127,16 +127,11 @@ def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
             f'train_cfg.virtual_batch = {virtual} is one exact batch; optim_wrapper.accumulative_counts = {accumulated} averages '
             'the losses of several. Keep one of them: remove accumulative_counts.'
         )
-    batch = cfg.get('train_dataloader', {}).get('batch_size')
-    if type(virtual) is not int or virtual < 1:
-        raise ConfigError(f'train_cfg.virtual_batch is a number of images or None, got {virtual!r}.')
+    loader = cfg.get('train_dataloader') or {}
+    if not loader.get('batch_size'):
+        return 1
     with as_config_error():
-        k = micro_batches(virtual, batch, world_size) if batch else 1
-    if k > 1 and not cfg.train_dataloader.get('drop_last'):
-        raise ConfigError(
-            'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
-        )
-    return k
+        return micro_batches(virtual, loader['batch_size'], world_size, bool(loader.get('drop_last')))
 
 
 def edit_distance(a: str, b: str) -> int:

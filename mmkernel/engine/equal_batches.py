@@ -26,15 +26,11 @@ class EqualBatches:
     """
 
     def __init__(self, loader: Any) -> None:
-        self.fixed = False
-        if world_size() > 1:
-            plan = batch_plan(loader)
-            self.fixed = plan is not None
-            self._compare(*(plan or (0, 0)))
-
-    @staticmethod
-    def _compare(batches: int, last: int) -> None:
-        (least, most), (fewest, largest) = bounds_over_ranks(batches, last)
+        if world_size() == 1:
+            return
+        plan = batch_plan(loader)
+        self.fixed = plan is not None
+        (least, most), (fewest, largest) = bounds_over_ranks(*(plan or (0, 0)))
         if least != most or fewest != largest:
             raise ValueError(
                 f'An epoch has from {least} to {most} batches, the last of {fewest} to {largest} images, on the '

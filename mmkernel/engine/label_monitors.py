@@ -14,10 +14,10 @@ from mmkernel.distributed import gather_rows, on_first_process
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
-from mmkernel.evaluation import evaluation_loader, weighted_knn
+from mmkernel.evaluation import evaluation_loader, top_k, weighted_knn
 from mmkernel.evaluation.labels import classes_of, renumber
-from mmkernel.evaluation.metrics import label_ranks
 from mmkernel.models.counters import sent
+from mmkernel.models.flag import move
 from mmkernel.registry import DATASETS, HOOKS
 
 
@@ -170,25 +170,24 @@ class OnlineProbeHook(_LabelMonitor):
     def _step(self, x: Tensor, y: Tensor) -> None:
         """One step; nothing moves if no row has a label, or any is not finite, and the host need not know."""
         useless = ~(torch.isfinite(x).all() & (y >= 0).any())  # the same for all ranks
-        before = [buffer.clone() for buffer in self.probe.buffers()]
+        before = [(buffer, buffer.clone()) for buffer in self.probe.buffers()]
         self.probe.train()
         loss = F.cross_entropy(self._logits(x), y, ignore_index=-1)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.found_inf = useless.float()
         self.optimizer.step()
-        for buffer, old in zip(self.probe.buffers(), before, strict=True):
-            buffer.copy_(torch.where(useless, old, buffer))
+        for buffer, old in before:
+            move(buffer, old, useless)
 
     def _score(self, runner: Any) -> None:
         with same_random_state(), torch.no_grad():
             x, y = self.features(runner, 'test')
             self.probe.eval()
             logits = self._logits(x.to(self.probe[1].weight.device)).cpu()
-        ranks = label_ranks(logits, y)
-        top1, top5 = (100 * float((ranks < k).double().mean()) for k in (1, 5))
-        text = f'Online probe after epoch {runner.epoch + 1}: {top1:.1f} % of {len(y)} images.'
-        log_values(runner, 'probe', dict(top1=top1, top5=top5), text)
+        scores = top_k(logits, y)
+        text = f'Online probe after epoch {runner.epoch + 1}: {scores["top1"]:.1f} % of {len(y)} images.'
+        log_values(runner, 'probe', scores, text)
 
     def after_train(self, runner: Any) -> None:
         if self.on:

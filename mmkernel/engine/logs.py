@@ -31,13 +31,11 @@ class History(HistoryBuffer):
     """
 
     def __init__(self, hub: LogHub) -> None:
-        self.hub, self.waiting = hub, 0
-        self.values, self.counts = deque(maxlen=hub.kept), deque(maxlen=hub.kept)
+        self.hub, self.waiting, self.kept = hub, 0, deque(maxlen=hub.kept)  # (value, count)
         self.whole = [0, 0.0, 0, math.inf, -math.inf]  # number, sum, weight, least, largest
 
     def update(self, log_val: float, count: int = 1) -> None:
-        self.values.append(log_val)
-        self.counts.append(count)
+        self.kept.append((log_val, count))
         number, total, weight, least, largest = self.whole
         self.whole = [number + 1, total + log_val, weight + count, min(least, log_val), max(largest, log_val)]
 
@@ -45,35 +43,30 @@ class History(HistoryBuffer):
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         if self.waiting:
             self.hub.read()
-        return np.array(self.values), np.array(self.counts)
+        values, counts = zip(*self.kept, strict=True) if self.kept else ((), ())
+        return np.array(values), np.array(counts)
 
-    _log_history = property(
-        lambda self: self.data[0]
-    )  # the names that HistoryBuffer.register_statistics tells users of
+    _log_history = property(lambda self: self.data[0])  # what HistoryBuffer and statistics of users look at
     _count_history = property(lambda self: self.data[1])
 
-    def current(self) -> float:
+    def statistics(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        own = method_name in ('mean', 'min', 'max')
+        return getattr(self, method_name)(*args, **kwargs) if own else super().statistics(method_name, *args, **kwargs)
+
+    def _over(self, name: str, window: int | None, whole: Callable[[], float]) -> float:
         if self.waiting:
             self.hub.read()
-        return self.values[-1]
+        every = window is None or window >= self.whole[0]
+        return whole() if every else getattr(HistoryBuffer, name)(self, window)
 
     def mean(self, window_size: int | None = None) -> float:
-        return self._over(window_size, lambda x, n: x.sum() / n.sum(), lambda: self.whole[1] / self.whole[2])
+        return self._over('mean', window_size, lambda: self.whole[1] / self.whole[2])
 
     def min(self, window_size: int | None = None) -> float:
-        return self._over(window_size, lambda x, n: x.min(), lambda: self.whole[3])
+        return self._over('min', window_size, lambda: self.whole[3])
 
     def max(self, window_size: int | None = None) -> float:
-        return self._over(window_size, lambda x, n: x.max(), lambda: self.whole[4])
-
-    def _over(self, window: int | None, some: Callable, all_: Callable) -> float:
-        values, counts = self.data
-        return all_() if window is None or window >= self.whole[0] else some(values[-window:], counts[-window:])
-
-    def statistics(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
-        if method_name in ('mean', 'min', 'max', 'current'):
-            return getattr(self, method_name)(*args, **kwargs)
-        return super().statistics(method_name, *args, **kwargs)
+        return self._over('max', window_size, lambda: self.whole[4])
 
     def state_dict(self) -> dict[str, Tensor]:
         values, counts = map(torch.from_numpy, self.data)

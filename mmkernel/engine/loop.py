@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmkernel.datasets.sources import left_out
+from mmkernel.datasets.sources import left_out_text
 from mmkernel.engine.clocks import check_last_batch
+from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.equal_batches import EqualBatches
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.scaling import micro_batches
@@ -55,17 +56,13 @@ class VirtualBatches:
 def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader | VirtualBatches:
     """The loader, or its batches in groups if a step takes more than one."""
     sampler = loader.batch_sampler
-    k = micro_batches(virtual_batch, sampler.batch_size, runner.world_size)
+    k = micro_batches(virtual_batch, sampler.batch_size, runner.world_size, sampler.drop_last)
     if k == 1:
         return loader
     if not hasattr(unwrap(runner.model), 'roots'):
         raise ValueError(
             'train_cfg.virtual_batch needs a model whose loss sees images through embeddings alone: a JointEmbedding, or '
             f'one with its methods embeddings, score and roots; got {type(unwrap(runner.model)).__name__}.'
-        )
-    if not sampler.drop_last:
-        raise ValueError(
-            'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
         )
     if len(loader) < k:
         raise ValueError(
@@ -93,7 +90,7 @@ class EpochLoop:
         self.runner, self.max_epochs, self.virtual_batch = runner, int(max_epochs), virtual_batch
         self.dataloader = grouped(runner, dataloader, virtual_batch) if virtual_batch else dataloader
         self.max_iters = self.max_epochs * len(self.dataloader)
-        self._epoch, self._iter, self._told, self.stop_training = 0, 0, 0, False
+        self._epoch, self._iter, self._told, self.stop_training = 0, 0, '', False
         self.equal = EqualBatches(dataloader)
         if batch := dataloader.batch_size:
             check_last_batch(unwrap(runner.model), len(dataloader.sampler), batch, dataloader.drop_last)
@@ -127,12 +124,7 @@ class EpochLoop:
         return model.train_step(batch, optim_wrapper=wrapper)
 
     def tell_left_out(self) -> None:
-        """A line for images that cannot be decoded: found by workers, whose warnings reach no log."""
-        source = getattr(getattr(self.dataloader, 'dataset', None), 'source', None)
-        found = left_out(source)
-        if found and len(found) > self._told:
-            self._told, first = len(found), min(found)
-            self.runner.logger.warning(
-                f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them: {source.name(first)}'
-                + (f' and {len(found) - 1} more.' if len(found) > 1 else '.')
-            )
+        text = left_out_text(getattr(dataset_of(self.runner), 'source', None))
+        if text != self._told:
+            self._told = text
+            self.runner.logger.warning(text)

@@ -37,8 +37,6 @@ class EmbeddingMonitorHook(Hook):
         max_rows: images looked at, over all ranks; the effective rank is below it.
     """
 
-    priority = 'NORMAL'
-
     def __init__(self, interval: int = 50, max_rows: int = 1024) -> None:
         check_numbers('EmbeddingMonitorHook', whole=True, interval=interval)
         check_numbers('EmbeddingMonitorHook', whole=True, least=2, max_rows=max_rows)

@@ -51,13 +51,10 @@ def prefixes(name: str) -> list[str]:
 
 
 class _GroupsConstructor:
-    """What both share: ``groups`` says which parameters form a group, and the options of its own that the group has."""
+    """What both share: their ``groups(model, parameters, optimizer)`` are dicts of ``params`` and options of their own."""
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.optim_wrapper_cfg, self.paramwise_cfg = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
-
-    def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
-        raise NotImplementedError
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = getattr(model, 'module', model)  # inside DistributedDataParallel

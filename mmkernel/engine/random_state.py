@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from mmengine.dist import all_gather_object
 
 
 def seed_everything(*entropy: int) -> None:
@@ -44,8 +44,4 @@ def set_random_state(state: dict) -> None:
 
 def gather_random_states() -> list[dict]:
     """The random state of every rank, in rank order; every rank must call it."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [random_state()]
-    states: list = [None] * dist.get_world_size()
-    dist.all_gather_object(states, random_state())
-    return states
+    return all_gather_object(random_state())

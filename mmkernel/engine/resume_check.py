@@ -47,8 +47,8 @@ ABSENT = object()
 
 # What to know about a difference that is refused
 HINTS = {
-    'optim_wrapper.optimizer': 'trained with {old}, this config has {new}: their states do not fit',
-    'param_scheduler': 'a schedule of mmengine goes on as the checkpoint holds it: the change would have no effect',
+    'optim_wrapper.optimizer': ' (the state of one does not fit the other)',
+    'param_scheduler': ' (a schedule of mmengine goes on as the checkpoint holds it: the change would have no effect)',
 }
 
 
@@ -66,8 +66,6 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         hint = next((HINTS[key] for key in HINTS if self.meaning == REFUSED and self.path.startswith(key)), '')
-        types = [value.get('type') if isinstance(value, dict) else value for value in (self.old, self.new)]
-        hint = hint and f' ({hint.format(old=types[0], new=types[1])})'
         return f'{self.path}: {_text(self.old)} -> {_text(self.new)}{hint}'
 
 

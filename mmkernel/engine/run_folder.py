@@ -108,9 +108,10 @@ class RunFolder:
         return f'The last good checkpoint is {good}: --resume goes on from it and replays the same batches.'
 
     def _find(self, resume: bool, file: str | Path | None, new: bool) -> Path | None:
-        if not resume:
+        file = Path(file).resolve() if resume and file is not None else None
+        if not resume or (file and file.parent != self.path):
             self._refuse_used(new)
-            return None
+            return file
         if file is None:
             found = latest_checkpoint(self.path)
             if found is None and (left := self._left()):
@@ -120,12 +121,8 @@ class RunFolder:
                     f'{ELSEWHERE}, or move these files away.'
                 )
             if found is None:
-                self._refuse_config(new)
+                self._refuse_used(new)
             return found
-        file = Path(file).resolve()
-        if file.parent != self.path:
-            self._refuse_used(new)
-            return file
         this = checkpoint_meta(file)
         run, position = this.get('run'), this.get('epoch', 0)
         found = list_checkpoints(self.path)
@@ -142,9 +139,6 @@ class RunFolder:
                 f"The work folder '{self.path}' holds the checkpoints of an earlier run ({_names(left)}). They are left as they "
                 f'are. Go on with that run (--resume; in Python resume=True), take {ELSEWHERE}, or move that run away.'
             )
-        self._refuse_config(new)
-
-    def _refuse_config(self, new: bool) -> None:
         if new and (self.path / 'config.py').exists():
             raise _foreign(self.path / 'config.py')
 

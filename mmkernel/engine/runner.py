@@ -31,6 +31,7 @@ from mmkernel.engine.logs import LogHub, build_logger, build_visualizer, kept_va
 from mmkernel.engine.numerics import set_numerics
 from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.persistence import Persistence
+from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
@@ -62,7 +63,7 @@ class Runner(Persistence):
         self.launcher = self.cfg.get('launcher', 'none')
         self.distributed = self.launcher != 'none'
         self.work_dir = os.path.abspath(self.cfg['work_dir'])
-        os.makedirs(self.work_dir, exist_ok=True)
+        make_folder(self.work_dir)
         try:
             self.setup_env(self._parts.get('env_cfg') or {})
             self.take_folder()

@@ -15,8 +15,11 @@ def effective_batch(batch: int, world_size: int = 1, accumulation: int = 1) -> i
     return batch * world_size * accumulation
 
 
-def micro_batches(virtual_batch: int, batch: int, world_size: int = 1) -> int:
-    """k = virtual / (batch x W): micro-batches that each process passes in one step. ValueError if that is no whole number."""
+def micro_batches(virtual_batch: int, batch: int, world_size: int = 1, drop_last: bool = True) -> int:
+    """k = virtual / (batch x W): micro-batches that each process passes in one step.
+
+    ValueError if that is no whole number, or if the last micro-batch of an epoch may be smaller than the others.
+    """
     at_once = batch * world_size
     k, rest = divmod(virtual_batch, at_once)
     if rest or k < 1:
@@ -25,6 +28,10 @@ def micro_batches(virtual_batch: int, batch: int, world_size: int = 1) -> int:
             f'train_cfg.virtual_batch = {virtual_batch} counts the images of all processes in one step, and must be a multiple '
             f'of batch_size x processes = {batch} x {world_size} = {at_once}: use {near}, or another '
             'train_dataloader.batch_size.'
+        )
+    if k > 1 and not drop_last:
+        raise ValueError(
+            'train_cfg.virtual_batch needs micro-batches of one size: set train_dataloader.drop_last=True.'
         )
     return k
 

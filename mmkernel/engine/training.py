@@ -10,7 +10,6 @@ from mmengine.config import Config
 
 from mmkernel.engine.check import ConfigError
 from mmkernel.engine.checkpoint import epoch_files
-from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.runner import Runner
 from mmkernel.zoo.config_text import ordered
 
@@ -44,7 +43,6 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
     if resume:
         cfg.resume = True
         cfg.load_from = None if resume is True else str(resume)
-    make_folder(cfg.work_dir)
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner

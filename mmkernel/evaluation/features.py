@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from mmkernel.datasets.sources import left_out, targets_of
+from mmkernel.datasets.sources import left_out_text, targets_of
 from mmkernel.distributed import on_first_process
 from mmkernel.evaluation.feature_cache import Allocate, stored
 from mmkernel.evaluation.feature_keys import circumstances, encoder_digest, files_digest, images_digest
@@ -91,7 +91,8 @@ def extract_features(
         files = on_first_process(lambda: files_digest(dataset.source))
         about |= dict(files=files, classes=list(classes), **circumstances())
         features, labels = stored(cache, about, compute)
-    _tell_left_out(dataset.source)
+    if text := left_out_text(dataset.source):
+        warnings.warn(f'{text} The figures are not those of the whole set.', stacklevel=2)
     return features, Labels(labels, classes)
 
 
@@ -117,17 +118,6 @@ class RawPixels(nn.Module):
 def raw_pixels(source: Any, transform: Any = None, max_side: int = 32, **settings: Any) -> tuple[Tensor, Tensor]:
     """``extract_features`` of :class:`RawPixels`; ``settings``: batch_size, num_workers, progress, cache."""
     return extract_features(RawPixels(max_side), source, transform, stage='pixels', **settings)
-
-
-def _tell_left_out(source: Any) -> None:
-    """In this process, whichever worker found them."""
-    found = left_out(source)
-    if found:
-        warnings.warn(
-            f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them, e.g. for '
-            f'{source.name(min(found))}: the figures are not those of the whole set.',
-            stacklevel=3,
-        )
 
 
 @torch.no_grad()

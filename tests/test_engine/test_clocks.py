@@ -249,8 +249,8 @@ class Damaged(Source):
 
 def test_the_log_says_once_which_images_were_left_out():
     loop, said, data = EpochLoop.__new__(EpochLoop), [], ViewDataset(Damaged(), dict(a=dict(count=1)))
-    loop._told, loop.dataloader = 0, SimpleNamespace(dataset=data)
-    loop.runner = SimpleNamespace(logger=SimpleNamespace(warning=said.append))
+    logger, loader = SimpleNamespace(warning=said.append), SimpleNamespace(dataset=data)
+    loop._told, loop.runner = '', SimpleNamespace(logger=logger, train_dataloader=loader)
     with warnings.catch_warnings(action='ignore'):
         for index in (0, 1, 4, 4):
             _ = data[0, index]

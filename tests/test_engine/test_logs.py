@@ -28,7 +28,7 @@ def sizes(hub):
     state = hub.state_dict()
     file = io.BytesIO()
     torch.save(to_plain({**state, 'runtime_info': sorted(state['runtime_info'])}), file)
-    held = {name: (len(each.values), len(each.counts), each.waiting) for name, each in hub.log_scalars.items()}
+    held = {name: (len(each.kept), each.waiting) for name, each in hub.log_scalars.items()}
     return held, len(hub._rows), len(file.getvalue())
 
 

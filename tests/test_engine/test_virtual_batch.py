@@ -324,7 +324,7 @@ def test_wrong_numbers_name_the_nearest_right_ones(tmp_path):
         load_config(config, {'train_cfg.virtual_batch': 20})
     with pytest.raises(ConfigError, match='remove accumulative_counts'):
         load_config(config, {'train_cfg.virtual_batch': 16, 'optim_wrapper.accumulative_counts': 2})
-    with pytest.raises(ConfigError, match="number of images or None, got '16x'"):
+    with pytest.raises(ConfigError, match='virtual_batch=16x; expected .* whole numbers > 0'):
         load_config(config, {'train_cfg.virtual_batch': '16x'})
     cfg = load_config(config, {'train_cfg.virtual_batch': 16, 'log_level': 'ERROR'})
     cfg.work_dir = str(tmp_path)
