@@ -106,7 +106,8 @@ def test_float16_says_when_the_scaler_skipped_the_step():
     before = model.weight.detach().clone()
     loss = model(torch.ones(2, 3, device='cuda')).square().mean() * 1e36  # finite, but its scaled gradient is not
     wrapper.update_params(loss)
-    assert not wrapper.stepped
+    assert wrapper.stepped  # the attempt
+    assert not wrapper.real
     assert torch.equal(model.weight, before)
     assert 'loss_scaler' in wrapper.state_dict()
 
