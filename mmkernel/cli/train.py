@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.options import OptionsAction
-from mmkernel.engine import CheckpointError, ConfigError, RunFolderError, load_config, train
+from mmkernel.engine import CheckpointError, ConfigError, NonFiniteLossError, RunFolderError, load_config, train
 from mmkernel.engine.config import check_contradictions
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
 
@@ -60,7 +60,7 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
 
 @record  # so that the launcher's summary shows the error of the process that failed first
 def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
-    """What both call. A mistake in config or options ends it with one line instead of a traceback."""
+    """What both call. A mistake in config or options, or a loss that is not finite, ends it with one line."""
     args = _parser(prog).parse_args(argv)
     try:
         cfg = config_from_arguments(args)
@@ -68,6 +68,6 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
             dry_run(cfg, world_size=args.gpus)
             return
         train(cfg, args.resume, args.resume_anyway)
-    except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError) as error:
+    except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
     leave_processes()

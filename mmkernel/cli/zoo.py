@@ -124,7 +124,7 @@ def check(args: argparse.Namespace) -> None:
     for verdict in found:
         word = {True: '[green]fine[/]', False: '[red]WRONG[/]', None: '[yellow]unknown[/]'}[verdict.fine]
         console.print(f'{word} {verdict.name}: {escape(str(verdict.path))}: {escape(verdict.why)}', soft_wrap=True)
-    console.print(f'{len(found)} files in {home()}.')
+    console.print(f'{len(found)} files of the package and of {home()}.')
     if any(verdict.fine is False for verdict in found):
         sys.exit(1)
 

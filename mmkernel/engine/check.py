@@ -24,6 +24,7 @@ from mmkernel.registry import Registry, accepted_keywords, check_keywords, unkno
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {
     'hook': {'priority'},
+    'loop': {'by_epoch'},
     'optim_wrapper': {'constructor', 'paramwise_cfg', 'optimizer'},
     'parameter scheduler': {'convert_to_iter_based', 'by_epoch', 'begin', 'end'},
 }
@@ -75,6 +76,15 @@ NOT_HERE = dict.fromkeys(
 ) | dict(
     auto_scale_lr="write lr_scaling='linear' (lr * effective batch / 256).",
     efficient_conv_bn_eval='it makes a detector with frozen batch norm faster; leave it out.',
+    # configs of mmcv's runner (mmselfsup before 1.0)
+    **dict.fromkeys(('runner', 'total_epochs', 'workflow'), 'write train_cfg=dict(max_epochs=...).'),
+    **dict.fromkeys(
+        ('optimizer_config', 'fp16'), 'write optim_wrapper=dict(clip_grad=..., accumulative_counts=..., precision=...).'
+    ),
+    lr_config="write param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=...), or mmengine's schedules.",
+    log_config='write default_hooks=dict(logger=dict(interval=...)).',
+    checkpoint_config='write default_hooks=dict(checkpoint=dict(interval=...)).',
+    resume_from='say --resume, or --resume FILE, on the command line.',
 )
 
 

@@ -7,11 +7,11 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.utils import import_modules_from_strings
 
 from mmkernel.checks import did_you_mean
 from mmkernel.engine.check import READ_BY_NAME, ConfigError, accepted_by, check_component_tree, check_names, check_run
@@ -88,7 +88,25 @@ def _import_custom_modules(cfg: Config, path: Path) -> None:
     # kept in the config, so that the copy in the work folder finds the modules too
     cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
     sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
-    import_modules_from_strings(**cfg.custom_imports)
+    modules = cfg.custom_imports.get('imports') or []
+    for module in [modules] if isinstance(modules, str) else modules:
+        _import_module(str(module), cfg.import_folders, bool(cfg.custom_imports.get('allow_failed_imports')))
+
+
+def _import_module(module: str, folders: list[str], may_fail: bool) -> None:
+    try:
+        import_module(module)
+    except ImportError as error:
+        if may_fail:
+            warnings.warn(f"custom_imports: '{module}' is left out: {error}", stacklevel=4)
+            return
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f'{module}.'.startswith(f'{missing}.'):
+            raise  # the module is there; its own error says which line fails
+        near = did_you_mean(module, [path.stem for folder in folders for path in Path(folder).glob('*.py')])
+        raise ConfigError(
+            f"custom_imports: there is no module '{module}' in {', '.join(folders)} or on PYTHONPATH. {near}".rstrip()
+        ) from None
 
 
 def check_config(cfg: Config) -> None:

@@ -166,5 +166,6 @@ class CheckpointHook(Hook):
         if last or self.every_n_epochs(runner, self.interval):
             name = f'epoch_{runner.epoch + 1}.pth'
             runner.save_checkpoint(runner.work_dir, name)
+            runner.logger.info(f'Saved {Path(runner.work_dir) / name}.')
             if is_main_process() and self.max_keep is not None:
                 runner.folder.drop_oldest(self.max_keep)

@@ -247,6 +247,19 @@ def test_a_module_beside_the_config_is_found_from_the_copy_too(write, tmp_path):
     assert str(tmp_path) in load_config(tmp_path / 'elsewhere' / 'config.py').import_folders
 
 
+def test_a_module_that_is_not_there_and_one_that_fails_by_itself(write, tmp_path):
+    (tmp_path / 'parts_of_a_paper.py').write_text('from mmkernel.registry import NO_SUCH_NAME')
+    with pytest.raises(ConfigError, match=f"no module 'part_of_a_paper' in {tmp_path}.*'parts_of_a_paper'"):
+        load_config(write("custom_imports = dict(imports=['part_of_a_paper'])"))
+    with pytest.raises(ImportError, match='NO_SUCH_NAME') as error:
+        load_config(write("custom_imports = dict(imports='parts_of_a_paper')"))
+    assert not isinstance(error.value, ConfigError)
+    with pytest.warns(UserWarning, match="'parts_of_a_paper' is left out: .*NO_SUCH_NAME"):
+        load_config(
+            write("custom_imports = dict(imports=['tiny_training', 'parts_of_a_paper'], allow_failed_imports=True)")
+        )
+
+
 def test_missing_and_circular_files(tmp_path):
     with pytest.raises(FileNotFoundError, match='tiny_config.py'):
         load_config(CONFIG.with_name('tiny_confg.py'))

@@ -158,6 +158,13 @@ def test_a_config_of_mmselfsup_trains(tmp_path):
     assert isinstance(runner.train_loop.dataloader, torch.utils.data.DataLoader)
 
 
+def test_a_loop_named_by_type_may_inherit_by_epoch(tmp_path):
+    path = tmp_path / 'child.py'
+    path.write_text(f"_base_ = [{str(CONFIG)!r}]\ntrain_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3)\n")
+    cfg = load_config(path)
+    assert (cfg.train_cfg.by_epoch, cfg.train_cfg.max_epochs) == (True, 3)
+
+
 @pytest.mark.parametrize(
     'change, words',
     [
@@ -166,6 +173,11 @@ def test_a_config_of_mmselfsup_trains(tmp_path):
         (dict(val_cfg=dict(type='ValLoop')), 'val_cfg is not read here.*AccuracyHook'),
         (dict(test_dataloader=dict(batch_size=8)), 'test_dataloader is not read here.*AccuracyHook'),
         (dict(auto_scale_lr=dict(base_batch_size=256)), "lr_scaling='linear'"),
+        (dict(lr_config=dict(policy='CosineAnnealing')), 'lr_config is not read here.*param_scheduler'),
+        (dict(runner=dict(type='EpochBasedRunner', max_epochs=2)), 'train_cfg'),
+        (dict(optimizer_config=dict(grad_clip=None)), 'optim_wrapper'),
+        (dict(checkpoint_config=dict(interval=1)), 'default_hooks'),
+        (dict(resume_from='epoch_1.pth'), '--resume'),
         (dict(optim_wrapper=None), 'optim_wrapper'),
         (dict(optim_wrapper=dict(a=dict(optimizer=dict(type='SGD', lr=0.1)))), 'optimizer'),
     ],
