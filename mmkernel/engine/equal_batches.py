@@ -20,7 +20,8 @@ class EqualBatches:
     """``with equal(batch):`` around a step on that batch.
 
     With our samplers the processes compare the batches of an epoch once, here; nothing is exchanged in a step. With other
-    samplers, batch samplers and collate functions they compare the rows of each batch. No device is waited for.
+    samplers, batch samplers and collate functions they compare their number here, for a process that has more would wait
+    without end, and the rows of each batch. No device is waited for.
 
     Raises ValueError, in every process alike, where batches differ.
     """
@@ -30,12 +31,13 @@ class EqualBatches:
             return
         plan = batch_plan(loader)
         self.fixed = plan is not None
-        (least, most), (fewest, largest) = bounds_over_ranks(*(plan or (0, 0)))
+        (least, most), (fewest, largest) = bounds_over_ranks(*(plan or (len(loader), 0)))
         if least != most or fewest != largest:
+            of = f', the last of {fewest} to {largest} images,' if largest else ''
             raise ValueError(
-                f'An epoch has from {least} to {most} batches, the last of {fewest} to {largest} images, on the '
-                f'{world_size()} processes, and a step needs equal ones. Set train_dataloader.sampler.round_up=True, and check '
-                'that every machine has the same images.'
+                f'An epoch has from {least} to {most} batches{of} on the {world_size()} processes, and a step needs equal ones. '
+                'Set train_dataloader.sampler.round_up=True (let a sampler of your own give each process as many samples), and '
+                'check that every machine has the same images.'
             )
 
     @contextmanager

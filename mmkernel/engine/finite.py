@@ -50,10 +50,20 @@ class FirstFailure:
         """(iteration, loss) of the first failure in any process, or None. Every process must call it."""
         if self.poison is None:
             return None
-        own = torch.stack([self.poison.double(), self.iteration.double(), self.loss.double()])
-        found = [(int(i), loss) for poison, i, loss in gather_rows(own[None], checked=True).tolist() if poison != 0]
-        # where one process had the NaN, the others see it in the gradient alone
-        return min(found, key=lambda failure: (failure[0], math.isfinite(failure[1])), default=None)
+        return _first(gather_rows(self._row(), checked=True))
+
+    def own(self) -> tuple[int, float] | None:
+        """The first failure that this process has seen. No other is asked."""
+        return None if self.poison is None else _first(self._row())
+
+    def _row(self) -> Tensor:
+        return torch.stack([self.poison.double(), self.iteration.double(), self.loss.double()])[None]
+
+
+def _first(rows: Tensor) -> tuple[int, float] | None:
+    found = [(int(i), loss) for poison, i, loss in rows.tolist() if poison != 0]
+    # where one process had the NaN, the others see it in the gradient alone
+    return min(found, key=lambda failure: (failure[0], math.isfinite(failure[1])), default=None)
 
 
 def all_finite(value: Any) -> bool:

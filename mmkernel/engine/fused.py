@@ -24,6 +24,7 @@ def fuse(optimizer: Optimizer) -> bool:
                 settings['fused'] = True
             optimizer._step_supports_amp_scaling = True  # what the constructors set for fused=True
         optimizer.register_load_state_dict_post_hook(match_layouts)
+        return all(group['fused'] for group in groups)
     return bool(getattr(optimizer, '_step_supports_amp_scaling', False))
 
 

@@ -44,4 +44,4 @@ def set_numerics(cfg: Mapping[str, Any]) -> None:
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS asks for it, and reads it once
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(deterministic)  # off again, too, in the process of an earlier run

@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import get_total_norm
 
 from mmkernel.checks import check_numbers
@@ -24,6 +25,7 @@ from mmkernel.models import Head
 from mmkernel.registry import OPTIM_WRAPPERS
 
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+SMALLEST_SCALE = 1e-4  # of float16's loss: a gradient that is not finite below it would not be at any
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -34,7 +36,7 @@ class PretrainOptimWrapper(OptimWrapper):
     ``real``: 0-dim bool on the device, whether the attempt counts. Where it does not, weights, momentum and the buffers that
     the forward pass changed keep their bits, and whatever else changes state asks ``real``. A loss that is not finite, or
     without float16's loss scaling a gradient, is final: no step after it is real, in any process, and ``check`` says which
-    it was. A gradient that overflowed in float16 skips its step alone.
+    it was. A gradient that overflowed in float16 skips its step alone, until the scale of the loss has fallen below 1e-4.
 
     ``precision``: 'float32', 'bfloat16' (CPU or GPU) or 'float16' (GPU, with loss scaling). ``accumulative_counts``
     batches make one step; windows end with the epoch, so that no gradient is pending when a checkpoint is written.
@@ -94,9 +96,10 @@ class PretrainOptimWrapper(OptimWrapper):
             yield
 
     def _changing_in_forward(self, model: nn.Module) -> list[nn.Module]:
-        """The modules with buffers, but for those of a head: ``Head.loss`` is pure."""
+        """The modules with buffers, but for those of a head: ``Head.loss`` is pure. Running statistics move all the same."""
         if self._changing is None or self._changing[0] is not model:
-            pure = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
+            heads = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
+            pure = {part for part in heads if not isinstance(part, _NormBase)}
             self._changing = model, [part for part in model.modules() if part._buffers and part not in pure]
         return self._changing[1]
 
@@ -150,12 +153,14 @@ class PretrainOptimWrapper(OptimWrapper):
             if bad is None and all_finite(self._parameters()) and all_finite(gradients):
                 raise
             where = f' in {bad}' if bad else ''
-            raise self._non_finite(
+            message = (
                 f'Iteration {self._inner_count} has no finite loss: NaN or infinite values{where} ended it with '
-                f'{type(error).__name__}: {error}',
-                math.nan,
-                self._inner_count,
-            ) from error
+                f'{type(error).__name__}: {error}'
+            )
+            first, loss = self._failure.own() or (self._inner_count, math.nan)
+            if first < self._inner_count:
+                message += f' The first that was not finite is iteration {first}, with a loss of {loss}.'
+            raise self._non_finite(message, loss, first) from error
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group['params']]
@@ -183,8 +188,8 @@ class PretrainOptimWrapper(OptimWrapper):
         for parameter in self.frozen:
             parameter.grad = None  # no decay and no momentum either
         parameters = [p for p in self._parameters() if p.grad is not None]
+        self._judge(parameters)
         if parameters:
-            self._judge(parameters)
             if self.clip_grad_kwargs:
                 norm = clip(parameters, self.grad_norm, self.clip_func, self.clip_grad_kwargs)
                 if norm is not None:
@@ -197,14 +202,16 @@ class PretrainOptimWrapper(OptimWrapper):
             self._before = None
 
     def _judge(self, parameters: list[nn.Parameter]) -> None:
-        """Whether the step is real. Without loss scaling a gradient that is not finite is final."""
-        if self.scaler:
-            self.scaler.unscale_(self.optimizer)
-        self.grad_norm = norm = get_total_norm([p.grad for p in parameters])
-        if self.scaler is None:
-            self._failure.see(norm, self._inner_count - 1, self._loss)
-        good = self._failure.poison
-        self.real = torch.isfinite(norm if good is None else norm + good)
+        """Whether the step is real. A gradient that is not finite is final, unless a smaller scale of the loss may help."""
+        norm = final = self._loss.new_zeros(())
+        if parameters:
+            if self.scaler:
+                self.scaler.unscale_(self.optimizer)
+            self.grad_norm = norm = final = get_total_norm([p.grad for p in parameters])
+            if self.scaler:
+                final = torch.where(self.scaler.scale(torch.ones_like(norm)) < SMALLEST_SCALE, norm, 0.0)
+        self._failure.see(final, self._inner_count - 1, self._loss)
+        self.real = torch.isfinite(norm + self._failure.poison)
 
     def _descend(self, **kwargs: Any) -> None:
         """The optimizer's step where ``real`` is set."""

@@ -51,6 +51,7 @@ class Runner(Persistence):
     """
 
     val_loop = test_loop = None
+    _trained = False
 
     def __init__(self, cfg: Config | Mapping) -> None:
         self.cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
@@ -212,8 +213,12 @@ class Runner(Persistence):
     def train(self) -> nn.Module:
         """From the first epoch, or the one after a checkpoint, to the last; returns the model."""
         try:
+            if self._trained:
+                raise RuntimeError('This run has been trained. Build another from its config: Runner.from_cfg(cfg).')
+            self._trained = True
             self._prepare()
             model = self.train_loop.run()
+            getattr(self.optim_wrapper, 'check', bool)()  # whatever loop and hooks it had
             self.call_hook('after_run')
             return model
         finally:

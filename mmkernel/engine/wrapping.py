@@ -39,6 +39,9 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     if wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
         use_channels_last(model)
     model = _with_sync_batchnorm(model, device) if distributed and cfg.get('sync_bn') else revert_sync_batchnorm(model)
+    for key in ('activation_checkpointing', 'compile'):
+        if cfg.get(key) and getattr(model, 'backbone', None) is None:
+            raise ValueError(f'{key} = {cfg[key]!r} works on model.backbone, which {type(model).__name__} lacks.')
     if cfg.get('activation_checkpointing'):
         checkpoint_blocks(model.backbone)
     if cfg.get('compile'):

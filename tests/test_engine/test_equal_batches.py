@@ -102,7 +102,7 @@ def on_rank(rank, world_size, folder):
     counts.append(len(asked))
     said.append(error(EqualBatches, loader_of(11, round_up=False, rank=rank, ranks=world_size)))
     said.append(error(EqualBatches, loader_of(11 + 8 * rank, rank=rank, ranks=world_size)))  # another copy of the data
-    for more in (1, 0):
+    for more in (1, 0, 6):
         cfg = load_config(Path(__file__).parent / 'tiny_config.py', {'train_cfg.max_epochs': 1, 'launcher': 'pytorch'})
         cfg.work_dir = str(folder / str(more))
         cfg.train_dataloader.drop_last = False
@@ -121,3 +121,4 @@ def test_two_processes(tmp_path):
         assert 'that every machine has the same images' in said[1]
         assert said[2].startswith('Local batches differ between ranks: from 3 to 4 rows')
         assert said[3] == 'no error'
+        assert 'from 2 to 3 batches on the 2 processes' in said[4]  # the one with more would wait for the other

@@ -188,6 +188,94 @@ def test_an_overflow_under_loss_scaling_skips_its_step_alone(head):
         wrapper.check()
 
 
+def test_gradients_that_overflow_at_every_scale_end_the_run():
+    """The scale would fall to 0, where no gradient is finite ever again, and nothing would say so."""
+    net, wrapper = build()
+    wrapper.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**-12)
+    train_step(net, wrapper, 0)
+    before = everything(net, wrapper)
+    spoil_gradient(net)
+    for step in (1, 2):  # at 2^-12 and 2^-13, above 1e-4
+        train_step(net, wrapper, step)
+    wrapper.check()
+    for step in (3, 4):
+        train_step(net, wrapper, step)
+    assert_kept(before, everything(net, wrapper))
+    with pytest.raises(NonFiniteLossError, match='The gradient of iteration 3 has NaN'):
+        wrapper.check()
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_an_attempt_without_gradients_is_judged_by_its_own_loss(optimizer):
+    net, wrapper = build(optimizer)
+    train_step(net, wrapper, 0)
+    wrapper.frozen = list(net.parameters())
+    train_step(net, wrapper, 1)
+    assert wrapper.real
+    before = everything(net, wrapper)
+    train_step(net, wrapper, 2, bad=True)
+    assert not wrapper.real
+    assert_kept(before, everything(net, wrapper))
+
+
+def test_running_statistics_inside_a_head_stay_too():
+    class NormedHead(LocalHead):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(WIDTH)
+
+        def loss(self, embeddings):
+            return {'loss_local': (self.norm(embeddings.predicted[0]) - embeddings.target[1]).square().mean()}
+
+    net, wrapper = build()
+    net.head = NormedHead().train()
+    train_step(net, wrapper, 0)
+    before = everything(net, wrapper)
+    assert before['head.norm.num_batches_tracked'] == 1
+    train_step(net, wrapper, 1, bad=True)
+    assert_kept(before, everything(net, wrapper))
+
+
+def test_buffers_that_the_forward_pass_replaces_and_that_nothing_writes_into():
+    class Collecting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+            for name, x in dict(seen=torch.zeros(1), gone=torch.zeros(2), one=torch.ones(1).expand(5)).items():
+                self.register_buffer(name, x)
+
+        def forward(self, x):
+            self.seen, self.gone = torch.cat([self.seen, x[:1, 0].detach()]), None
+            return self.layers(x).square().mean()
+
+    model = Collecting()
+    wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    for x in (torch.randn(4, 3), torch.full((4, 3), NAN)):
+        mean = model.layers[1].running_mean.clone()
+        with wrapper.optim_context(model):
+            loss = model(x)
+        wrapper.update_params(loss)
+    assert len(model.seen) == 3
+    assert model.gone is None
+    assert model.one.tolist() == [1.0] * 5
+    assert torch.equal(model.layers[1].running_mean, mean)
+    assert mean.any()
+
+
+def test_what_fails_after_the_first_failure_names_the_first():
+    net, wrapper = build()
+    told = []
+    wrapper.on_non_finite.append(lambda loss, iteration: told.append(iteration) or '')
+    for step in range(3):
+        train_step(net, wrapper, step, bad=step == 1)
+    net.backbone.spoil = lambda z: (_ for _ in ()).throw(ValueError('refused'))
+    net.backbone.layers[0].weight.data[0] = NAN
+    words = 'Iteration 3 has no finite loss.*refused The first that was not finite is iteration 1, with a loss of nan'
+    with pytest.raises(NonFiniteLossError, match=words):
+        train_step(net, wrapper, 3)
+    assert told == [1]
+
+
 @pytest.mark.parametrize('how', ['loss', 'gradient'])
 def test_a_bad_micro_batch_spoils_its_window_alone(how):
     net, wrapper = build(head='queue', accumulative_counts=3)
@@ -379,6 +467,18 @@ def test_a_checkpoint_from_before_fusing(kind):
     torch.testing.assert_close(new.weight, old.weight)
 
 
+def test_groups_of_which_one_is_not_fused():
+    """torch says of the whole optimizer that it knows the flag, and then refuses it."""
+    a, b = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    wrapper = PretrainOptimWrapper(
+        torch.optim.SGD([dict(params=[a]), dict(params=[b], fused=False)], lr=0.1, fused=True)
+    )
+    assert not wrapper.obeys_flag
+    wrapper.update_params((a * b).sum())
+    wrapper.update_params((a * b).sum() * NAN)
+    assert a.tolist() == b.tolist() == [pytest.approx(0.9)] * 2
+
+
 @pytest.mark.parametrize('settings', [dict(foreach=True), dict(fused=False), dict(momentum=0.9, dampening=0.5)])
 def test_what_the_config_says_of_its_optimizer_stays(settings, caplog):
     p = nn.Parameter(torch.ones(2, 2))
@@ -448,3 +548,10 @@ def test_the_command_line_ends_with_the_message_alone(tmp_path):
     words = [str(Path(__file__).parent / 'tiny_config.py'), '--work-dir', str(tmp_path), '--cfg-options']
     with pytest.raises(SystemExit, match='^NonFiniteLossError: The loss of iteration 4 is nan.*no checkpoint yet'):
         main([*words, 'model.bad_iteration=5', 'log_level=ERROR'])
+
+
+def test_a_run_without_guard_and_checkpoints_does_not_end_as_if_all_were_well(tmp_path):
+    cfg = run(tmp_path, 9, **{'train_cfg.max_epochs': 2})
+    cfg.default_hooks.guard = cfg.default_hooks.checkpoint = None
+    with pytest.raises(NonFiniteLossError, match='The loss of iteration 8 is nan'):
+        train(cfg)

@@ -205,3 +205,12 @@ def test_a_hook_set_to_none_is_left_out(tmp_path):
     names = {type(hook).__name__ for hook in train(cfg).hooks}
     assert not names & {'CommitHook', 'IterTimerHook'}
     assert 'SeedHook' in names
+
+
+def test_a_run_is_trained_once(tmp_path):
+    """A second time would scale the learning rate again and start the target anew from the encoder."""
+    runner = train(config(tmp_path, **{'train_cfg.max_epochs': 1, 'param_scheduler.warmup_epochs': 0}))
+    before = digest(runner.model)
+    with pytest.raises(RuntimeError, match='has been trained. Build another'):
+        runner.train()
+    assert digest(runner.model) == before

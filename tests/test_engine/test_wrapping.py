@@ -117,6 +117,12 @@ def test_blocks_that_are_not_there_are_named():
         checkpoint_blocks(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
 
 
+@pytest.mark.parametrize('key', ['activation_checkpointing', 'compile'])
+def test_a_model_without_backbone_is_named(key):
+    with pytest.raises(ValueError, match=f'{key} = True works on model.backbone, which Linear lacks'):
+        wrap_model(nn.Linear(2, 2), {key: True}, distributed=False)
+
+
 def test_a_compiled_encoder_takes_the_same_step():
     torch.manual_seed(0)
     backbone = Small()
@@ -210,3 +216,5 @@ def test_deterministic_takes_all_that_it_needs(numerics):
     assert torch.backends.cudnn.deterministic
     assert not torch.backends.cudnn.benchmark
     assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+    set_numerics({})  # of a second run in one process
+    assert not torch.are_deterministic_algorithms_enabled()
