@@ -262,6 +262,19 @@ def test_buffers_that_the_forward_pass_replaces_and_that_nothing_writes_into():
     assert mean.any()
 
 
+def test_buffers_that_have_no_shape_yet():
+    model = nn.Sequential(nn.Linear(3, 2), nn.LazyBatchNorm1d())
+    wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    for x in (torch.randn(4, 3), torch.full((4, 3), NAN)):
+        mean = model[1].running_mean
+        with wrapper.optim_context(model):
+            loss = model(x).square().mean()
+        wrapper.update_params(loss)
+        assert model[1].running_mean.isfinite().all()
+    assert mean.any()
+    assert not wrapper.real
+
+
 def test_what_fails_after_the_first_failure_names_the_first():
     net, wrapper = build()
     told = []
