@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mmkernel.zoo.catalogue import root
 
-SHARED = ('common', 'door')  # what the scripts import
-
 
 def main(argv: list[str], prog: str) -> None:
     folder = root() / 'tools' / 'benchmarks'
-    scripts = {path.stem: path for path in sorted(folder.glob('*.py')) if path.stem not in SHARED}
+    scripts = {
+        path.stem: path for path in sorted(folder.glob('*.py')) if '__main__' in path.read_text(encoding='utf-8')
+    }
     if not argv or argv[0] in ('-h', '--help'):
         print('\n'.join([f'{prog} NAME ...', *(f'  {name:<18} {_summary(path)}' for name, path in scripts.items())]))
         return
