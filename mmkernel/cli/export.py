@@ -22,7 +22,8 @@ def main(argv: list[str], prog: str) -> None:
     name = Path(args.checkpoint).name.removesuffix('.pth').removesuffix('.safetensors')
     folder = Path(args.checkpoint).parent if Path(args.checkpoint).exists() else Path()
     out = args.out or folder / f'{name}_{args.to}{TARGETS[args.to].suffix}'
-    console.print(f'{args.checkpoint}: {escape(str(encoder.report))}', soft_wrap=True)
+    if encoder.report is not None:  # weights of the zoo have been reported by their name
+        console.print(f'{args.checkpoint}: {escape(str(encoder.report))}', soft_wrap=True)
     found = export_model(encoder, args.to, out, args.force)
     console.print(f'written: {found.path} ({found.verdict})', soft_wrap=True)
     console.print(escape(found.how), soft_wrap=True)
