@@ -12,7 +12,6 @@ import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import get_total_norm
 
 from mmkernel.checks import check_numbers
@@ -20,8 +19,7 @@ from mmkernel.engine.clipping import check_clipping, clip
 from mmkernel.engine.finite import LIKELY_CAUSES, FirstFailure, NonFiniteLossError, all_finite, non_finite_argument
 from mmkernel.engine.fused import as_built, fuse, start_momentum
 from mmkernel.engine.parameter_rates import check_groups
-from mmkernel.engine.snapshot import Snapshot
-from mmkernel.models import Head
+from mmkernel.engine.snapshot import Snapshot, moved_by_forward
 from mmkernel.registry import OPTIM_WRAPPERS
 
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -89,19 +87,13 @@ class PretrainOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Forward pass in the chosen precision, without gradient exchange inside an accumulation window."""
         if torch.is_grad_enabled() and self._before is None:
-            self._before = Snapshot(self._changing_in_forward(model))
+            if self._changing is None or self._changing[0] is not model:
+                self._changing = model, moved_by_forward(model)
+            self._before = Snapshot(self._changing[1])
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device_type, dtype, enabled=dtype is not None)
         with super().optim_context(model), autocast, self._explained():
             yield
-
-    def _changing_in_forward(self, model: nn.Module) -> list[nn.Module]:
-        """The modules with buffers, but for those of a head: ``Head.loss`` is pure. Running statistics move all the same."""
-        if self._changing is None or self._changing[0] is not model:
-            heads = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
-            pure = {part for part in heads if not isinstance(part, _NormBase)}
-            self._changing = model, [part for part in model.modules() if part._buffers and part not in pure]
-        return self._changing[1]
 
     def update_params(
         self,
@@ -112,6 +104,10 @@ class PretrainOptimWrapper(OptimWrapper):
     ) -> None:
         """``backward(loss, gradient)``: what stands for ``loss.backward(gradient)``; the loss is scaled for half precision."""
         self.stepped = False
+        if not getattr(loss, 'requires_grad', False):
+            raise ValueError(
+                f"There is no loss to train by, got {loss!r}: return {{'loss_...': a tensor with a gradient}}."
+            )
         with self._explained():
             self._loss = loss.detach()
             self._failure.see(self._loss, self._inner_count, self._loss)

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
+
+from mmkernel.models import Head
 
 
 class Snapshot:
@@ -42,6 +45,13 @@ class Snapshot:
                 kept = [piece.view(buffer.shape) for piece, buffer in zip(chosen, now, strict=True)]
             if now:
                 torch._foreach_copy_(now, kept)
+
+
+def moved_by_forward(model: nn.Module) -> list[nn.Module]:
+    """The modules with buffers, but for those of a head: ``Head.loss`` is pure. Running statistics move all the same."""
+    heads = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
+    pure = {part for part in heads if not isinstance(part, _NormBase)}
+    return [part for part in model.modules() if part._buffers and part not in pure]
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:

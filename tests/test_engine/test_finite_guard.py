@@ -262,6 +262,14 @@ def test_buffers_that_the_forward_pass_replaces_and_that_nothing_writes_into():
     assert mean.any()
 
 
+@pytest.mark.parametrize('losses', [dict(value=torch.ones(())), dict(loss_local=torch.ones(()))])
+def test_a_head_without_a_loss_is_told_what_to_return(losses):
+    net, wrapper = build(head=dict(type='LocalHead'))
+    net.head.loss = lambda embeddings: losses
+    with pytest.raises(ValueError, match='There is no loss to train by.*a tensor with a gradient'):
+        train_step(net, wrapper, 0)
+
+
 def test_buffers_that_have_no_shape_yet():
     model = nn.Sequential(nn.Linear(3, 2), nn.LazyBatchNorm1d())
     wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
