@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def run_processes(function: Callable, world_size: int, *args: Any, timeout: float = 120) -> list[Any]:
+def run_processes(function: Callable, world_size: int, *args: Any, timeout: float = 300) -> list[Any]:
     """[function(rank, world_size, *args) on each rank]. ``function`` stands at the top of a module; a hang ends in an error."""
     with tempfile.TemporaryDirectory() as folder:
         context = mp.spawn(_worker, (function, world_size, folder, timeout, args), nprocs=world_size, join=False)

@@ -122,8 +122,7 @@ class PretrainOptimWrapper(OptimWrapper):
 
         The one place where the host waits for the device, so not for every step.
         """
-        found = self._failure.read()
-        if found is None:
+        if (found := self._failure.read()) is None:
             return
         if self._before is not None:  # inside a window
             self._before.put_back()
