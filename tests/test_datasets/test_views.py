@@ -103,7 +103,7 @@ def test_unknown_keywords_and_types():
         build_view('mine', dict(sise=8))
     with pytest.raises(TypeError, match='parent takes size, crop and ops, got scale'):
         build_view('mine', dict(count=1, size=8, parent=dict(PARENT, scale=1)))
-    with pytest.raises(KeyError, match='Did you mean RandomFlip'):
+    with pytest.raises(KeyError, match='Did you mean .RandomFlip.'):
         build_view('mine', dict(ops=dict(flip=dict(type='RandomFlipp'))))
 
 
