@@ -16,12 +16,11 @@ def check_numerics(cfg: Mapping[str, Any]) -> None:
     tf32, env = cfg.get('tf32', 'convolutions'), cfg.get('env_cfg') or {}
     if not any(tf32 is known or tf32 == known == 'convolutions' for known in TF32):
         raise ValueError(f"tf32 = {tf32!r}; expected True, False or 'convolutions'.")
-    if (
-        env.get('matmul_precision', 'highest') != 'highest'
-    ):  # what every run of an earlier version wrote: as 'convolutions'
+    before = env.get('matmul_precision', 'highest')  # runs of an earlier version wrote 'highest': what the default is
+    if before != 'highest':
         raise ValueError(
-            f'env_cfg.matmul_precision = {env["matmul_precision"]!r} is not read. Write tf32=True (products and '
-            "convolutions), 'convolutions' or False at the top level."
+            f'env_cfg.matmul_precision = {before!r} is not read. Write tf32=True (products and convolutions), '
+            "'convolutions' or False at the top level."
         )
     if (cfg.get('randomness') or {}).get('deterministic') and env.get('cudnn_benchmark'):
         raise ValueError(
