@@ -76,7 +76,7 @@ def on_rank(rank, world_size, folder, configs):
     return [counted(config, folder / config, launcher='pytorch') for config in configs]
 
 
-@pytest.mark.parametrize('configs', [FAST[1:2], pytest.param(FAST, marks=pytest.mark.slow)], ids=['one', 'three'])
+@pytest.mark.parametrize('configs', [FAST[1:2], pytest.param(CONFIGS, marks=pytest.mark.slow)], ids=['one', 'every'])
 def test_two_processes(configs, tmp_path):
     for results in run_processes(on_rank, 2, tmp_path, configs, timeout=400 + 60 * len(configs)):
         assert dict(zip(configs, results, strict=True)) == {config: ({}, {}) for config in configs}
