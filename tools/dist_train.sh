@@ -19,5 +19,6 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 threads=$(($(nproc 2>/dev/null || echo 1) / gpus))
 if [ -e /dev/nvidia0 ] || [ "$threads" -lt 1 ]; then threads=1; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads} MKL_NUM_THREADS=${MKL_NUM_THREADS:-$threads}
+"${PYTHON:-python}" -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports find half written
 exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
   "$root/tools/train.py" "$config" --launcher pytorch "$@"

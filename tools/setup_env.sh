@@ -64,5 +64,6 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! (cd / && python -c 'impor
     echo "Installing mmkernel${extras:+ with the extra '$extras'} into $(python -c 'import sys; print(sys.prefix)')"
     python -m pip install -e "$root${extras:+[$extras]}"
     repair_cv2
+    python -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports at once find half written
     echo "$wanted" >"$stamp"
 fi

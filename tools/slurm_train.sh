@@ -15,6 +15,7 @@ else
   resources=()
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+"${PYTHON:-python}" -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports find half written
 # shellcheck disable=SC2086  # SRUN_ARGS is a list of words
 exec srun -p "$partition" --job-name="$job" "${resources[@]}" --ntasks="$gpus" \
   --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
