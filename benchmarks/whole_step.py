@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.engine import LARS, PretrainOptimWrapper
-from mmkernel.engine.numerics import set_numerics
+from mmkernel.engine.launch import set_numerics
 from mmkernel.engine.wrapping import check_wrapping, wrap_model
 from mmkernel.models import JointEmbedding
 

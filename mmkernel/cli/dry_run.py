@@ -21,7 +21,7 @@ from mmkernel.engine.check import ConfigError, find_component
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
-from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch
+from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
 from mmkernel.registry import DATASETS, HOOKS
 from mmkernel.zoo.config_text import ordered
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmkernel.engine.check import ConfigError
-from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
+from mmkernel.engine.learning_rates import check_custom_keys, check_groups
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.models import Embeddings

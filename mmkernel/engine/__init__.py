@@ -3,7 +3,7 @@
 from mmkernel.zoo import CheckpointError, LoadReport, load_weights, read_checkpoint, weights_of, write_checkpoint
 
 from .check import ConfigError
-from .checkpoint import latest_checkpoint, load_checkpoint
+from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
 from .classification import AccuracyHook, BackboneWeightsHook
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
 from .cluster_hook import ClusterHook
@@ -15,15 +15,12 @@ from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
 from .keep_best import KeepBestHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
 from .lars import LARS
-from .launch import init_processes
+from .launch import init_processes, seed_everything
+from .learning_rates import PartRateConstructor, VectorRateConstructor, effective_batch, lr_factor
 from .logs import RuntimeInfoHook
 from .monitors import EmbeddingMonitorHook
 from .optim_wrapper import PretrainOptimWrapper
-from .parameter_rates import PartRateConstructor, VectorRateConstructor
-from .random_state import seed_everything
 from .resume_check import OtherRunError
-from .run_folder import RunFolderError
 from .runner import Runner
-from .scaling import effective_batch, lr_factor
 from .schedule import WarmupCosineLR
-from .training import default_work_dir, train
+from .start import default_work_dir, train

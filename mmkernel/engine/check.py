@@ -1,14 +1,15 @@
-"""Check every component that a config names against the registries, before anything is built."""
+"""Who reads each dict of a config, and which keys it takes: what nobody would read is refused before anything is built."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from typing import Any, NamedTuple
 
 import mmengine.registry as roots
 from mmengine.optim import _ParamScheduler
-from mmengine.runner import IterBasedTrainLoop, LogProcessor, set_random_seed
+from mmengine.runner import LogProcessor, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
@@ -17,36 +18,38 @@ from mmkernel import registry as ours
 from mmkernel.checks import did_you_mean
 from mmkernel.datasets import PatchView, View
 from mmkernel.datasets.views import Chain
+from mmkernel.engine.learning_rates import KEYS
 from mmkernel.engine.loop import EpochLoop
 from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
-from mmkernel.registry import Registry, accepted_keywords, check_keywords, unknown_type_message
+from mmkernel.engine.schedule import FIXED
+from mmkernel.registry import Registry, accepted_keywords, unknown_type_message
 
+TOP_LEVEL = (
+    'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
+    'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
+    'work_dir', 'load_from', 'resume', 'resume_anyway', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer',
+    'sync_bn', 'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
+    'tf32', 'efficient_conv_bn_eval', 'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
+    'test_cfg', 'test_evaluator',
+)  # fmt: skip
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {
-    'hook': {'priority'},
-    'loop': {'by_epoch'},
-    'optim_wrapper': {'constructor', 'paramwise_cfg', 'optimizer'},
-    'parameter scheduler': {'convert_to_iter_based', 'by_epoch', 'begin', 'end'},
-}
-# Dicts without ``type`` whose consumer is known, and what may stand there beside its keywords.
+    'hook': ('priority',), 'loop': ('by_epoch',), 'optim_wrapper': ('constructor', 'paramwise_cfg', 'optimizer'),
+    'parameter scheduler': ('convert_to_iter_based', 'by_epoch', 'begin', 'end'),
+}  # fmt: skip
+# Readers of dicts without ``type``, and what may stand there beside the keywords of the reader.
 UNTYPED = {
-    'train_cfg': (EpochLoop, {'by_epoch'}),
-    'train_dataloader': (DataLoader, {'num_batch_per_epoch'}),
-    'optim_wrapper': (PretrainOptimWrapper, {'constructor', 'paramwise_cfg'}),
-    'randomness': (set_random_seed, set()),
-    'env_cfg.mp_cfg': (set_multi_processing, set()),
-    'log_processor': (LogProcessor, set()),
-    'visualizer': (Visualizer, set()),
-}
-# Dicts that several functions read: their keys.
-READ_BY_NAME = {
-    'env_cfg': ('cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit'),
-    'env_cfg.dist_cfg': ('timeout', 'backend'),
-    'custom_imports': ('imports', 'allow_failed_imports'),
-    'evaluation': ('train', 'test', 'transform', 'batch_size', 'num_workers', 'metric'),
-}
-
-
+    'train_cfg': (EpochLoop, 'by_epoch'), 'train_dataloader': (DataLoader, 'num_batch_per_epoch'),
+    'optim_wrapper': (PretrainOptimWrapper, 'constructor', 'paramwise_cfg'), 'randomness': (set_random_seed,),
+    'env_cfg.mp_cfg': (set_multi_processing,), 'log_processor': (LogProcessor,), 'visualizer': (Visualizer,),
+    'env_cfg': (None, 'cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg.dist_cfg': (None, 'timeout', 'backend'), 'custom_imports': (None, 'imports', 'allow_failed_imports'),
+    'evaluation': (None, 'train', 'test', 'transform', 'batch_size', 'num_workers', 'metric'),
+}  # fmt: skip
+MULTIPLIERS = (
+    'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
+)  # fmt: skip
+DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 # Which registry a component is looked for in first, by the key that holds it.
 KINDS = {
     'model': ours.MODELS, 'data_preprocessor': ours.MODELS, 'kernel': ours.KERNELS, 'dataset': ours.DATASETS,
@@ -68,97 +71,108 @@ class ConfigError(ValueError):
     """A config that cannot mean what it says."""
 
 
-# What other runners do and this one does not, and what stands for it.
-NOT_HERE = dict.fromkeys(
-    ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'),
-    "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
-    "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...).",
-) | dict(
-    auto_scale_lr="write lr_scaling='linear' (lr * effective batch / 256).",
-    efficient_conv_bn_eval='it makes a detector with frozen batch norm faster; leave it out.',
-    # configs of mmcv's runner (mmselfsup before 1.0)
-    **dict.fromkeys(('runner', 'total_epochs', 'workflow'), 'write train_cfg=dict(max_epochs=...).'),
-    **dict.fromkeys(
-        ('optimizer_config', 'fp16'), 'write optim_wrapper=dict(clip_grad=..., accumulative_counts=..., precision=...).'
-    ),
-    lr_config="write param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=...), or mmengine's schedules.",
-    log_config='write default_hooks=dict(logger=dict(interval=...)).',
-    checkpoint_config='write default_hooks=dict(checkpoint=dict(interval=...)).',
-    resume_from='say --resume, or --resume FILE, on the command line.',
-)
-
-
-def check_run(cfg: Mapping) -> None:
-    """ConfigError for a key of other runners, for a part that training lacks, or for a run that counts iterations."""
-    for name, instead in NOT_HERE.items():
-        if cfg.get(name) is not None:
-            raise ConfigError(f'{name} is not read here: {instead}')
-    loop = cfg.get('train_cfg') or {}
-    kind = loop.get('type')
-    kind = find_component(kind, 'train_cfg')[0] if isinstance(kind, str) else kind
-    if loop.get('by_epoch') is False or (isinstance(kind, type) and issubclass(kind, IterBasedTrainLoop)):
-        raise ConfigError(
-            'train_cfg: a run counts epochs here, for it resumes exactly at the ends of epochs only. Write train_cfg=dict('
-            'max_epochs=...); train_dataloader.num_batch_per_epoch makes epochs of any length.'
-        )
-
-
-def check_component_tree(cfg: Mapping) -> None:
-    """Raise ConfigError, with the path in the config, for an unknown ``type``, keyword or name anywhere below ``cfg``."""
+def check_components(cfg: Mapping) -> None:
+    """ConfigError, with the path in the config, for an unknown ``type`` or key, or NaN, anywhere below ``cfg``."""
     for where, node in walk(cfg):
-        if consumer := None if where == 'optim_wrapper.clip_grad' else _consumer(node, where):
-            _check_keywords(*consumer, node, where)
-        elif where in READ_BY_NAME:
-            check_names(node, READ_BY_NAME[where], where)
-        check_no_nan(node, where)
+        if where:
+            check_keys(node, reader_of(cfg, node, where), where)
+        for key, value in node.items():
+            values = value if isinstance(value, (list, tuple)) else [value]
+            if any(isinstance(v, float) and math.isnan(v) for v in values):
+                raise ConfigError(f'{where}.{key} = {value}: not a number; expected a finite one.'.lstrip('.'))
+
+
+class Reader(NamedTuple):
+    """What a dict goes to: its name, the keys it takes, and whether it takes any other as well."""
+
+    name: str = ''
+    keys: Iterable[str] = ()
+    anything: bool = True
+
+
+def check_keys(given: Mapping, reader: Reader, where: str) -> None:
+    """ConfigError for a key that the reader does not take, with the nearest that it does."""
+    for key in given:
+        if not (reader.anything or key in ('type', '_scope_') or key in reader.keys):
+            replace = 'To replace an inherited dict, not to add to it: _delete_=True.'
+            hint = did_you_mean(key, reader.keys, replace, cutoff=0.6)
+            who = f'{reader.name} got an' if reader.name else 'an'
+            known = ', '.join(reader.keys) or 'no keywords'
+            raise ConfigError(f"{where}: {who} unknown keyword '{key}'. {hint} It takes: {known}.")
+
+
+def reader_of(cfg: Mapping, node: Mapping, where: str) -> Reader:
+    """The reader of the dict at the path ``where``; one that takes anything if nobody knows."""
+    path, groups = where.split('.'), 'optim_wrapper.paramwise_cfg'
+    if not where:
+        return Reader('', TOP_LEVEL, False)
+    if f'{where}.'.startswith(f'{groups}.'):
+        return _group_reader(cfg['optim_wrapper'], where.removeprefix(groups).lstrip('.'))
+    found, others = None, ()
+    if is_typed(node) and where != 'optim_wrapper.clip_grad':
+        found, registry = find_component(node['type'], where)
+        others = TAKEN_BY_BUILDERS.get(registry.name, ())
+    elif path[-2:-1] == ['views']:
+        found = PatchView if 'parent' in node else View
+    elif path[-3:-2] == ['views'] and path[-1] == 'parent':
+        found = Chain
+    elif where in UNTYPED:
+        found, *others = UNTYPED[where]
+    if found is None:
+        return Reader('', others, not others)
+    name = getattr(found, '__name__', str(found))
+    found = found.build_iter_from_epoch if getattr(found, 'per_step', False) else found
+    try:
+        keys, anything = accepted_keywords(found)
+    except ValueError:  # a builtin without a signature
+        return Reader(name)
+    if isinstance(found, type) and issubclass(found, _ParamScheduler):  # most hand *args, **kwargs on to their parent
+        for base in (base for base in found.__mro__ if anything and '__init__' in vars(base)):
+            more, anything = accepted_keywords(base)
+            keys += more
+    return Reader(name, [key for key in dict.fromkeys([*keys, *others]) if key != 'self'], anything)
+
+
+def _group_reader(wrapper: Mapping, below: str) -> Reader:
+    """Who reads ``paramwise_cfg`` and, at the path ``below``, the options of groups of parameters."""
+    constructor = wrapper.get('constructor') or DEFAULT_CONSTRUCTOR
+    options = [*FIXED]
+    if is_typed(optimizer := wrapper.get('optimizer') or {}):
+        names, _ = accepted_keywords(find_component(optimizer['type'], 'optim_wrapper.optimizer')[0])
+        options += [name for name in names if name not in ('self', 'params')]
+    if constructor == DEFAULT_CONSTRUCTOR and below != 'custom_keys':
+        rules = ('lr_mult', 'decay_mult', *options) if below else ('custom_keys', *MULTIPLIERS, 'bypass_duplicate')
+        return Reader('', rules, False)
+    if constructor == 'VectorRateConstructor':
+        return Reader(constructor, KEYS, False)
+    return Reader(constructor, options, not (below and constructor == 'PartRateConstructor'))
 
 
 def is_typed(node: Mapping) -> bool:
     return isinstance(node.get('type'), str)
 
 
-def check_names(given: Mapping, known: Sequence[str], where: str) -> None:
-    """ConfigError for a name that is not ``known``, with the nearest that is, or for what is no dict of names."""
-    if not isinstance(given, Mapping):
-        raise ConfigError(f'{where} = {given!r}; expected a dict.')
-    for name in given:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ConfigError(f"{where}: unknown key '{name}'. {hint} It takes: {', '.join(known)}.")
-
-
-def check_no_nan(node: Mapping, where: str) -> None:
-    """ConfigError for NaN: no option of a run means anything by it."""
-    for key, value in node.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if any(isinstance(v, float) and math.isnan(v) for v in values):
-            raise ConfigError(f'{where}.{key} = {value}: not a number; expected a finite one.'.lstrip('.'))
+def at(cfg: Any, place: str) -> Any:
+    """The value at 'a.b.c'; None where there is none."""
+    return reduce(lambda node, key: node.get(key) if isinstance(node, Mapping) else None, place.split('.'), cfg)
 
 
 def walk(node: Any, where: str = '') -> Iterator[tuple[str, Mapping]]:
     """(path, dict) of every dict in nested dicts, lists and tuples."""
     if isinstance(node, Mapping):
         yield where, node
-        for key, value in node.items():
-            yield from walk(value, f'{where}.{key}'.lstrip('.'))
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from walk(value, f'{where}.{i}')
-
-
-def untyped_consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
-    """(class, other keys) for a dict without ``type`` whose class follows from its place; None elsewhere."""
-    path = where.split('.')
-    if path[-2:-1] == ['views']:
-        return (PatchView if 'parent' in node else View), set()
-    if path[-3:-2] == ['views'] and path[-1] == 'parent':
-        return Chain, set()
-    return UNTYPED.get(where)
+    elif not isinstance(node, (list, tuple)):
+        return
+    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        yield from walk(value, f'{where}.{key}'.lstrip('.'))
 
 
 def find_component(name: str, where: str) -> tuple[Any, Registry]:
-    """The class or function that ``name`` stands for at the path ``where``, and its registry; ConfigError if unknown."""
-    expected, every = expected_registry(where), [*dict.fromkeys(KINDS.values())]
+    """The class or function that ``name`` stands for at the path ``where``, and its registry; ConfigError if unknown.
+
+    It is looked for first in the registry of the innermost key of ``where`` that says what it holds.
+    """
+    expected, every = next((KINDS[key] for key in reversed(where.split('.')) if key in KINDS), None), [*KINDS.values()]
     for registry in every if expected is None else [expected, *every]:
         if name in registry:
             return registry.get(name), registry
@@ -166,44 +180,3 @@ def find_component(name: str, where: str) -> tuple[Any, Registry]:
     known = sorted({known for registry in asked for known in registry.names()})
     kind = 'component' if expected is None else expected.name
     raise ConfigError(f'{where}: {unknown_type_message(name, kind, known)}')
-
-
-def expected_registry(where: str) -> Registry | None:
-    """The registry of the innermost key of ``where`` that says what it holds."""
-    return next((KINDS[key] for key in reversed(where.split('.')) if key in KINDS), None)
-
-
-def accepted_by(node: Mapping, where: str) -> tuple[list[str], bool]:
-    """Keywords that the consumer of the dict at ``where`` takes, and whether it takes any other as well."""
-    consumer = _consumer(node, where)
-    if consumer is None:
-        return [], False
-    names, anything = accepted_keywords(consumer[0])
-    return [*(n for n in names if n != 'self'), *consumer[1]], anything
-
-
-def _consumer(node: Mapping, where: str) -> tuple[Any, set[str]] | None:
-    """What the keywords of the dict at ``where`` go to, and which others may stand there; None if nobody knows."""
-    if not is_typed(node):
-        return untyped_consumer(node, where)
-    found, registry = find_component(node['type'], where)
-    others = TAKEN_BY_BUILDERS.get(registry.name, set())
-    if getattr(found, 'per_step', False):
-        return found.build_iter_from_epoch, others
-    if isinstance(found, type) and issubclass(found, _ParamScheduler):  # most hand *args, **kwargs on to their parent
-        for base in (base for base in found.__mro__ if '__init__' in vars(base)):
-            names, handed_on = accepted_keywords(base)
-            if not handed_on:
-                return base, others
-            others = others | set(names)
-    return found, others
-
-
-def _check_keywords(factory: Any, others: set[str], node: Mapping, where: str) -> None:
-    given = [key for key in node if key not in {'type', '_scope_', *others}]
-    try:
-        check_keywords(factory, given, where)
-    except TypeError as error:
-        text = str(error)
-        replaces = '' if 'Did you mean' in text else ' To replace an inherited dict, not to add to it: _delete_=True.'
-        raise ConfigError(text + replaces) from None

@@ -1,32 +1,44 @@
-"""Options that no signature names: of parameter groups, schedules and hooks."""
+"""What the values of a config may be: options of the run, of hooks, of parameter groups and of schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import reduce
 from numbers import Real
-from typing import Any
 
-from mmengine.runner import Priority, get_priority
+from mmengine.runner import IterBasedTrainLoop, Priority, get_priority
 
 from mmkernel.checks import check_numbers, did_you_mean
-from mmkernel.engine.check import ConfigError, check_names, find_component, is_typed, walk
-from mmkernel.engine.numerics import check_numerics
+from mmkernel.engine.check import DEFAULT_CONSTRUCTOR, ConfigError, at, find_component, is_typed, walk
+from mmkernel.engine.launch import check_numerics
+from mmkernel.engine.learning_rates import lr_factor
 from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
-from mmkernel.engine.parameter_rates import KEYS
-from mmkernel.engine.scaling import lr_factor
-from mmkernel.engine.schedule import FIXED
 from mmkernel.engine.wrapping import check_wrapping
-from mmkernel.registry import accepted_keywords
+
+# What other runners do and this one does not, and what stands for it.
+NOT_HERE = dict.fromkeys(
+    ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+    "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
+    "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...).",
+) | dict(
+    auto_scale_lr="write lr_scaling='linear' (lr * effective batch / 256).",
+    efficient_conv_bn_eval='it makes a detector with frozen batch norm faster; leave it out.',
+    # configs of mmcv's runner (mmselfsup before 1.0)
+    **dict.fromkeys(('runner', 'total_epochs', 'workflow'), 'write train_cfg=dict(max_epochs=...).'),
+    **dict.fromkeys(
+        ('optimizer_config', 'fp16'), 'write optim_wrapper=dict(clip_grad=..., accumulative_counts=..., precision=...).'
+    ),
+    lr_config="write param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=...), or mmengine's schedules.",
+    log_config='write default_hooks=dict(logger=dict(interval=...)).',
+    checkpoint_config='write default_hooks=dict(checkpoint=dict(interval=...)).',
+    resume_from='say --resume, or --resume FILE, on the command line.',
+)
+
 
 # The hooks of every run that does not change or leave them out by name.
 DEFAULT_HOOKS = dict(
     runtime_info='RuntimeInfoHook', timer='IterTimerHook', sampler_seed='DistSamplerSeedHook', logger='LoggerHook',
     param_scheduler='ParamSchedulerHook', checkpoint='CheckpointHook',
-)  # fmt: skip
-MULTIPLIERS = (
-    'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
 )  # fmt: skip
 # What may stand at a place, beside None.
 CHOICES = dict.fromkeys(
@@ -56,8 +68,23 @@ def as_config_error(where: str = '') -> Iterator[None]:
         raise ConfigError(f'{where}{error}') from None
 
 
+def check_run(cfg: Mapping) -> None:
+    """ConfigError for a key of other runners, for a part that training lacks, or for a run that counts iterations."""
+    for name, instead in NOT_HERE.items():
+        if cfg.get(name) is not None:
+            raise ConfigError(f'{name} is not read here: {instead}')
+    loop = cfg.get('train_cfg') or {}
+    kind = loop.get('type')
+    kind = find_component(kind, 'train_cfg')[0] if isinstance(kind, str) else kind
+    if loop.get('by_epoch') is False or (isinstance(kind, type) and issubclass(kind, IterBasedTrainLoop)):
+        raise ConfigError(
+            'train_cfg: a run counts epochs here, for it resumes exactly at the ends of epochs only. Write train_cfg=dict('
+            'max_epochs=...); train_dataloader.num_batch_per_epoch makes epochs of any length.'
+        )
+
+
 def check_options(cfg: Mapping) -> None:
-    """ConfigError for an option of a run, a hook, a parameter group or a schedule that nothing reads, or that means nothing."""
+    """ConfigError for an option of the run, a hook, a parameter group or a schedule that means nothing."""
     for place, known in CHOICES.items():
         if (value := at(cfg, place)) is not None and value not in known:
             words = ' or '.join(', '.join(map(str, known)).rsplit(', ', 1))
@@ -68,19 +95,18 @@ def check_options(cfg: Mapping) -> None:
         lr_factor(cfg.get('lr_scaling'), 1)
         for place, allowed in NUMBERS.items():
             check_numbers(**{'whole': True, 'none': True, **allowed, place: at(cfg, place)})
-    check_hooks(cfg)
-    check_optimizer(cfg.get('optim_wrapper') or {})
-    for where, node in walk({'param_scheduler': cfg.get('param_scheduler')}):
-        if is_typed(node):
-            _check_schedule(where, node)
+        _check_optimizer(cfg.get('optim_wrapper') or {})
+        for where, node in walk({'param_scheduler': cfg.get('param_scheduler')}):
+            signed = not str(node.get('type')).endswith(('LR', 'Momentum'))
+            for key, value in node.items():
+                values = value if isinstance(value, (list, tuple)) else [value]
+                numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+                if numbers and key not in ('end', 'last_step'):  # ``end`` may be infinite
+                    check_numbers(where, zero=True, signed=signed, **{key: numbers})
+    _check_hooks(cfg)
 
 
-def at(cfg: Any, place: str) -> Any:
-    """The value at 'a.b.c'; None where there is none."""
-    return reduce(lambda node, key: node.get(key) if isinstance(node, Mapping) else None, place.split('.'), cfg)
-
-
-def check_hooks(cfg: Mapping) -> None:
+def _check_hooks(cfg: Mapping) -> None:
     """ConfigError for a hook without ``type`` or of no priority, or for an unknown one that is taken out: it is mistyped."""
     named = cfg.get('default_hooks') or {}
     if cfg.get('param_scheduler') and named.get('param_scheduler', True) is None:
@@ -89,9 +115,7 @@ def check_hooks(cfg: Mapping) -> None:
             'rate set param_scheduler=None; a hook of your own that steps them stands under the name param_scheduler.'
         )
     there = [name for name in {**DEFAULT_HOOKS, **named} if named.get(name, True) is not None]
-    given = {f'default_hooks.{name}': hook for name, hook in named.items()}
-    given |= {f'custom_hooks.{i}': hook for i, hook in enumerate(cfg.get('custom_hooks') or [])}
-    for where, hook in given.items():
+    for where, hook in hooks_of(cfg).items():
         name = where.rpartition('.')[2]
         near = did_you_mean(name, [each for each in there if each != name], cutoff=0.7)
         if hook is None and near and name not in DEFAULT_HOOKS:
@@ -105,55 +129,32 @@ def check_hooks(cfg: Mapping) -> None:
                 get_priority(hook.get('priority', 0))
 
 
-def check_optimizer(wrapper: Mapping) -> None:
-    """ConfigError for options of parameter groups that nothing reads: a mistyped one, or one of another optimizer."""
+def hooks_of(cfg: Mapping) -> dict[str, Mapping | None]:
+    """{path: hook} of all hooks that a config names."""
+    named = {f'default_hooks.{name}': hook for name, hook in (cfg.get('default_hooks') or {}).items()}
+    return named | {f'custom_hooks.{i}': hook for i, hook in enumerate(cfg.get('custom_hooks') or [])}
+
+
+def _check_optimizer(wrapper: Mapping) -> None:
+    """An error for a value of the optimizer, of clipping or of a parameter group that means nothing or has no effect."""
     if (clipping := wrapper.get('clip_grad')) is not None:
-        with as_config_error():
-            if not isinstance(clipping, Mapping):
-                raise TypeError(f'optim_wrapper.clip_grad = {clipping!r}; expected a dict, such as dict(max_norm=1.0).')
-            check_clipping(clipping)
+        if not isinstance(clipping, Mapping):
+            raise TypeError(f'optim_wrapper.clip_grad = {clipping!r}; expected a dict, such as dict(max_norm=1.0).')
+        check_clipping(clipping)
     rules, optimizer = wrapper.get('paramwise_cfg') or {}, wrapper.get('optimizer') or {}
     if not is_typed(optimizer):
         return
     if not isinstance(optimizer.get('lr', 0.0), Real):
-        raise ConfigError(f'optim_wrapper.optimizer.lr = {optimizer["lr"]!r}; expected one number, such as 0.1.')
-    where, constructor = 'optim_wrapper.paramwise_cfg', wrapper.get('constructor') or 'DefaultOptimWrapperConstructor'
-    find_component(constructor, 'optim_wrapper.constructor')
-    _check_group_keys(where, rules, constructor, optimizer)
-    decays = [key for key in OF_VECTORS if rules.get(key)]
-    if decays and optimizer['type'].endswith('LARS') and not optimizer.get('scale_all'):
-        raise ConfigError(
-            f'{where}.{decays[0]} = {rules[decays[0]]} has no effect: LARS never decays biases and norm parameters. Set '
-            'optim_wrapper.optimizer.scale_all=True, or leave it out.'
+        raise TypeError(f'optim_wrapper.optimizer.lr = {optimizer["lr"]!r}; expected one number, such as 0.1.')
+    find_component(wrapper.get('constructor') or DEFAULT_CONSTRUCTOR, 'optim_wrapper.constructor')
+    for key, given in (rules.get('custom_keys') or {}).items():
+        if not isinstance(given, Mapping):
+            raise TypeError(f'optim_wrapper.paramwise_cfg.custom_keys.{key} = {given!r}; expected a dict.')
+    decay = next((key for key in OF_VECTORS if rules.get(key)), None)
+    if decay and optimizer['type'].endswith('LARS') and not optimizer.get('scale_all'):
+        raise ValueError(
+            f'optim_wrapper.paramwise_cfg.{decay} = {rules[decay]} has no effect: LARS never decays biases and norm '
+            'parameters. Set optim_wrapper.optimizer.scale_all=True, or leave it out.'
         )
-    for path, node in walk(rules, where):
-        with as_config_error():
-            check_numbers(path, zero=True, **{key: value for key, value in node.items() if key.endswith('_mult')})
-
-
-def _check_group_keys(where: str, rules: Mapping, constructor: str, optimizer: Mapping) -> None:
-    """ConfigError for a key that neither the constructor nor the optimizer reads."""
-    names, _ = accepted_keywords(find_component(optimizer['type'], 'optim_wrapper.optimizer')[0])
-    options = (*FIXED, *(name for name in names if name not in ('self', 'params')))
-    if constructor == 'DefaultOptimWrapperConstructor':
-        check_names(rules, ('custom_keys', *MULTIPLIERS, 'bypass_duplicate'), where)
-        custom = rules.get('custom_keys') or {}
-        check_names(custom, list(custom), f'{where}.custom_keys')
-        for key, given in custom.items():
-            check_names(given, ('lr_mult', 'decay_mult', *options), f'{where}.custom_keys.{key}')
-    elif constructor == 'VectorRateConstructor':
-        check_names(rules, KEYS, where)
-    elif constructor == 'PartRateConstructor':
-        for part, given in rules.items():
-            check_names(given, options, f'{where}.{part}')
-
-
-def _check_schedule(where: str, node: Mapping) -> None:
-    """ConfigError for a number of a schedule that is infinite, or negative where it is a rate; ``end`` may be infinite."""
-    signed = not node['type'].endswith(('LR', 'Momentum'))
-    for key, value in node.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if numbers and key not in ('end', 'last_step'):
-            with as_config_error():
-                check_numbers(where, zero=True, signed=signed, **{key: numbers})
+    for path, node in walk(rules, 'optim_wrapper.paramwise_cfg'):
+        check_numbers(path, zero=True, **{key: value for key, value in node.items() if key.endswith('_mult')})

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what they may hold, and the furthest that opens. Files and keys are the zoo's (``mmkernel.zoo``)."""
+"""Checkpoints of a run: what they may hold, and which of a folder to go on from. Files and keys are the zoo's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from torch import nn
 from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint
 from mmkernel.zoo.layouts import weights_of
 from mmkernel.zoo.loading import LoadReport, load_weights
+
+ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.work_dir)'
+
+
+class RunFolderError(RuntimeError):
+    """A work folder that belongs to another run, or in which one is at work."""
 
 
 def to_plain(value: Any, where: str = 'checkpoint') -> Any:
@@ -42,6 +48,11 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
         f'{where} is a {type(value).__name__}, which a checkpoint cannot hold. Give tensors, numbers, strings, lists or '
         'dicts (a component says what it saves in state_dict()).'
     )
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
+    """Load the weights of the file ``path`` into ``model`` and say what matched; see ``load_weights``."""
+    return load_weights(model, weights_of(read_checkpoint(path)), strict, str(path))
 
 
 def checkpoint_meta(path: str | Path) -> dict:
@@ -77,10 +88,20 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """The furthest checkpoint of ``work_dir`` that opens and whose checksums are right, None if there is none.
 
-    Pointer files and clocks are not trusted. CheckpointError where several runs have left checkpoints.
+    Pointer files and clocks are not trusted. CheckpointError where several runs have left checkpoints, unless one of an
+    earlier version, whose files name no run, has begun and this version has gone on with it.
     """
     found = list_checkpoints(work_dir)
-    _refuse_several_runs(work_dir, found)
+    runs: dict[str | None, list[Path]] = {}
+    for path, meta in found:
+        runs.setdefault(meta['run'], []).append(path)
+    begun = len(runs) == 2 and [path for path, _ in found][: len(runs.get(None, []))] == runs.get(None)
+    if len(runs) > 1 and not begun:
+        groups = '; '.join(', '.join(path.name for path in files) for files in runs.values())
+        raise CheckpointError(
+            f"'{work_dir}' holds checkpoints of {len(runs)} runs ({groups}), so none of them is the furthest. Name the file "
+            'meant (--resume FILE), or give each run a folder of its own.'
+        )
     for path, _ in reversed(found):
         if not (damaged := damaged_record(path)):
             return path
@@ -88,22 +109,30 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return None
 
 
-def _refuse_several_runs(work_dir: str | Path, found: list[tuple[Path, dict]]) -> None:
-    runs: dict[str | None, list[Path]] = {}
-    for path, meta in found:
-        runs.setdefault(meta['run'], []).append(path)
-    named = [meta['epoch'] for _, meta in found if meta['run'] is not None]
-    unnamed = [meta['epoch'] for _, meta in found if meta['run'] is None]
-    if len(runs) == 2 and None in runs and max(unnamed) < min(named):
-        return  # an earlier version has begun the run, and this one goes on with it
-    if len(runs) > 1:
-        groups = '; '.join(', '.join(path.name for path in files) for files in runs.values())
-        raise CheckpointError(
-            f"'{work_dir}' holds checkpoints of {len(runs)} runs ({groups}), so none of them is the furthest. Name the file "
-            'meant (--resume FILE), or give each run a folder of its own.'
+def checkpoint_to_resume(folder: Path, file: Path | None, left: list[Path]) -> Path | None:
+    """``file`` of ``folder``, or without one the furthest; None in a folder without checkpoints.
+
+    RunFolderError if the run of ``file`` has gone further; CheckpointError if none of those ``left`` there opens.
+    """
+    if file is None:
+        found = latest_checkpoint(folder)
+        if found is None and left:
+            raise CheckpointError(
+                f"--resume: none of the checkpoints in '{folder}' opens as one of a run ({shown(left)}), and a new run would "
+                f'overwrite them. Name a file (--resume FILE), take {ELSEWHERE}, or move these files away.'
+            )
+        return found
+    this = checkpoint_meta(file)
+    run, epoch = this.get('run'), this.get('epoch', 0)
+    if further := [path for path, meta in list_checkpoints(folder) if meta['run'] == run and meta['epoch'] > epoch]:
+        raise RunFolderError(
+            f"--resume {file.name}: the run in '{folder}' has gone further ({shown(further)}), and these files would be "
+            f'overwritten. Resume without a file to go on from the last, branch off into {ELSEWHERE}, or move these files away.'
         )
+    return file
 
 
-def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
-    """Load the weights of the file ``path`` into ``model`` and say what matched; see ``load_weights``."""
-    return load_weights(model, weights_of(read_checkpoint(path)), strict, str(path))
+def shown(files: list[Path]) -> str:
+    """The names of files, of many the first and the last."""
+    names = [file.name for file in files]
+    return ', '.join(names if len(names) <= 6 else [*names[:3], '...', *names[-2:]])

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.parameter_rates import prefixes
+from mmkernel.engine.learning_rates import prefixes
 from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS
 

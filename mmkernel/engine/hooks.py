@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.finite import NonFiniteLossError, all_finite
-from mmkernel.engine.random_state import seed_everything
+from mmkernel.engine.launch import seed_everything
 from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS
 

@@ -1,14 +1,16 @@
-"""Join the processes of a launcher: NCCL where GPUs are, gloo elsewhere."""
+"""Prepare a process for a run: join those of a launcher (NCCL where GPUs are, gloo elsewhere), arithmetic, random numbers."""
 
 from __future__ import annotations
 
 import gc
 import os
+import random
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
@@ -17,10 +19,7 @@ LAUNCHERS = ('none', 'pytorch', 'slurm')
 
 
 def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') -> None:
-    """Initialise torch.distributed for ``launcher``; nothing to do for 'none'. ``timeout`` in seconds; ``backend`` of GPUs.
-
-    Must run before mmengine's Runner, whose own initialisation asks for a GPU even where there is none.
-    """
+    """Initialise torch.distributed for ``launcher``; nothing to do for 'none'. ``timeout`` in seconds; ``backend`` of GPUs."""
     if launcher not in LAUNCHERS:
         raise ValueError(f"launcher='{launcher}' is unknown; choose from {', '.join(LAUNCHERS)}.")
     if launcher == 'none':
@@ -74,27 +73,81 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
-def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def slurm_environment(given: Mapping[str, str]) -> dict[str, str]:
     """What torch.distributed wants, from what srun sets; ``scontrol`` is not needed."""
     try:
-        rank, world = environment['SLURM_PROCID'], environment['SLURM_NTASKS']
-        nodes = environment.get('SLURM_STEP_NODELIST') or environment['SLURM_NODELIST']
+        rank, world = given['SLURM_PROCID'], given['SLURM_NTASKS']
+        nodes = given.get('SLURM_STEP_NODELIST') or given['SLURM_NODELIST']
     except KeyError as error:
         raise ValueError(f'--launcher slurm needs {error.args[0]}: start with srun (tools/slurm_train.sh).') from None
-    gpus = max(torch.cuda.device_count(), 1)
-    job = int(re.sub(r'\D', '', environment.get('SLURM_JOB_ID', '')) or 0)
+    first = re.match(r'([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?', nodes.strip())  # 'gpu[03-05,9],x1' -> 'gpu03'
+    job = int(re.sub(r'\D', '', given.get('SLURM_JOB_ID', '')) or 0)
     return dict(
         RANK=rank,
         WORLD_SIZE=world,
-        LOCAL_RANK=environment.get('SLURM_LOCALID', str(int(rank) % gpus)),
-        MASTER_ADDR=environment.get('MASTER_ADDR', first_host(nodes)),
-        MASTER_PORT=environment.get('MASTER_PORT', str(20000 + job % 20000)),  # jobs sharing a node must differ
+        LOCAL_RANK=given.get('SLURM_LOCALID', str(int(rank) % max(torch.cuda.device_count(), 1))),
+        MASTER_ADDR=given.get('MASTER_ADDR', ''.join(part or '' for part in first.groups())),
+        MASTER_PORT=given.get('MASTER_PORT', str(20000 + job % 20000)),  # jobs sharing a node must differ
     )
 
 
-def first_host(node_list: str) -> str:
-    """First name of a SLURM node list: 'gpu[03-05,9],x1' -> 'gpu03'."""
-    match = re.match(r'([^,\[]+)(?:\[(\w+)[^\]]*\]([^,\[]*))?', node_list.strip())
-    if not match:
-        raise ValueError(f"The SLURM node list '{node_list}' is empty; set MASTER_ADDR to the first node's name.")
-    return ''.join(part or '' for part in match.groups())
+def check_numerics(cfg: Mapping[str, Any]) -> None:
+    """ValueError for an unknown ``tf32``, and for a search of the fastest kernels beside ``deterministic=True``."""
+    tf32, env = cfg.get('tf32', 'convolutions'), cfg.get('env_cfg') or {}
+    if not (isinstance(tf32, bool) or tf32 == 'convolutions'):
+        raise ValueError(f"tf32 = {tf32!r}; expected True, False or 'convolutions'.")
+    before = env.get('matmul_precision', 'highest')  # runs of an earlier version wrote 'highest': what the default is
+    if before != 'highest':
+        raise ValueError(f'env_cfg.matmul_precision = {before!r} is not read. Write tf32=True at the top level.')
+    if (cfg.get('randomness') or {}).get('deterministic') and env.get('cudnn_benchmark'):
+        raise ValueError(
+            'randomness.deterministic=True and env_cfg.cudnn_benchmark=True contradict each other: the benchmark takes '
+            'whichever kernel is the fastest at the moment. Leave cudnn_benchmark out.'
+        )
+
+
+def set_numerics(cfg: Mapping[str, Any]) -> None:
+    """How exactly and how reproducibly this process computes; the one place that sets it, before the first kernel runs.
+
+    ``tf32`` of float32 inputs: True: matrix products and convolutions; 'convolutions': these alone, as PyTorch does by
+    itself; False: neither. ``randomness.deterministic``: kernels that give the same bits twice, or an error where there is
+    none; otherwise cuDNN tries several and keeps the fastest (``env_cfg.cudnn_benchmark=False``: it does not).
+    """
+    check_numerics(cfg)
+    tf32, deterministic = cfg.get('tf32', 'convolutions'), bool((cfg.get('randomness') or {}).get('deterministic'))
+    torch.set_float32_matmul_precision('high' if tf32 is True else 'highest')
+    if torch.backends.cudnn.allow_tf32 != bool(tf32):  # some versions of torch warn about this name when it is set
+        torch.backends.cudnn.allow_tf32 = bool(tf32)
+    torch.backends.cudnn.benchmark = bool((cfg.get('env_cfg') or {}).get('cudnn_benchmark', not deterministic))
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS asks for it, and reads it once
+    torch.use_deterministic_algorithms(deterministic)  # off again, too, in the process of an earlier run
+
+
+def seed_everything(*entropy: int) -> None:
+    """Seed python, numpy and torch (all devices) from a tuple of non-negative integers."""
+    words = np.random.SeedSequence(entropy).generate_state(4)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))  # noqa: NPY002  (third-party transforms draw from the global generator)
+    torch.manual_seed(int(words[2]) << 32 | int(words[3]))
+
+
+def random_state() -> dict:
+    """State of this process's generators as plain values."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    numpy = [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)]
+    state = dict(python=[version, list(words), gauss], numpy=numpy, torch=torch.get_rng_state())
+    return {**state, 'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
+
+
+def set_random_state(state: dict) -> None:
+    """Inverse of ``random_state``."""
+    version, words, gauss = state['python']
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state['numpy']
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state['torch'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])

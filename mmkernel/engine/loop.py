@@ -15,7 +15,7 @@ from mmkernel.engine.clocks import check_last_batch
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.equal_batches import EqualBatches
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.scaling import micro_batches
+from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.registry import LOOPS
 

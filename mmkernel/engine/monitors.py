@@ -14,7 +14,7 @@ from torch import Tensor
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import max_over_ranks, world_size
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.random_state import random_state, set_random_state
+from mmkernel.engine.launch import random_state, set_random_state
 from mmkernel.evaluation import YARDSTICK, embedding_statistics, run_kernel
 from mmkernel.kernels import Kernel
 from mmkernel.models import Embeddings

@@ -18,7 +18,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.engine.clipping import check_clipping, clip
 from mmkernel.engine.finite import LIKELY_CAUSES, FirstFailure, NonFiniteLossError, all_finite, non_finite_argument
 from mmkernel.engine.fused import as_built, fuse, start_momentum
-from mmkernel.engine.parameter_rates import check_groups
+from mmkernel.engine.learning_rates import check_groups
 from mmkernel.engine.snapshot import Snapshot, moved_by_forward
 from mmkernel.registry import OPTIM_WRAPPERS
 

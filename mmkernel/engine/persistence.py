@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import all_gather_object
+
 from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import checkpoint_meta, to_plain
 from mmkernel.engine.cluster_hook import dataset_of
 from mmkernel.engine.hooks import refuse_non_finite, unwrap
-from mmkernel.engine.random_state import gather_random_states, set_random_state
+from mmkernel.engine.launch import random_state, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.evaluation.report import set_aside
@@ -30,8 +32,12 @@ class Persistence:
         """Make the work folder this run's own, or raise on every process, before anything is written into it."""
         self.folder, self._settings, self._differences = RunFolder(self.work_dir), resolved(self.cfg.to_dict()), []
 
+        def compare(path: Path, meta: dict) -> None:
+            anyway = bool(self.cfg.get('resume_anyway'))
+            self._differences = compare_runs(meta, self._settings, self.world_size, str(path), anyway)
+
         def take() -> tuple[Path | None, str]:
-            path = self.folder.take(self._resume, self._load_from, self._compare)
+            path = self.folder.take(self._resume, self._load_from, compare)
             now = time.strftime('%Y%m%d_%H%M%S')
             names = (f'{now}_{n}' if n else now for n in itertools.count())  # several may begin here within one second
             free = next(log for name in names if not (log := Path(self.work_dir) / name).exists())
@@ -40,40 +46,16 @@ class Persistence:
 
         self.folder.resumed, self.timestamp = on_first_process(take)
 
-    def _compare(self, path: Path, meta: dict) -> None:
-        anyway = bool(self.cfg.get('resume_anyway'))
-        self._differences = compare_runs(meta, self._settings, self.world_size, str(path), anyway)
-
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None) -> None:
         """Write everything that the next step depends on. Every rank must call it; rank 0 writes."""
         getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
-        random_states, path = gather_random_states(), Path(out_dir).resolve() / filename
+        random_states, path = all_gather_object(random_state()), Path(out_dir).resolve() / filename
         on_first_process(lambda: self._write(path, meta or {}, random_states))
         self.folder.wrote(path)
 
-    def _write(self, path: Path, meta: dict, random_states: list) -> None:
-        checkpoint = dict(
-            meta={**self._meta(), **meta},
-            state_dict=unwrap(self.model).state_dict(),
-            optimizer=self.optim_wrapper.state_dict(),
-            param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers or []],
-            message_hub=self.message_hub.state_dict(),
-            random_states=random_states,
-        )
-        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
-        refuse_non_finite(self, checkpoint)
-        checkpoint = to_plain(checkpoint)
-        self.folder.make_room(path)
-        try:
-            write_checkpoint(checkpoint, path)
-        except OSError as error:
-            raise OSError(
-                f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
-            ) from error
-
-    def _meta(self) -> dict:
-        """Position (this runs at the end of an epoch, before the counter moves), seed, config and versions."""
-        return dict(
+    def _write(self, path: Path, more: dict, random_states: list) -> None:
+        """This runs at the end of an epoch, before the counter moves."""
+        meta = dict(
             epoch=self.epoch + 1,
             iter=self.iter,
             run=self.folder.run,
@@ -87,6 +69,23 @@ class Persistence:
             settings=self._settings,  # the same as values: what a resume compares
             versions=versions(),
         )
+        checkpoint = dict(
+            meta={**meta, **more},
+            state_dict=unwrap(self.model).state_dict(),
+            optimizer=self.optim_wrapper.state_dict(),
+            param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers or []],
+            message_hub=self.message_hub.state_dict(),
+            random_states=random_states,
+        )
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        refuse_non_finite(self, checkpoint)
+        checkpoint = to_plain(checkpoint)
+        self.folder.make_room(path)
+        try:
+            write_checkpoint(checkpoint, path)
+        except OSError as error:
+            text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
+            raise OSError(text) from error
 
     def _optimizer_name(self) -> str:
         return type(getattr(self.optim_wrapper, 'optimizer', self.optim_wrapper)).__name__
@@ -106,8 +105,8 @@ class Persistence:
         elif self._resume:
             self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
         if self._differences:
-            differences = ''.join(f'\n  {difference}' for difference in self._differences)
-            self.logger.warning(f'Resumed with differences (checkpoint -> now):{differences}')
+            text = '\n  '.join(['Resumed with differences (checkpoint -> now):', *self._differences])
+            self.logger.warning(text)
         on_first_process(lambda: self._write_config(Path(self.work_dir) / 'config.py'))
 
     def _write_config(self, path: Path) -> None:
@@ -120,14 +119,20 @@ class Persistence:
 
     def resume(self, filename: str) -> None:
         """Continue exactly where ``filename`` was written: weights, optimizer, schedules, histories, random state."""
-        meta, length = checkpoint_meta(filename), len(self.train_dataloader)
+        meta, length, images = checkpoint_meta(filename), len(self.train_dataloader), len(dataset_of(self))
         checkpoint = self.load_checkpoint(filename)
         if meta['optimizer'] != self._optimizer_name():
             raise CheckpointError(
                 f"'{filename}' was trained with {meta['optimizer']}, this config has {self._optimizer_name()}: their "
                 'states do not fit. Resume with the first, or set load_from to start a new run from its weights.'
             )
-        self._check_images(meta, filename)
+        if meta.get('images', images) != images:  # the config may be the same and the data not
+            text = f"'{filename}' was trained on {meta['images']} images, now there are {images}"
+            if not self.cfg.get('resume_anyway'):
+                raise OtherRunError(
+                    f'{text}: it is another run. If that is meant: --resume-anyway (resume_anyway=True).'
+                )
+            self.logger.warning(f'{text}.')
         self._adopt_seed(meta['seed'])
         self.train_loop._epoch, self.train_loop._iter = meta['epoch'], meta['epoch'] * length
         if meta['steps_per_epoch'] != length:
@@ -143,24 +148,12 @@ class Persistence:
             set_random_state(checkpoint['random_states'][self.rank])
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done.')
 
-    def _check_images(self, meta: dict, filename: str) -> None:
-        """The config may be the same and the data not."""
-        images = len(dataset_of(self))
-        if meta.get('images', images) == images:
-            return
-        text = f"'{filename}' was trained on {meta['images']} images, now there are {images}"
-        if not self.cfg.get('resume_anyway'):
-            raise OtherRunError(f'{text}: it is another run. If that is meant: --resume-anyway (resume_anyway=True).')
-        self.logger.warning(f'{text}.')
-
     def _adopt_seed(self, seed: int) -> None:
         """A resumed run goes on with the seed that it began with (it matters where the config leaves the seed open)."""
         if seed == self.seed:
             return
         if self.given_seed is not None:
-            self.logger.warning(
-                f'The checkpoint was trained with seed {seed}; the seed {self.given_seed} given now is ignored.'
-            )
+            self.logger.warning(f'The checkpoint was trained with seed {seed}; the seed {self.given_seed} is ignored.')
         self.set_randomness(seed, self.diff_rank_seed, self.deterministic)
         for part in (dataset_of(self), self.train_dataloader.sampler):
             if hasattr(part, 'seed'):

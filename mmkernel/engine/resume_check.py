@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import platform
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,10 @@ import mmengine
 import torch
 
 import mmkernel
-from mmkernel.engine.check import ConfigError, find_component, walk
-from mmkernel.engine.check_options import at
-from mmkernel.engine.checkpoint import CheckpointError
-from mmkernel.engine.scaling import effective_batch
+from mmkernel.engine.check import ConfigError, at, find_component, walk
+from mmkernel.engine.learning_rates import effective_batch
 from mmkernel.registry import PARAM_SCHEDULERS
+from mmkernel.zoo.files import CheckpointError
 from mmkernel.zoo.plain_config import ConfigTextError, config_values
 
 REFUSED, SAID, QUIET = 'refused', 'said', 'quiet'
@@ -33,23 +33,19 @@ MEANING = {
     'env_cfg': SAID, 'env_cfg.dist_cfg': QUIET, 'env_cfg.mp_cfg': QUIET, 'sync_bn': SAID, 'channels_last': SAID,
     'data_preprocessor.channels_last': QUIET, 'tf32': SAID,
     'compile': SAID, 'evaluation': SAID, 'activation_checkpointing': SAID, 'model_wrapper_cfg': SAID,
+    # hooks that are part of a method, and those that only watch; others are said
+    **dict.fromkeys((f'hooks.{name}Hook' for name in (
+        'MomentumUpdate', 'Queue', 'Cluster', 'Freeze', 'Commit', 'Seed', 'BackboneWeights')), REFUSED),
+    **dict.fromkeys((f'hooks.{name}Hook' for name in (
+        'Checkpoint', 'Logger', 'IterTimer', 'EmbeddingMonitor', 'Doctor', 'KNNMonitor', 'OnlineProbe', 'Accuracy')), QUIET),
 }  # fmt: skip
-# Hooks that are part of a method, and those that only watch. Others are said.
-HOOKS = {
-    'MomentumUpdateHook': REFUSED, 'QueueHook': REFUSED, 'ClusterHook': REFUSED, 'FreezeHook': REFUSED,
-    'CommitHook': REFUSED, 'SeedHook': REFUSED, 'BackboneWeightsHook': REFUSED,
-    'CheckpointHook': QUIET, 'LoggerHook': QUIET, 'IterTimerHook': QUIET, 'EmbeddingMonitorHook': QUIET,
-    'DoctorHook': QUIET, 'KNNMonitorHook': QUIET, 'OnlineProbeHook': QUIET, 'AccuracyHook': QUIET,
-}  # fmt: skip
-ORDERED = ('views', 'ops')  # dicts that are applied in their order
-ABSENT = object()
-
-
 # What to know about a difference that is refused
 HINTS = {
     'optim_wrapper.optimizer': ' (the state of one does not fit the other)',
     'param_scheduler': ' (a schedule of mmengine goes on as the checkpoint holds it: the change would have no effect)',
 }
+ORDERED = ('views', 'ops')  # dicts that are applied in their order
+ABSENT = object()
 
 
 class OtherRunError(CheckpointError):
@@ -69,9 +65,12 @@ class Difference(NamedTuple):
         return f'{self.path}: {_text(self.old)} -> {_text(self.new)}{hint}'
 
 
-def resolved(cfg: Mapping) -> dict:
-    """The values of a config as a checkpoint holds them: dicts, lists, numbers, texts."""
-    return _plain(cfg)
+def resolved(values: Any) -> Any:
+    """The values of a config as a checkpoint holds them: dicts, lists, numbers, texts; classes and functions by name."""
+    # the text of an object may hold its address, new in each process
+    return json.loads(
+        json.dumps(values, skipkeys=True, default=lambda value: getattr(value, '__name__', type(value).__name__))
+    )
 
 
 def versions() -> dict[str, str]:
@@ -87,67 +86,51 @@ def compare_runs(meta: Mapping, settings: dict, world_size: int, source: str, an
     ``meta``: of the checkpoint ``source``. ``settings``: ``resolved`` of the config. OtherRunError if one of them changes
     model, objective, views or data, or would have no effect; ``anyway``: they are words like the others.
     """
-    then, unreadable = _settings_of(meta, source)
-    found = compare_settings(then, settings) if then and settings else []
+    then, unreadable = meta.get('settings'), []
+    if not isinstance(then, dict):  # an earlier version wrote its text alone, which is never run
+        try:
+            then = resolved(config_values(meta.get('config', ''), source))
+        except ConfigTextError as error:
+            then, unreadable = {}, [f'the config of the checkpoint is not compared: {error}']
+    found, now = compare_settings(then, settings) if then and settings else [], versions()
     batches = [_effective(then, meta.get('world_size', 1)), _effective(settings, world_size)]
     facts = [('world_size', meta.get('world_size', world_size), world_size), ('effective batch', *batches)]
-    now = versions()
     facts += [(f'version of {name}', old, now[name]) for name, old in meta.get('versions', {}).items() if name in now]
     found += [Difference(*fact, SAID) for fact in facts if None not in fact and fact[1] != fact[2]]
     refused = [str(each) for each in found if each.meaning == REFUSED]
     allowed = [*(str(each) for each in found if each.meaning == SAID), *unreadable]
     if refused and not anyway:
         raise OtherRunError(
-            f"'{source}' belongs to another run than this config describes (checkpoint -> now):{_lines(refused)}\n"
-            + (f'Also different, and allowed:{_lines(allowed)}\n' if allowed else '')
-            + 'Resume with the config of that run, or start a new one: another --work-dir, and load_from=FILE for its weights. '
+            '\n  '.join(
+                [f"'{source}' belongs to another run than this config describes (checkpoint -> now):", *refused]
+            )
+            + ('\n  '.join(['\nAlso different, and allowed:', *allowed]) if allowed else '')
+            + '\nResume with the config of that run, or start a new one: another --work-dir, and load_from=FILE for its weights. '
             'If the change is meant (or the same images lie elsewhere now): --resume-anyway (in Python resume_anyway=True).'
         )
     return refused + allowed
 
 
-def _settings_of(meta: Mapping, source: str) -> tuple[dict, list[str]]:
-    """The settings of a checkpoint, and what to say where it has none that can be read; its text is never run."""
-    if isinstance(meta.get('settings'), dict):
-        return meta['settings'], []
-    try:
-        return resolved(config_values(meta.get('config', ''), source)), []
-    except ConfigTextError as error:
-        return {}, [f'the config of the checkpoint is not compared: {error}']
-
-
 def compare_settings(then: Mapping, now: Mapping) -> list[Difference]:
     """The differences of two resolved configs that mean something."""
-    both = [
-        {**{key: value for key, value in settings.items() if key in MEANING}, 'hooks': _hooks(settings)}
-        for settings in (then, now)
-    ]
-    return [each for each in _walk('', *both, now) if each.meaning != QUIET]
-
-
-def _meaning(path: str, now: Mapping) -> str:
-    parts = path.split('.')
-    if parts[0] == 'hooks' and len(parts) > 1:
-        return HOOKS.get(parts[1], SAID)
-    if parts[0] == 'param_scheduler' and _follows_config(now.get('param_scheduler')):
-        return SAID
-    return next(MEANING[key] for n in range(len(parts), 0, -1) if (key := '.'.join(parts[:n])) in MEANING)
-
-
-def _follows_config(schedulers: Any) -> bool:
-    """Whether a new schedule takes effect: ours do, mmengine's go on as the checkpoint holds them."""
-    kinds = [item['type'] for _, item in walk(schedulers) if 'type' in item]
-    return bool(kinds) and all(getattr(PARAM_SCHEDULERS.get(kind), 'per_step', False) for kind in kinds)
-
-
-def _hooks(settings: Mapping) -> dict[str, Any]:
-    """{type: hook} of default and custom hooks: their names and places do not matter."""
-    hooks = [*(settings.get('default_hooks') or {}).values(), *(settings.get('custom_hooks') or [])]
-    found: dict[str, Any] = {}
-    for hook in hooks:
-        if isinstance(hook, dict) and 'type' in hook:
-            kind = str(hook['type']).rpartition('.')[2]
-            found[kind if kind not in found else f'{kind}.{len(found)}'] = hook
+    schedules = [item['type'] for _, item in walk(now.get('param_scheduler')) if 'type' in item]
+    # a new schedule of ours takes effect; mmengine's go on as the checkpoint holds them
+    follows = bool(schedules) and all(getattr(PARAM_SCHEDULERS.get(kind), 'per_step', False) for kind in schedules)
+    meaning = MEANING | (dict(param_scheduler=SAID) if follows else {})
+    both = []
+    for settings in (then, now):
+        hooks: dict[str, Any] = {}  # by type: their names and places do not matter
+        for hook in [*(settings.get('default_hooks') or {}).values(), *(settings.get('custom_hooks') or [])]:
+            if isinstance(hook, dict) and 'type' in hook:
+                kind = str(hook['type']).rpartition('.')[2]
+                hooks[kind if kind not in hooks else f'{kind}.{len(hooks)}'] = hook
+        both.append({**{key: value for key, value in settings.items() if key in MEANING}, 'hooks': hooks})
+    found = []
+    for path, old, new in _walk('', *both):
+        kinds = isinstance(old, dict) and isinstance(new, dict)
+        parts = f'{path}.type'.split('.') if kinds else path.removesuffix(' (order)').split('.')
+        known = next(meaning[key] for n in range(len(parts), 0, -1) if (key := '.'.join(parts[:n])) in meaning)
+        found += [Difference(path, old, new, known)] if known != QUIET else []
     return found
 
 
@@ -156,15 +139,15 @@ def _effective(settings: Mapping, world_size: int) -> int | None:
     return at(settings, 'train_cfg.virtual_batch') or (batch and effective_batch(batch, world_size, accumulated or 1))
 
 
-def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
-    """The differences below ``path``; parts of another type are one difference."""
+def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(path, old, new) of the differences below ``path``; parts of another type are one difference."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type'):
-        for key in dict.fromkeys([*old, *new]):
-            pair = old.get(key, ABSENT), new.get(key, ABSENT)
-            if ABSENT not in pair or not _equal(_default(path, old, key), next(v for v in pair if v is not ABSENT)):
-                yield from _walk(f'{path}.{key}'.lstrip('.'), *pair, now)
+        for key in {**old, **new}:
+            a, b = old.get(key, ABSENT), new.get(key, ABSENT)
+            if (a is not ABSENT and b is not ABSENT) or not _equal(_default(path, old, key), b if a is ABSENT else a):
+                yield from _walk(f'{path}.{key}'.lstrip('.'), a, b)
         if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
-            yield Difference(f'{path} (order)', list(old), list(new), _meaning(path, now))
+            yield f'{path} (order)', list(old), list(new)
     elif (
         isinstance(old, list)
         and isinstance(new, list)
@@ -172,10 +155,9 @@ def _walk(path: str, old: Any, new: Any, now: Mapping) -> Iterator[Difference]:
         and {dict, list} & {*map(type, old + new)}
     ):
         for i, (a, b) in enumerate(zip(old, new, strict=True)):  # a list of numbers is one value
-            yield from _walk(f'{path}.{i}', a, b, now)
+            yield from _walk(f'{path}.{i}', a, b)
     elif not _equal(old, new):
-        other = isinstance(old, dict) and isinstance(new, dict)
-        yield Difference(path, old, new, _meaning(f'{path}.type' if other else path, now))
+        yield path, old, new
 
 
 def _default(path: str, part: Mapping, key: str) -> Any:
@@ -184,7 +166,7 @@ def _default(path: str, part: Mapping, key: str) -> Any:
         keyword = inspect.signature(find_component(str(part['type']), path)[0]).parameters[key]
     except (ConfigError, KeyError, TypeError, ValueError):
         return ABSENT
-    return ABSENT if keyword.default is keyword.empty else _plain(keyword.default)
+    return ABSENT if keyword.default is keyword.empty else resolved(keyword.default)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -193,17 +175,6 @@ def _equal(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_equal, a, b))
     number = {int, float} >= {type(a), type(b)}
     return (number or type(a) is type(b)) and (a == b or (number and math.isnan(a) and math.isnan(b)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    # the text of an object may hold its address, new in each process
-    return getattr(value, '__name__', type(value).__name__)
 
 
 def _text(value: Any) -> str:
@@ -215,7 +186,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f'[{", ".join(map(_text, value))}]'
     return repr(value)
-
-
-def _lines(items: list[str]) -> str:
-    return ''.join(f'\n  {item}' for item in items)

@@ -12,7 +12,15 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmkernel.engine.checkpoint import checkpoint_meta, epoch_files, latest_checkpoint, list_checkpoints
+from mmkernel.engine.checkpoint import (
+    ELSEWHERE,
+    RunFolderError,
+    checkpoint_meta,
+    checkpoint_to_resume,
+    epoch_files,
+    list_checkpoints,
+    shown,
+)
 from mmkernel.evaluation import CRITERIA
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.files import CheckpointError
@@ -22,14 +30,8 @@ try:
 except ImportError:  # Windows has other locks
     fcntl = None
 
-MARK = 'run.json'
-ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.work_dir)'
 # (process, folder) -> its lock. Opened twice by one process, a lock would be lost with the first close.
 _held: dict[tuple[int, Path], TextIO] = {}
-
-
-class RunFolderError(RuntimeError):
-    """A work folder that belongs to another run, or in which one is at work."""
 
 
 class RunFolder:
@@ -41,6 +43,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
+        self.mark = self.path / 'run.json'
         self.run = uuid.uuid4().hex
         self.resumed: Path | None = None  # the checkpoint that the run goes on from
         self.runs: set[str | None] = {self.run}  # whose files are this run's own
@@ -52,22 +55,21 @@ class RunFolder:
         ``check(path, meta)`` may refuse that checkpoint. Errors: RunFolderError for a folder that holds a run which is not
         resumed, would be overwritten, or is going on; CheckpointError where no checkpoint opens. Nothing is changed then.
         """
-        mark = self.path / MARK
-        new, lock = not mark.exists(), self._lock(mark)
+        new, lock = not self.mark.exists(), self._lock()
         try:
-            before = read_mark(lock)
             again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
-            restarted = again and before.get('launch') == launch()
+            restarted = _read(lock).get('launch') == _launch() and again
             self.resumed = self._find(resume or restarted, None if restarted and self._left() else file, new)
             if self.resumed and check:
                 check(self.resumed, checkpoint_meta(self.resumed))
         except BaseException:
             if new:
-                mark.unlink(missing_ok=True)
+                self.mark.unlink(missing_ok=True)
             self.release()
             raise
-        self._adopt()
-        about = dict(run=self.run, launch=launch(), host=platform.node(), pid=os.getpid(), started=time.ctime())
+        if self.resumed and self.resumed.parent == self.path:
+            self._go_on(checkpoint_meta(self.resumed))
+        about = dict(run=self.run, launch=_launch(), host=platform.node(), pid=os.getpid(), started=time.ctime())
         lock.seek(0)
         lock.truncate()
         lock.write(json.dumps(about) + '\n')
@@ -75,15 +77,18 @@ class RunFolder:
         return self.resumed
 
     def release(self) -> None:
-        lock = _held.pop((os.getpid(), self.path), None)
-        if lock is not None:
+        if lock := _held.pop((os.getpid(), self.path), None):
             lock.close()
 
-    def make_room(self, path: str | Path) -> None:
+    def make_room(self, path: Path) -> None:
         """Rename what lies at ``path`` and is not this run's own."""
-        path = Path(path)
-        if path.exists() and path not in self.checkpoints and not self._is_own(path):
-            set_aside(path)
+        if path.exists() and path not in self.checkpoints:
+            try:
+                own = checkpoint_meta(path).get('run') in self.runs
+            except CheckpointError:
+                own = False
+            if not own:
+                set_aside(path)
 
     def wrote(self, path: Path) -> None:
         """``path`` is of this run; every process is told."""
@@ -109,49 +114,25 @@ class RunFolder:
 
     def _find(self, resume: bool, file: str | Path | None, new: bool) -> Path | None:
         file = Path(file).resolve() if resume and file is not None else None
-        if not resume or (file and file.parent != self.path):
-            self._refuse_used(new)
-            return file
-        if file is None:
-            found = latest_checkpoint(self.path)
-            if found is None and (left := self._left()):
-                raise CheckpointError(
-                    f"--resume: none of the checkpoints in '{self.path}' opens as one of a run ({_names(left)}). Starting from "
-                    'the beginning would overwrite them, so nothing was done. Name a file (--resume FILE), start anew in '
-                    f'{ELSEWHERE}, or move these files away.'
-                )
-            if found is None:
-                self._refuse_used(new)
-            return found
-        this = checkpoint_meta(file)
-        run, position = this.get('run'), this.get('epoch', 0)
-        found = list_checkpoints(self.path)
-        if further := [path for path, meta in found if meta['run'] == run and meta['epoch'] > position]:
+        found, left = None, self._left()
+        if resume and (file is None or file.parent == self.path):
+            found = checkpoint_to_resume(self.path, file, left)
+        if found is None and left:
             raise RunFolderError(
-                f"--resume {file.name}: the run in '{self.path}' has gone further ({_names(further)}), and these files would be "
-                f'overwritten. Resume without a file to go on from the last, branch off into {ELSEWHERE}, or move these files away.'
+                f"The work folder '{self.path}' holds the checkpoints of an earlier run ({shown(left)}). Go on with that run "
+                f'(--resume; in Python resume=True), take {ELSEWHERE}, or move that run away.'
             )
-        return file
-
-    def _refuse_used(self, new: bool) -> None:
-        if left := self._left():
-            raise RunFolderError(
-                f"The work folder '{self.path}' holds the checkpoints of an earlier run ({_names(left)}). They are left as they "
-                f'are. Go on with that run (--resume; in Python resume=True), take {ELSEWHERE}, or move that run away.'
-            )
-        if new and (self.path / 'config.py').exists():
+        if found is None and new and (self.path / 'config.py').exists():
             raise _foreign(self.path / 'config.py')
+        return found or file
 
     def _left(self) -> list[Path]:
         """Files that a new run would overwrite or take for its own."""
         best = [self.path / f'best_{criterion}.pth' for criterion in CRITERIA]
         return [*epoch_files(self.path), *filter(Path.exists, best)]
 
-    def _adopt(self) -> None:
-        """Become the run of ``resumed``: in its own folder the same one, in another a branch of it."""
-        if self.resumed is None or self.resumed.parent != self.path:
-            return
-        meta = checkpoint_meta(self.resumed)
+    def _go_on(self, meta: dict) -> None:
+        """Become the run of the checkpoint of this folder with this ``meta``."""
         self.run = meta.get('run') or self.run
         self.runs = {self.run, meta.get('run')}  # checkpoints of earlier versions name no run
         self.checkpoints = [
@@ -161,44 +142,31 @@ class RunFolder:
         for half in (*self.path.glob('.epoch_*.pth.tmp'), *self.path.glob('.best_*.pth.tmp')):
             half.unlink()  # that run was killed while it wrote
 
-    def _is_own(self, path: Path) -> bool:
-        try:
-            return checkpoint_meta(path).get('run') in self.runs
-        except CheckpointError:
-            return False
-
-    def _lock(self, mark: Path) -> TextIO:
+    def _lock(self) -> TextIO:
         """``run.json``, open, and locked until ``release`` or the end of this process."""
         key = os.getpid(), self.path
         while True:
-            file = _held.get(key) or mark.open('a+')
             if key not in _held:
-                self._lock_open(file)
-            _held[key] = file
-            if mark.exists() and os.path.samestat(os.fstat(file.fileno()), mark.stat()):
-                return file
+                file = self.mark.open('a+')
+                try:
+                    if fcntl:  # a lock of the process: workers of a loader, which may outlive it, do not inherit it
+                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno in (errno.EACCES, errno.EAGAIN):
+                        about = {'pid': '?', 'host': '?', 'started': 'a moment ago', **_read(file)}
+                        file.close()
+                        raise RunFolderError(
+                            f"A run is going on in '{self.path}' (process {about['pid']} on {about['host']}, since "
+                            f'{about["started"]}). Take {ELSEWHERE}, or wait for its end.'
+                        ) from None
+                    text = (
+                        f"'{self.path}' is on a file system without locks ({error.strerror}): a second run is not seen."
+                    )
+                    warnings.warn(text, stacklevel=2)
+                _held[key] = file
+            if self.mark.exists() and os.path.samestat(os.fstat(_held[key].fileno()), self.mark.stat()):
+                return _held[key]
             self.release()  # the file was taken away in between, by a run that was refused or with the whole folder
-
-    def _lock_open(self, file: TextIO) -> None:
-        if fcntl is None:
-            return
-        try:
-            # a lock of the process: workers of a loader, which may outlive it, do not inherit it
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                warnings.warn(
-                    f"'{self.path}' is on a file system without locks ({error.strerror}): a second run in it would not be "
-                    'noticed.', stacklevel=2,
-                )  # fmt: skip
-                return
-            about = read_mark(file)
-            file.close()
-            raise RunFolderError(
-                f"A run is going on in '{self.path}' (process {about.get('pid', '?')} on {about.get('host', '?')}, since "
-                f'{about.get("started", "a moment ago")}). Two runs in one folder would overwrite each other: take {ELSEWHERE}, '
-                'or wait for its end.'
-            ) from None
 
 
 def make_folder(path: str | Path) -> None:
@@ -208,36 +176,30 @@ def make_folder(path: str | Path) -> None:
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, 'it is read-only')
     except OSError as error:
-        raise RunFolderError(
-            f"The work folder '{path}' cannot be written ({error.strerror}): take {ELSEWHERE}."
-        ) from error
-
-
-def _names(files: list[Path]) -> str:
-    names = [file.name for file in files]
-    return ', '.join(names if len(names) <= 6 else [*names[:3], '...', *names[-2:]])
+        text = f"The work folder '{path}' cannot be written ({error.strerror}): take {ELSEWHERE}."
+        raise RunFolderError(text) from error
 
 
 def _foreign(path: Path) -> RunFolderError:
     return RunFolderError(
-        f"'{path}' is there already and no run has left it: it would be replaced. Take {ELSEWHERE}, or rename the file."
+        f"'{path}' would be replaced, and no run has left it there. Take {ELSEWHERE}, or rename the file."
     )
 
 
-def read_mark(file: TextIO) -> dict:
+def _read(mark: TextIO) -> dict:
     """What ``run.json`` says; empty where a run was killed before it had written it. RunFolderError for another program's."""
-    file.seek(0)
-    text = file.read()
+    mark.seek(0)
+    text = mark.read()
     try:
-        found = json.loads(text or '{}')
+        found = json.loads(text or '{"run": ""}')
     except json.JSONDecodeError:
         found = None
-    if text and not (isinstance(found, dict) and 'run' in found):
-        raise _foreign(Path(file.name))
+    if not (isinstance(found, dict) and 'run' in found):
+        raise _foreign(Path(mark.name))
     return found
 
 
-def launch() -> str | None:
+def _launch() -> str | None:
     """The launcher of this process, the same after it has started it again; None without one."""
     if 'TORCHELASTIC_RESTART_COUNT' not in os.environ:
         return None

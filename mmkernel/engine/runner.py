@@ -22,17 +22,22 @@ from torch.utils.data import DataLoader
 
 import mmkernel
 from mmkernel.datasets import build_dataloader, check_dataloader
-from mmkernel.engine.check import ConfigError, check_run
-from mmkernel.engine.check_options import DEFAULT_HOOKS, as_config_error
+from mmkernel.engine.check import ConfigError
+from mmkernel.engine.check_options import DEFAULT_HOOKS, as_config_error, check_run
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.launch import init_processes
+from mmkernel.engine.launch import init_processes, set_numerics
+from mmkernel.engine.learning_rates import (
+    check_custom_keys,
+    check_groups,
+    describe_scaling,
+    describe_weights,
+    effective_batch,
+    lr_factor,
+)
 from mmkernel.engine.logs import LogHub, build_logger, build_visualizer, kept_values
-from mmkernel.engine.numerics import set_numerics
-from mmkernel.engine.parameter_rates import check_custom_keys, check_groups
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.run_folder import make_folder
-from mmkernel.engine.scaling import describe_scaling, describe_weights, effective_batch, lr_factor
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
 from mmkernel.registry import HOOKS, LOOPS, MODELS, RUNNERS

@@ -18,19 +18,6 @@ from mmkernel.registry import HOOKS, PARAM_SCHEDULERS
 FIXED = {'fixed_lr': ('lr',), 'fixed_momentum': ('momentum', 'betas'), 'fixed_weight_decay': ('weight_decay',)}
 
 
-def warmup_cosine(step: int, total: int, warmup: int, end_factor: float, start_factor: float = 0.0) -> float:
-    """s + (1-s) k/w for k < w, then e + (1-e) (1 + cos(pi (k-w)/(K-w)))/2, as a fraction of the peak.
-
-    k: step from 0, K: ``total``, w: ``warmup``, s: ``start_factor``, e: ``end_factor``. Step 0 has exactly s (0);
-    the last step, K-1, is one step short of e.
-    """
-    if step < warmup:
-        return start_factor + (1 - start_factor) * step / warmup
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return cosine + end_factor * (1 - cosine)
-
-
 @contextmanager
 def unmoved(optimizer: Any) -> Iterator[None]:
     """Inside, schedules may move every group; afterwards a group with a flag of ``FIXED`` has its options back."""
@@ -60,9 +47,10 @@ class ParamSchedulerHook(_ParamSchedulerHook):
 def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) -> list[_ParamScheduler]:
     """The schedules of ``param_scheduler``: one or a list of dicts, or built ones. They end with the run where they do not say.
 
-    ``optimizer``: an optimizer wrapper, whose groups without schedule stay. ``epoch_length`` in iterations.
+    ``optimizer``: an optimizer wrapper, whose groups without schedule stay. ``epoch_length`` in iterations. ValueError if a
+    schedule whose peak is absolute gives groups of different learning rates one and the same.
     """
-    before, built = [group['lr'] for group in optimizer.param_groups], []
+    before, built = {group['lr'] for group in optimizer.param_groups}, []
     with unmoved(optimizer):
         for item in given if isinstance(given, (list, tuple)) else [given]:
             if isinstance(item, Mapping):
@@ -74,27 +62,24 @@ def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) 
                 defaults = dict(optimizer=optimizer, epoch_length=epoch_length)
                 item = PARAM_SCHEDULERS.build_func(item, registry=PARAM_SCHEDULERS, default_args=defaults)
             built.append(item)
-    check_rates_kept(optimizer, before, built)
-    return built
-
-
-def check_rates_kept(optimizer: Any, before: list[float], schedulers: list) -> None:
-    """ValueError if a schedule gave groups of different learning rates one and the same: its peak is absolute."""
-    starts = [group.get('initial_lr') for group in optimizer.param_groups]
-    if len(set(before)) > 1 and None not in starts and len(set(starts)) == 1:
-        names = ', '.join(sorted({type(s).__name__ for s in schedulers}))
+    starts = {group.get('initial_lr') for group in optimizer.param_groups}
+    if len(before) > 1 and len(starts) == 1 and None not in starts:
         raise ValueError(
-            f'{names} gives all parameter groups one learning rate ({starts[0]:g}), but they were given '
-            f'{", ".join(f"{lr:g}" for lr in sorted(set(before)))} (lr_mult, paramwise_cfg). Use a schedule that multiplies '
-            'rates, such as WarmupCosineLR or CosineAnnealingLR.'
+            f'{", ".join(sorted({type(s).__name__ for s in built}))} gives all parameter groups one learning rate '
+            f'({starts.pop():g}), but they were given {", ".join(f"{lr:g}" for lr in sorted(before))} (lr_mult, '
+            'paramwise_cfg). Use a schedule that multiplies rates, such as WarmupCosineLR or CosineAnnealingLR.'
         )
+    return built
 
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(_ParamScheduler):
-    """lr_k = peak * warmup_cosine(k): linear warm-up from 0 and cosine decay to ``end_factor`` * peak, once per iteration.
+    """Linear warm-up and cosine decay of the learning rate, once per iteration k from 0.
 
-    Schedule of the official code of Barlow Twins, VICReg and SFRIK; mmengine's LinearLR cannot start at 0.
+    lr_k / peak = s + (1-s) k/w for k < w, then e + (1-e) (1 + cos(pi (k-w)/(K-w)))/2, with K: ``total_steps``, w:
+    ``warmup_steps``, s: ``start_factor``, e: ``end_factor``. Step 0 has exactly s (0); the last step, K-1, is one step short
+    of e. Schedule of the official code of Barlow Twins, VICReg and SFRIK; mmengine's LinearLR cannot start at 0.
+
     In a config: ``param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=10, end_factor=0.001)``; the peak is the
     optimizer's (scaled) learning rate and the length comes from the train loop. Only the position is saved: peak and
     length are the config's, so a run resumed with more epochs follows the longer curve from where it stands.
@@ -102,7 +87,7 @@ class WarmupCosineLR(_ParamScheduler):
     ``optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'predictor': dict(fixed_lr=True)}))``.
     """
 
-    per_step = True  # the Runner builds it with build_iter_from_epoch
+    per_step = True  # ``build_schedules`` builds it with build_iter_from_epoch
 
     def __init__(
         self,
@@ -128,14 +113,9 @@ class WarmupCosineLR(_ParamScheduler):
 
     @classmethod
     def build_iter_from_epoch(
-        cls,
-        optimizer: Any,
-        end: int,
-        epoch_length: int,
-        warmup_epochs: float = 10,
-        end_factor: float = 0.001,
+        cls, optimizer: Any, end: int, epoch_length: int, warmup_epochs: float = 10, end_factor: float = 0.001,
         start_factor: float = 0.0,
-    ) -> WarmupCosineLR:
+    ) -> WarmupCosineLR:  # fmt: skip
         """``end`` epochs of ``epoch_length`` iterations, the first ``warmup_epochs`` of them rising."""
         check_numbers('WarmupCosineLR', zero=True, warmup_epochs=warmup_epochs)
         warmup = round(warmup_epochs * epoch_length)
@@ -151,10 +131,17 @@ class WarmupCosineLR(_ParamScheduler):
             group['lr'] = value
         self._last_value = [group['lr'] for group in self.optimizer.param_groups]
 
+    def factor(self) -> float:
+        """The rate of the present step as a fraction of the peak."""
+        step, warmup = self.last_step, self.warmup_steps
+        if step < warmup:
+            return self.start_factor + (1 - self.start_factor) * step / warmup
+        cosine = 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)))
+        return cosine + self.end_factor * (1 - cosine)
+
     def _get_value(self) -> list[float]:
-        factor = warmup_cosine(self.last_step, self.total_steps, self.warmup_steps, self.end_factor, self.start_factor)
         pairs = zip(self.base_values, self.optimizer.param_groups, strict=True)
-        return [base if group.get('fixed_lr') else base * factor for base, group in pairs]
+        return [base if group.get('fixed_lr') else base * self.factor() for base, group in pairs]
 
     def state_dict(self) -> dict:
         return {'last_step': self.last_step}

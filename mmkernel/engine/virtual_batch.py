@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.random_state import random_state, set_random_state
+from mmkernel.engine.launch import random_state, set_random_state
 from mmkernel.engine.snapshot import Snapshot
 from mmkernel.models import Embeddings
 

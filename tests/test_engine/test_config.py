@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmkernel.engine import ConfigError, load_config
-from mmkernel.engine.config import edit_distance
+from mmkernel.engine.config import is_slip
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
 
@@ -270,10 +270,11 @@ def test_missing_and_circular_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'a, b, distance', [('modle', 'model', 2), ('', 'ab', 2), ('same', 'same', 0), ('kitten', 'sitting', 3)]
+    'a, b, slip',
+    [('modle', 'model', True), ('same', 'same', True), ('mdel', 'model', True), ('kitten', 'sitting', False)],
 )
-def test_edit_distance(a, b, distance):
-    assert edit_distance(a, b) == edit_distance(b, a) == distance
+def test_a_slip_of_the_fingers(a, b, slip):
+    assert is_slip(a, b) == is_slip(b, a) == slip
 
 
 @pytest.mark.parametrize('epochs', [0, -1, 1.5, 'ten'])

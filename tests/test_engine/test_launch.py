@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from mmkernel.engine import init_processes, load_config, read_checkpoint, train
-from mmkernel.engine.launch import _meeting_place, first_host, slurm_environment
+from mmkernel.engine.launch import _meeting_place, slurm_environment
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / 'tiny_config.py'
@@ -21,8 +21,9 @@ CONFIG = Path(__file__).parent / 'tiny_config.py'
     'nodes, first',
     [('node7', 'node7'), ('a,b', 'a'), ('gpu[03-05,9],x1', 'gpu03'), ('r[1,3]n2', 'r1n2'), ('c-1-[7]', 'c-1-7')],
 )
-def test_first_host(nodes, first):
-    assert first_host(nodes) == first
+def test_the_first_host_is_the_meeting_place(nodes, first):
+    given = dict(SLURM_PROCID='0', SLURM_NTASKS='2', SLURM_NODELIST=nodes)
+    assert slurm_environment(given)['MASTER_ADDR'] == first
 
 
 def test_slurm_environment():

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.engine import ConfigError, PretrainOptimWrapper, load_config, train
+from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.loop import MicroBatches, VirtualBatches
-from mmkernel.engine.scaling import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.models import JointEmbedding
 from mmkernel.registry import MODELS

@@ -10,7 +10,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from mmkernel.engine import PretrainOptimWrapper
-from mmkernel.engine.numerics import set_numerics
+from mmkernel.engine.launch import set_numerics
 from mmkernel.engine.wrapping import checkpoint_blocks, compile_encoder, wants_channels_last, wrap_model
 from mmkernel.models import JointEmbedding, TIMMBackbone
 

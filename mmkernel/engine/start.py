@@ -29,20 +29,15 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
     for float16 without a GPU.
     """
     if cfg.get('optim_wrapper', {}).get('precision') == 'float16' and not torch.cuda.is_available():
-        raise ConfigError(
-            "precision='float16' needs a GPU, and here is none. Use --amp bf16 (optim_wrapper.precision='bfloat16'), or "
-            'drop --amp.'
-        )
+        raise ConfigError("precision='float16' needs a GPU, and here is none. Use --amp bf16 (precision='bfloat16').")
     cfg = copy.deepcopy(ordered(cfg))  # the Runner writes into it
-    if not cfg.get('work_dir'):
-        cfg.work_dir = default_work_dir(cfg)
+    cfg.work_dir = cfg.get('work_dir') or default_work_dir(cfg)
     if resume_anyway:
         cfg.resume_anyway, resume = True, resume or True
     if resume is True and cfg.get('load_from') and not epoch_files(cfg.work_dir):
         resume = False  # nothing to go on with: the run begins, with the weights that its config names
     if resume:
-        cfg.resume = True
-        cfg.load_from = None if resume is True else str(resume)
+        cfg.resume, cfg.load_from = True, None if resume is True else str(resume)
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner

@@ -1,7 +1,8 @@
-"""Parameter groups with learning rates of their own: by the number of axes, or by the part of the model."""
+"""What learning rates come to: for a batch of n images, and for groups of parameters with rates of their own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,66 @@ from torch import nn
 from mmkernel.checks import check_numbers, did_you_mean
 from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
+REFERENCE_BATCH = 256
 KEYS = {'vector_lr_mult': 'lr', 'vector_decay_mult': 'weight_decay'}  # -> the option that it multiplies
 # The options of a parameter group that mean the same to every optimizer, and the largest value of each.
-GROUP_NUMBERS = dict(lr=None, weight_decay=None, eps=None, momentum=1.0, dampening=1.0, betas=1.0, alpha=1.0)
+GROUP_NUMBERS = dict(
+    lr=math.inf, weight_decay=math.inf, eps=math.inf, momentum=1.0, dampening=1.0, betas=1.0, alpha=1.0
+)
+
+
+def effective_batch(batch: int, world_size: int = 1, accumulation: int = 1) -> int:
+    """Images per optimizer step: batch per process x processes x accumulation."""
+    return batch * world_size * accumulation
+
+
+def micro_batches(virtual_batch: int, batch: int, world_size: int = 1, drop_last: bool = True) -> int:
+    """k = virtual / (batch x W): micro-batches that each process passes in one step.
+
+    ValueError if that is no whole number, or if the last micro-batch of an epoch may be smaller than the others.
+    """
+    at_once = batch * world_size
+    k, rest = divmod(virtual_batch, at_once)
+    if rest or k < 1:
+        near = ' or '.join(str(n * at_once) for n in (k, k + 1) if n)
+        raise ValueError(
+            f'train_cfg.virtual_batch = {virtual_batch} counts the images of all processes in one step, and must be a multiple '
+            f'of batch_size x processes = {batch} x {world_size} = {at_once}: use {near}.'
+        )
+    if k > 1 and not drop_last:
+        raise ValueError('train_cfg.virtual_batch needs micro-batches of one size: train_dataloader.drop_last=True.')
+    return k
+
+
+def lr_factor(rule: str | None, images: int) -> float:
+    """n / 256 for 'linear' (Goyal et al., 2017), sqrt(n) for 'sqrt' (Krizhevsky, 2014), 1 for None."""
+    factors = {None: 1.0, 'linear': images / REFERENCE_BATCH, 'sqrt': math.sqrt(images)}
+    if rule not in factors:
+        raise ValueError(
+            f"lr_scaling='{rule}' is unknown; choose 'linear' (lr * n / 256), 'sqrt' (lr * sqrt(n)) or None."
+        )
+    return factors[rule]
+
+
+def describe_scaling(rule: str | None, lr: float, images: int) -> str:
+    """One line for log and dry run: what was written, how it is scaled, what comes out."""
+    how = {'linear': f'{lr:g} x {images} / {REFERENCE_BATCH}', 'sqrt': f'{lr:g} x sqrt({images})'}.get(rule)
+    scaled = f'{lr * lr_factor(rule, images):g}'
+    return f'{scaled} = {how} (lr_scaling={rule!r})' if how else f'{scaled} (lr_scaling=None: as written)'
+
+
+def describe_weights(model: nn.Module, width: int | None = None) -> list[tuple[str, str]]:
+    """(place, value) of each weight of a squared distance, in both conventions: 'element' is divided by q, 'sample' is not."""
+    q = width or getattr(getattr(model, 'neck', None), 'out_dim', None)
+    lines = []
+    for place, part in model.named_modules():
+        reduction = getattr(part, 'reduction', None)
+        if q and reduction in ('element', 'sample') and getattr(part, 'distance_weight', None):
+            name, weight = part.distance_weight
+            element, sample = (weight, weight / q) if reduction == 'element' else (weight * q, weight)
+            text = f"{element:.5g} with 'element' = {sample:.5g} with 'sample' at q = {q} (reduction={reduction!r})"
+            lines.append((f'{place}.{name}'.lstrip('.'), text))
+    return lines
 
 
 def check_groups(optimizer: Any) -> None:
@@ -22,8 +80,7 @@ def check_groups(optimizer: Any) -> None:
     for group in optimizer.param_groups:
         for name in GROUP_NUMBERS.keys() & group.keys():
             value = float(group['lr']) if name == 'lr' else group[name]
-            most = {} if GROUP_NUMBERS[name] is None else dict(most=GROUP_NUMBERS[name])
-            check_numbers(type(optimizer).__name__, zero=True, **most, **{name: value})
+            check_numbers(type(optimizer).__name__, zero=True, most=GROUP_NUMBERS[name], **{name: value})
 
 
 def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
@@ -51,7 +108,7 @@ def prefixes(name: str) -> list[str]:
 
 
 class _GroupsConstructor:
-    """What both share: their ``groups(model, parameters, optimizer)`` are dicts of ``params`` and options of their own."""
+    """Builds the optimizer of the dicts (``params`` and their options) that ``groups(model, parameters, optimizer)`` returns."""
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.optim_wrapper_cfg, self.paramwise_cfg = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
@@ -81,8 +138,7 @@ class VectorRateConstructor(_GroupsConstructor):
         for key, factor in self.paramwise_cfg.items():
             if KEYS[key] not in optimizer:
                 raise ValueError(
-                    f'VectorRateConstructor: {key} multiplies optim_wrapper.optimizer.{KEYS[key]}, which the config does not '
-                    'give. Write it there.'
+                    f'VectorRateConstructor: {key} needs optim_wrapper.optimizer.{KEYS[key]} in the config.'
                 )
             vectors[KEYS[key]] = optimizer[KEYS[key]] * factor
         return [dict(params=[p for p in parameters.values() if p.ndim > 1]), vectors]
