@@ -1,27 +1,29 @@
-"""``mmkernel COMMAND ...``: one table of commands; each is a function of the command line in a file of its own.
+"""``mmkernel COMMAND ...``: one table of commands; each is a function in a file of its own, and one that adds its options.
 
 A command of your own is one line in ``COMMANDS``. Files are imported when their command is called, so help is quick.
 """
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 import mmkernel
+from mmkernel.checks import did_you_mean
 
 
 class Command(NamedTuple):
-    """``function`` takes (argv, prog); ``example`` stands in the help."""
+    """``function`` takes the parsed arguments, ``<function>_options`` a parser; ``example`` stands in the help."""
 
     summary: str
     function: str  # 'module:function'
     example: str
-    one_line: bool = True  # an error ends it with one line; False: it reports its own
+    whole: bool = False  # the function takes (argv, prog), and reports its errors itself
 
 
 MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
@@ -29,33 +31,33 @@ MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
 
 COMMANDS = {
     'train': Command(
-        'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', one_line=False
+        'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', whole=True
     ),
     'diagnose': Command(
-        'is this embedding healthy or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:main',
+        'is this embedding healthy, doubtful or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:diagnose',
         'work_dirs/kernels/digits_rbf/epoch_20.pth',
     ),
     'benchmark': Command(
-        'kNN, linear, few labels, transfer, ...: judge an encoder by a published protocol', 'mmkernel.cli.benchmark:main',
-        'knn configs/kernels/digits_rbf.py work_dirs/kernels/digits_rbf/epoch_20.pth', one_line=False,
+        'kNN, linear, few labels, transfer, ...: judge an encoder by a published protocol', 'mmkernel.cli:benchmark',
+        'knn configs/kernels/digits_rbf.py work_dirs/kernels/digits_rbf/epoch_20.pth', whole=True,
     ),
     'kernel': Command(
-        'show, compare and fit kernels on the sphere', 'mmkernel.cli.kernel:main',
+        'show, compare and fit kernels K(u, v) = phi(u.v) on the sphere', 'mmkernel.cli.kernel_lab:kernel',
         'show LegendreKernel weights=1,40,40 --width 256',
     ),
     'zoo': Command(
-        'published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:main', "list '*r50*'",
+        'published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:zoo', "list '*r50*'",
     ),
     'export': Command(
         'write an encoder for timm, torchvision, the hub, ONNX, detectors; proven by equal features',
-        'mmkernel.cli.export:main', 'work_dirs/kernels/digits_rbf/epoch_20.pth --to onnx',
+        'mmkernel.cli.weights:export', 'work_dirs/kernels/digits_rbf/epoch_20.pth --to onnx',
     ),
     'import': Command(
-        'read weights of another library into a file of this one', 'mmkernel.cli.import_weights:main',
+        'read weights of another library into a file of this one', 'mmkernel.cli.weights:import',
         'resnet50.pth --from torchvision --arch resnet50',
     ),
     'publish': Command(
-        'make a file for others of a checkpoint: weights only, hash in the name, card', 'mmkernel.cli.publish:main',
+        'make a file for others of a checkpoint: weights only, hash in the name, card', 'mmkernel.cli.weights:publish',
         'work_dirs/kernels/digits_rbf/epoch_20.pth --name digits_rbf',
     ),
 }  # fmt: skip
@@ -71,23 +73,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif argv[0] in COMMANDS:
         call(argv[0], argv[1:])
     else:
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.5)
-        hint = f"Did you mean '{near[0]}'?" if near else f'There are: {", ".join(COMMANDS)}.'
+        hint = did_you_mean(argv[0], COMMANDS, f'There are: {", ".join(COMMANDS)}.')
         sys.exit(f"mmkernel: unknown command '{argv[0]}'. {hint} 'mmkernel --help' explains them.")
 
 
 def call(name: str, argv: list[str]) -> None:
     """Run one command. What a user did wrong ends it with one line; MMKERNEL_TRACEBACK=1 shows where it came from."""
-    command = COMMANDS[name]
+    command, prog = COMMANDS[name], f'mmkernel {name}'
     module, function = command.function.split(':')
-    run = getattr(import_module(module), function)
-    if not command.one_line or os.environ.get('MMKERNEL_TRACEBACK') == '1':
-        run(argv, f'mmkernel {name}')
+    functions = vars(import_module(module))
+    if command.whole:
+        functions[function](argv, prog)
         return
+    parser = argparse.ArgumentParser(prog=prog, description=f'{command.summary[0].upper()}{command.summary[1:]}.')
+    functions[f'{function}_options'](parser)
+    args = parser.parse_args(argv)
     try:
-        run(argv, f'mmkernel {name}')
+        getattr(args, 'run', functions.get(function))(args)  # a subcommand has a function of its own
     except MENDABLE as error:
-        sys.exit(f'mmkernel {name}: {explain(error)}')
+        if os.environ.get('MMKERNEL_TRACEBACK') == '1':
+            raise
+        sys.exit(f'{prog}: {explain(error)}')
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -96,9 +102,8 @@ def explain(error: Exception) -> str:
     """The message of one of ``MENDABLE``; one that we have not written comes with a way to see more."""
     # str() of a KeyError is the repr of its message
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    ours = isinstance(error, (ValueError, KeyError, OSError, ImportError)) or type(error).__module__.startswith(
-        'mmkernel'
-    )
+    written = isinstance(error, (ValueError, KeyError, OSError, ImportError))
+    ours = written or type(error).__module__.startswith('mmkernel')
     return f'{text}' + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)')
 
 
@@ -109,3 +114,22 @@ def usage() -> str:
     lines += ['', 'for example:']
     lines += [f'  mmkernel {name} {command.example}' for name, command in COMMANDS.items()]
     return '\n'.join([*lines, '', "'mmkernel COMMAND --help' says what a command takes."])
+
+
+def benchmark(argv: list[str], prog: str) -> None:
+    """Run a script of tools/benchmarks, from a checkout or from inside an installed package."""
+    from mmkernel.zoo.catalogue import root  # mmengine: a second to import
+
+    texts = {path: path.read_text(encoding='utf-8') for path in sorted((root() / 'tools/benchmarks').glob('*.py'))}
+    scripts = {path.stem: path for path, text in texts.items() if '__main__' in text}
+    if not argv or argv[0] in ('-h', '--help'):
+        summaries = {name: texts[path].splitlines()[0].strip('"') for name, path in scripts.items()}
+        print('\n'.join([f'{prog} NAME ...', *(f'  {name:<18} {summary}' for name, summary in summaries.items())]))
+        return
+    name, *words = argv
+    if name not in scripts:
+        hint = did_you_mean(name, scripts, f'There are: {", ".join(scripts)}.')
+        sys.exit(f"{prog}: no benchmark is called '{name}'. {hint}")
+    sys.path.insert(0, str(scripts[name].parent))
+    sys.argv = [str(scripts[name]), *words]
+    runpy.run_path(str(scripts[name]), run_name='__main__')

@@ -1,16 +1,21 @@
-"""``--cfg-options KEY=VALUE ...``: values as Python writes them, and OpenMMLab's shorter forms."""
+"""What commands share: ``--cfg-options KEY=VALUE ...``, ``--device``, and where they print."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.config import DictAction
+from rich.console import Console
 
 from mmkernel.engine import ConfigError
 from mmkernel.engine.config import check_contradictions
+
+console = Console(highlight=False)
+say = partial(console.print, soft_wrap=True)  # a paragraph that terminals break, and files do not
 
 
 class OptionsAction(argparse.Action):
@@ -22,18 +27,25 @@ class OptionsAction(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
     ) -> None:
-        options = dict(getattr(namespace, self.dest, None) or {})
+        options = [*(getattr(namespace, self.dest, None) or {}).items()]
         for pair in values:
             key, equals, value = pair.partition('=')
             if not equals or not key:
                 parser.error(f"--cfg-options takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
-            new = option_value(value)
-            try:
-                check_contradictions([*options.items(), (key, new)])
-            except ConfigError as error:
-                parser.error(str(error))
-            options[key] = new
-        setattr(namespace, self.dest, options)
+            options.append((key, option_value(value)))
+        try:
+            check_contradictions(options)
+        except ConfigError as error:
+            parser.error(str(error))
+        setattr(namespace, self.dest, dict(options))
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """--config and --cfg-options of a command that reads a checkpoint."""
+    parser.add_argument(
+        '--config', help='a config file, which is run; default: the values of the copy inside the checkpoint'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
 
 
 class _Dicts(ast.NodeTransformer):
@@ -41,11 +53,7 @@ class _Dicts(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if (
-            not (isinstance(node.func, ast.Name) and node.func.id == 'dict')
-            or node.args
-            or any(k.arg is None for k in node.keywords)
-        ):
+        if ast.unparse(node.func) != 'dict' or node.args or any(k.arg is None for k in node.keywords):
             raise ValueError('only dict(key=value) is called in an option')
         return ast.Dict([ast.Constant(k.arg) for k in node.keywords], [k.value for k in node.keywords])
 
@@ -66,13 +74,13 @@ def usable_device(text: str) -> str:
     A GPU is counted, not touched: each process of several gets its own later (``init_processes``), and what it touches
     before would stay on GPU 0, some hundred MB per process.
     """
+    gpus = torch.cuda.device_count()
     try:
         device = torch.device(text)
-        if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-            raise RuntimeError
-        if device.type != 'cuda':
-            torch.empty(1, device=device)
+        usable = (device.index or 0) < gpus if device.type == 'cuda' else torch.empty(1, device=device) is not None
     except (RuntimeError, AssertionError):
-        there = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
-        raise argparse.ArgumentTypeError(f"'{text}' cannot be used here; there is {', '.join(there)}") from None
+        usable = False
+    if not usable:
+        there = ', '.join(['cpu', *(f'cuda:{i}' for i in range(gpus))])
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be used here; there is {there}")
     return text

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -18,7 +18,6 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from mmkernel.engine.check import ConfigError
 from mmkernel.engine.learning_rates import check_custom_keys, check_groups
@@ -30,31 +29,6 @@ from mmkernel.registry import DATASETS, MODELS
 SIDE = 256  # of the noise image that stands for one of the data set
 # What torch and Python say where a tensor of the meta device is asked for its values.
 NEEDS_VALUES = re.compile(r'meta(?!info|data|file)|__format__|__round__|converted to an index', re.IGNORECASE)
-
-
-class _Noise:
-    """A source of one image, for views to be made of."""
-
-    classes, labels = None, (0,)
-
-    def __init__(self, channels: int) -> None:
-        self.image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels), dtype=np.uint8)
-
-    def __len__(self) -> int:
-        return 1
-
-    def sample(self, index: int) -> tuple[np.ndarray, int]:
-        return self.image, 0
-
-
-class _Rows(Dataset):
-    """As many images as one process has, none of which is read."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return self.images
 
 
 @contextmanager
@@ -91,8 +65,8 @@ def rehearse(cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | 
     ``images``: of one process.
     """
     with DefaultScope.overwrite_default_scope('mmkernel'):
-        with refused('train_dataloader'):
-            Runner.build_dataloader({**cfg.train_dataloader, 'dataset': _Rows(images)})
+        with refused('train_dataloader'):  # as many images as one process has, none of which is read
+            Runner.build_dataloader({**cfg.train_dataloader, 'dataset': range(images)})
         _optimizer_and_schedules(cfg, model, steps)
         views = None
         with refused('The views of train_dataloader.dataset'):
@@ -104,7 +78,7 @@ def rehearse(cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | 
 def play_step(model: nn.Module, views: list[tuple[int, ...]], batch: int, rows: int) -> None:
     """Forward pass, loss and the head's backward pass of meta tensors: views of shapes (C, H, W), ``batch`` of each."""
     inputs = [torch.empty(batch, *shape, device='meta', dtype=torch.uint8) for shape in views]
-    index = torch.arange(rows, device='meta')
+    index = torch.arange(batch, device='meta')
     model.train()
     sizes = ', '.join(dict.fromkeys(f'{h} x {w}' for _, h, w in views))
     # autocast does not know the meta device
@@ -114,23 +88,17 @@ def play_step(model: nn.Module, views: list[tuple[int, ...]], batch: int, rows: 
             normalize = getattr(getattr(model, 'data_preprocessor', None), 'normalize', Tensor.float)
             inputs = [normalize(view) for view in inputs]
             if hasattr(model, 'embeddings') and hasattr(model, 'score'):
-                embeddings = model.embeddings(inputs, index[:batch])
+                embeddings = model.embeddings(inputs, index)
             else:
-                model(**_labelled(model, dict(inputs=inputs, sample_index=index[:batch])))
+                taken, classes = inspect.signature(model.forward).parameters, getattr(model, 'num_classes', None)
+                labels = dict(label=torch.zeros_like(index)) if 'label' in taken else {}
+                if 'targets' in taken and classes:  # several classes for an image
+                    labels['targets'] = torch.zeros(batch, classes, device='meta', dtype=torch.int64)
+                model(inputs=inputs, sample_index=index, **labels)
         if embeddings is not None:
             with refused(f'The head, in the first step ({len(views)} views, {rows} rows of all processes)'):
                 losses = model.score(_of_all_processes(embeddings, rows))
                 sum(value for name, value in losses.items() if 'loss' in name).backward()
-
-
-def _labelled(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch with labels, and with targets of several classes, where the model takes them."""
-    taken, classes = inspect.signature(model.forward).parameters, getattr(model, 'num_classes', None)
-    if 'label' in taken:
-        batch['label'] = torch.zeros_like(batch['sample_index'])
-    if 'targets' in taken and classes:
-        batch['targets'] = torch.zeros(len(batch['sample_index']), classes, device='meta', dtype=torch.int64)
-    return batch
 
 
 def _of_all_processes(embeddings: Embeddings, rows: int) -> Embeddings:
@@ -143,7 +111,7 @@ def _of_all_processes(embeddings: Embeddings, rows: int) -> Embeddings:
 
 
 def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
-    """(C, H, W) of each view that the data set makes of an image, a noise image where it is not here; None if unknown."""
+    """(C, H, W) of each view that the data set makes of a noise image; None if unknown."""
     dataset = dict(cfg.train_dataloader.dataset)
     views = dataset.get('views')
     if not _is_ours(DATASETS.get(dataset['type'])) or not isinstance(views, Mapping):
@@ -153,8 +121,16 @@ def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', ())
     channels = len(mean) if len(mean) > 1 or first is None else first.in_channels
-    made = DATASETS.build({**dataset, 'source': _Noise(channels or 3)})
-    return [tuple(view.shape) for view in made[0, 0]['inputs']]
+    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels or 3), dtype=np.uint8)
+    source = _OneImage(classes=None, labels=(0,), sample=lambda index: (noise, 0))
+    return [tuple(view.shape) for view in DATASETS.build({**dataset, 'source': source})[0, 0]['inputs']]
+
+
+class _OneImage(SimpleNamespace):
+    """A source of one image, for views to be made of."""
+
+    def __len__(self) -> int:
+        return 1
 
 
 def _is_ours(kind: type) -> bool:
@@ -168,13 +144,12 @@ def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -
     try:
         with refused('optim_wrapper'):
             check_custom_keys(cfg.optim_wrapper, model)
-            settings, gpus = dict(cfg.optim_wrapper), ()  # what needs a GPU, which this machine may lack, is left out
-            if settings.get('type') == 'AmpOptimWrapper':
+            gpus = ()  # what needs a GPU, which this machine may lack, is left out
+            if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
                 gpus = ('type', 'loss_scale', 'dtype', 'use_fsdp')
-            elif settings.get('precision') == 'float16':
+            elif cfg.optim_wrapper.get('precision') == 'float16':
                 gpus = ('precision',)
-            settings = {key: value for key, value in settings.items() if key not in gpus}
-            wrapper = build_optim_wrapper(model, settings)
+            wrapper = build_optim_wrapper(model, {k: v for k, v in cfg.optim_wrapper.items() if k not in gpus})
             check_groups(wrapper.optimizer)
         if schedules := cfg.get('param_scheduler'):
             with refused('param_scheduler'):

@@ -56,6 +56,9 @@ class Run:
         done = self.folder / DONE
         return json.loads(done.read_text()).get(key) if done.is_file() else None
 
+    def _record(self, seconds: float | None) -> None:
+        (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=seconds)) + '\n')
+
     def start(self) -> None:
         """Begin, or go on where an earlier call was interrupted. Another run in the folder is kept beside it as NAME.old.
 
@@ -64,17 +67,23 @@ class Run:
         if self.folder.is_dir() and any(self.folder.iterdir()) and self._recorded('run') != self.digest:
             set_aside(self.folder)  # neither its curve nor its weights may be taken for this one's
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=None)) + '\n')
-        program = 'from mmkernel.cli.train import main; main()'
-        arguments = [str(self.config), '--work-dir', str(self.folder), '--seed', str(self.seed), '--resume']
+        self._record(None)
+        command = [
+            sys.executable,
+            '-m',
+            'mmkernel.cli',
+            'train',
+            self.config,
+            '--work-dir',
+            self.folder,
+            '--seed',
+            self.seed,
+        ]
         threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
         self.started = time.monotonic()
         with self.log.open('a') as log:
             self.process = subprocess.Popen(
-                [sys.executable, '-c', program, *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | threads,
+                [*map(str, command), '--resume'], stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads
             )
 
     def fraction(self) -> float:
@@ -94,7 +103,7 @@ class Run:
             tail = '\n'.join(self.log.read_text(errors='replace').splitlines()[-15:])
             raise RuntimeError(f'pretraining {self.name} ended with code {code}; the end of {shown(self.log)}:\n{tail}')
         self.seconds = time.monotonic() - self.started
-        (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=self.seconds)) + '\n')
+        self._record(self.seconds)
         return True
 
     def checkpoint(self) -> Path:
@@ -121,32 +130,29 @@ def progress_bars(console: Console) -> Progress:
 
 def pretrain(runs: Iterable[Run], console: Console, when_done: Callable[[Run], None] | None = None) -> None:
     """Train all ``runs``; a bar for each that is under way and one for all. ``when_done`` gets each run as it ends."""
-    runs, going = list(runs), []
-    cores = usable_cores()
-    waiting, said = list(runs), time.monotonic()
+    waiting, going, said = list(runs), {}, time.monotonic()
+    few, cores = len(waiting) <= 8, usable_cores()
     with progress_bars(console) as bar:
-        tasks = {run: bar.add_task(f'pretraining {run.name}', total=1.0, start=False, visible=False) for run in runs}
-        whole = bar.add_task('[bold]all pretraining', total=float(len(runs)))
+        whole = bar.add_task('[bold]all pretraining', total=float(len(waiting)))
         try:
             while waiting or going:
                 while waiting and len(going) < cores:
-                    going.append(waiting.pop(0))
-                    going[-1].start()
-                    bar.start_task(tasks[going[-1]])
-                    bar.update(tasks[going[-1]], visible=True)
+                    run = waiting.pop(0)
+                    run.start()
+                    going[run] = bar.add_task(f'pretraining {run.name}', total=1.0)
                 time.sleep(0.5)
-                for run in list(going):
-                    done = run.ended()
-                    bar.update(tasks[run], completed=1.0 if done else run.fraction())
-                    if done:
-                        going.remove(run)
-                        bar.update(tasks[run], visible=len(runs) <= 8)
-                        if when_done:
-                            when_done(run)
-                bar.update(whole, completed=sum(bar.tasks[tasks[run]].completed for run in runs))
+                for run, task in list(going.items()):
+                    if done := run.ended():
+                        del going[run]
+                    bar.update(task, completed=1.0 if done else run.fraction(), visible=few or not done)
+                    if done and when_done:
+                        when_done(run)
+                bar.update(whole, completed=sum(task.completed for task in bar.tasks if task.id != whole))
                 if not console.is_terminal and time.monotonic() - said > 15:  # a log file shows no bars
                     said = time.monotonic()
-                    console.print(', '.join(f'{run.name}: {bar.tasks[tasks[run]].percentage:.0f} %' for run in going))
+                    console.print(
+                        ', '.join(f'{run.name}: {bar.tasks[task].percentage:.0f} %' for run, task in going.items())
+                    )
         finally:
             for run in going:
                 run.process.terminate()

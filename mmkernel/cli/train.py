@@ -20,41 +20,30 @@ AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description='Pretrain an encoder from a config.')
-    parser.add_argument('config', help='config file, e.g. configs/kernels/digits_rbf.py')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<method>/<config>)')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, e.g. configs/kernels/digits_rbf.py')
+    add('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<method>/<config>)')
+    add(
         '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the furthest file'
     )
-    parser.add_argument(
-        '--resume-anyway',
-        action='store_true',
-        help='the same, though the config changes model, objective, views or data',
-    )
-    parser.add_argument('--amp', choices=sorted(AMP), help='half precision: bf16 (CPU or GPU) or fp16 (GPU)')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
-    parser.add_argument('--seed', type=int, help='overrides randomness.seed')
-    parser.add_argument('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
-    parser.add_argument('--gpus', type=int, help='with --dry-run: number of processes to reckon with')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2'
-    )
-    parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
+    add('--resume-anyway', action='store_true', help='the same, though model, objective, views or data have changed')
+    add('--amp', choices=sorted(AMP), help='half precision: bf16 (CPU or GPU) or fp16 (GPU)')
+    add('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
+    add('--seed', type=int, help='overrides randomness.seed')
+    add('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
+    add('--gpus', type=int, help='with --dry-run: number of processes to reckon with')
+    add('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2')
+    add('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
     return parser
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
     """The checked config with the command line's values put in."""
     flags = dict(work_dir=args.work_dir, **{'optim_wrapper.precision': AMP.get(args.amp), 'randomness.seed': args.seed})
-    said = [(key, value) for key, value in flags.items() if value is not None]
-    check_contradictions([*(args.cfg_options or {}).items(), *said])
+    flags = {key: value for key, value in flags.items() if value is not None}
+    check_contradictions([*(args.cfg_options or {}).items(), *flags.items()])
     cfg = load_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
-    if args.amp:
-        cfg.optim_wrapper.precision = AMP[args.amp]
-    if args.seed is not None:
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
+    cfg.merge_from_dict(dict(launcher=args.launcher, **flags))
     return cfg
 
 

@@ -6,31 +6,21 @@ import argparse
 import sys
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmkernel.cli.options import console, say
 from mmkernel.zoo.cache import clean, files_here, size_of, verify
 from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
-from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, ModelInfo, WeightsFile, by_protocol
+from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, by_protocol
 from mmkernel.zoo.pins import published
 
-console = Console(highlight=False)
 COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each
 
 
-def main(argv: list[str], prog: str) -> None:
-    args = arguments(prog).parse_args(argv)
-    args.run(args)
-
-
-def arguments(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description='Published weights by name: found, fetched, checked.',
-        epilog=f'Files lie in {home()} (MMKERNEL_HOME). MMKERNEL_OFFLINE=1: nothing is fetched.',
-    )
+def zoo_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f'Files lie in {home()} (MMKERNEL_HOME). MMKERNEL_OFFLINE=1: nothing is fetched.'
     commands = parser.add_subparsers(required=True, metavar='{list,info,download,verify,clean}')
     one = commands.add_parser('list', help='names that match a pattern, and what is published for them')
     one.add_argument('pattern', nargs='?', default='*', help="a shell pattern in quotes, '*r50*'")
@@ -50,7 +40,6 @@ def arguments(prog: str) -> argparse.ArgumentParser:
     one.add_argument('names', nargs='*', metavar='NAME', help='default: all')
     one.add_argument('--leftovers', action='store_true', help='only what broken downloads left')
     one.set_defaults(run=remove)
-    return parser
 
 
 def show_list(args: argparse.Namespace) -> None:
@@ -63,23 +52,14 @@ def show_list(args: argparse.Namespace) -> None:
     for title in ('epochs', *COLUMNS, 'weights'):
         table.add_column(title.replace('-', '-\n'), justify='right', no_wrap=True, min_width=len(title.split('-')[-1]))
     for info in map(model_info, names):
-        cells = [info.metadata.get('Architecture', ''), str(info.metadata.get('Epochs', '')), *headlines(info)]
-        table.add_row(info.name, *map(escape, cells), state(info))
+        found = by_protocol(info.published)
+        top1 = [[result['Metrics'].get('Top 1 Accuracy') for result in found[protocol]] for protocol in COLUMNS]
+        best = [next((str(value) for value in values if value is not None), '') for values in top1]
+        cells = [info.metadata.get('Architecture', ''), str(info.metadata.get('Epochs', '')), *best]
+        state = ('[green]here[/]' if files_here(info) else 'public') if info.files else ''
+        table.add_row(info.name, *map(escape, cells), state)
     console.print(table)
     console.print(f'{len(names)} models; published top-1 in percent, on what and by whom: mmkernel zoo info NAME')
-
-
-def headlines(info: ModelInfo) -> list[str]:
-    """The first published accuracy of each of the COLUMNS."""
-    found = by_protocol(info.published)
-    values = [[result['Metrics'].get('Top 1 Accuracy') for result in found[protocol]] for protocol in COLUMNS]
-    return [next((str(value) for value in column if value is not None), '') for column in values]
-
-
-def state(info: ModelInfo) -> str:
-    if not info.files:
-        return ''
-    return '[green]here[/]' if files_here(info) else 'public'
 
 
 def show_info(args: argparse.Namespace) -> None:
@@ -94,21 +74,15 @@ def show_info(args: argparse.Namespace) -> None:
     lines += [('weights', f'source: {info.source}; licence: {info.license}; {info.status}')] if info.files else []
     lines += [('note', info.note)] if info.note else []
     console.print(f'[bold]{info.name}[/]')
-    for key, value in lines:
-        console.print(f'  {key:<13} {escape(value)}', soft_wrap=True)
     for file in info.files:
-        show_file(info, file)
-
-
-def show_file(info: ModelInfo, file: WeightsFile) -> None:
-    path, known = path_of(info, file), published(file)
-    digest = f'{known} {file.sha256 or file.md5}' if known else 'sha256 unknown: pinned on first use'
-    size = f'{(file.size or size_of(path)) / 1e6:.1f} MB' if file.size or path.is_file() else 'size unknown'
-    console.print(f'  {file.holds:<13} {escape(str(path))} {"(here)" if path.is_file() else "(not here)"}, {size}, {digest}',
-                  soft_wrap=True)  # fmt: skip
-    for part in file.parts or (file,):
-        for url in part.urls:
-            console.print(f'  {"":<13} {escape(url)}', soft_wrap=True)
+        path, known = path_of(info, file), published(file)
+        digest = f'{known} {file.sha256 or file.md5}' if known else 'sha256 unknown: pinned on first use'
+        here = path.is_file()
+        size = f'{(file.size or size_of(path)) / 1e6:.1f} MB' if file.size or here else 'size unknown'
+        lines.append((file.holds, f'{path} ({"here" if here else "not here"}), {size}, {digest}'))
+        lines += [('', url) for part in file.parts or (file,) for url in part.urls]
+    for key, value in lines:
+        say(f'  {key:<13} {escape(value)}')
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -116,14 +90,14 @@ def fetch(args: argparse.Namespace) -> None:
         if not info.files:
             raise ValueError(f"no weights of '{info.name}' are public.")
         path = download(info, args.holds or info.files[0].holds)
-        console.print(f'{info.name}: {escape(str(path))} ({size_of(path) / 1e6:.1f} MB)', soft_wrap=True)
+        say(f'{info.name}: {escape(str(path))} ({size_of(path) / 1e6:.1f} MB)')
 
 
 def check(args: argparse.Namespace) -> None:
     found = verify(args.names)
     for verdict in found:
         word = {True: '[green]fine[/]', False: '[red]WRONG[/]', None: '[yellow]unknown[/]'}[verdict.fine]
-        console.print(f'{word} {verdict.name}: {escape(str(verdict.path))}: {escape(verdict.why)}', soft_wrap=True)
+        say(f'{word} {verdict.name}: {escape(str(verdict.path))}: {escape(verdict.why)}')
     console.print(f'{len(found)} files of the package and of {home()}.')
     if any(verdict.fine is False for verdict in found):
         sys.exit(1)
@@ -132,5 +106,5 @@ def check(args: argparse.Namespace) -> None:
 def remove(args: argparse.Namespace) -> None:
     size, found = clean(args.names, args.leftovers)
     for path in found:
-        console.print(f'removed {escape(str(path))}', soft_wrap=True)
+        say(f'removed {escape(str(path))}')
     console.print(f'{size / 1e6:.1f} MB freed in {home()}; hashes of first use are kept in pins.json.')

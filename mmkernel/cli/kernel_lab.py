@@ -9,57 +9,54 @@ from pathlib import Path
 
 from mmengine.utils import import_modules_from_strings
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from mmkernel.cli.options import console, say
 from mmkernel.evaluation import save_report
+from mmkernel.kernels import Kernel
 from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, NoMimicError, kernel_profile, mimic, summary
 from mmkernel.kernels.text import kernel_from_text
 
-console = Console(highlight=False)
 
-
-def main(argv: list[str], prog: str) -> None:
-    args = arguments(prog).parse_args(argv)
-    if args.imports:
-        sys.path.append(str(Path.cwd()))
-        try:
-            import_modules_from_strings(args.imports)
-        except ImportError as error:
-            raise ImportError(
-                f'{error}. Modules are looked for in this folder ({Path.cwd()}) and on PYTHONPATH.'
-            ) from error
-    args.run(args)
-
-
-def arguments(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description='Kernels K(u, v) = phi(u.v) on the sphere of R^q.')
+def kernel_options(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar='{show,compare,fit}')
     spec = "'TYPE key=value ...' in quotes, or an expression: '0.5 * RBFKernel(scale=2) + RieszKernel()'"
     one = commands.add_parser('show', help='profile, expansion, null band and gradient of one kernel')
     one.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='LegendreKernel weights=1,40,40')
-    one.set_defaults(run=show)
     many = commands.add_parser('compare', help='several kernels in one table and one picture')
-    many.add_argument('kernels', nargs='+', metavar='SPEC', help=spec)
-    many.set_defaults(run=compare)
-    fit = commands.add_parser('fit', help='weights of the LegendreKernel nearest to a kernel')
-    fit.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='RBFKernel scale=2')
-    fit.add_argument('--max-order', type=int, default=4, help='fits of order 1 .. this')
-    fit.set_defaults(run=fitted)
-    for command in (one, many, fit):
+    many.add_argument('kernel', nargs='+', metavar='SPEC', help=spec)
+    many.set_defaults(plot='work_dirs/kernels.png')
+    best = commands.add_parser('fit', help='weights of the LegendreKernel nearest to a kernel')
+    best.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='RBFKernel scale=2')
+    best.add_argument('--max-order', type=int, default=4, help='fits of order 1 .. this')
+    for command, run in ((one, show), (many, compare), (best, fit)):
         command.add_argument('--width', type=int, default=256, metavar='Q', help='embedding width (default 256)')
-        command.add_argument('--imports', nargs='+', metavar='MODULE', help='files with kernels of your own')
+        command.add_argument(
+            '--imports', nargs='+', metavar='MODULE', default=[], help='files with kernels of your own'
+        )
         command.add_argument('--json', metavar='OUT', help='write the numbers')
+        command.set_defaults(run=run)
     for command in (one, many):
         command.add_argument('--batch', type=int, default=256, metavar='N', help='points of the null band')
         command.add_argument('--order', type=int, default=8, help='largest degree of the expansion')
         command.add_argument('--plot', metavar='PNG', help='picture (compare: default work_dirs/kernels.png)')
-    return parser
+
+
+def kernel_of(text: str, modules: list[str]) -> Kernel:
+    """The kernel that ``text`` describes, of this package or of the user's ``modules``."""
+    sys.path += [str(Path.cwd())] if modules else []
+    try:
+        import_modules_from_strings(modules)
+    except ImportError as error:
+        raise ImportError(
+            f'{error}. Modules are looked for in this folder ({Path.cwd()}) and on PYTHONPATH.'
+        ) from error
+    return kernel_from_text(text)
 
 
 def show(args: argparse.Namespace) -> None:
     name = ' '.join(args.kernel)
-    kernel = kernel_from_text(name)
+    kernel = kernel_of(name, args.imports)
     p = kernel_profile(kernel, args.width, args.batch, args.order)
     console.print(f'[bold]{kernel}[/] at q = {p.q:,}: {_definiteness(p)}')
     table = Table('degree l', 'b_l', "rms b_l P_l'(t)", box=SIMPLE_HEAD)
@@ -70,18 +67,17 @@ def show(args: argparse.Namespace) -> None:
     for place, values in p.typical.items():
         table.add_row(place, _number(values[0]), _number(values[1]), _slope(values[2], p))
     console.print(table)
-    console.print(_bands(p), soft_wrap=True)
-    if args.plot:
-        _plot({name: p}, args.plot)
-    _save(args, {name: p})
+    v = '' if p.band_v is None else f'; V {p.band_v.mean:.3g} ± {p.band_v.sd:.3g}'
+    say(f'MMD^2 to uniform of {p.count:,} uniform points: U 0 ± {p.band_u.sd:.3g}{v}; of a single point: {p.point:.4g}')
+    _write(args, {name: p})
 
 
 def compare(args: argparse.Namespace) -> None:
     profiles = {
-        name: kernel_profile(kernel_from_text(name), args.width, args.batch, args.order) for name in args.kernels
+        name: kernel_profile(kernel_of(name, args.imports), args.width, args.batch, args.order) for name in args.kernel
     }
     for number, (name, p) in enumerate(profiles.items(), 1):
-        console.print(f'[bold]{number}[/]  {name}: {_definiteness(p)}', soft_wrap=True)
+        say(f'[bold]{number}[/]  {name}: {_definiteness(p)}')
     table = Table(f'at q = {args.width:,}', *map(str, range(1, len(profiles) + 1)), box=SIMPLE_HEAD)
     for l in range(args.order + 1):
         shares = (float(p.coefficients[l]) / (p.point if math.isfinite(p.point) else 1.0) for p in profiles.values())
@@ -91,12 +87,11 @@ def compare(args: argparse.Namespace) -> None:
     for place in next(iter(profiles.values())).typical:
         table.add_row(f"phi', {place}", *(_slope(p.typical[place][2], p) for p in profiles.values()))
     console.print(table)
-    _plot(profiles, args.plot or 'work_dirs/kernels.png')
-    _save(args, profiles)
+    _write(args, profiles)
 
 
-def fitted(args: argparse.Namespace) -> None:
-    kernel = kernel_from_text(' '.join(args.kernel))
+def fit(args: argparse.Namespace) -> None:
+    kernel = kernel_of(' '.join(args.kernel), args.imports)
     if args.max_order < 1:
         raise ValueError(f'--max-order {args.max_order}: a LegendreKernel has order >= 1; 4 shows the orders 1 to 4.')
     table = Table('order', 'weighting', 'weights', 'residual', 'of the slope', box=SIMPLE_HEAD)
@@ -114,22 +109,16 @@ def fitted(args: argparse.Namespace) -> None:
                              slope_residual=m.slope_residual))  # fmt: skip
     console.print(f'[bold]LegendreKernel nearest to {kernel}[/] at q = {args.width:,}')
     console.print(table)
-    console.print("residual: rms of what is left over rms of phi - mean; 'typical': over pairs of uniform points, 'flat': "
-                  'over t in [-1, 1]', soft_wrap=True)  # fmt: skip
+    say(
+        "residual: rms of what is left over rms of phi - mean; 'typical': over pairs of uniform points, 'flat': over t in [-1, 1]"
+    )
     if args.json:
-        console.print(f'written: {save_report(args.json, dict(kernel=str(kernel), width=args.width, fits=rows))}')
+        say(f'written: {save_report(args.json, dict(kernel=str(kernel), width=args.width, fits=rows))}')
 
 
 def _definiteness(p: KernelProfile) -> str:
     """Without the coefficients, which stand in a table."""
     return str(p.definiteness).split('; b_0')[0]
-
-
-def _bands(p: KernelProfile) -> str:
-    lines = [f'MMD^2 to uniform of {p.count:,} uniform points: U 0 ± {p.band_u.sd:.3g}']
-    if p.band_v is not None:
-        lines.append(f'V {p.band_v.mean:.3g} ± {p.band_v.sd:.3g}')
-    return '; '.join([*lines, f'of a single point: {p.point:.4g}'])
 
 
 def _number(value: float) -> str:
@@ -141,14 +130,11 @@ def _slope(value: float, p: KernelProfile) -> str:
     return 'inf' if value > 1e5 * p.point else _number(value)
 
 
-def _plot(profiles: dict[str, KernelProfile], path: str) -> None:
-    from mmkernel.visualization.kernels import kernel_plot  # matplotlib: a second to import
+def _write(args: argparse.Namespace, profiles: dict[str, KernelProfile]) -> None:
+    if args.plot:
+        from mmkernel.visualization.kernels import kernel_plot  # matplotlib: a second to import
 
-    kernel_plot(profiles, path)
-    console.print(f'written: {path}', soft_wrap=True)
-
-
-def _save(args: argparse.Namespace, profiles: dict[str, KernelProfile]) -> None:
+        kernel_plot(profiles, args.plot)
+        say(f'written: {args.plot}')
     if args.json:
-        found = {name: summary(p) for name, p in profiles.items()}
-        console.print(f'written: {save_report(args.json, found)}')
+        say(f'written: {save_report(args.json, {name: summary(p) for name, p in profiles.items()})}')

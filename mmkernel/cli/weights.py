@@ -1,0 +1,143 @@
+"""``mmkernel export | import | publish``: weights go out to other libraries, come in from them, and to other people."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from mmkernel.cli.diagnose import find_config
+from mmkernel.cli.options import add_config_options, say
+from mmkernel.engine import load_config
+from mmkernel.zoo import Encoder, get_model, list_models, load_encoder, read_checkpoint
+from mmkernel.zoo.export import TARGETS, export_model
+from mmkernel.zoo.files import meta_of
+from mmkernel.zoo.foreign import import_weights, layouts
+from mmkernel.zoo.publish import HOLDS, add_row, publish_checkpoint, row_text
+
+
+def encoder_of(args: argparse.Namespace) -> Encoder:
+    """The encoder of ``args.checkpoint``, with its preprocessing: a file, or a name of the zoo, which is downloaded."""
+    path = Path(args.checkpoint)
+    if not path.exists() and args.checkpoint in list_models():
+        found = get_model(args.checkpoint)
+        found.facts |= {'license': args.license} if args.license else {}
+        return found
+    content = read_checkpoint(path)
+    described = 'preprocessing' in meta_of(content) and not args.config  # one of ours describes itself
+    cfg = None if described else find_config(path, content, args.config, args.cfg_options)
+    return load_encoder(path, cfg, license=args.license)
+
+
+def add_shared_options(parser: argparse.ArgumentParser, writes_over: bool = True) -> None:
+    add_config_options(parser)
+    parser.add_argument('--license', metavar='TEXT', help="e.g. Apache-2.0 (default: 'not stated')")
+    if writes_over:
+        parser.add_argument('--force', action='store_true', help='replace what is there')
+
+
+def export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('checkpoint', help='a file, or a name of the zoo')
+    parser.add_argument('--to', required=True, choices=TARGETS, help='the format')
+    parser.add_argument('--out', type=Path, help='default: <checkpoint>_<target>.<its ending>; hf: a folder')
+    parser.add_argument(
+        '--size', type=int, nargs='+', metavar='PIXELS', help='height and width of images (default: of the config)'
+    )
+    add_shared_options(parser)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Proven by equal features before the file appears."""
+    encoder, path = encoder_of(args), Path(args.checkpoint)
+    if args.size:
+        encoder.pixels['size'] = (args.size[0], args.size[-1])
+    name = f'{path.name.removesuffix(".pth").removesuffix(".safetensors")}_{args.to}{TARGETS[args.to].suffix}'
+    if encoder.report is not None:  # weights of the zoo have been reported by their name
+        say(f'{path}: {escape(str(encoder.report))}')
+    found = export_model(encoder, args.to, args.out or (path.with_name(name) if path.exists() else name), args.force)
+    say(f'written: {found.path} ({found.verdict})\n{escape(found.how)}')
+
+
+def import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('file', type=Path, help="a .pth, .tar, .safetensors or .pkl, or a folder of the hub's layout")
+    parser.add_argument(
+        '--from', dest='layout', default='auto', choices=layouts(), help='default: found', metavar='LAYOUT'
+    )
+    parser.add_argument('--arch', metavar='NAME', help='what to build: a timm name, resnet50; or give a --config')
+    parser.add_argument('--channels', type=int, default=3, help='of the images, with --arch (default 3)')
+    parser.add_argument('--prefix', help="where several parts fit: 'module.encoder_k.'")
+    parser.add_argument(
+        '--adapt-input', action='store_true', help='filters for 3 channels into a model for another number'
+    )
+    parser.add_argument('--out', type=Path, help='default: <file>_imported.safetensors')
+    add_shared_options(parser)
+    parser.set_defaults(run=import_)
+
+
+def import_(args: argparse.Namespace) -> None:
+    cfg, name = load_config(args.config, args.cfg_options) if args.config else None, args.file.name.split('.')[0]
+    encoder = import_weights(
+        args.file, args.layout, cfg, args.arch, args.channels, args.prefix, args.adapt_input, name=name,
+        license=args.license,
+    )  # fmt: skip
+    say(f'{args.file}: {escape(str(encoder.report))}')
+    out = args.out or args.file.with_name(f'{name}_imported.safetensors')
+    found, pixels = export_model(encoder, 'safetensors', out, args.force), encoder.pixels
+    source = 'of the config' if cfg else 'as timm has them for this model, or as the folder says'
+    say(f'written: {found.path} ({found.verdict})')
+    say(f'images: {pixels["size"][0]} x {pixels["size"][1]}, mean {pixels["mean"]}, std {pixels["std"]} ({source})')
+    say(escape(found.how))
+
+
+def publish_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('checkpoint', help='e.g. work_dirs/digits_L3/epoch_20.pth')
+    parser.add_argument('--name', required=True, help='snake case; the name in the zoo')
+    parser.add_argument('--out', type=Path, default=Path('published'), help='a folder (default: published)')
+    parser.add_argument('--holds', choices=HOLDS, default='backbone', help="'model': all that training goes on with")
+    parser.add_argument('--half', action='store_true', help='matrices and filters in float16')
+    parser.add_argument(
+        '--result', nargs=4, action='append', metavar=('TASK', 'DATASET', 'METRIC', 'VALUE'), default=[],
+        help="a figure of this checkpoint, e.g. 'Linear probe' digits 'Top 1 Accuracy' 97.1; may be repeated",
+    )  # fmt: skip
+    parser.add_argument('--trained-on', metavar='DATA', help='the images it was trained on')
+    parser.add_argument('--source', metavar='TEXT', help='where it comes from')
+    parser.add_argument('--url', help='folder where the file will lie: https://..., or package:weights')
+    parser.add_argument('--metafile', type=Path, help='add the row here; a row of this name gets what it lacks')
+    parser.add_argument('--collection', help='of the metafile, for a new row (default: the first word of the name)')
+    add_shared_options(parser, writes_over=False)
+
+
+def publish(args: argparse.Namespace) -> None:
+    if args.metafile and not args.url:
+        raise ValueError('--metafile needs --url: a row of the zoo says where its file lies.')
+    encoder = encoder_of(args)
+    say(f'{args.checkpoint}: {escape(str(encoder.report))}')
+    epochs = encoder.facts.get('epochs')
+    encoder.facts |= {key: value for key, value in vars(args).items() if key in ('source', 'trained_on') and value}
+    if args.result:
+        encoder.facts['metrics'] = [_result(*words, epochs) for words in args.result]
+    row: dict[str, Any] = {'In Collection': args.collection or args.name.split('_')[0]}
+    row |= {'Config': args.config} if args.config else {}
+    row['Metadata'] = {'Training Data': args.trained_on or 'not stated', 'Epochs': epochs or 'not stated'}
+    found = publish_checkpoint(encoder, args.checkpoint, args.out, args.name, args.holds, args.half, args.url, row)
+    say(
+        f'written: {found.path} ({found.path.stat().st_size / 1e6:.2f} MB, {"half" if args.half else "full"} precision; read '
+        f'back and run: largest difference of features {found.difference:.2g} of the largest), {found.card}'
+    )
+    if args.metafile:
+        add_row(args.metafile, found.entry)
+        say(f'row of {found.entry["Name"]} added to {args.metafile}')
+    else:
+        say(f'row for the metafile:\n{escape(row_text(found.entry))}')
+
+
+def _result(task: str, dataset: str, metric: str, value: str, epochs: Any) -> dict[str, Any]:
+    """A result of the metafile from the words of ``--result``."""
+    try:
+        metrics = {metric: float(value)}
+    except ValueError:
+        raise ValueError(f'--result TASK DATASET METRIC VALUE: the value is a number, got {value!r}.') from None
+    source = 'run here' + (f', epoch {epochs}' if epochs else '')
+    return {'Task': task, 'Dataset': dataset, 'Metrics': metrics, 'Source': source}
