@@ -30,7 +30,7 @@ from losses import head_loss, two_views
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmkernel.distributed import gather_rows_with_gradient
-from mmkernel.models.heads import KernelMMDHead
+from mmkernel.models import KernelMMDHead
 
 LEGENDRE = (1.0, 40.0, 40.0)
 BYTES = {None: 4, 'bfloat16': 2}

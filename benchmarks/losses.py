@@ -21,9 +21,9 @@ import torch
 from harness import Case, Maker, Step, arguments, gradient_step, measure
 from torch import Tensor
 
-from mmkernel.models import Embeddings
-from mmkernel.models.heads import (
+from mmkernel.models import (
     CrossCorrelationHead,
+    Embeddings,
     Head,
     InfoNCEHead,
     KernelMMDHead,

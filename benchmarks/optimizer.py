@@ -13,8 +13,7 @@ from reference import LARSLoop
 from torch import nn
 
 from mmkernel.engine import LARS
-from mmkernel.models.backbones import TIMMBackbone
-from mmkernel.models.necks import MLPNeck
+from mmkernel.models import MLPNeck, TIMMBackbone
 
 SETTINGS = dict(lr=0.1, weight_decay=1e-6)
 

@@ -52,6 +52,17 @@ def _right(value: Any, whole: bool, zero: bool, least: float, most: float) -> bo
     return least <= value <= most and (zero or value != 0) and not (whole and value != int(value))
 
 
+def check_words(owner: str = '', **given: tuple[Any, Iterable]) -> None:
+    """ValueError unless each keyword's value, the first of a pair, is one of those allowed, the second."""
+    for name, (value, allowed) in given.items():
+        allowed = list(allowed)
+        if value not in allowed:
+            words = ', '.join(map(repr, allowed)) if len(allowed) > 2 else ' or '.join(map(repr, allowed))
+            raise ValueError(
+                f'{owner + "." if owner else ""}{name} is {"one of " if len(allowed) > 2 else ""}{words}, got {value!r}.'
+            )
+
+
 def check_distinct(**given: Iterable) -> None:
     """ValueError if a keyword's values repeat: a run made twice would make the spread look smaller than it is."""
     for name, values in given.items():

@@ -13,7 +13,6 @@ from torch import nn
 from mmkernel.checks import check_numbers
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.learning_rates import prefixes
-from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS
 
 SCHEDULES = ('cosine', 'constant')
@@ -63,17 +62,12 @@ class MomentumUpdateHook(Hook):
                 f'MomentumUpdateHook has nothing to move: model.target is {type(target).__name__}. Set model.target='
                 "dict(type='MomentumTarget'), or leave the hook out."
             )
-        if not takes_flag(target.update):
-            runner.logger.warning(
-                f'{type(target).__name__}.update(momentum) takes no flag: the host waits for the device once in each step. Write '
-                'update(self, momentum, real=None), real being a 0-dim bool tensor: nothing moves where it is not set.'
-            )
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.optim_wrapper.stepped:
             total = runner.max_epochs * steps_per_epoch(runner)
             m = momentum_at(current_step(runner, batch_idx), total, self.momentum, self.end_momentum, self.schedule)
-            tell(unwrap(runner.model).target.update, m, real=runner.optim_wrapper.real)
+            unwrap(runner.model).target.update(m, real=runner.optim_wrapper.real)
 
 
 @HOOKS.register_module()

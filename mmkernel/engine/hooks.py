@@ -16,7 +16,6 @@ from mmengine.model import is_model_wrapper
 from mmkernel.checks import check_numbers
 from mmkernel.engine.finite import NonFiniteLossError, all_finite
 from mmkernel.engine.launch import seed_everything
-from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS
 
 
@@ -43,19 +42,10 @@ class CommitHook(Hook):
 
     priority = 'NORMAL'
 
-    def before_train(self, runner: Any) -> None:
-        changes = [part.commit for part in unwrap(runner.model).modules() if hasattr(part, 'commit')]
-        for owner in sorted({type(change.__self__).__name__ for change in changes if not takes_flag(change)}):
-            runner.logger.warning(
-                f'{owner}.commit() takes no flag: the host waits for the device once in each step, to call it only after a real '
-                'one. Write commit(self, real=None), real being a 0-dim bool tensor, and change state by '
-                'mmkernel.models.move(buffer, value, real).'
-            )
-
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = unwrap(runner.model)
         if runner.optim_wrapper.stepped and hasattr(model, 'commit'):
-            tell(model.commit, real=runner.optim_wrapper.real)
+            model.commit(real=runner.optim_wrapper.real)
 
 
 @HOOKS.register_module()

@@ -16,8 +16,7 @@ from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.monitors import log_values, same_random_state
 from mmkernel.evaluation import evaluation_loader, top_k, weighted_knn
 from mmkernel.evaluation.labels import classes_of, renumber
-from mmkernel.models.counters import sent
-from mmkernel.models.flag import move
+from mmkernel.models.state import move, sent
 from mmkernel.registry import DATASETS, HOOKS
 
 

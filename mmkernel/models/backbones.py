@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
+from mmkernel.checks import did_you_mean
 from mmkernel.hashes import wrong_name
 from mmkernel.registry import MODELS
 
@@ -46,8 +46,7 @@ def TIMMBackbone(
         timm_kwargs: passed on, e.g. ``img_size``, ``patch_size``, ``drop_path_rate``, ``channels``.
     """
     if model_name not in timm.list_models():
-        near = difflib.get_close_matches(model_name, timm.list_models(), n=3)
-        raise ValueError(f"timm has no model '{model_name}'." + (f' Did you mean {" or ".join(near)}?' if near else ''))
+        raise ValueError(f"timm has no model '{model_name}'. {did_you_mean(model_name, timm.list_models(), n=3)}")
     is_resnet = model_name in timm.list_models(module='resnet')
     if is_resnet:
         timm_kwargs['zero_init_last'] = zero_init_residual
@@ -55,9 +54,7 @@ def TIMMBackbone(
         raise ValueError(f'zero_init_residual is for ResNets, got model_name = {model_name!r}.')
     _check_files(model_name, pretrained, timm_kwargs)
     if pretrained and (fixed_positions or fixed_patches):
-        raise ValueError(
-            'fixed_positions and fixed_patches would overwrite the pretrained weights: drop one or the other.'
-        )
+        raise ValueError('fixed_positions and fixed_patches would overwrite pretrained weights: drop one or the other.')
     if width != 1:
         if not is_resnet or width < 1 or pretrained:
             raise ValueError(
@@ -70,12 +67,11 @@ def TIMMBackbone(
         raise TypeError(f'timm.create_model({model_name!r}) refused one of {sorted(timm_kwargs)}: {error}') from error
     if width != 1:
         _widen_stem(model, 64 * width)
-    if small_images:
-        _use_small_stem(model, model_name)
-    if fixed_positions:
-        _fix_positions(model, model_name)
-    if fixed_patches:
-        _fix_patches(model, model_name)
+    for wanted, change in (
+        (small_images, _use_small_stem), (fixed_positions, _fix_positions), (fixed_patches, _fix_patches),
+    ):  # fmt: skip
+        if wanted:
+            change(model, model_name)
     model.out_dim = getattr(model, 'head_hidden_size', None) or model.num_features
     return model
 
@@ -99,8 +95,7 @@ def _use_small_stem(model: nn.Module, model_name: str) -> None:
             f'small_images=True replaces the 7x7 stem and the pooling of a ResNet; {model_name} has no such stem. '
             'Pass what that model offers instead, e.g. patch_size=4, img_size=32 for a vision transformer.'
         )
-    model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode='fan_out', nonlinearity='relu')
+    model.conv1 = _convolution(conv.in_channels, conv.out_channels, 3, 1, 1)
     model.maxpool = nn.Identity()
 
 
@@ -117,12 +112,15 @@ def _widen_stem(model: nn.Module, channels: int) -> None:
 
 
 def _resized(conv: nn.Conv2d, in_channels: int | None = None, out_channels: int | None = None) -> nn.Conv2d:
-    new = nn.Conv2d(
-        in_channels or conv.in_channels, out_channels or conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-        bias=False,
-    )  # fmt: skip
-    nn.init.kaiming_normal_(new.weight, mode='fan_out', nonlinearity='relu')
-    return new
+    channels = in_channels or conv.in_channels, out_channels or conv.out_channels
+    return _convolution(*channels, conv.kernel_size, conv.stride, conv.padding)
+
+
+def _convolution(*args: Any) -> nn.Conv2d:
+    """As timm makes and initialises those of a ResNet."""
+    conv = nn.Conv2d(*args, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+    return conv
 
 
 @torch.no_grad()

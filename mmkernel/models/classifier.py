@@ -1,15 +1,17 @@
-"""A classifier on an encoder: linear on a frozen one, or trained together with it."""
+"""A classifier on an encoder, linear on a frozen one or trained together with it, and its objectives."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.models.joint_embedding import build_part
+from mmkernel.models.state import evaluating
 from mmkernel.registry import MODELS
 
 
@@ -86,11 +88,14 @@ class Classifier(BaseModel):
         targets: Tensor | None = None,
     ) -> Any:
         """'loss': dict of the loss and the batch's share of right answers in percent; 'tensor': logits (B, C)."""
-        if mode not in ('loss', 'tensor'):
-            raise ValueError(f"mode is 'loss' or 'tensor', got {mode!r}.")
-        images = self._only_view(inputs)
+        check_words(mode=(mode, ('loss', 'tensor')))
+        if len(inputs) != 1:
+            raise ValueError(
+                f'A classifier trains on one view of an image, the batch has {len(inputs)}. Use a data config of '
+                'configs/benchmarks, or views=dict(only=dict(...)).'
+            )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(images)  # (B, d)
+            features = self.backbone(inputs[0])  # (B, d)
         logits = self.head(features)
         if mode == 'tensor':
             return logits
@@ -109,25 +114,51 @@ class Classifier(BaseModel):
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
         """Eval mode: ``stage`` 'backbone' for features (B, d), 'head' for logits (B, C); uint8 or normalised images."""
-        if stage not in ('backbone', 'head'):
-            raise ValueError(f"stage is 'backbone' or 'head', got {stage!r}: a classifier has no neck.")
-        training = self.training
-        self.eval()
-        try:
+        check_words(stage=(stage, ('backbone', 'head')))  # no neck
+        with evaluating(self):
             features = self.backbone(self.data_preprocessor.normalize(images))
             return self.head(features) if stage == 'head' else features
-        finally:
-            self.train(training)
 
     def init_weights(self) -> None:
         """Parts initialise themselves when they are built, and a pretrained backbone must not be initialised again."""
         self._is_init = True
 
-    @staticmethod
-    def _only_view(views: list[Tensor]) -> Tensor:
-        if len(views) != 1:
+
+@MODELS.register_module()
+class OneClass(nn.Module):
+    """-log softmax(z_i)_y, mean over images: logits z (B, C), classes y (B,) from 0 to C - 1. Logged: top-1 in percent."""
+
+    reads = 'label'  # the part of a batch that says what is right
+
+    def forward(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(logits.device.type, enabled=False):
+            loss = F.cross_entropy(logits.float(), label)
+        own = logits.detach().gather(1, label[:, None])
+        hits = ((logits.detach() >= own).sum(1) == 1).float().mean()  # of equal logits none is right
+        return dict(loss_classification=loss, top1=100 * hits)
+
+
+@MODELS.register_module()
+class SeveralClasses(nn.Module):
+    """sum_c log(1 + exp(-s_ic z_ic)), mean over images: C logistic regressions, s_ic = 1 where class c is there, else -1.
+
+    logits z (B, C); targets (B, C): 1 there, 0 not there, -1 there only as a difficult object, which costs nothing. The
+    divisor is B whatever the -1, so that the mean over processes is the loss of their union. Logged: ``right``, percent of
+    the logits that count whose sign is s.
+    """
+
+    reads = 'targets'
+
+    def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        if targets.shape != logits.shape:
             raise ValueError(
-                f'A classifier trains on one view of an image, the batch has {len(views)}. Use a data config of '
-                'configs/benchmarks, or views=dict(only=dict(...)).'
+                f'targets have shape {tuple(targets.shape)}, logits {tuple(logits.shape)}: set model.num_classes to the '
+                f'{targets.shape[-1]} classes of the source.'
             )
-        return views[0]
+        counted = (targets >= 0).float()
+        with torch.autocast(logits.device.type, enabled=False):
+            losses = F.binary_cross_entropy_with_logits(
+                logits.float(), (targets == 1).float(), weight=counted, reduction='sum'
+            )
+        right = (((logits.detach() > 0) == (targets == 1)) * counted).sum() / counted.sum().clamp(min=1)
+        return dict(loss_classification=losses / len(logits), right=100 * right)

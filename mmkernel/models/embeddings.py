@@ -1,16 +1,22 @@
-"""The one contract between encoders and objectives.
+"""The contract between encoders and objectives, and how views become embeddings.
 
 Shape legend, used in every comment: V online views, G target views, B local batch, N = B W global batch, q embedding
 width, L kernel order, W ranks.
+
+Which views share a forward pass, and with it their batch-norm statistics: ``'view'``: one pass a view; ``'size'``: views of
+one image size together; ``'all'``: everything in one pass. Backbone and neck may follow different words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+BATCHINGS = ('view', 'size', 'all')
+Views = Tensor | Sequence[Tensor]
 
 
 @dataclass
@@ -20,9 +26,7 @@ class Embeddings:
     online: Tensor  # (V, B, q) embeddings of the online views
     predicted: Tensor  # (V, B, q) predictor(online); online itself where there is no predictor
     target: Tensor  # (G, B, q) what predictions must match: online, its stop-gradient, or the momentum encoder's
-    pairs: list[
-        tuple[int, int]
-    ]  # positions (i in predicted, j in target) that must agree: all whose source views differ
+    pairs: list[tuple[int, int]]  # positions (i in predicted, j in target) that must agree: of different source views
     sample_index: Tensor  # (B,) dataset index of each image
     online_views: tuple[int, ...]  # source view of each online position
     target_views: tuple[int, ...]  # source view of each target position
@@ -30,12 +34,8 @@ class Embeddings:
 
     @classmethod
     def of(
-        cls,
-        views: Tensor | Sequence[Tensor],
-        predicted: Tensor | Sequence[Tensor] | None = None,
-        target: Tensor | Sequence[Tensor] | None = None,
-        sample_index: Tensor | None = None,
-    ) -> Embeddings:
+        cls, views: Views, predicted: Views | None = None, target: Views | None = None, sample_index: Tensor | None = None
+    ) -> Embeddings:  # fmt: skip
         """From tensors (B, q), one a view, or stacked ones; what is None is ``views``. All pairs of different views.
 
         ``target``: of the first G views; one view and one target are two different views. ValueError for other shapes.
@@ -43,19 +43,21 @@ class Embeddings:
         online = _stacked('the views', views)  # (V, B, q)
         V, B, q = online.shape
         predicted = online if predicted is None else _stacked('predicted', predicted)
-        if predicted.shape != online.shape:
-            raise ValueError(
-                f'predicted holds {_words(predicted)}, the views are {_words(online)}: give predictor(z) of each view.'
-            )
         online_views = target_views = tuple(range(V))
         if target is not None:
             target = _stacked('target', target)
-            if target.shape[1:] != (B, q) or len(target) > V:
-                raise ValueError(
-                    f'target holds {_words(target)}, the views are {_words(online)}: give one target of that shape for each '
-                    'view, or for the first few views.'
-                )
             target_views = (1,) if V == 1 else tuple(range(len(target)))
+        else:
+            target = online
+        for name, given, fits in (
+            ('predicted', predicted, len(predicted) == V),
+            ('target', target, len(target) <= V),
+        ):
+            if given.shape[1:] != (B, q) or not fits:
+                raise ValueError(
+                    f'{name} holds {_words(given)}, the views are {_words(online)}: give one of that shape for each view'
+                    f'{", or for the first few views" if name == "target" else ""}.'
+                )
         if sample_index is None:
             sample_index = torch.arange(B, device=online.device)
         elif sample_index.shape != (B,) or sample_index.is_floating_point():
@@ -63,7 +65,6 @@ class Embeddings:
                 f'sample_index has shape {tuple(sample_index.shape)} and type {sample_index.dtype}; expected one integer for '
                 f'each of {B} rows.'
             )
-        target = online if target is None else target
         pairs = pairs_of_views(online_views, target_views)
         return cls(online, predicted, target, pairs, sample_index, online_views, target_views)
 
@@ -100,18 +101,15 @@ def pairs_of_views(online_views: tuple[int, ...], target_views: tuple[int, ...])
     return [(i, j) for j, g in enumerate(target_views) for i, v in enumerate(online_views) if v != g]
 
 
-def _stacked(name: str, views: Tensor | Sequence[Tensor]) -> Tensor:
+def _stacked(name: str, views: Views) -> Tensor:
     """(B, q) tensors, or one (V, B, q) or (B, q) -> (V, B, q)."""
     if not isinstance(views, Tensor) and len(views) == 1 and isinstance(views[0], Tensor) and views[0].ndim == 2:
         views = views[0]  # a single view needs no copy
     if isinstance(views, Tensor) and views.ndim in (2, 3) and views.is_floating_point():
         return views if views.ndim == 3 else views[None]
     given = [views] if isinstance(views, Tensor) else views
-    if (
-        not given
-        or any(not isinstance(view, Tensor) or view.ndim != 2 or not view.is_floating_point() for view in given)
-        or any(view.shape != given[0].shape for view in given)
-    ):
+    fine = all(isinstance(view, Tensor) and view.ndim == 2 and view.is_floating_point() for view in given)
+    if not given or not fine or len({view.shape for view in given}) > 1:
         found = [f'{tuple(v.shape)} {v.dtype}' if isinstance(v, Tensor) else type(v).__name__ for v in given]
         raise ValueError(
             f'Expected at least one view, each a (B, q) matrix of floating point numbers, all of one shape; {name} are '
@@ -126,3 +124,53 @@ def _words(z: Tensor) -> str:
 
 def _promote(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
+
+
+def encode(backbone: nn.Module, neck: nn.Module, views: list[Tensor], batching: str, neck_batching: str) -> Tensor:
+    """z = neck(backbone(views)): V images (B, C, H_v, W_v) -> (V, B, q)."""
+    groups = group_views(views, batching)
+    if groups == group_views(views, neck_batching) and not _takes_views(neck, views, neck_batching):
+        return _in_groups(lambda joined: neck(backbone(joined)), views, groups)  # what went together stays together
+    return project(neck, _in_groups(backbone, views, groups), views, neck_batching)
+
+
+def project(part: nn.Module, z: Tensor, views: list[Tensor], batching: str) -> Tensor:
+    """A neck or predictor of all views, grouped as their images ``views`` are: (V, B, d) -> (V, B, q)."""
+    return part(z) if _takes_views(part, views, batching) else _in_groups(part, z, group_views(views, batching))
+
+
+def _takes_views(part: nn.Module, views: list[Tensor], batching: str) -> bool:
+    """Whether ``part`` takes (V, B, d) and keeps views apart itself: one product of its weights in place of V."""
+    return batching == 'view' and len(views) > 1 and getattr(part, 'takes_views', False)
+
+
+def group_views(views: list[Tensor], batching: str) -> list[list[int]]:
+    """Positions of the views that share a pass, in order of first appearance. ``views``: V images (B, C, H_v, W_v)."""
+    key = dict(view=lambda v: v, size=lambda v: views[v].shape[1:], all=lambda v: None)[batching]
+    groups: dict = {}
+    for v in range(len(views)):
+        groups.setdefault(key(v), []).append(v)
+    return list(groups.values())
+
+
+def _in_groups(module: Callable, tensors: Views, groups: list[list[int]]) -> Tensor:
+    """``module`` of V tensors (B, ...), those of a group in one pass -> (V, B, q), copied only where there are several."""
+    sizes = [len(tensor) for tensor in tensors]
+    if len(set(sizes)) > 1:
+        raise ValueError(f'Every view of a batch holds the same images, but the views have {sizes} of them.')
+    if isinstance(tensors, Tensor) and len(groups) == 1:
+        return module(tensors.flatten(0, 1)).unflatten(0, (len(tensors), -1))
+    tensors = tensors.unbind() if isinstance(tensors, Tensor) else tensors
+    outputs = [module(_joined([tensors[v] for v in group])) for group in groups]
+    z = (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unflatten(0, (len(tensors), -1))
+    order = [v for group in groups for v in group]
+    return z if order == sorted(order) else torch.stack([z[order.index(v)] for v in range(len(tensors))])
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"batching='all' needs views of one size, got {sorted(shapes)}. Use batching='size' and neck_batching='all'."
+        )
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmkernel.models.embeddings import Embeddings, pairs_of_views
-from mmkernel.models.encoder import BATCHINGS, encode, predict
-from mmkernel.models.flag import tell
-from mmkernel.registry import MODELS
+from mmkernel.checks import check_words
+from mmkernel.models.embeddings import BATCHINGS, Embeddings, encode, pairs_of_views, project
+from mmkernel.models.state import evaluating
+from mmkernel.registry import MODELS, accepted_keywords
 
 
 @MODELS.register_module()
@@ -46,12 +44,9 @@ class JointEmbedding(BaseModel):
         data_preprocessor: nn.Module | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=build_part(data_preprocessor or dict(type='ViewPreprocessor')))
-        for word in (batching, neck_batching or batching):
-            if word not in BATCHINGS:
-                raise ValueError(f'batching is one of {", ".join(map(repr, BATCHINGS))}, got {word!r}.')
         self.batching, self.neck_batching = batching, neck_batching or batching
-        self.online_views = None if online_views is None else tuple(online_views)
-        self.target_views = None if target_views is None else tuple(target_views)
+        check_words(batching=(self.batching, BATCHINGS), neck_batching=(self.neck_batching, BATCHINGS))
+        self.online_views, self.target_views = online_views, target_views
         self.backbone = build_part(backbone)
         self.neck = build_part(neck, in_dim=self.backbone.out_dim)
         self.predictor = None if predictor is None else build_part(predictor, in_dim=self.neck.out_dim)
@@ -76,19 +71,15 @@ class JointEmbedding(BaseModel):
         ``label``, and ``targets`` of sets with several classes per image, may come with a batch; pretraining reads neither.
         """
         if mode == 'loss':
-            return self.loss(inputs, sample_index)
+            return self.score(self.embeddings(inputs, sample_index))
         if mode == 'tensor':
             return self.embeddings(inputs, sample_index)
         if mode == 'roots':
             return self.roots(inputs, names)
         raise ValueError(f"mode is 'loss', 'tensor' or 'roots', got {mode!r}; for features call model.extract(images).")
 
-    def loss(self, inputs: list[Tensor], sample_index: Tensor | None = None) -> dict[str, Tensor]:
-        """Pure: what the head wants to remember it stages until ``commit``."""
-        return self.score(self.embeddings(inputs, sample_index))
-
     def score(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        """The head's dict. Heads run in full precision whatever the encoder used."""
+        """The head's dict; pure. Heads run in full precision whatever the encoder used."""
         for observe in self.observers:
             observe(embeddings)
         with torch.autocast(embeddings.online.device.type, enabled=False):
@@ -96,39 +87,58 @@ class JointEmbedding(BaseModel):
 
     def embeddings(self, inputs: list[Tensor], sample_index: Tensor | None = None) -> Embeddings:
         """V normalised images (B, C, H_v, W_v) -> Embeddings."""
-        online_views = self._views('online_views', self.online_views, len(inputs))
-        target_views = self._views('target_views', self.target_views, len(inputs))
-        online, predicted = self._online(inputs, online_views)
-        target = self.target([inputs[g] for g in target_views], _rows(online, online_views, target_views))  # (G, B, q)
+        online_views, target_views = self._views(len(inputs))
+        online, predicted, target = self._encode(inputs, online_views, target_views)
         if sample_index is None:
             sample_index = torch.arange(online.shape[1], device=online.device)
         pairs = pairs_of_views(online_views, target_views)
         return Embeddings(online, predicted, target, pairs, sample_index, online_views, target_views)
 
     def roots(self, inputs: list[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        """Where gradients taken at the embeddings enter the graph again: of 'online', 'predicted', 'target' and parameters.
+        """Where gradients taken at the embeddings enter the graph again: 'online', 'predicted', 'target' or parameters by name.
 
-        The target is encoded only if it is asked for. Parameters are named as in ``named_parameters``; they pass through
-        here so that a wrapper that watches what a forward pass returns sees them used.
+        Parameters pass through here so that a wrapper that watches what a forward pass returns sees them used.
         """
-        online_views = self._views('online_views', self.online_views, len(inputs))
-        target_views = self._views('target_views', self.target_views, len(inputs))
-        online, predicted = self._online(inputs, online_views)
-        found = dict(online=online, predicted=predicted)
-        if 'target' in names:
-            found['target'] = self.target([inputs[g] for g in target_views], _rows(online, online_views, target_views))
+        encoded = self._encode(inputs, *self._views(len(inputs)), with_target='target' in names)
+        found = dict(zip(('online', 'predicted', 'target'), encoded, strict=True))
         parameters = dict(self.named_parameters())
         return {name: found[name] if name in found else parameters[name].view_as(parameters[name]) for name in names}
 
-    def _online(self, inputs: list[Tensor], online_views: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Embeddings of the online views and their predictions, (V, B, q) each; one tensor without a predictor."""
+    def _views(self, count: int) -> list[tuple[int, ...]]:
+        """Indices of the online views and of the target views, of a batch of ``count`` views."""
+        found = []
+        for name in ('online_views', 'target_views'):
+            chosen = getattr(self, name)
+            if any(not 0 <= v < count for v in chosen or ()):
+                raise ValueError(
+                    f'{name} = {chosen} but a batch has {count} views, numbered 0 to {count - 1}: check the data config.'
+                )
+            found.append(tuple(range(count) if chosen is None else chosen))
+        return found
+
+    def _encode(
+        self, inputs: list[Tensor], online_views: tuple, target_views: tuple, with_target: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """online and predicted (V, B, q), one tensor without a predictor; target (G, B, q)."""
         views = [inputs[v] for v in online_views]
         online = encode(self.backbone, self.neck, views, self.batching, self.neck_batching)
-        return online, predict(self.predictor, online, views, self.neck_batching)
+        predicted = online if self.predictor is None else project(self.predictor, online, views, self.neck_batching)
+        if not with_target:
+            return online, predicted, None
+        rows: Tensor | None = online  # of the target views: itself if they are the same, None if one is no online view
+        if online_views != target_views:
+            positions = [online_views.index(g) for g in target_views if g in online_views]
+            if len(positions) < len(target_views):
+                rows = None
+            elif positions == list(range(len(positions))):  # the large crops before the small ones: no copy
+                rows = online[: len(positions)]
+            else:
+                rows = torch.stack([online[i] for i in positions])
+        return online, predicted, self.target([inputs[g] for g in target_views], rows)
 
     def commit(self, real: Tensor | None = None) -> None:
         """After an attempt at an optimizer step: let the head remember what it staged, where ``real`` is set."""
-        tell(self.head.commit, real=real)
+        self.head.commit(real=real)
 
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
@@ -137,9 +147,8 @@ class JointEmbedding(BaseModel):
         ``images``: uint8 (normalised here as in training) or floating (taken as normalised), on any device.
         ``stage``: 'backbone' for h, 'neck' for z.
         """
-        if stage not in ('backbone', 'neck'):
-            raise ValueError(f"stage is 'backbone' or 'neck', got {stage!r}.")
-        with _eval_mode(self.backbone, self.neck):
+        check_words(stage=(stage, ('backbone', 'neck')))
+        with evaluating(self.backbone, self.neck):
             features = self.backbone(self.data_preprocessor.normalize(images))
             return self.neck(features) if stage == 'neck' else features
 
@@ -157,16 +166,6 @@ class JointEmbedding(BaseModel):
         whole = {f'target.{name}' for name, _ in self.target.named_parameters()}
         spared = hasattr(self.target, 'attach') and whole <= set(keys)
         return [key for key in keys if not (spared and key.startswith('target.'))]
-
-    @staticmethod
-    def _views(name: str, chosen: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
-        if chosen is None:
-            return tuple(range(count))
-        if any(not 0 <= v < count for v in chosen):
-            raise ValueError(
-                f'{name} = {chosen} but a batch has {count} views, numbered 0 to {count - 1}: check the data config.'
-            )
-        return chosen
 
 
 def _allow_missing_target(model: nn.Module, keys: Any) -> None:
@@ -187,10 +186,9 @@ def build_part(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
     if isinstance(part, nn.Module):
         return part
     part = dict(part)
-    if in_dim is not None and part.get('in_dim') is None:
-        factory = MODELS.get(part['type']) if isinstance(part['type'], str) else part['type']
-        if 'in_dim' in inspect.signature(factory).parameters:
-            part['in_dim'] = in_dim
+    factory = MODELS.get(part['type']) if isinstance(part['type'], str) else part['type']
+    if in_dim is not None and part.get('in_dim') is None and 'in_dim' in accepted_keywords(factory)[0]:
+        part['in_dim'] = in_dim
     return MODELS.build(part)
 
 
@@ -199,31 +197,7 @@ def require_width(part: nn.Module, in_dim: int | None) -> int:
     if in_dim is None:
         name = type(part).__name__
         raise ValueError(
-            f'{name}.in_dim is None, but {name} needs the width q of embeddings (B, q): it has parameters or buffers of that '
-            'width. Give it as in_dim=q; a head passes it on to its parts, and a JointEmbedding fills it in.'
+            f'{name}.in_dim is None, but {name} needs the width q of embeddings (B, q). Give it as in_dim=q; a head passes it on '
+            'to its parts, and a JointEmbedding fills it in.'
         )
     return in_dim
-
-
-def _rows(online: Tensor, online_views: tuple[int, ...], target_views: tuple[int, ...]) -> Tensor | None:
-    """The online embeddings of the target views; the tensor itself if they are the same views."""
-    if online_views == target_views:
-        return online
-    if not set(target_views) <= set(online_views):
-        return None
-    positions = [online_views.index(g) for g in target_views]
-    if positions == list(range(len(positions))):  # the large crops before the small ones: no copy
-        return online[: len(positions)]
-    return torch.stack([online[i] for i in positions])
-
-
-@contextmanager
-def _eval_mode(*modules: nn.Module) -> Iterator[None]:
-    before = [(m, m.training) for module in modules for m in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for m, training in before:
-            m.training = training

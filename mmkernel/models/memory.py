@@ -1,4 +1,4 @@
-"""What looks at the data set as one: a label per image, and the embeddings of a whole epoch. Both by dataset index."""
+"""Cluster labels and embeddings of all images of a data set, by dataset index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.distributed import gather_rows
 from mmkernel.losses.clustering import UNSEEN
-from mmkernel.models.counters import sent
+from mmkernel.models.state import sent
 
 
 class SampleLabels(nn.Module):
@@ -24,7 +24,7 @@ class SampleLabels(nn.Module):
         self.labels = self.labels.new_full((self.labels.shape[0], num_samples), UNSEEN)
 
     def fit_buffers(self, state: dict[str, Tensor]) -> None:
-        """Before loading: take the number of images from the file, as an evaluation need not know it."""
+        """As many images as in the file: an evaluation need not know their number."""
         if 'labels' in state:
             self.prepare(state['labels'].shape[-1])
 

@@ -44,10 +44,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        if (
-            not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
-            or self.weight.dtype != torch.float32
-        ):
+        half = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if not half or self.weight.dtype != torch.float32:
             return super().forward(x)
         y = _HalfLinear.apply(x.flatten(0, -2), self.weight, self.bias, torch.get_autocast_dtype(kind))
         return y.unflatten(0, x.shape[:-1])  # a view made out here may be changed in place, one made inside may not
@@ -81,11 +79,9 @@ class MLPNeck(nn.Sequential):
         require_width(self, in_dim)
         layers: list[nn.Module | None] = []
         widths = [in_dim, *dims]
-        for i, (width, following) in enumerate(zip(widths, widths[1:], strict=False)):
-            last = i == len(dims) - 1
-            layers.append(Linear(width, following, bias=last_bias if last else bias))
-            layers.append(build_norm(last_norm if last else norm, following))
-            layers.append(None if last else nn.ReLU())
+        for width, following in zip(widths[:-2], dims[:-1], strict=True):
+            layers += [Linear(width, following, bias=bias), build_norm(norm, following), nn.ReLU()]
+        layers += [Linear(widths[-2], dims[-1], bias=last_bias), build_norm(last_norm, dims[-1])]
         super().__init__(*(layer for layer in layers if layer is not None))
         self.takes_views = True
         self.out_dim = dims[-1]

@@ -42,8 +42,8 @@ class ViewPreprocessor(BaseDataPreprocessor):
         if self.scales and any(torch.is_floating_point(view) for view in inputs):
             self.scales = False  # said once
             warnings.warn(
-                'A batch holds floating images: they are taken as normalised already, mean and std of the data_preprocessor are '
-                'not applied. Let the dataset give uint8, or set mean=[0.] and std=[1.] if this is meant.',
+                'A batch holds floating images, taken as normalised: mean and std of the data_preprocessor are not applied. Let '
+                'the dataset give uint8, or set mean=[0.] and std=[1.] if this is meant.',
                 stacklevel=2,
             )
         return {**data, 'inputs': [self.normalize(view) for view in inputs]}

@@ -1,4 +1,4 @@
-"""Rows of earlier steps."""
+"""First-in-first-out queue of the embeddings of earlier steps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
-from mmkernel.models.counters import HostCounters
-from mmkernel.models.flag import move
+from mmkernel.models.state import HostCounters, move
 from mmkernel.registry import MODELS
 
 
@@ -32,10 +31,9 @@ class FeatureQueue(HostCounters):
 
     def __init__(self, length: int, dim: int | None = None, views: int = 1, enabled: bool = True) -> None:
         super().__init__()
-        if length < 1 or dim is None or dim < 1 or views < 1:
+        if dim is None:
             raise ValueError(
-                f'FeatureQueue needs length >= 1, dim >= 1 and views >= 1, got length={length}, dim={dim}, views={views}. '
-                'A head inside a JointEmbedding fills in dim; elsewhere, give it.'
+                'FeatureQueue.dim is None: a head inside a JointEmbedding fills it in; elsewhere, give it.'
             )
         check_numbers('FeatureQueue', whole=True, length=length, dim=dim, views=views)
         rows = torch.randn(views, length, dim, generator=torch.Generator().manual_seed(0), device='cpu')
@@ -70,12 +68,10 @@ class FeatureQueue(HostCounters):
         G, _, q = self.rows.shape
         if width != q:
             raise ValueError(
-                f'The queue holds rows of width {q}, the neck gives {width}. Leave the dim of the queue out: it is filled in.'
+                f'The queue holds rows of width {q}, the neck gives {width}. Leave the dim of the queue out.'
             )
         if views != G:
-            raise ValueError(
-                f'The queue keeps rows of {G} target view(s), the batch has {views}. Make the queue with views={views}.'
-            )
+            raise ValueError(f'The queue keeps rows of {G} target view(s), the batch has {views}: set views={views}.')
 
     @torch.no_grad()
     def enqueue(self, rows: Tensor, real: Tensor | None = None) -> None:
@@ -100,7 +96,6 @@ class FeatureQueue(HostCounters):
         of_rank, ranks = rank() if of_rank is None else of_rank, world_size() if ranks is None else ranks
         if self.length % ranks:
             raise ValueError(
-                f'{ranks} processes cannot share a queue of length {self.length} evenly. Use a multiple of {ranks}, best of the '
-                'global batch.'
+                f'{ranks} processes cannot share a queue of length {self.length}: use a multiple of the global batch.'
             )
         return self.rows[:, of_rank::ranks]

@@ -1,4 +1,10 @@
-"""What predictions must match. A target maps (images of the target views, their online embeddings) -> (G, B, q)."""
+"""What predictions must match. A target maps (images of the target views, their online embeddings) -> (G, B, q).
+
+A target of your own is a module with that ``forward``. It may define ``attach(backbone, neck, batching, neck_batching)`` (the
+online encoder, once, when the model is built), ``start()`` (after the weights were initialised), ``update(momentum, real)``
+(``MomentumUpdateHook``, at each attempt at a step; ``real`` as of ``Head.commit``), ``gradient`` (False: none flows through it)
+and what ``Head`` lists for any module.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,8 @@ from torch.optim.sgd import sgd
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, rank, world_size
-from mmkernel.models.counters import HostCounters, sent
-from mmkernel.models.encoder import encode
+from mmkernel.models.embeddings import encode
+from mmkernel.models.state import HostCounters, sent
 from mmkernel.registry import MODELS
 
 
@@ -46,8 +52,7 @@ class MomentumTarget(HostCounters):
     """t = neck_m(backbone_m(view)) with parameters t <- m t + (1 - m) online. He et al., CVPR 2020; Grill et al., NeurIPS 2020.
 
     Only parameters are averaged: the copy runs in train mode on its own batches and keeps its own batch-norm buffers.
-    ``start`` makes it equal to the online encoder again (after initialisation and after weights were loaded into that);
-    ``update`` is called by ``MomentumUpdateHook`` once per attempt at an optimizer step.
+    It equals the online encoder again after initialisation and after weights were loaded into that.
 
     Args:
         shuffle_bn: encode the rows of the global batch in another order than they came, so that a row and its positive
@@ -67,21 +72,18 @@ class MomentumTarget(HostCounters):
             self.counters, self.passes = ('passes',), 0
 
     def attach(self, backbone: nn.Module, neck: nn.Module, batching: str, neck_batching: str) -> None:
-        """Copy the online encoder; called once, by the model that owns both."""
+        """Copy the online encoder."""
         self.backbone, self.neck = copy.deepcopy(backbone), copy.deepcopy(neck)
         self.requires_grad_(False)
         self._online, self.batching, self.neck_batching = (backbone, neck), batching, neck_batching
         for module in self._online:
-            module.register_load_state_dict_post_hook(self._start_after_loading)
+            module.register_load_state_dict_post_hook(self.start)
 
     @torch.no_grad()
-    def start(self) -> None:
-        """t <- online, parameters only."""
+    def start(self, *loaded: object) -> None:
+        """t <- online, parameters only; ``loaded``: what a hook after loading is told."""
         for own, online in zip(*self._parameters_of_both(), strict=True):
             own.copy_(online)
-
-    def _start_after_loading(self, module: nn.Module, keys: object) -> None:
-        self.start()
 
     @torch.no_grad()
     def update(self, momentum: float, real: Tensor | None = None) -> None:
@@ -104,7 +106,9 @@ class MomentumTarget(HostCounters):
         B = views[0].shape[0]
         if not self.shuffle_bn:
             return self._encode_parts(views)
-        order = sent(self._next_order(B * world_size()), views[0].device)
+        self.passes += self.training
+        order = torch.randperm(B * world_size(), generator=torch.Generator().manual_seed(self.passes))
+        order = sent(order, views[0].device)
         own = order.view(world_size(), B)[rank()]
         z = self._encode_parts([gather_rows(view)[own] for view in views])  # (G, B, q), rows in the new order
         shuffled = gather_rows(z.transpose(0, 1))  # (N, G, q)
@@ -123,8 +127,3 @@ class MomentumTarget(HostCounters):
             raise ValueError(
                 f'MomentumTarget.sub_batches = {self.sub_batches} does not divide the local batch of {rows}.'
             )
-
-    def _next_order(self, rows: int) -> Tensor:
-        if self.training:
-            self.passes += 1
-        return torch.randperm(rows, generator=torch.Generator().manual_seed(self.passes))

@@ -17,7 +17,6 @@ from mmkernel.cli.train import main
 from mmkernel.engine import LARS, NonFiniteLossError, PretrainOptimWrapper, load_config, train
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.models import Head, JointEmbedding, move
-from mmkernel.models.flag import takes_flag, tell
 from mmkernel.registry import HOOKS, MODELS
 
 NAN, WIDTH, BATCH = float('nan'), 6, 8
@@ -94,7 +93,7 @@ def batch(step, bad=False):
 def after_step(net, wrapper, momentum=0.9):
     """What the hooks do after an attempt."""
     if wrapper.stepped:
-        tell(net.commit, real=wrapper.real)
+        net.commit(real=wrapper.real)
         if hasattr(net.target, 'update'):
             net.target.update(momentum, wrapper.real)
 
@@ -437,22 +436,6 @@ def test_what_the_flag_costs():
             total = before.total + step.total - backward.total
         counts.append(total)
     assert counts[0] == counts[1] <= 50, counts
-
-
-def test_a_head_of_ones_own_without_the_flag_is_asked_only_after_a_real_step():
-    class Counting(LocalHead):
-        calls = 0
-
-        def commit(self):
-            super().commit()
-            self.calls += 1
-
-    net, wrapper = build(head='kernel')
-    net.head = Counting()
-    assert not takes_flag(net.head.commit)
-    for step, bad in enumerate((False, True, False)):
-        train_step(net, wrapper, step, bad)
-    assert net.head.calls == 1
 
 
 def test_move_keeps_bits_beside_nan():

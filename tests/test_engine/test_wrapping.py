@@ -52,7 +52,7 @@ def views(count=2, size=16):
 
 def step(net, batch):
     """The loss, after a backward pass."""
-    losses = net.loss(net.data_preprocessor(dict(inputs=batch))['inputs'])
+    losses = net(net.data_preprocessor(dict(inputs=batch))['inputs'])
     loss = sum(value for key, value in losses.items() if key.startswith('loss_'))
     loss.backward()
     return loss.detach()
@@ -89,7 +89,7 @@ def test_a_checkpointed_step_has_the_same_bits_and_keeps_less(backbone, norm_mom
         assert list(net.state_dict()) == names
         torch.manual_seed(2)
         with LiveBytes() as live:
-            losses = net.loss(net.data_preprocessor(dict(inputs=views()))['inputs'])
+            losses = net(net.data_preprocessor(dict(inputs=views()))['inputs'])
         kept.append(live.now)
         del losses
         net.zero_grad()

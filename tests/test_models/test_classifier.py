@@ -74,7 +74,7 @@ def test_extract_restores_modes():
     frozen.extract(IMAGES, stage='head')
     assert frozen.training
     assert not frozen.backbone.training
-    with pytest.raises(ValueError, match='no neck'):
+    with pytest.raises(ValueError, match="stage is 'backbone' or 'head'"):
         classifier.extract(IMAGES, stage='neck')
 
 

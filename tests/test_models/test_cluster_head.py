@@ -86,11 +86,11 @@ def test_learned_classifiers():
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(num_clusters=()), 'one num_clusters >= 2 per head'),
-        (dict(num_clusters=(3, 1)), 'one num_clusters >= 2 per head'),
+        (dict(num_clusters=()), 'num_clusters=nothing'),
+        (dict(num_clusters=(3, 1)), 'num_clusters=1; expected .*>= 2'),
         (dict(in_dim=None), 'in_dim'),
         (dict(classifier='mean'), "'centroids'.*or 'linear'"),
-        (dict(normalize=False), 'they live on the sphere'),
+        (dict(normalize=False), 'live on the sphere'),
         (dict(num_clusters=(30,)), '30 clusters of 20 samples'),
     ],
 )

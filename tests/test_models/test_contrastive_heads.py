@@ -140,8 +140,8 @@ def test_a_queue_that_does_not_fit(options, message):
     'options, message',
     [
         (dict(negatives='rows'), 'negatives is one of'),
-        (dict(negatives='queue'), "negatives='queue' goes with a queue"),
-        (dict(queue=dict(type='FeatureQueue', length=4)), "negatives='queue' goes with a queue"),
+        (dict(negatives='queue'), "a queue goes with negatives='queue'"),
+        (dict(queue=dict(type='FeatureQueue', length=4)), "a queue goes with negatives='queue'"),
         (dict(temperature=0.0), 'temperature=.*; expected'),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkernel.models.counters import HostCounters
+from mmkernel.models.state import HostCounters
 
 
 class Counting(HostCounters):

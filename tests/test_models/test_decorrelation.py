@@ -59,10 +59,10 @@ def test_newton_schulz_variant_approaches_the_exact_one():
     assert many < 1e-3
 
 
-def test_fewest_groups():
-    assert DBN(12, groups=None).fewest_groups(24) == 1
-    assert DBN(12, groups=None).fewest_groups(23) == 2
-    assert DBN(12, groups=None)(rows(8)).shape == (8, 12)
+@pytest.mark.parametrize('count, groups', [(24, 1), (23, 2), (8, 3)])
+def test_fewest_groups(count, groups):
+    x = rows(count)
+    assert torch.equal(DBN(12, groups=None)(x), DBN(12, groups=groups)(x))
 
 
 def test_shuffled_groups_return_to_their_channels():

@@ -6,8 +6,7 @@ from launches import Launches
 from torch import nn
 
 from mmkernel.models import Embeddings, Head, JointEmbedding, OnlineTarget, build_model
-from mmkernel.models.embeddings import pairs_of_views
-from mmkernel.models.encoder import encode, group_views, predict
+from mmkernel.models.embeddings import encode, group_views, pairs_of_views, project
 from mmkernel.registry import MODELS
 
 BACKBONE = dict(
@@ -153,7 +152,7 @@ def test_heads_run_in_float32_under_autocast():
 
     m = model(head=Spy())
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        m.loss(images(16, 16))
+        m(images(16, 16))
     assert seen == {'dtype': torch.float32, 'autocast': False}
 
 
@@ -166,11 +165,11 @@ def test_commit_reaches_the_head():
         def loss(self, embeddings):
             return {'loss_none': embeddings.online.sum() * 0}
 
-        def commit(self):
+        def commit(self, real=None):
             self.steps += 1
 
     m = model(head=Counter())
-    m.loss(images(16, 16))
+    m(images(16, 16))
     assert m.head.steps == 0
     m.commit()
     assert m.head.steps == 1
@@ -248,7 +247,7 @@ def test_predictions_of_one_pass_read_the_embeddings_where_they_are():
     expected = predictor(online)
     for batching in ('view', 'all'):
         with Launches() as launches:
-            p = predict(predictor, online, views, batching)
+            p = project(predictor, online, views, batching)
         torch.testing.assert_close(p, expected)
         assert launches.names['cat'] == (batching == 'view')
 

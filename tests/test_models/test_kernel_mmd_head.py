@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from mmkernel.kernels import Kernel, LegendreKernel, mmd2_to_uniform
-from mmkernel.models import Embeddings
+from mmkernel.models import Embeddings, KernelMMDHead
 from mmkernel.models.embeddings import pairs_of_views
-from mmkernel.models.heads.kernel_mmd import KernelMMDHead
 from mmkernel.registry import MODELS
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}

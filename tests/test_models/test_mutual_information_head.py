@@ -5,7 +5,8 @@ import torch
 from launches import Launches, kept_for_backward
 
 from mmkernel.losses import mutual_information as bounds
-from mmkernel.models import ConcatenatedCritic, Embeddings, MutualInformationHead, SeparableCritic, critics
+from mmkernel.models import ConcatenatedCritic, Embeddings, MutualInformationHead, SeparableCritic
+from mmkernel.models.heads import information
 from mmkernel.registry import MODELS
 
 
@@ -92,7 +93,7 @@ def test_concatenated_critic_keeps_no_pairs(monkeypatch):
     whole_largest, whole_kept, whole = outcome()
     assert whole_largest == pairs
     assert whole_kept >= 2 * pairs
-    monkeypatch.setattr(critics, 'rows_at_a_time', lambda columns, like: 5)
+    monkeypatch.setattr(information, 'rows_at_a_time', lambda columns, like: 5)
     largest, kept, blocks = outcome()
     assert largest <= pairs / 12
     assert kept <= pairs / 4
@@ -110,7 +111,7 @@ def test_bad_options():
         MutualInformationHead()
     with pytest.raises(ValueError, match='SeparableCritic.temperature=0.0'):
         SeparableCritic(in_dim=4, temperature=0.0)
-    with pytest.raises(ValueError, match='at least one hidden width'):
+    with pytest.raises(ValueError, match='ConcatenatedCritic.dims=nothing'):
         ConcatenatedCritic(dims=(), in_dim=4)
     with pytest.raises(ValueError, match='No pair of views to score'):
         MutualInformationHead(in_dim=4).loss(Embeddings.from_views(views()[0]))

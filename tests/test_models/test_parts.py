@@ -95,7 +95,7 @@ def test_fixed_positions_and_patches():
         (dict(model_name='resnet18', fixed_positions=True), ValueError, 'fixed_positions is for vision transformers'),
         (dict(model_name='resnet18', fixed_patches=True), ValueError, 'fixed_patches is for vision transformers'),
         (dict(model_name='vit_tiny_patch16_224', fixed_patches=True, pretrained=True), ValueError, 'would overwrite'),
-        (dict(model_name='resnet51'), ValueError, 'Did you mean resnet'),
+        (dict(model_name='resnet51'), ValueError, "Did you mean 'resnet"),
         (dict(model_name='vit_tiny_patch16_224', small_images=True), ValueError, 'patch_size'),
         (dict(model_name='vit_tiny_patch16_224', zero_init_residual=True), ValueError, 'ResNets'),
         (dict(model_name='vit_tiny_patch16_224', width=2), ValueError, 'width multiplies the channels of a ResNet'),

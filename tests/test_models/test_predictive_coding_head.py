@@ -80,9 +80,9 @@ def test_loss_is_pure():
         (dict(directions=()), "directions are some of .*'down'"),
         (dict(directions=('down', 'down')), 'directions are some of'),
         (dict(directions=('forward',)), 'directions are some of'),
-        (dict(steps=3), 'a grid of 3 x 4 patches has 2 steps to predict downwards'),
-        (dict(steps=4, directions=('left',)), 'has 3 steps to predict to the left'),
-        (dict(context=dict(dim=0)), 'MaskedConvContext needs in_dim, dim and blocks'),
+        (dict(steps=3), 'a grid of 3 x 4 patches has 2 steps to predict down'),
+        (dict(steps=4, directions=('left',)), 'has 3 steps to predict left'),
+        (dict(context=dict(dim=0)), 'MaskedConvContext.dim=0'),
     ],
 )
 def test_bad_arguments(options, message):

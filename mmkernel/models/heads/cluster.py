@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
@@ -47,14 +47,12 @@ class ClusterHead(Head):
     ) -> None:
         super().__init__()
         self.in_dim = require_width(self, in_dim)
-        if not num_clusters or min(num_clusters) < 2:
-            raise ValueError(f'ClusterHead needs one num_clusters >= 2 per head, got {tuple(num_clusters)}.')
         check_numbers('ClusterHead', temperature=temperature)
-        check_numbers('ClusterHead', whole=True, num_clusters=num_clusters)
-        if classifier not in ('centroids', 'linear') or (classifier == 'centroids' and not normalize):
+        check_numbers('ClusterHead', whole=True, several=True, least=2, num_clusters=num_clusters)
+        check_words('ClusterHead', classifier=(classifier, ('centroids', 'linear')))
+        if classifier == 'centroids' and not normalize:
             raise ValueError(
-                "ClusterHead.classifier is 'centroids' (with normalize=True: they live on the sphere) or 'linear', got "
-                f'{classifier!r} with normalize={normalize}.'
+                "ClusterHead.classifier='centroids' goes with normalize=True: centroids live on the sphere."
             )
         self.num_clusters, self.temperature = tuple(num_clusters), temperature
         self.normalize, self.learned = normalize, classifier == 'linear'

@@ -1,37 +1,49 @@
-"""What every head offers."""
+"""What a head is and may define, and the sum of several heads."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmkernel.models.embeddings import Embeddings
+from mmkernel.models.joint_embedding import build_part
+from mmkernel.registry import MODELS
 
 PATIENCE = 256  # training losses without a commit that gradient accumulation may explain
 
 
 class Head(nn.Module):
-    """Embeddings -> named losses. A head of your own defines ``loss``.
-
-    ``loss`` is pure. Keys that start with ``loss_`` are weighted and summed by the trainer; the other parts, unweighted and
-    without gradient, are logged under plain words. Values are those of the global batch; gradients as
-    ``mmkernel.distributed`` rules.
+    """Embeddings -> named losses. A head of your own defines ``loss``, and ``commit`` if it remembers anything.
 
     In a training loop of your own a head is called like any other objective, and returns the sum of its ``loss_`` parts:
 
         loss = head(z1, z2)                                                  # as many views as there are, (B, q) each
         loss = head(z1, z2, predicted=(p1, p2), target=(t1.detach(), t2.detach()))
         loss.backward(); optimizer.step(); head.commit()
+
+    What else a head, or any module inside a model, may define; each is called where it exists:
+
+    - ``in_dim`` among its arguments: filled in with q. ``needs_sample_index``: whether ``loss`` reads which images these are.
+    - ``check_batch(rows)``, ``check_local_batch(rows)``: before training, with the rows of a global batch and of one process;
+      a ValueError if they do not fit.
+    - ``enable()`` and ``enabled``: of a queue that waits for ``QueueHook``.
+    - ``fit_buffers(state)``: before weights are loaded, to size buffers that are as large as the data set.
+    - ``prepare(num_samples)``, ``remember``, ``cluster``, ``reset_classifiers``: as of ``ClusterHead``, for ``ClusterHook``.
+    - ``distance_weight``, (option, value), and ``reduction``: of a squared distance, for the advice on weights.
     """
 
-    needs_sample_index = False  # whether ``loss`` reads which images of the data set these are
+    needs_sample_index = False
     in_dim: int | None = None  # q, where its parameters have that width
     _waiting = 0  # training losses since the last commit
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        """Pure. Parts named ``loss_*``, weighted, are summed by the trainer; others, without gradient, are logged.
+
+        Values are those of the global batch; gradients as ``mmkernel.distributed`` rules.
+        """
         raise NotImplementedError(
             f'{type(self).__name__} has no loss(embeddings): the one method that a head must define.'
         )
@@ -60,19 +72,18 @@ class Head(nn.Module):
                 view and one target are two views of the images. None: the views themselves, with their gradient.
             sample_index: (B,) index of each image in the data set, for heads that remember images.
 
-        Raises:
-            ValueError: other shapes, a target without a view, or no pair of views where the objective needs one.
+        ValueError: other shapes, a target without a view, or no pair of views where the objective needs one.
         """
-        if len(views) == 1 and isinstance(views[0], Embeddings):
-            return self._parts(views[0])
-        if sample_index is None and self.needs_sample_index:
+        whole = len(views) == 1 and isinstance(views[0], Embeddings)
+        if not whole and sample_index is None and self.needs_sample_index:
             raise ValueError(
                 f'{type(self).__name__} remembers images by their index in the data set: call head(z1, z2, '
                 'sample_index=index), index being (B,) integers that the data set gives with each image.'
             )
-        with _no_autocast(views):
-            parts = self._parts(Embeddings.of(views, predicted, target, sample_index))
-        return sum(value for name, value in parts.items() if name.startswith('loss_'))
+        device = getattr(views[0].online if whole else views[0] if views else None, 'device', torch.device('cpu'))
+        with torch.autocast(device.type, enabled=False):
+            parts = self._parts(views[0] if whole else Embeddings.of(views, predicted, target, sample_index))
+        return parts if whole else sum(value for name, value in parts.items() if name.startswith('loss_'))
 
     def _parts(self, embeddings: Embeddings) -> dict[str, Tensor]:
         if self.in_dim not in (None, embeddings.width):
@@ -80,8 +91,7 @@ class Head(nn.Module):
                 f'{type(self).__name__} was made for embeddings of width {self.in_dim}, got {tuple(embeddings.online.shape[1:])}: '
                 f'make it with in_dim={embeddings.width}.'
             )
-        with _no_autocast((embeddings.online,)):
-            return self.loss(embeddings.promoted())
+        return self.loss(embeddings.promoted())
 
     def expect_commit(self) -> bool:
         """For ``loss`` of a head that ``commit`` changes: whether a step may follow, so that something is to be staged.
@@ -89,19 +99,53 @@ class Head(nn.Module):
         Not in eval mode or under ``no_grad``. Warns once where nobody calls ``commit``.
         """
         training = self.training and torch.is_grad_enabled()
-        if training:
-            self._waiting += 1
-            if self._waiting == PATIENCE + 1:
-                warnings.warn(
-                    f'{type(self).__name__} has made {PATIENCE + 1} training losses, and commit() was never called in '
-                    'between: what it keeps from step to step (queue, prototypes, permutations) stays as it is. Call '
-                    'head.commit() after each optimizer.step().',
-                    stacklevel=3,
-                )
+        self._waiting += training
+        if training and self._waiting == PATIENCE + 1:
+            warnings.warn(
+                f'{type(self).__name__} has made {PATIENCE + 1} training losses, and commit() was never called in between: what '
+                'it keeps from step to step (queue, prototypes, permutations) stays as it is. Call head.commit() after each '
+                'optimizer.step().',
+                stacklevel=3,
+            )
         return training
 
 
-def _no_autocast(views: Sequence[Tensor]) -> torch.autocast:
-    """Objectives run in full precision whatever the encoder used."""
-    device = views[0].device if len(views) and isinstance(views[0], Tensor) else torch.device('cpu')
-    return torch.autocast(device.type, enabled=False)
+@MODELS.register_module()
+class SumHead(Head):
+    """sum_h loss_h(embeddings): every part keeps its own weights, keys become ``loss_<name>_<word>`` and ``<name>_<word>``.
+
+    For instance the variance and covariance terms beside a cosine prediction (Bardes et al., ICLR 2022, table 4):
+    ``heads=dict(prediction=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead', ...))``.
+    """
+
+    def __init__(self, heads: dict[str, Head | dict], in_dim: int | None = None) -> None:
+        super().__init__()
+        if not isinstance(heads, Mapping) or not heads:
+            raise ValueError(
+                'SumHead.heads is a dict that names the heads to add, e.g. dict(spread=dict(type=...)); got '
+                f'{f"a {type(heads).__name__}" if heads else "none"}.'
+            )
+        for name in heads:
+            if 'loss' in name or not name.isidentifier():
+                raise ValueError(
+                    f"SumHead: {name!r} cannot name a head: names become parts of log keys, and keys with 'loss' are summed. "
+                    "Use a plain word, e.g. 'spread'."
+                )
+        self.in_dim = in_dim
+        self.heads = nn.ModuleDict({name: build_part(head, in_dim) for name, head in heads.items()})
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        parts = {}
+        for name, head in self.heads.items():
+            for key, value in head.loss(embeddings).items():
+                word = key.removeprefix('loss_')
+                parts[f'{name}_{key}' if word == key else f'loss_{name}_{word}'] = value
+        return parts
+
+    def commit(self, real: Tensor | None = None) -> None:
+        for head in self.heads.values():
+            head.commit(real=real)
+
+    @property
+    def needs_sample_index(self) -> bool:
+        return any(getattr(head, 'needs_sample_index', False) for head in self.heads.values())

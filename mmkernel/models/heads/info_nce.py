@@ -1,11 +1,11 @@
-"""Find the positive among negatives."""
+"""InfoNCE: find the positive among negatives of the batch or of a queue."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import gather_rows
 from mmkernel.kernels.engine import Engine
 from mmkernel.kernels.sphere import unit_rows
@@ -14,8 +14,6 @@ from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
-
-NEGATIVES = ('views', 'targets', 'queue')
 
 
 @MODELS.register_module()
@@ -46,21 +44,19 @@ class InfoNCEHead(Head):
         transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
-        if negatives not in NEGATIVES:
-            raise ValueError(f'InfoNCEHead.negatives is one of {", ".join(map(repr, NEGATIVES))}, got {negatives!r}.')
+        check_words('InfoNCEHead', negatives=(negatives, ('views', 'targets', 'queue')))
         check_numbers('InfoNCEHead', temperature=temperature, weight=weight)
         if (queue is not None) != (negatives == 'queue'):
             raise ValueError(
-                f"negatives='queue' goes with a queue and no other does; got negatives={negatives!r}, queue={queue}. "
-                "Write negatives='queue', queue=dict(type='FeatureQueue', length=...)."
+                f"got negatives={negatives!r}, queue={queue}; a queue goes with negatives='queue': write "
+                "negatives='queue', queue=dict(type='FeatureQueue', length=...)."
             )
         self.engine = Engine(precision, layout, transport_dtype)
         if negatives != 'views' and self.engine != Engine():
             raise ValueError(f"precision, layout and transport_dtype go with negatives='views', got {negatives!r}.")
         self.temperature, self.weight, self.negatives = temperature, weight, negatives
         if isinstance(queue, dict):
-            require_width(self, queue.get('dim') or in_dim)
-            queue = MODELS.build(queue if queue.get('dim') else {**queue, 'dim': in_dim})
+            queue = MODELS.build({**queue, 'dim': queue.get('dim') or require_width(self, in_dim)})
         self.queue, self._staged = queue, None
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
@@ -70,8 +66,15 @@ class InfoNCEHead(Head):
     def _value(self, embeddings: Embeddings) -> Tensor:
         predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.pairs
         if self.negatives == 'views':
+            missing = set(embeddings.target_views) - set(embeddings.online_views)
+            if missing:
+                raise ValueError(
+                    f"negatives='views' compares online rows, but the target views {sorted(missing)} are not among the online "
+                    f"views {embeddings.online_views}. Add them to online_views, or use negatives='targets'."
+                )
+            pairs = [(i, embeddings.online_views.index(embeddings.target_views[j])) for i, j in pairs]
             options = self.engine.options(embeddings.online, embeddings.computed_in)
-            return nt_xent(embeddings.online, self.temperature, self._online_pairs(embeddings), **options)
+            return nt_xent(embeddings.online, self.temperature, pairs, **options)
         if self.negatives == 'targets':
             return in_batch_info_nce(predicted, target, self.temperature, pairs)
         self.queue.check(*target.shape)
@@ -79,17 +82,6 @@ class InfoNCEHead(Head):
             self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
         negatives = self.queue.rows.to(target.dtype, copy=True)  # for backward: commit may come before it
         return queue_info_nce(predicted, target, negatives, self.temperature, pairs)
-
-    @staticmethod
-    def _online_pairs(embeddings: Embeddings) -> list[tuple[int, int]]:
-        """The pairs with the target's position among the online views."""
-        missing = set(embeddings.target_views) - set(embeddings.online_views)
-        if missing:
-            raise ValueError(
-                f"negatives='views' compares online rows, but the target views {sorted(missing)} are not among the online "
-                f"views {embeddings.online_views}. Add them to online_views, or use negatives='targets'."
-            )
-        return [(i, embeddings.online_views.index(embeddings.target_views[j])) for i, j in embeddings.pairs]
 
     @torch.no_grad()
     def commit(self, real: Tensor | None = None) -> None:

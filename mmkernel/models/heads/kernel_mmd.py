@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.energy import aligned_energies, fixed_values, least_value
@@ -49,13 +49,8 @@ class KernelMMDHead(Head):
         transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value, allowed in (
-            ('statistic', statistic, ('V', 'U')),
-            ('reduction', reduction, REDUCTIONS),
-            ('regularize', regularize, ('online', 'target')),
-        ):
-            if value not in allowed:
-                raise ValueError(f'KernelMMDHead.{name} is {allowed[0]!r} or {allowed[1]!r}, got {value!r}.')
+        words = dict(statistic=(statistic, ('V', 'U')), reduction=(reduction, REDUCTIONS))
+        check_words('KernelMMDHead', **words, regularize=(regularize, ('online', 'target')))
         check_numbers('KernelMMDHead', zero=True, alignment_weight=alignment_weight, kernel_weight=kernel_weight)
         self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else check_kernel(kernel, 'KernelMMDHead')
         self.alignment_weight, self.kernel_weight = alignment_weight, kernel_weight
@@ -73,7 +68,9 @@ class KernelMMDHead(Head):
         )  # (), (V or G,)
         if not together:
             alignment = paired_distance(predicted, target, pairs, self.reduction)
-        kernel = (self._logarithm(energies, embeddings.width) if self.log else energies).mean()
+        if self.log:
+            self._check_positive(embeddings.width)
+        kernel = (energies.log() if self.log else energies).mean()
         energy = energies.detach().mean() if self.log else kernel.detach()
         return {
             'loss_alignment': self.alignment_weight * alignment,
@@ -83,14 +80,13 @@ class KernelMMDHead(Head):
             **self._unbiased_mmd2(energy, embeddings),
         }
 
-    def _logarithm(self, energies: Tensor, q: int) -> Tensor:
+    def _check_positive(self, q: int) -> None:
         least = least_value(self.kernel, q)
         if least <= 0:
             raise ValueError(
                 f'log=True needs a kernel with phi > 0 on [-1, 1]; {type(self.kernel).__name__} goes down to '
                 f'{least:.3g} at q = {q}. Use log=False, or a positive kernel such as RBFKernel.'
             )
-        return energies.log()
 
     def _unbiased_mmd2(self, energy: Tensor, embeddings: Embeddings) -> dict[str, Tensor]:
         """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training.

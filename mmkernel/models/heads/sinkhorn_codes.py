@@ -13,10 +13,10 @@ from mmkernel.distributed import gather_rows, global_mean
 from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.flag import move
 from mmkernel.models.heads.head import Head
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.queue import FeatureQueue
+from mmkernel.models.state import move
 from mmkernel.registry import MODELS
 
 
@@ -50,11 +50,9 @@ class SinkhornCodesHead(Head):
         super().__init__()
         self.in_dim = require_width(self, in_dim)
         check_numbers('SinkhornCodesHead', temperature=temperature, epsilon=epsilon)
-        counts = dict(num_prototypes=num_prototypes, iterations=iterations, queue_views=queue_views)
-        check_numbers('SinkhornCodesHead', whole=True, **counts)
+        check_numbers('SinkhornCodesHead', whole=True, iterations=iterations, queue_views=queue_views)
+        check_numbers('SinkhornCodesHead', whole=True, least=2, num_prototypes=num_prototypes)
         check_numbers('SinkhornCodesHead', whole=True, zero=True, queue_length=queue_length)
-        if num_prototypes < 2:
-            raise ValueError(f'SinkhornCodesHead needs num_prototypes >= 2, got {num_prototypes}.')
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.prototypes = nn.Linear(in_dim, num_prototypes, bias=False)  # weight: (K, q)
         self.queue = FeatureQueue(queue_length, in_dim, queue_views, enabled=False) if queue_length else None
@@ -107,6 +105,6 @@ class SinkhornCodesHead(Head):
         if K > rows + length:
             warnings.warn(
                 f'{K} prototypes for {rows} rows of a batch and {length} of the queue: an assignment leaves most of them almost '
-                f'empty. At most {rows + length} (model.head.num_prototypes), a larger batch or a longer queue_length is usual.',
+                'empty. Lower model.head.num_prototypes, or raise the batch or queue_length.',
                 stacklevel=2,
             )

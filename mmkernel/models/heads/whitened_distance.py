@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, max_over_ranks, rank
 from mmkernel.losses.alignment import REDUCTIONS
 from mmkernel.losses.conditioning import warn_of_jitter
 from mmkernel.losses.pairs import check_pairs
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
-from mmkernel.models.counters import HostCounters, sent
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
+from mmkernel.models.state import HostCounters, sent
 from mmkernel.registry import MODELS
-
-_WORDS = dict(method=METHODS, distance=('cosine', 'squared'), reduction=REDUCTIONS, statistics=('view', 'joint'))
 
 
 @MODELS.register_module()
@@ -55,15 +53,14 @@ class WhiteningHead(HostCounters, Head):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in dict(method=method, distance=distance, reduction=reduction, statistics=statistics).items():
-            if value not in _WORDS[name]:
-                raise ValueError(f'WhiteningHead.{name} is one of {", ".join(map(repr, _WORDS[name]))}, got {value!r}.')
+        words = dict(method=(method, METHODS), reduction=(reduction, REDUCTIONS))
+        words |= dict(distance=(distance, ('cosine', 'squared')), statistics=(statistics, ('view', 'joint')))
+        check_words('WhiteningHead', **words)
         check_numbers('WhiteningHead', zero=True, most=1.0, shrinkage=shrinkage)
         check_numbers('WhiteningHead', whole=True, none=True, iterations=iterations, sub_batch_size=sub_batch_size)
         if iterations > 1 and sub_batch_size is None:
             raise ValueError(
-                f'WhiteningHead.iterations counts permutations into sub-batches, got {iterations} with '
-                f'sub_batch_size = {sub_batch_size}. Set sub_batch_size, or leave iterations = 1.'
+                f'WhiteningHead.iterations = {iterations} counts permutations into sub-batches: set sub_batch_size.'
             )
         self.sub_batch_size, self.iterations, self.seed = sub_batch_size, iterations, seed
         self.whitening = dict(method=method, shrinkage=shrinkage, statistics=statistics)

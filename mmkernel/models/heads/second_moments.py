@@ -1,14 +1,15 @@
-"""Invariance, variance of each dimension, covariance between dimensions."""
+"""Heads of second moments: variance and covariance within views, correlation between views."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Engine
 from mmkernel.losses.alignment import REDUCTIONS, squared_distance
+from mmkernel.losses.cross_correlation import correlation_terms
 from mmkernel.losses.pairs import check_pairs
 from mmkernel.losses.variance_covariance import moment_terms
 from mmkernel.models.embeddings import Embeddings
@@ -46,14 +47,12 @@ class VarianceCovarianceHead(Head):
         transport_dtype: str | None = None,
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"VarianceCovarianceHead.reduction is 'sample' or 'element', got {reduction!r}.")
-        self.distance_weight = ('invariance_weight', invariance_weight)
+        check_words('VarianceCovarianceHead', reduction=(reduction, REDUCTIONS))
         self.weights = dict(invariance=invariance_weight, variance=variance_weight, covariance=covariance_weight)
+        weights = {f'{name}_weight': weight for name, weight in self.weights.items()}
         check_numbers('VarianceCovarianceHead', target_std=target_std)
-        check_numbers(
-            'VarianceCovarianceHead', zero=True, eps=eps, **{f'{n}_weight': w for n, w in self.weights.items()}
-        )
+        check_numbers('VarianceCovarianceHead', zero=True, eps=eps, **weights)
+        self.distance_weight = ('invariance_weight', invariance_weight)
         self.target_std, self.eps, self.reduction = target_std, eps, reduction
         self.engine = Engine(precision, layout, transport_dtype)
 
@@ -78,3 +77,45 @@ class VarianceCovarianceHead(Head):
         losses = {f'loss_{n}': w * (parts[n] if w else parts[n].detach()) for n, w in factors.items()}
         logged = {name: value.detach() for name, value in parts.items()}
         return {**losses, **logged, 'covariance': 2 * logged['covariance']}
+
+
+@MODELS.register_module()
+class CrossCorrelationHead(Head):
+    """scale * mean_pairs [ sum_i (C_ii - 1)^2 + off_diagonal_weight * sum_{i != j} C_ij^2 ],  C = x'y / N.
+
+    Zbontar et al., Barlow Twins, ICML 2021. x and y are the two views, each standardised over the rows of all ranks
+    (variance with divisor N, ``eps`` inside the square root: batch normalisation without affine parameters).
+
+    The gradient is that of the union batch. The official code sums C over its W processes by an in-place reduction that
+    autograd does not see, so its gradient is 1/W of this one: it matters for parameters that LARS does not adapt.
+
+    ``precision``, ``layout``, ``transport_dtype``: see ``VarianceCovarianceHead``.
+    """
+
+    def __init__(
+        self,
+        off_diagonal_weight: float = 0.0051,
+        scale: float = 1.0,
+        eps: float = 1e-5,
+        precision: str = 'auto',
+        layout: str = 'auto',
+        transport_dtype: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_numbers('CrossCorrelationHead', zero=True, off_diagonal_weight=off_diagonal_weight, eps=eps)
+        check_numbers('CrossCorrelationHead', scale=scale)
+        self.off_diagonal_weight, self.scale, self.eps = off_diagonal_weight, scale, eps
+        self.engine = Engine(precision, layout, transport_dtype)
+
+    def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
+        pairs = embeddings.symmetric_pairs()
+        check_pairs(pairs, 'correlate')
+        target = None if embeddings.target is embeddings.predicted else embeddings.target
+        options = self.engine.options(embeddings.online, embeddings.computed_in)
+        on_diagonal, off_diagonal = correlation_terms(embeddings.predicted, target, pairs, self.eps, **options)
+        return {
+            'loss_on_diagonal': self.scale * on_diagonal,
+            'loss_off_diagonal': self.scale * self.off_diagonal_weight * off_diagonal,
+            'on_diagonal': on_diagonal.detach(),
+            'off_diagonal': off_diagonal.detach(),
+        }

@@ -1,11 +1,23 @@
-"""Numbers that the host counts and a checkpoint holds, and what it draws for the device."""
+"""What changes from step to step: buffers that obey a flag on the device, counters of the host, train and eval mode."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+@torch.no_grad()
+def move(buffer: Tensor, value: Tensor, real: Tensor | None = None) -> None:
+    """buffer <- value where ``real``, a 0-dim bool tensor, is set (None: it is); else ``buffer`` keeps its bits.
+
+    ``real`` says on the device whether a step of the optimizer counted; nothing reads it. By ``where``, never by a product:
+    0 x NaN is NaN.
+    """
+    buffer.copy_(value if real is None else torch.where(real, value, buffer))
 
 
 class HostCounters(nn.Module):
@@ -39,3 +51,16 @@ class HostCounters(nn.Module):
 def sent(x: Tensor, device: torch.device) -> Tensor:
     """``x`` of the host on ``device``; a plain copy would wait until a GPU has done all that it was given before."""
     return (x.pin_memory() if device.type == 'cuda' and not x.is_cuda else x).to(device, non_blocking=True)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each module, and each part of it, is in the mode that it was in."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training

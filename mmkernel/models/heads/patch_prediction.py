@@ -1,4 +1,4 @@
-"""Predict the patches further on from those before."""
+"""Predict the patches of a grid further on from those before, and the context network that sees those before alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
@@ -52,20 +53,16 @@ class PredictiveCodingHead(Head):
             raise ValueError(f'PredictiveCodingHead.directions are some of {DIRECTIONS}, got {tuple(directions)}.')
         for direction in directions:
             length = grid[0] if direction in ('down', 'up') else grid[1]
-            if not 1 <= steps < length:
+            if steps >= length:
                 raise ValueError(
                     f'PredictiveCodingHead.steps = {steps}: a grid of {grid[0]} x {grid[1]} patches has {length - 1} steps '
-                    f'to predict {direction}wards.'.replace('rightwards', 'to the right').replace(
-                        'leftwards', 'to the left'
-                    )
+                    f'to predict {direction}.'
                 )
         self.steps, self.directions, self.grid, self.scale = steps, tuple(directions), tuple(grid), scale
-        contexts = [
-            MODELS.build({'type': 'MaskedConvContext', **(context or {}), 'in_dim': in_dim}) for _ in directions
-        ]
-        self.contexts = nn.ModuleList(contexts)
+        context = {'type': 'MaskedConvContext', **(context or {}), 'in_dim': in_dim}
+        self.contexts = nn.ModuleList(MODELS.build(context) for _ in directions)
         self.predictors = nn.ModuleList(
-            nn.ModuleList(nn.Linear(c.out_dim, in_dim, bias=False) for _ in range(steps)) for c in contexts
+            nn.ModuleList(nn.Linear(c.out_dim, in_dim, bias=False) for _ in range(steps)) for c in self.contexts
         )
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
@@ -94,3 +91,43 @@ class PredictiveCodingHead(Head):
                 f'{online.shape[0]}: give the patches of the data config the same grid, and count={rows * columns}.'
             )
         return torch.movedim(online, 0, 1).unflatten(1, (rows, columns))
+
+
+class MaskedBlock(nn.Module):
+    """x + conv1x1(relu(conv2x1(conv1x3(relu(conv1x1(x)))))), the 2x1 convolution seeing this row and the one above."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(in_dim, dim, 1)
+        self.across = nn.Conv2d(dim, dim, (1, 3), padding=(0, 1))
+        self.above = nn.Conv2d(dim, dim, (2, 1))
+        self.expand = nn.Conv2d(dim, in_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.across(F.relu(self.reduce(x)))
+        h = self.above(F.pad(h, (0, 0, 1, 0)))  # one row of zeros on top, none at the bottom
+        return x + self.expand(F.relu(h))
+
+
+@MODELS.register_module()
+class MaskedConvContext(nn.Module):
+    """c_ij from z at rows <= i: (B, q, R, C) -> (B, q, R, C), residual masked convolutions in the manner of PixelCNN.
+
+    van den Oord et al., Conditional image generation with PixelCNN decoders, NeurIPS 2016; as a context network in
+    Henaff et al., ICML 2020. Without normalisation, which would carry patches below into the context.
+
+    Args:
+        in_dim: width q of the embeddings, and of the context.
+        dim: hidden channels.
+        blocks: rows above that a context can see, and columns to each side.
+    """
+
+    def __init__(self, in_dim: int | None = None, dim: int = 256, blocks: int = 5) -> None:
+        super().__init__()
+        require_width(self, in_dim)
+        check_numbers('MaskedConvContext', whole=True, in_dim=in_dim, dim=dim, blocks=blocks)
+        self.blocks = nn.Sequential(*(MaskedBlock(in_dim, dim) for _ in range(blocks)))
+        self.out_dim = in_dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        return F.relu(self.blocks(z))
