@@ -15,8 +15,6 @@ from torch import Tensor
 from mmkernel.evaluation import weighted_knn
 
 NEIGHBOURS, TEMPERATURE = (10, 20, 100, 200), 0.07
-# forms beside the default, where this version has the option
-OPTIONS = {'ours, bfloat16': dict(precision='bfloat16'), 'ours, faiss': dict(backend='faiss')}
 
 
 @cache
@@ -39,10 +37,10 @@ def textbook(k: tuple[int, ...], size: tuple[int, ...]) -> Maker:
     return make
 
 
-def ours(k: tuple[int, ...], size: tuple[int, ...], options: dict) -> Maker:
+def ours(k: tuple[int, ...], size: tuple[int, ...]) -> Maker:
     def make(device: torch.device) -> Step:
         def step() -> dict[int, float]:
-            found = weighted_knn(*features(*size, device), k, TEMPERATURE, size[-1], **options)
+            found = weighted_knn(*features(*size, device), k, TEMPERATURE, size[-1])
             return {n: result['top1'] for n, result in found.items()}
 
         return step
@@ -52,8 +50,7 @@ def ours(k: tuple[int, ...], size: tuple[int, ...], options: dict) -> Maker:
 
 def case(size: tuple[int, ...], k: tuple[int, ...] = NEIGHBOURS, time_goal: float | None = None) -> Case:
     train, test, d, classes = size
-    forms = {'textbook': textbook(k, size), 'ours': ours(k, size, {})}
-    forms |= {form: ours(k, size, given) for form, given in OPTIONS.items()}
+    forms = {'textbook': textbook(k, size), 'ours': ours(k, size)}
     return Case(f'kNN {train} x {test}, d={d}, k={",".join(map(str, k))}', forms, time_goal)
 
 

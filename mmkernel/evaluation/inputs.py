@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -24,22 +25,14 @@ def as_tensor(x: ArrayLike | Tensor, name: str) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(x, x.dtype.newbyteorder('=')))
 
 
-def row_norms(x: Tensor) -> Tensor:
-    """||x_i|| of (N, d) rows, (N,); also where the squares leave float32, above 1e19 and below 1e-19."""
-    norms = x.norm(dim=1)
-    odd = ~((norms > 1e-12) & (norms < 1e18))  # zero, NaN and infinity too
-    if odd.any():
-        rows = x[odd].double()
-        largest = rows.abs().amax(1, keepdim=True)
-        rows = rows / torch.where(largest > 0, largest, 1)
-        norms[odd] = (largest[:, 0] * rows.norm(dim=1)).to(x.dtype)
-    return norms
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """x_i / ||x_i|| of (N, d) rows at any scale, which ``F.normalize`` gives between 1e-12 and 1e19 only; zeros stay."""
-    norms = row_norms(x)[:, None]
-    return x / torch.where(norms > 0, norms, 1)
+def unit_rows(x: Tensor, point: bool = False) -> Tensor:
+    """x_i / ||x_i|| of (N, d) rows at any scale; rows of zeros stay, or with ``point`` are all the first axis."""
+    largest = x.abs().amax(1, keepdim=True)
+    power = torch.where(largest > 0, largest, 1).frexp().exponent - 1  # of 2, so that no digit changes
+    u = F.normalize(x / torch.ldexp(torch.ones_like(largest), power), dim=1)
+    if point:
+        u[:, :1].masked_fill_(largest == 0, 1)
+    return u
 
 
 def as_features(x: ArrayLike | Tensor, name: str) -> Tensor:
@@ -62,23 +55,20 @@ def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
     if given.shape != (length,):
         raise ValueError(f'{name} has shape {tuple(given.shape)}; expected ({length},), one label per row of features.')
     if given.dtype == torch.bool or given.is_complex():
-        raise ValueError(
-            f'{name} hold {given.dtype}; expected whole numbers, one class per image: number the classes 0, 1, ...'
-        )
+        raise ValueError(f'{name} hold {given.dtype}; expected whole numbers, one class per image.')
     y = given.long()
     wrong = (y.to(given.dtype) != given) | (y < -1)  # NaN equals nothing
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(
-            f'{name} hold fractions or NaN, or numbers below -1, in {int(wrong.sum())} of {length} rows, the first in row {row}: '
-            f'{given[row].item()}; expected whole numbers, one class per image.'
+            f'{name} hold fractions or NaN, or numbers below -1, in {int(wrong.sum())} of {length} rows, the first in row '
+            f'{row}: {given[row].item()}; expected whole numbers, one class per image.'
         )
     if (y < 0).any():
         raise ValueError(
-            f'{name}: {int((y < 0).sum())} of {length} images have no label (-1). '
-            'This benchmark needs labelled sources: look at evaluation.train and evaluation.test of the config. '
-            'Without labels these still work: the diagnosis of a checkpoint, spectrum and effective rank, the monitors '
-            'of a run, the choice of a checkpoint by them, and the prediction of transformations.'
+            f'{name}: {int((y < 0).sum())} of {length} images have no label (-1), which this benchmark needs: look at '
+            'evaluation.train and evaluation.test of the config. Without labels these work: the diagnosis of a checkpoint, '
+            'the monitors of a run and the choice of a checkpoint by them, and the prediction of transformations.'
         )
     return y
 
@@ -97,7 +87,7 @@ def as_targets(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
 def as_pair(
     first: ArrayLike, second: ArrayLike, names: tuple[str, str] = ('train features', 'test features')
 ) -> tuple[Tensor, Tensor]:
-    """Two sets of features, checked, of one width and one precision."""
+    """Two sets of features of one width and one precision."""
     first, second = as_features(first, names[0]), as_features(second, names[1])
     if first.shape[1] != second.shape[1]:
         raise ValueError(
@@ -130,41 +120,28 @@ def tell_classes(train_y: Tensor, test_y: Tensor) -> None:
     known = train_y.unique()
     absent = test_y[~torch.isin(test_y, known)]
     if len(known) == 1 and len(train_y) > 1:
-        warnings.warn(
-            f'all {len(train_y)} training images have label {int(known)}: an accuracy says nothing then. Look at the labels '
-            'of evaluation.train.',
-            stacklevel=4,
-        )
+        text = f'all {len(train_y)} training images have label {int(known)}: an accuracy says nothing then.'
+        warnings.warn(f'{text} Look at the labels of evaluation.train.', stacklevel=4)
     if len(absent):
         classes = ', '.join(map(str, absent.unique()[:8].tolist()))
-        warnings.warn(
-            f'{len(absent)} of {len(test_y)} test images belong to classes without a training image ({classes}): they count '
-            'as wrong. Do evaluation.train and evaluation.test number the classes alike?',
-            stacklevel=4,
-        )
+        text = f'{len(absent)} of {len(test_y)} test images belong to classes without a training image ({classes})'
+        text = f'{text}: they count as wrong. Do evaluation.train and evaluation.test number the classes alike?'
+        warnings.warn(text, stacklevel=4)
 
 
 def scaling_of(train_x: Tensor, scaling: str) -> Callable[[Tensor], Tensor]:
     """The map x -> scaled x of ``scale_features``, for features that come in batches."""
-    if scaling == 'none':
-        return lambda x: x
-    if scaling == 'l2':
-        return unit_rows
-    if scaling == 'standard':
-        mean, std = _column_moments(train_x)
-        factor = torch.where(std > 1e-6 * mean.abs(), 1 / std, 0)
-        return lambda x: (x - mean.to(x.device)) * factor.to(x.device)
-    raise ValueError(f"scaling='{scaling}'; expected one of {', '.join(SCALINGS)}.")
-
-
-def _column_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column; in double where squares leave float32."""
-    mean, std = x.mean(0), x.std(0, correction=0)
-    odd = ~((std > 1e-15) & (std < 1e15))
+    if scaling not in SCALINGS:
+        raise ValueError(f"scaling='{scaling}'; expected one of {', '.join(SCALINGS)}.")
+    if scaling != 'standard':
+        return unit_rows if scaling == 'l2' else lambda x: x
+    mean, std = train_x.mean(0), train_x.std(0, correction=0)
+    odd = ~((std > 1e-15) & (std < 1e15))  # their squares leave float32
     if odd.any():
-        columns = x[:, odd].double()
-        mean[odd], std[odd] = columns.mean(0).to(x.dtype), columns.std(0, correction=0).to(x.dtype)
-    return mean, std
+        columns = train_x[:, odd].double()
+        mean[odd], std[odd] = columns.mean(0).to(mean), columns.std(0, correction=0).to(std)
+    factor = torch.where(std > 1e-6 * mean.abs(), 1 / std, 0)
+    return lambda x: (x - mean.to(x.device)) * factor.to(x.device)
 
 
 def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tensor, Tensor]:

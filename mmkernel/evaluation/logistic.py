@@ -1,4 +1,4 @@
-"""Logistic regression on features by L-BFGS, for one strength of its penalty or many, on any device."""
+"""Logistic regression on features by L-BFGS, for one strength of its penalty or many, and the benchmark with few labels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
+from mmkernel.datasets.draws import draw_per_class
 from mmkernel.evaluation.inputs import as_split, scale_features
-from mmkernel.evaluation.metrics import top_k
+from mmkernel.evaluation.knn import weighted_knn
+from mmkernel.evaluation.metrics import mean_and_sd, top_k
+
+
+def logistic_path(
+    x: Tensor, y: Tensor, penalties: Sequence[float], num_classes: int, max_iter: int = 1000, tolerance: float = 1e-8
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """min_{W, b} sum_i CE(W x_i + b, y_i) + l2 ||W||^2 / 2 by L-BFGS for each l2: functions (M, d) -> (M, C) logits.
+
+    ``y``: (N,) classes, or (N, C) of 1, 0, -1: then one binary problem per column, entries of -1 left out.
+    ``penalties`` = 1 / scikit-learn's C; each solution is where the next one starts, so let them fall. The products run on
+    the device and in the type of ``x``, L-BFGS itself (SciPy's) in float64 on the CPU, until no entry of the gradient of the
+    mean loss exceeds ``tolerance``. A convex problem: no seed.
+    """
+    from scipy.optimize import minimize
+
+    if y.ndim == 2:
+        counted, wanted = (y != -1).to(x.dtype), (y == 1).to(x.dtype)
+        loss = lambda z: F.binary_cross_entropy_with_logits(z, wanted, counted, reduction='sum')  # noqa: E731
+    else:
+        loss = lambda z: F.cross_entropy(z, y, reduction='sum')  # noqa: E731
+    # W lives on the principal axes of x (it is 0 elsewhere). There the curvature is about s^2 + l2, so V = W sqrt(s^2 + l2)
+    # makes a problem that is well conditioned even where the features of all images are alike.
+    N, centre = len(x), x.mean(0)
+    x = x - centre
+    _, s, axes = torch.linalg.svd(torch.linalg.qr(x, mode='r').R if N > x.shape[1] else x, full_matrices=False)
+    x, s = x @ axes.T, s.clamp_min(1e-6 * float(s[0]) + 1e-30)
+    one, W = x.new_ones(1), x.new_zeros(num_classes, len(s) + 1)  # the last column is the bias
+    for l2 in penalties:
+        unit = torch.cat([((s.square() + l2) / N).sqrt(), one])
+        rows, weights = torch.cat([x, one.expand(N, 1)], dim=1) / unit, l2 / unit.square()
+        weights[-1] = 0
+
+        def objective(flat: np.ndarray, rows: Tensor = rows, weights: Tensor = weights) -> tuple[float, np.ndarray]:
+            """Value and gradient by the image, so that tolerances mean the same for small and large sets."""
+            V = torch.as_tensor(flat, dtype=x.dtype, device=x.device).view(num_classes, -1).requires_grad_()
+            value = (loss(rows @ V.T) + 0.5 * (V.square() @ weights).sum()) / N
+            (gradient,) = torch.autograd.grad(value, V)
+            return float(value.detach()), gradient.double().flatten().cpu().numpy()
+
+        options = dict(maxiter=max_iter, ftol=1e-12, gtol=tolerance)
+        start = (W * unit).double().flatten().cpu().numpy()
+        V = minimize(objective, start, jac=True, method='L-BFGS-B', options=options).x
+        W = torch.as_tensor(V, dtype=x.dtype, device=x.device).view(num_classes, -1) / unit
+        yield lambda rows, W=W[:, :-1] @ axes, b=W[:, -1]: (rows.to(W) - centre) @ W.T + b
 
 
 def logistic_regression(
@@ -46,53 +91,61 @@ def logistic_regression(
     return top_k(logits, test_y.cpu())
 
 
-def logistic_path(
-    x: Tensor, y: Tensor, penalties: Sequence[float], num_classes: int, max_iter: int = 1000, tolerance: float = 1e-8
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    """min_{W, b} sum_i CE(W x_i + b, y_i) + l2 ||W||^2 / 2 by L-BFGS for each l2: functions (M, d) -> (M, C) logits.
+def draw_labelled(labels: Tensor | np.ndarray, per_class: int, draw: int, seed: int = 0) -> Tensor:
+    """Indices of ``per_class`` images of every class, class by class: draw number ``draw`` of the series ``seed``.
 
-    ``y``: (N,) classes, or (N, C) of 1, 0, -1: then one binary problem per column, entries of -1 left out.
-    ``penalties`` = 1 / scikit-learn's C; each solution is where the next one starts, so let them fall. The products run on
-    the device and in the type of ``x``, L-BFGS itself (SciPy's) in float64 on the CPU, until no entry of the gradient of the
-    mean loss exceeds ``tolerance``. A convex problem: no seed.
+    A function of the labels and the three numbers alone, so that two encoders are compared on the same images.
     """
-    from scipy.optimize import minimize
-
-    # Centred, b takes that up, and of size 1, so that neither the units of x nor a large l2 make the problem stiff.
-    centre = x.mean(0)
-    x = x - centre
-    size = min(max(float(x.abs().mean()), 1e-12), 1e12)
-    x /= size
-    loss = _sigmoid_loss(y, x.dtype) if y.ndim == 2 else lambda logits: F.cross_entropy(logits, y, reduction='sum')
-    W, b = np.zeros((num_classes, x.shape[1])), np.zeros((num_classes, 1))
-    for l2 in penalties:
-        l2 = l2 / size**2
-        unit = np.sqrt(1 + l2 / len(x))  # V = W unit has a curvature of the order of N at any l2
-        objective = _objective(x, loss, l2, unit, num_classes)
-        # scaled by the number of images, so that the tolerances mean the same for small and large sets
-        options = dict(maxiter=max_iter, ftol=1e-12, gtol=tolerance)
-        flat = minimize(objective, np.hstack([W * unit, b]).ravel(), jac=True, method='L-BFGS-B', options=options).x
-        W, b = flat.reshape(num_classes, -1)[:, :-1] / unit, flat.reshape(num_classes, -1)[:, -1:]
-        weight, bias = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in (W, b[:, 0]))
-        yield lambda rows, weight=weight, bias=bias: ((rows.to(weight) - centre) / size) @ weight.T + bias
+    rng = np.random.default_rng((seed, per_class, draw))
+    rows = draw_per_class(
+        labels, lambda label, n: per_class, lambda label, members, k: rng.choice(members, k, replace=False)
+    )
+    return torch.from_numpy(rows)
 
 
-def _objective(
-    x: Tensor, loss: Callable[[Tensor], Tensor], l2: float, unit: float, num_classes: int
-) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """Flat parameters (W unit, b) -> (value, gradient), both divided by the number of images."""
+def few_label_scores(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    shots: Sequence[int] = (1, 4),
+    draws: int = 20,
+    seed: int = 0,
+    k: int = 20,
+    temperature: float = 0.07,
+    strength: float = 100.0,
+    scaling: str = 'l2',
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, dict]]:
+    """``{'knn' | 'linear': {'1', '4', 'all': dict(mean=, sd=, values=[percent of each draw])}}`` on the test set.
 
-    def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        parameters = torch.as_tensor(flat, dtype=x.dtype, device=x.device).requires_grad_()
-        rows = parameters.view(num_classes, -1)
-        weight = rows[:, :-1] / unit
-        value = (loss(x @ weight.T + rows[:, -1]) + 0.5 * l2 * weight.square().sum()) / len(x)
-        (gradient,) = torch.autograd.grad(value, parameters)
-        return float(value.detach()), gradient.double().cpu().numpy()
+    kNN is the weighted vote of as many nearest as there are labels per class, at most ``k``: with more, images of other
+    classes must vote, which punishes encoders whose cosines are all alike. (With one label per class the nearest image
+    decides whatever k.) Linear is L-BFGS logistic regression on features scaled by statistics of the whole training
+    set, which need no label. ``sd`` is the sample deviation over draws (divisor draws - 1).
+    """
+    train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
+    scaled, scaled_test = scale_features(train_x, test_x, scaling)
+    occurring = len(train_y.unique())  # numbers of classes may have gaps
 
-    return value_and_gradient
+    def both(rows: Tensor | slice) -> tuple[float, float]:
+        count = max(1, min(k, len(train_y[rows]) // occurring))
+        vote = weighted_knn(train_x[rows], train_y[rows], test_x, test_y, count, temperature, classes)
+        line = logistic_regression(scaled[rows], train_y[rows], scaled_test, test_y, strength, 'none')
+        return vote[count]['top1'], line['top1']
 
-
-def _sigmoid_loss(targets: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    counted, wanted = (targets != -1).to(dtype), (targets == 1).to(dtype)
-    return lambda logits: F.binary_cross_entropy_with_logits(logits, wanted, counted, reduction='sum')
+    values, done, total = {}, 0, len(shots) * draws + 1
+    for shot in shots:
+        values[str(shot)] = []
+        for draw in range(draws):
+            values[str(shot)].append(both(draw_labelled(train_y.cpu(), shot, draw, seed)))
+            done += 1
+            if progress:
+                progress(done, total)
+    values['all'] = [both(slice(None))]
+    if progress:
+        progress(total, total)
+    return {
+        name: {shot: mean_and_sd([pair[column] for pair in pairs]) for shot, pairs in values.items()}
+        for column, name in enumerate(('knn', 'linear'))
+    }

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from mmkernel.evaluation.cloud import DEGREES
 from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosis, reference
-from mmkernel.evaluation.neighbours import nearest
+from mmkernel.evaluation.knn import nearest
 from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.visualization.embedding import draw_map, draw_spectra, planar_map
 from mmkernel.visualization.style import GREY, finish, new_figure, plain
