@@ -16,7 +16,15 @@ from mmkernel.evaluation.classifier_metrics import (
     metric_of,
     metrics_heading,
 )
-from mmkernel.evaluation.cloud import YARDSTICK, CloudStatistics, cloud_statistics, embedding_statistics
+from mmkernel.evaluation.cloud import (
+    YARDSTICK,
+    CloudStatistics,
+    cloud_statistics,
+    covariance_spectrum,
+    effective_rank,
+    embedding_statistics,
+    rankme,
+)
 from mmkernel.evaluation.diagnosis import (
     COLLAPSED,
     DOUBTFUL,
@@ -58,7 +66,6 @@ from mmkernel.evaluation.report import (
     transformation_table,
 )
 from mmkernel.evaluation.sampled_images import Cloud, load_cloud, sample_cloud, sample_source, save_cloud
-from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank, rankme
 from mmkernel.evaluation.svm import low_shot_svm, voc_svm
 from mmkernel.evaluation.transformations import mlp_probe, predict_transformations
 from mmkernel.evaluation.untrained import UntrainedError, check_trained, untrained_encoder

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmkernel.evaluation.cloud import YARDSTICK, cloud_statistics
+from mmkernel.evaluation.cloud import YARDSTICK, cloud_statistics, covariance_spectrum, effective_rank
 from mmkernel.evaluation.sampled_images import sample_cloud
-from mmkernel.evaluation.spectrum import covariance_spectrum, effective_rank
 from mmkernel.kernels import Kernel
 from mmkernel.registry import DATASETS
 
