@@ -1,12 +1,28 @@
-"""Benchmarks of encoders and diagnosis of their embeddings: features, kNN, linear, few labels, transfer, label-free statistics."""
+"""Benchmarks of encoders and diagnosis of their embeddings: features, kNN, linear, few labels, transfer, label-free statistics.
+
+A *benchmark* is a function ``score(train_x, train_y, test_x, test_y, **settings) -> scores`` of features (N, d) and ``Labels``;
+``evaluate`` calls it for each encoder and makes rows ``dict(name=, width=, scores=)``, which a table of ``report`` prints and a
+JSON file keeps. ``scores`` holds plain numbers, strings, lists and dicts, accuracies in percent, under one of these forms:
+
+    {k or protocol: dict(top1=, top5=, ...)}            weighted_knn, linear_sweep, linear_probe, logistic_regression, fine_tune
+    {amount of labels: dict(mean=, sd=, values=)}       low_shot_svm, semi_supervised; few_label_scores has one for knn and linear
+    {set: dict(score=, metric=, ...)}                   transfer
+    {task: {stage: dict(top1=, majority=)}}             predict_transformations
+    dict(mAP=, mAP_11=, ap={class: percent}, cost=)     voc_svm
+
+``sd`` is the sample deviation of ``values`` (divisor n - 1).
+"""
 
 from mmkernel.evaluation.checkpoint_selection import (
     CRITERIA,
+    UntrainedError,
     agreement,
+    check_trained,
     checkpoint_statistics,
     criterion_score,
     rank_correlation,
     regret,
+    untrained_encoder,
 )
 from mmkernel.evaluation.classifier_metrics import (
     METRICS,
@@ -35,10 +51,9 @@ from mmkernel.evaluation.diagnosis import (
     judge,
     run_kernel,
 )
-from mmkernel.evaluation.feature_cache import FeatureMismatchError, read_features
-from mmkernel.evaluation.feature_keys import encoder_digest
 from mmkernel.evaluation.features import (
     FeatureSet,
+    encoder_digest,
     evaluate,
     evaluation_loader,
     extract_features,
@@ -65,7 +80,13 @@ from mmkernel.evaluation.report import (
     transfer_table,
     transformation_table,
 )
-from mmkernel.evaluation.sampled_images import Cloud, load_cloud, sample_cloud, sample_source, save_cloud
+from mmkernel.evaluation.sampled_images import (
+    Cloud,
+    FeatureMismatchError,
+    load_cloud,
+    sample_cloud,
+    sample_source,
+    save_cloud,
+)
 from mmkernel.evaluation.svm import low_shot_svm, voc_svm
 from mmkernel.evaluation.transformations import mlp_probe, predict_transformations
-from mmkernel.evaluation.untrained import UntrainedError, check_trained, untrained_encoder

@@ -1,4 +1,4 @@
-"""Label-free criteria for the choice among checkpoints, and how well each orders them by accuracy."""
+"""Checkpoints without labels: was one trained at all, criteria to choose among them, and how well each orders them by accuracy."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ def checkpoint_statistics(
     return {**found, 'feature_rank': effective_rank(covariance_spectrum(cloud.h))}
 
 
+def _words(criterion: str) -> tuple[str, ...]:
+    return ('alignment', 'uniformity') if criterion == 'alignment_uniformity' else (criterion,)
+
+
 def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
     """The score by which checkpoints are ordered, larger is better; see ``CRITERIA``.
 
@@ -53,33 +57,33 @@ def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
     """
     if criterion not in CRITERIA:
         raise KeyError(f"criterion='{criterion}' is unknown; expected one of {', '.join(CRITERIA)}.")
-    if criterion.startswith('alignment') and 'alignment' not in statistics:
+    if 'alignment' in _words(criterion) and 'alignment' not in statistics:
         raise ValueError(
             f"criterion='{criterion}' compares two views of whole images, but this run trains on patches. Use 'rank'."
         )
-    if criterion in RISING:
-        return statistics[criterion]
-    if criterion == 'alignment_uniformity':
-        return -(statistics['alignment'] + statistics['uniformity'])
-    return -statistics[criterion]
+    size = sum(statistics[word] for word in _words(criterion))
+    return size if criterion in RISING else -size
 
 
 def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> float | None:
-    """Spearman's rho: Pearson's correlation of the ranks, ties at their mean rank. None if either side never varies.
+    """Spearman's rho. None if either side never varies; a score of NaN, of an encoder that diverged, is below all others.
 
-    A score of NaN, of an encoder that diverged, is below all others. ValueError for unequal lengths, accuracies of NaN, or
-    fewer than 3 pairs, of which any order would be a coincidence.
+    ValueError for unequal lengths, accuracies of NaN, or fewer than 3 pairs, of which any order would be a coincidence.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     if len(scores) != len(accuracies) or len(scores) < 3:
         raise ValueError(
             f'{len(scores)} scores and {len(accuracies)} accuracies; expected at least 3 checkpoints with one of each.'
         )
-    a, b = rankdata(_comparable(scores)), rankdata(_measured(accuracies))
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
+    a, b = _comparable(scores), _measured(accuracies)
+    return None if min(len(set(a)), len(set(b))) == 1 else float(spearmanr(a, b).statistic)
+
+
+def regret(scores: Sequence[float], accuracies: Sequence[float]) -> float:
+    """Accuracy lost by taking the checkpoint with the best score (the first of equals) instead of the best accuracy."""
+    accuracies = _measured(accuracies)
+    return float(max(accuracies) - accuracies[int(np.argmax(_comparable(scores)))])
 
 
 def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[str, dict[str, float | None]]:
@@ -89,23 +93,12 @@ def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[s
     of taking the last. Criteria that not every checkpoint has (alignment of runs on patches, rankme of results from before
     it was measured) are left out.
     """
+    scores = {'epoch': [float(each['epoch']) for each in checkpoints]}
+    for criterion in CRITERIA:
+        if all(word in each['statistics'] for each in checkpoints for word in _words(criterion)):
+            scores[criterion] = [criterion_score(criterion, each['statistics']) for each in checkpoints]
     values = [float(each[accuracy]) for each in checkpoints]
-    found = {}
-    for criterion in ('epoch', *CRITERIA):
-        if criterion == 'epoch':
-            scores = [float(each['epoch']) for each in checkpoints]
-        elif any(criterion.split('_uniformity')[0] not in each['statistics'] for each in checkpoints):
-            continue
-        else:
-            scores = [criterion_score(criterion, each['statistics']) for each in checkpoints]
-        found[criterion] = dict(rho=rank_correlation(scores, values), regret=regret(scores, values))
-    return found
-
-
-def regret(scores: Sequence[float], accuracies: Sequence[float]) -> float:
-    """Accuracy lost by taking the checkpoint with the best score (the first of equals) instead of the best accuracy."""
-    accuracies = _measured(accuracies)
-    return float(max(accuracies) - accuracies[int(np.argmax(_comparable(scores)))])
+    return {name: dict(rho=rank_correlation(s, values), regret=regret(s, values)) for name, s in scores.items()}
 
 
 def _comparable(scores: Sequence[float]) -> np.ndarray:
@@ -113,8 +106,55 @@ def _comparable(scores: Sequence[float]) -> np.ndarray:
 
 
 def _measured(accuracies: Sequence[float]) -> np.ndarray:
-    if np.isnan(accuracies := np.asarray(accuracies, float)).any():
-        raise ValueError(
-            f'{int(np.isnan(accuracies).sum())} of {len(accuracies)} accuracies are NaN; expected percentages.'
+    if np.isnan(accuracies).any():
+        bad = int(np.isnan(accuracies).sum())
+        raise ValueError(f'{bad} of {len(accuracies)} accuracies are NaN; expected percentages.')
+    return np.asarray(accuracies, float)
+
+
+def untrained_encoder(cfg: Any, seed: int = 0) -> nn.Module:
+    """The model of ``cfg`` as it is before its first step; the caller's random state is left alone."""
+    from mmkernel.models import build_model  # brings timm: seconds that a kNN on cached features need not pay
+
+    with torch.random.fork_rng(devices=[]):  # it is made on the CPU: the random state of no GPU is read or set
+        torch.default_generator.manual_seed(seed)
+        model = build_model(cfg)
+        model.init_weights()
+    return model
+
+
+class UntrainedError(ValueError):
+    """Weights that no step has changed."""
+
+
+def check_trained(model: nn.Module, meta: Mapping[str, Any] | None = None, source: str = 'the model') -> None:
+    """UntrainedError, with every sign found, if ``model`` or its head is as it was initialised.
+
+    ``meta``: that of the checkpoint it was loaded from.
+    """
+    if signs := untrained_signs(model, meta or {}):
+        raise UntrainedError(
+            f"'{source}' was never trained: {'; '.join(signs)}. Its figures would describe chance. Train it first "
+            '(tools/train.py), or name the checkpoint of a later epoch.'
         )
-    return accuracies
+
+
+def untrained_signs(model: nn.Module, meta: Mapping[str, Any]) -> list[str]:
+    """What tells that no step was made: the position in the run, batch norms, a queue, cluster labels, a classifier."""
+    signs = []
+    if meta.get('iter') == 0 or meta.get('epoch') == 0:
+        signs.append(f'it was written at epoch {meta.get("epoch")}, step {meta.get("iter")}')
+    counters = [p.num_batches_tracked for p in model.modules() if getattr(p, 'num_batches_tracked', None) is not None]
+    if counters and not any(int(counter) for counter in counters):
+        signs.append(f'none of its {len(counters)} batch norms has seen a batch')
+    for name, part in model.named_modules():
+        if all(hasattr(part, word) for word in ('rows', 'stored', 'enabled')):
+            if bool(part.enabled) and not int(part.stored):
+                signs.append(f"the queue '{name}' holds its start values")
+        elif hasattr(part, 'made') and hasattr(part, 'labels') and not part.made:
+            signs.append(f"no image has a cluster label in '{name}'")
+        elif name == 'head' and isinstance(part, nn.Linear) and part.bias is not None and not part.bias.any():
+            sd = float(part.weight.detach().std())  # a step of any optimizer moves some bias
+            if sd == 0 or abs(sd / 0.01 - 1) < 0.2:
+                signs.append("the classifier 'head' holds its initial values (bias 0, weights of sd 0.01)")
+    return signs

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from mmkernel.evaluation.checkpoint_selection import check_trained
 from mmkernel.evaluation.cloud import RIVALS, YARDSTICK, CloudStatistics, cloud_statistics
 from mmkernel.evaluation.sampled_images import Cloud, sample_cloud
-from mmkernel.evaluation.untrained import check_trained
 from mmkernel.kernels import Kernel
 
 HEALTHY, DOUBTFUL, COLLAPSED = 'healthy', 'doubtful', 'collapsed'

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from mmkernel import __version__
+from mmkernel.datasets import EvaluationDataset
 from mmkernel.datasets.sources import left_out_text, targets_of
 from mmkernel.distributed import on_first_process
-from mmkernel.evaluation.feature_cache import Allocate, stored
-from mmkernel.evaluation.feature_keys import circumstances, encoder_digest, files_digest, images_digest
+from mmkernel.evaluation.feature_cache import Allocate, files_digest, images_digest, stored, tensor_bytes
 from mmkernel.evaluation.labels import Labels, classes_of
-from mmkernel.registry import DATASETS
 
 Progress = Callable[[int, int], None]
 RAW = 'raw pixels'
+
+
+def evaluation_dataset(source: Any, transform: Any = None) -> EvaluationDataset:
+    dataset = EvaluationDataset(source, transform)
+    if len(dataset) == 0:
+        raise ValueError(f'the source {source} holds no image; look at the evaluation part of the config.')
+    if targets_of(dataset.source) is not None and getattr(dataset.source, 'on_corrupt', 'raise') != 'raise':
+        raise ValueError(
+            'images of several classes are judged by the rows of their targets, which a substitute of a damaged image does '
+            "not have: set on_corrupt='raise' in the evaluation part of the config."
+        )
+    return dataset
 
 
 def evaluation_loader(
@@ -32,30 +46,15 @@ def evaluation_loader(
 
     ``rows``: these images only. Never more workers than cores, none for a single batch.
     """
-    return _loader(_dataset(source, transform), batch_size, num_workers, rows)
+    dataset = source if isinstance(source, EvaluationDataset) else evaluation_dataset(source, transform)
+    part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
+    workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # processes for one batch only cost
+    return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 
 def usable_cores() -> int:
     """Those that this process may use, which in a container or a batch job are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def _dataset(source: Any, transform: Any) -> Any:
-    dataset = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=transform))
-    if len(dataset) == 0:
-        raise ValueError(f'the source {source} holds no image; look at the evaluation part of the config.')
-    if targets_of(dataset.source) is not None and getattr(dataset.source, 'on_corrupt', 'raise') != 'raise':
-        raise ValueError(
-            'images of several classes are judged by the rows of their targets, which a substitute of a damaged image does '
-            "not have: set on_corrupt='raise' in the evaluation part of the config, and fetch or remove what it names."
-        )
-    return dataset
-
-
-def _loader(dataset: Any, batch_size: int, num_workers: int, rows: range | None = None) -> DataLoader:
-    part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
-    workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # processes for one batch only cost
-    return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 
 def extract_features(
@@ -71,69 +70,85 @@ def extract_features(
     """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract`` and nothing else.
 
     ``cache``: a folder where they are kept under a hash of the weights, the stage, the transform, the versions and the state
-    (name, size, times) of every image file, and read from memory-mapped after their checksums were compared; see
-    ``feature_keys.files_digest`` for what is noticed. With several processes a cache divides the work among them.
+    (name, size, times) of every image file; see ``feature_cache``. Several processes divide the work through it.
     """
-    dataset = _dataset(source, transform)
+    dataset = evaluation_dataset(source, transform)
     classes = classes_of(dataset.source)
 
+    @torch.no_grad()
     def compute(rows: range, allocate: Allocate) -> None:
-        _collect(_loader(dataset, batch_size, num_workers, rows), model, stage, progress, allocate)
+        """One array filled in place: a list of batches and their concatenation would hold everything twice."""
+        done, features = 0, None
+        for batch in evaluation_loader(dataset, None, batch_size, num_workers, rows):
+            part = model.extract(batch['inputs'][0], stage=stage).float().cpu().numpy()
+            if features is None:
+                features = allocate('features', (len(rows), part.shape[1]), np.float32)
+                labels = allocate('labels', (len(rows),), np.int64)
+            features[done : done + len(part)] = part
+            labels[done : done + len(part)] = np.asarray(batch['label'])
+            done += len(part)
+            if progress:
+                progress(done, len(rows))
 
     if cache is None:
         arrays: dict[str, np.ndarray] = {}
         compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
         features, labels = torch.from_numpy(arrays['features']), arrays['labels']
     else:
-        about = dict(encoder=encoder_digest(model, stage), stage=stage)
-        about |= dict(source=images_digest(dataset, source, transform), images=len(dataset))
-        # those that rank 0 sees: on disks of their own, times differ
-        files = on_first_process(lambda: files_digest(dataset.source))
-        about |= dict(files=files, classes=list(classes), **circumstances())
-        features, labels = stored(cache, about, compute)
+        about = dict(encoder=encoder_digest(model, stage), stage=stage, images=len(dataset), classes=list(classes))
+        # files that rank 0 sees: on disks of their own, times differ
+        about |= dict(files=on_first_process(lambda: files_digest(dataset.source)), **circumstances())
+        features, labels = stored(cache, about | dict(source=images_digest(dataset, source, transform)), compute)
     if text := left_out_text(dataset.source):
         warnings.warn(f'{text} The figures are not those of the whole set.', stacklevel=2)
     return features, Labels(labels, classes)
 
 
+def circumstances() -> dict[str, str]:
+    """Versions of what decodes, resizes and multiplies, and the precision of products: part of every key."""
+    cast = [f'{kind} {torch.get_autocast_dtype(kind)}' for kind in ('cpu', 'cuda') if torch.is_autocast_enabled(kind)]
+    tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    versions = {
+        'mmkernel': __version__,
+        **{name: metadata.version(name) for name in ('torch', 'torchvision', 'timm', 'pillow', 'numpy')},
+    }
+    return {**versions, 'precision': f'{" ".join(map(str, tf32))} {", ".join(cast)}'}
+
+
+def encoder_digest(model: nn.Module, stage: str = 'backbone') -> str:
+    """A hash of all that ``model.extract(images, stage)`` depends on: architecture, weights, buffers, normalisation.
+
+    A model with a ``backbone`` (and a ``neck``) has no other part that features come from; of any other, the whole.
+    """
+    parts = [part for part in (['backbone', 'neck'] if stage == 'neck' else ['backbone']) if hasattr(model, part)]
+    modules = [getattr(model, part) for part in parts] or [model]
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(repr(module).encode())
+        for name, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
+            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+            digest.update(tensor_bytes(value))
+    for name in ('mean', 'std'):  # buffers that no state dict holds
+        digest.update(repr(torch.as_tensor(getattr(preprocessor, name, 0)).flatten().tolist()).encode())
+    return digest.hexdigest()
+
+
 class RawPixels(nn.Module):
     """An encoder that everyone has to beat: (B, C, H, W) images as plain vectors of grey levels / 255.
 
-    Images larger than ``max_side`` are area-averaged to it (224 x 224 x 3 floats per image would not fit in memory).
+    Images larger than 32 x 32 are area-averaged to that (224 x 224 x 3 floats per image would not fit in memory).
     """
-
-    def __init__(self, max_side: int = 32) -> None:
-        super().__init__()
-        self.max_side = max_side
 
     def extract(self, images: Tensor, stage: str = 'pixels') -> Tensor:
         images = images.float() / 255
-        size = [min(side, self.max_side) for side in images.shape[-2:]]
+        size = [min(side, 32) for side in images.shape[-2:]]
         return (images if size == list(images.shape[-2:]) else F.adaptive_avg_pool2d(images, size)).flatten(1)
 
-    def extra_repr(self) -> str:
-        return f'max_side={self.max_side}'
 
-
-def raw_pixels(source: Any, transform: Any = None, max_side: int = 32, **settings: Any) -> tuple[Tensor, Tensor]:
+def raw_pixels(source: Any, transform: Any = None, **settings: Any) -> tuple[Tensor, Tensor]:
     """``extract_features`` of :class:`RawPixels`; ``settings``: batch_size, num_workers, progress, cache."""
-    return extract_features(RawPixels(max_side), source, transform, stage='pixels', **settings)
-
-
-@torch.no_grad()
-def _collect(loader: DataLoader, model: nn.Module, stage: str, progress: Progress | None, allocate: Allocate) -> None:
-    """One array filled in place: a list of batches and their concatenation would hold everything twice."""
-    total, done, features = len(loader.dataset), 0, None
-    for batch in loader:
-        rows = model.extract(batch['inputs'][0], stage=stage).float().cpu().numpy()
-        if features is None:
-            features = allocate('features', (total, rows.shape[1]), np.float32)
-            labels = allocate('labels', (total,), np.int64)
-        features[done : done + len(rows)] = rows
-        labels[done : done + len(rows)] = np.asarray(batch['label'])
-        done += len(rows)
-        if progress:
-            progress(done, total)
+    return extract_features(RawPixels(), source, transform, stage='pixels', **settings)
 
 
 class FeatureSet(NamedTuple):
@@ -154,15 +169,11 @@ def feature_sets(
     progress: Callable[[str, int, int], None] | None = None,
     cache: str | Path | None = None,
 ) -> Iterator[FeatureSet]:
-    """One FeatureSet per row of the table: raw pixels, then ``encoders`` in their order, made when asked for.
-
-    ``cache``: a folder where features are kept between calls; see ``extract_features``.
-    """
+    """One FeatureSet per row of the table: raw pixels, then ``encoders`` in their order, made when asked for."""
     part = cfg.get('evaluation')
     if part is None:
         raise KeyError(
-            "the config has no 'evaluation' part; expected evaluation=dict(train=<source>, test=<source>, "
-            "transform=dict(type='CenterView', ...))."
+            "the config has no 'evaluation' part; expected evaluation=dict(train=<source>, test=<source>, transform=...)."
         )
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
     settings['cache'] = cache
@@ -179,10 +190,7 @@ def feature_sets(
 def evaluate(
     cfg: Any, encoders: Mapping[str, nn.Module], score: Callable[..., dict], raw: bool = True, **kwargs: Any
 ) -> list[dict]:
-    """One row ``dict(name=, width=, scores=score(train_x, train_y, test_x, test_y))`` per encoder, raw pixels first.
-
-    ``score``: :func:`weighted_knn`, :func:`linear_probe`, :func:`few_label_scores`, or any function like them.
-    """
+    """One row ``dict(name=, width=, scores=score(train_x, train_y, test_x, test_y))`` per encoder, raw pixels first."""
     return [
         dict(name=name, width=data[0].shape[1], scores=score(*data))
         for name, *data in feature_sets(cfg, encoders, raw, **kwargs)

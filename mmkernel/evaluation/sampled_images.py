@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmkernel.datasets import PatchView, ViewDataset
-from mmkernel.evaluation.feature_cache import FeatureMismatchError
-from mmkernel.evaluation.feature_keys import encoder_digest
+from mmkernel.evaluation.features import encoder_digest
 from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import DATASETS
+
+
+class FeatureMismatchError(RuntimeError):
+    """Stored features that other weights than the given ones have made."""
 
 
 @dataclass

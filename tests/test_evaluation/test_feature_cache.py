@@ -12,12 +12,10 @@ from multiprocess import run_processes
 from torch import nn
 
 from mmkernel.evaluation import (
-    FeatureMismatchError,
     encoder_digest,
     evaluate,
     extract_features,
     raw_pixels,
-    read_features,
     weighted_knn,
 )
 
@@ -111,19 +109,6 @@ def test_files_that_were_replaced_are_noticed(tmp_path):
     assert len(get(model, tmp_path / 'cache', source)[0]) == 4
 
 
-def test_features_of_other_weights_are_refused(tmp_path):
-    model = Encoder()
-    kept, _ = get(model, tmp_path)
-    (entry,) = tmp_path.iterdir()
-    features, labels, about = read_features(entry, model)
-    assert torch.equal(features, kept)
-    assert (len(labels), about['stage']) == (360, 'backbone')
-    with pytest.raises(FeatureMismatchError, match='come from other weights'):
-        read_features(entry, Encoder(seed=1))
-    with pytest.raises(FileNotFoundError, match=r'expected about\.json'):
-        read_features(tmp_path / 'none')
-
-
 def test_an_encoder_that_fails_leaves_nothing_behind(tmp_path):
     model, whole = Encoder(), Encoder.extract
     model.extract = lambda images, stage: whole(model, images, stage) if model.seen < 200 else 1 / 0
@@ -191,7 +176,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(os, 'posix_fallocate', full)
-    with pytest.raises(OSError, match='do not fit into .*No space left on device.*--cache FOLDER'):
+    with pytest.raises(OSError, match='MB cannot be kept in .*No space left on device.*--cache FOLDER'):
         get(Encoder(), tmp_path)
     assert entries(tmp_path) == []
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkernel.evaluation.untrained import UntrainedError, check_trained, untrained_signs
+from mmkernel.evaluation.checkpoint_selection import UntrainedError, check_trained, untrained_signs
 from mmkernel.registry import MODELS
 
 
