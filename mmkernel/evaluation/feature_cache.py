@@ -130,13 +130,13 @@ def _usable(entry: Path, about: Mapping[str, Any]) -> bool:
     if not entry.is_dir():
         return False
     try:
-        if json.loads((entry / 'about.json').read_text()) == json.loads(
-            json.dumps({**about, 'crc32': _checksums(entry)})
-        ):
-            return True
-    except (OSError, ValueError):
-        pass
-    warnings.warn(f"'{entry}' is damaged: its features are computed again.", stacklevel=2)
+        found, expected = json.loads((entry / 'about.json').read_text()), {**about, 'crc32': _checksums(entry)}
+        wrong = None if found == json.loads(json.dumps(expected)) else 'not what was written'
+    except (OSError, ValueError) as error:
+        wrong = f'{type(error).__name__}: {error}'
+    if wrong is None:
+        return True
+    warnings.warn(f"'{entry}' is damaged: its features are computed again ({wrong}).", stacklevel=2)
     shutil.rmtree(entry)
     return False
 
