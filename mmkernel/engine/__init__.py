@@ -4,22 +4,19 @@ from mmkernel.zoo import CheckpointError, LoadReport, load_weights, read_checkpo
 
 from .check import ConfigError
 from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
-from .classification import AccuracyHook, BackboneWeightsHook
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
 from .cluster_hook import ClusterHook
 from .config import check_config, load_config, set_option
-from .csv_backend import CSVBackend
-from .doctor import DoctorHook
-from .finite import NonFiniteLossError
-from .hooks import CheckpointHook, CommitHook, NonFiniteGuardHook, SeedHook
-from .keep_best import KeepBestHook
+from .epoch_scores import AccuracyHook, KeepBestHook
+from .finite import NonFiniteGuardHook, NonFiniteLossError
+from .hooks import BackboneWeightsHook, CheckpointHook, CommitHook, RuntimeInfoHook, SeedHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
-from .lars import LARS
 from .launch import init_processes, seed_everything
 from .learning_rates import PartRateConstructor, VectorRateConstructor, effective_batch, lr_factor
-from .logs import RuntimeInfoHook
-from .monitors import EmbeddingMonitorHook
+from .logs import CSVBackend
+from .monitors import DoctorHook, EmbeddingMonitorHook
 from .optim_wrapper import PretrainOptimWrapper
+from .optimizers import LARS
 from .resume_check import OtherRunError
 from .runner import Runner
 from .schedule import WarmupCosineLR

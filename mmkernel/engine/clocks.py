@@ -1,8 +1,7 @@
-"""Hooks that say when a momentum target moves, a queue begins, and layers are frozen; and the check that they are there."""
+"""Hooks that say when a momentum target moves, a queue begins and layers are frozen; and what is checked before training."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 from mmengine.hooks import Hook
 from torch import nn
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, did_you_mean
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.learning_rates import prefixes
 from mmkernel.registry import HOOKS
-
-SCHEDULES = ('cosine', 'constant')
 
 
 def steps_per_epoch(runner: Any) -> int:
@@ -48,10 +45,8 @@ class MomentumUpdateHook(Hook):
     moves_target = True
 
     def __init__(self, momentum: float = 0.996, end_momentum: float = 1.0, schedule: str = 'cosine') -> None:
-        if schedule not in SCHEDULES:
-            raise ValueError(
-                f'MomentumUpdateHook.schedule is one of {", ".join(map(repr, SCHEDULES))}, got {schedule!r}.'
-            )
+        if schedule not in ('cosine', 'constant'):
+            raise ValueError(f"MomentumUpdateHook.schedule is one of 'cosine', 'constant', got {schedule!r}.")
         check_numbers('MomentumUpdateHook', zero=True, most=1.0, momentum=momentum, end_momentum=end_momentum)
         self.momentum, self.end_momentum, self.schedule = momentum, end_momentum, schedule
 
@@ -82,14 +77,11 @@ class QueueHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         if not _queues(unwrap(runner.model)):
-            raise ValueError(
-                'QueueHook has no queue to start: model.head has none. Set model.head.queue_length, or leave the hook out.'
-            )
+            raise ValueError('QueueHook has no queue to start: set model.head.queue_length, or leave the hook out.')
 
     def before_train_epoch(self, runner: Any) -> None:
-        if runner.epoch >= self.start_epoch:
-            for queue in _queues(unwrap(runner.model)):
-                queue.enable()
+        for queue in _queues(unwrap(runner.model)) if runner.epoch >= self.start_epoch else ():
+            queue.enable()
 
 
 @HOOKS.register_module()
@@ -103,44 +95,35 @@ class FreezeHook(Hook):
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
         for name, length in layers.items():
-            right = isinstance(length, Mapping) and len(length) == 1 and set(length) <= {'steps', 'epochs'}
-            if not (right or length == 'all'):
-                raise ValueError(
-                    f"FreezeHook.layers['{name}'] is dict(steps=n), dict(epochs=n) or 'all', got {length!r}."
-                )
-            if right:
-                check_numbers(f"FreezeHook.layers['{name}']", zero=True, **length)
+            here = f"FreezeHook.layers['{name}']"
+            if isinstance(length, Mapping) and set(length) in ({'steps'}, {'epochs'}):
+                check_numbers(here, zero=True, **length)
+            elif length != 'all':
+                raise ValueError(f"{here} is dict(steps=n), dict(epochs=n) or 'all', got {length!r}.")
         self.layers = dict(layers)
 
     def before_train(self, runner: Any) -> None:
-        names = dict(unwrap(runner.model).named_parameters())
-        self.parameters = {
-            layer: [p for n, p in names.items() if f'{n}.'.startswith(f'{layer}.')] for layer in self.layers
-        }
-        for layer, found in self.parameters.items():
-            if not found:
+        names, self.parameters = dict(unwrap(runner.model).named_parameters()), {}
+        for layer in self.layers:
+            self.parameters[layer] = [p for n, p in names.items() if f'{n}.'.startswith(f'{layer}.')]
+            if not self.parameters[layer]:
                 known = sorted({prefix for name in names for prefix in prefixes(name)})
-                near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
-                raise ValueError(
-                    f"FreezeHook: the model has no parameters under '{layer}'. Did you mean {near or known[:8]}?"
-                )
+                hint = did_you_mean(layer, known, f'It has {", ".join(known[:8])}, ...', n=3)
+                raise ValueError(f"FreezeHook: the model has no parameters under '{layer}'. {hint}")
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        step = current_step(runner, batch_idx)
-        frozen = [layer for layer, length in self.layers.items() if step < self._steps(length, runner)]
-        runner.optim_wrapper.frozen = [p for layer in frozen for p in self.parameters[layer]]
-
-    @staticmethod
-    def _steps(length: Any, runner: Any) -> float:
-        if length == 'all':
-            return math.inf
-        return length['steps'] if 'steps' in length else length['epochs'] * steps_per_epoch(runner)
+        step, epoch = current_step(runner, batch_idx), steps_per_epoch(runner)
+        ends = {
+            layer: math.inf if length == 'all' else length.get('steps', length.get('epochs', 0) * epoch)
+            for layer, length in self.layers.items()
+        }
+        runner.optim_wrapper.frozen = [p for layer, end in ends.items() if step < end for p in self.parameters[layer]]
 
 
 def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, world_size: int = 1) -> None:
     """Before training: ValueError for a momentum target or a queue that nothing moves, or a head that the batch does not fit.
 
-    Also for two hooks that do the same or write one file. ``batch``: rows that a head sees at a time, those of all
+    Also for two hooks of one kind, or that write one file. ``batch``: rows that a head sees at a time, those of all
     ``world_size`` processes; None if unknown.
     """
     hooks = list(hooks)
@@ -151,29 +134,19 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
             f'{len(movers)} ({", ".join(movers) or "it would keep its start values for ever"}). '
             + ('Remove all but one.' if movers else "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')).")
         )
-    starters = any(getattr(hook, 'enables_queue', False) for hook in hooks)
-    if not starters and not all(queue.enabled for queue in _queues(model)):
+    if not all(queue.enabled for queue in _queues(model)) and not any(getattr(h, 'enables_queue', 0) for h in hooks):
         raise ValueError(
             "The queue of model.head would never be used. Add default_hooks=dict(queue=dict(type='QueueHook', start_epoch=15)), "
             'or set queue_length=0.'
         )
     for part in model.modules() if batch else ():
-        if hasattr(part, 'check_batch'):
-            part.check_batch(batch)
-        if hasattr(part, 'check_local_batch'):
-            part.check_local_batch(batch // world_size)
-    _check_apart(hooks)
-
-
-def _check_apart(hooks: Iterable[Hook]) -> None:
-    """ValueError if two hooks write one file, or are of one kind: each would undo or repeat what the other does.
-
-    A hook says in ``writes`` which files are its own; without it, of each class of ours and of mmengine's there is one.
-    """
+        getattr(part, 'check_batch', bool)(batch)
+        getattr(part, 'check_local_batch', bool)(batch // world_size)
     seen: dict[str, str] = {}
-    for hook in hooks:
-        name = type(hook).__name__
-        own = type(hook).__module__.startswith(('mmkernel.', 'mmengine.'))
+    for (
+        hook
+    ) in hooks:  # it says in ``writes`` which files are its own; without that, of each class of ours there is one
+        name, own = type(hook).__name__, type(hook).__module__.startswith(('mmkernel.', 'mmengine.'))
         for claim in getattr(hook, 'writes', [f'the work of a {name}'] if own else []):
             if claim in seen:
                 raise ValueError(
@@ -188,20 +161,18 @@ def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool)
 
     ``images``: of one process in an epoch; ``batch``: its batch size. Queues, memory and cluster labels take any batch.
     """
-    last = 0 if drop_last else images % batch
-    wrong = []
+    last, wrong = 0 if drop_last else images % batch, ''
     for part in model.modules() if last else ():
-        if hasattr(part, 'check_local_batch'):
-            try:
-                part.check_local_batch(last)
-            except ValueError as error:
-                wrong.append(f'{type(part).__name__} says: {error}')
+        try:
+            getattr(part, 'check_local_batch', bool)(last)
+        except ValueError as error:
+            wrong = wrong or f'{type(part).__name__} says: {error}'
     if last == 1 and hasattr(model, 'roots'):
-        wrong.append('an objective compares at least two.')
+        wrong = wrong or 'an objective compares at least two.'
     if wrong:
         raise ValueError(
             f'The last batch of an epoch has {last} image(s) of each process ({images} images in batches of {batch}), but '
-            f'{wrong[0]} Set train_dataloader.drop_last=True, or another batch size.'
+            f'{wrong} Set train_dataloader.drop_last=True, or another batch size.'
         )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
-from torch.utils.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from mmkernel.checks import check_numbers
 from mmkernel.datasets import EvaluationDataset
-from mmkernel.engine.clustering import features_of, shared_labels, whitened_kmeans
-from mmkernel.engine.hooks import unwrap
+from mmkernel.distributed import gather_rows, on_first_process, rank, world_size
+from mmkernel.engine.hooks import dataset_of, unwrap
+from mmkernel.losses.clustering import check_enough_samples
 from mmkernel.registry import HOOKS
 
 CLUSTERING = 2  # what the seed is for: other draws than those of SeedHook
@@ -50,11 +53,13 @@ class ClusterHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Buffers as large as the data set, before a checkpoint is loaded into them."""
         head = unwrap(runner.model).head
-        if getattr(head, 'learned', None) is not (self.features != 'memory'):
+        learned = getattr(head, 'learned', None)
+        if learned is not (self.features != 'memory'):
+            classifier = {True: 'linear', False: 'centroids'}.get(learned, 'none')
             raise ValueError(
                 "ClusterHook works on a ClusterHead: features='memory' on one with classifier='centroids', 'backbone' or "
                 f"'neck' on one with classifier='linear'. Got features={self.features!r} and {type(head).__name__} with "
-                f'classifier={ {True: "linear", False: "centroids"}.get(getattr(head, "learned", None), "none")!r}.'
+                f'classifier={classifier!r}.'
             )
         head.prepare(len(dataset_of(runner)))
 
@@ -101,9 +106,8 @@ class ClusterHook(Hook):
             head.cluster(generator, self.iterations)
         else:
             self._cluster_features(runner, generator)
-        runner.logger.info(
-            f'Clusters for epoch {epoch + 1}: {occupied(head.pseudo.labels)} of {head.num_clusters} in use.'
-        )
+        in_use = tuple(len(row[row >= 0].unique()) for row in head.pseudo.labels)  # -100: no cluster
+        runner.logger.info(f'Clusters for epoch {epoch + 1}: {in_use} of {head.num_clusters} in use.')
 
     def _cluster_features(self, runner: Any, generator: torch.Generator) -> None:
         model, given = unwrap(runner.model), runner.cfg.get('evaluation') or {}
@@ -112,8 +116,8 @@ class ClusterHook(Hook):
         for h, K in enumerate(model.head.num_clusters):
             seed = int(torch.randint(2**31 - 1, (), generator=generator))
             make = partial(whitened_kmeans, rows.numpy(), K, self.pca_dim, self.iterations, seed)
-            labels = shared_labels(make, model.head.pseudo.labels.device)
-            model.head.pseudo.set(h, torch.arange(len(rows)), labels)
+            labels = torch.from_numpy(on_first_process(make)).long()
+            model.head.pseudo.set(h, torch.arange(len(rows)), labels.to(model.head.pseudo.labels.device))
         model.head.reset_classifiers(generator)
         for parameter in model.head.classifiers.parameters():
             runner.optim_wrapper.optimizer.state.pop(parameter, None)
@@ -125,12 +129,38 @@ class ClusterHook(Hook):
             loader.sampler.set_labels(labels[: len(loader.dataset)].cpu().numpy())
 
 
-def dataset_of(runner: Any) -> Dataset:
-    """The training set, outside of what num_batch_per_epoch makes of it."""
-    dataset = runner.train_dataloader.dataset
-    return getattr(dataset, '_dataset', dataset)
+def features_of(model: nn.Module, dataset: Dataset, stage: str, batch_size: int, num_workers: int) -> Tensor:
+    """``model.extract`` (eval mode, no gradient) of every image of an EvaluationDataset: (n, d) on every rank, on the CPU."""
+    W = world_size()
+    own = DistributedSampler(dataset, W, rank(), shuffle=False)  # every W-th, equally many: the last ones repeat
+    loader = DataLoader(dataset, batch_size, sampler=own, num_workers=num_workers)
+    rows = torch.cat([model.extract(batch['inputs'][0], stage=stage).float() for batch in loader])
+    gathered = gather_rows(rows)  # rank by rank
+    return gathered.view(W, -1, rows.shape[1]).transpose(0, 1).flatten(0, 1)[: len(dataset)].cpu()
 
 
-def occupied(labels: torch.Tensor) -> tuple[int, ...]:
-    """Number of clusters with at least one image, for each set of labels (-100: none)."""
-    return tuple(len(row[row >= 0].unique()) for row in labels)
+def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterations: int, seed: int) -> np.ndarray:
+    """PCA to ``dim`` with whitening (None: without PCA), rows to the sphere, k-means without subsampling: (n, d) -> (n,) labels.
+
+    Caron et al., Deep clustering for unsupervised learning of visual features, ECCV 2018. faiss splits a large cluster
+    where one runs empty. ValueError for more clusters than rows or more components than dimensions or rows.
+    """
+    import faiss
+
+    n, width = features.shape
+    check_enough_samples(n, clusters)
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    if dim is not None:
+        if dim > min(n, width):
+            raise ValueError(
+                f'pca_dim = {dim} components of {n} features of width {width}: at most {min(n, width)}. '
+                'Set pca_dim of ClusterHook to less, or None for no PCA.'
+            )
+        pca = faiss.PCAMatrix(width, dim, -0.5)
+        pca.train(rows)
+        rows = pca.apply(rows)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    kmeans = faiss.Kmeans(rows.shape[1], clusters, niter=iterations, seed=seed, max_points_per_centroid=n)
+    kmeans.cp.min_points_per_centroid = 1  # only silences a warning
+    kmeans.train(rows)
+    return kmeans.index.search(rows, 1)[1][:, 0]

@@ -1,17 +1,24 @@
-"""Losses and gradients that are not finite: noticed on the device, read and explained once something has failed."""
+"""Losses, gradients and checkpoints that are not finite: noticed on the device, read and explained once something has failed."""
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
 from mmkernel.models import Embeddings
+from mmkernel.registry import HOOKS
 
 LIKELY_CAUSES = (
     'Likely causes: a learning rate that is too large or lacks warm-up (check lr, lr_scaling, param_scheduler), '
@@ -30,14 +37,15 @@ class FirstFailure:
     gradients that they exchange anyway.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
         self.poison: Tensor | None = None  # 0-dim; None before the first number
+        self.reports: list[Callable[[float, int], str]] = []  # (loss, iteration): hooks add what they know
 
     @torch.no_grad()
-    def see(self, number: Tensor, iteration: int, loss: Tensor | None = None) -> None:
-        """``number``: a loss or the norm of a gradient, one element. ``loss``: what to tell of it, if not the number."""
-        number = number.detach().reshape(())
-        loss = number if loss is None else loss.reshape(())
+    def see(self, number: Tensor, iteration: int, loss: Tensor) -> None:
+        """``number``: a loss or the norm of a gradient, one element. ``loss``: what to tell of it."""
+        number, loss = number.detach().reshape(()), loss.reshape(())
         if self.poison is None:
             self.poison, self.loss = torch.zeros_like(number), torch.zeros_like(loss)
             self.iteration = torch.zeros_like(number, dtype=torch.int64)
@@ -46,41 +54,139 @@ class FirstFailure:
         self.loss = torch.where(before, self.loss, loss)
         self.iteration = torch.where(before, self.iteration, iteration)
 
-    def read(self) -> tuple[int, float] | None:
-        """(iteration, loss) of the first failure in any process, or None. Every process must call it."""
+    def read(self, own: bool = False) -> tuple[int, float] | None:
+        """(iteration, loss) of the first failure in any process, each of which must call it (``own``: in this one), or None."""
         if self.poison is None:
             return None
-        return _first(gather_rows(self._row(), checked=True))
+        rows = torch.stack([self.poison.double(), self.iteration.double(), self.loss.double()])[None]
+        rows = rows if own else gather_rows(rows, checked=True)
+        found = [(int(i), loss) for poison, i, loss in rows.tolist() if poison != 0]
+        # where one process had the NaN, the others see it in the gradient alone
+        return min(found, key=lambda failure: (failure[0], math.isfinite(failure[1])), default=None)
 
-    def own(self) -> tuple[int, float] | None:
-        """The first failure that this process has seen. No other is asked."""
-        return None if self.poison is None else _first(self._row())
+    def error(self) -> NonFiniteLossError | None:
+        """Of the first failure in any process; each must call it."""
+        if (found := self.read()) is None:
+            return None
+        iteration, loss = found
+        what = f'The loss of iteration {iteration} is {loss}, expected a finite number.'
+        if math.isfinite(loss):
+            what = f'The gradient of iteration {iteration} has NaN or infinite values, at a loss of {loss}.'
+        return self._error(what, loss, iteration)
 
-    def _row(self) -> Tensor:
-        return torch.stack([self.poison.double(), self.iteration.double(), self.loss.double()])[None]
+    @contextmanager
+    def explained(self, iteration: int) -> Iterator[None]:
+        """What fails inside, at a NaN before there is a loss, is a non-finite loss. Looks only once something has failed."""
+        try:
+            yield
+        except (NonFiniteLossError, torch.cuda.OutOfMemoryError):
+            raise
+        except (ValueError, RuntimeError, ArithmeticError) as error:  # LinAlgError is a RuntimeError
+            where, parameters = non_finite_argument(error), self._parameters()
+            if where is None and not any(non_finite([parameters, [p.grad for p in parameters]])):
+                raise
+            what = f'NaN or infinite values{where or ""} ended it with {type(error).__name__}: {error}'
+            message = f'Iteration {iteration} has no finite loss: {what}'
+            first, loss = self.read(own=True) or (iteration, math.nan)
+            if first < iteration:
+                message += f' The first that was not finite is iteration {first}, with a loss of {loss}.'
+            raise self._error(message, loss, first) from error
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group['params']]
+
+    def _error(self, message: str, loss: float, iteration: int) -> NonFiniteLossError:
+        if bad := len([*non_finite(self._parameters())]):
+            message += f' {bad} weights are not finite already: the step before this one spoilt them.'
+        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *(tell(loss, iteration) for tell in self.reports)]))
 
 
-def _first(rows: Tensor) -> tuple[int, float] | None:
-    found = [(int(i), loss) for poison, i, loss in rows.tolist() if poison != 0]
-    # where one process had the NaN, the others see it in the gradient alone
-    return min(found, key=lambda failure: (failure[0], math.isfinite(failure[1])), default=None)
-
-
-def all_finite(value: Any) -> bool:
-    """Whether every floating tensor in ``value`` (a tensor, Embeddings, or dicts and lists of such) is finite. Reads the host."""
+def non_finite(value: Any, name: str = 'tensor') -> Iterator[str]:
+    """Dotted names of the tensors with NaN or infinity in a tensor, Embeddings, or dicts and lists of such. Reads the host."""
     if isinstance(value, Tensor):
-        return not value.is_floating_point() or value.is_meta or bool(torch.isfinite(value.detach()).all())
-    if isinstance(value, Embeddings):
-        return all_finite(vars(value))
-    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return all(map(all_finite, values))
+        if value.is_floating_point() and not value.is_meta and not torch.isfinite(value.detach()).all():
+            yield name
+        return
+    value = vars(value) if isinstance(value, Embeddings) else value
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    )
+    for key, part in items:
+        yield from non_finite(part, f'{name}.{key}')
 
 
 def non_finite_argument(error: BaseException) -> str | None:
-    """'x of whiten': the outermost tensor with NaN or infinity that a function was given on the way to ``error``."""
+    """' in x of whiten': the outermost tensor with NaN or infinity that a function was given on the way to ``error``."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         for name in code.co_varnames[: code.co_argcount]:
-            if not all_finite(frame.f_locals.get(name)):
-                return f'{name} of {code.co_name}'
+            if any(non_finite(frame.f_locals.get(name))):
+                return f' in {name} of {code.co_name}'
     return None
+
+
+def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
+    """NonFiniteLossError if a tensor of what is about to be written holds NaN or infinity: weights, buffers, optimizer, EMA."""
+    for key, part in checkpoint.items():
+        bad = [] if key in ('meta', 'message_hub', 'random_states') else [*non_finite(part, key)]
+        if bad:
+            what = 'weights' if key == 'state_dict' else f"tensors of '{key}'"
+            raise NonFiniteLossError(
+                f'{len(bad)} {what} hold NaN or infinite values after epoch {runner.epoch + 1} '
+                f'(first: {bad[0].removeprefix(f"{key}.")}); no checkpoint was written. {runner.folder.way_back()}'
+            )
+
+
+@HOOKS.register_module()
+class NonFiniteGuardHook(Hook):
+    """End the run at a loss or gradient that is not finite, and say which images it came from.
+
+    From the first such iteration on nothing moves (``PretrainOptimWrapper``); the host looks every ``interval`` iterations
+    and at the end of an epoch, before any checkpoint. Every process then writes epoch, iteration, loss, the sample indices
+    of its batch and of the one before, seed and last good checkpoint to ``non_finite_rank<r>.json`` beside the log, and all
+    raise. The same holds where something fails at a NaN before there is a loss, in the process where that happens.
+    """
+
+    writes = ('non_finite_rank<r>.json',)
+    priority = 'VERY_HIGH'
+
+    def __init__(self, interval: int = 50) -> None:
+        check_numbers('NonFiniteGuardHook', whole=True, interval=interval)
+        self.interval = interval
+        self.recent: deque[tuple[int, int, list]] = deque(maxlen=interval + 1)  # not checked yet, and the one before
+
+    def before_train(self, runner: Any) -> None:
+        self.runner, wrapper = runner, runner.optim_wrapper
+        self.recent.clear()
+        self.check = getattr(wrapper, 'check', None)
+        if self.check is None:
+            self.check = bool  # nothing
+            text = "set optim_wrapper.type='PretrainOptimWrapper'."
+            runner.logger.warning(f'A non-finite loss is not noticed by {type(wrapper).__name__}: {text}')
+        else:
+            wrapper.on_non_finite[:] = [self.report]
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        batches = data_batch if isinstance(data_batch, list) else [data_batch]  # a virtual batch is a list
+        found = [b['sample_index'] for b in batches if isinstance(b, dict) and b.get('sample_index') is not None]
+        self.recent.append((runner.iter, runner.epoch, found))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.every_n_train_iters(runner, self.interval):
+            self.check()
+
+    def after_train_epoch(self, runner: Any) -> None:
+        self.check()
+
+    def report(self, loss: float, iteration: int) -> str:
+        runner, found = self.runner, {i: (epoch, indices) for i, epoch, indices in self.recent}
+        epoch, now = found.get(iteration, (runner.epoch, []))
+        before = found.get(iteration - 1, (epoch, []))[1]
+        now, before = ([i for part in each for i in torch.as_tensor(part).flatten().tolist()] for each in (now, before))
+        record = dict(epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), sample_index=now or None)
+        record |= dict(sample_index_before=before or None, seed=runner.seed, world_size=runner.world_size)
+        good = runner.folder.last_good()
+        record |= dict(checkpoint=good and str(good), config=str(Path(runner.work_dir) / 'config.py'))
+        file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
+        file.write_text(json.dumps(record) + '\n')
+        return f'Epoch {epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'

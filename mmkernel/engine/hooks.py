@@ -1,27 +1,61 @@
-"""Clocks: hooks say when; what happens lives in the model, the optimizer wrapper and the checkpoint functions."""
+"""Hooks of every run: seeds, commits, checkpoints; and weights for a backbone before it."""
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import get_priority
+from torch import nn
+from torch.utils.data import Dataset
 
 from mmkernel.checks import check_numbers
-from mmkernel.engine.finite import NonFiniteLossError, all_finite
 from mmkernel.engine.launch import seed_everything
 from mmkernel.registry import HOOKS
+from mmkernel.zoo import CheckpointError, load_file
 
 
-def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, or the model."""
     return model.module if is_model_wrapper(model) else model
+
+
+def dataset_of(runner: Any) -> Dataset:
+    """The training set, outside of what num_batch_per_epoch makes of it."""
+    dataset = runner.train_dataloader.dataset
+    return getattr(dataset, '_dataset', dataset)
+
+
+class WithHooks:
+    """The hooks of a Runner, in the order in which they are called."""
+
+    hooks: list[Hook]
+
+    def register_hooks(self, default_hooks: Mapping | None = None, custom_hooks: Any = None) -> None:
+        """Hooks by name, of which those set to None are left out, and more in a list."""
+        for hook in [*(hook for hook in (default_hooks or {}).values() if hook is not None), *(custom_hooks or [])]:
+            self.register_hook(hook)
+        self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
+
+    def register_hook(self, hook: Hook | Mapping, priority: str | int | None = None) -> None:
+        """After those of the same priority: from 0, the first, to 100, or a name such as 'LOW'."""
+        if isinstance(hook, Mapping):
+            priority = hook.get('priority') if priority is None else priority
+            hook = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
+        hook.priority = hook.priority if priority is None else priority
+        self.hooks.append(hook)
+        self.hooks.sort(key=lambda each: get_priority(each.priority))
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        for hook in self.hooks:
+            if hasattr(hook, fn_name):
+                getattr(hook, fn_name)(self, **kwargs)
 
 
 @HOOKS.register_module()
@@ -48,95 +82,6 @@ class CommitHook(Hook):
             model.commit(real=runner.optim_wrapper.real)
 
 
-@HOOKS.register_module()
-class NonFiniteGuardHook(Hook):
-    """End the run at a loss or gradient that is not finite, and say which images it came from.
-
-    From the first such iteration on nothing moves (``PretrainOptimWrapper``); the host looks every ``interval`` iterations
-    and at the end of an epoch, before any checkpoint. Every process then writes epoch, iteration, loss, the sample indices
-    of its batch and of the one before, seed and last good checkpoint to ``non_finite_rank<r>.json`` beside the log, and all
-    raise. The same holds where something fails at a NaN before there is a loss, in the process where that happens.
-    """
-
-    writes = ('non_finite_rank<r>.json',)
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self, interval: int = 50) -> None:
-        check_numbers('NonFiniteGuardHook', whole=True, interval=interval)
-        self.interval = interval
-        self.recent: deque[tuple[int, int, list]] = deque(
-            maxlen=interval + 1
-        )  # those not checked yet, and the one before
-
-    def before_train(self, runner: Any) -> None:
-        self.runner = runner
-        self.recent.clear()
-        self.check = getattr(runner.optim_wrapper, 'check', None)
-        if self.check is not None:
-            runner.optim_wrapper.on_non_finite[:] = [self.report]
-        else:
-            runner.logger.warning(
-                f'A non-finite loss is not noticed by {type(runner.optim_wrapper).__name__}: set optim_wrapper.type='
-                "'PretrainOptimWrapper'."
-            )
-
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        batches = (
-            data_batch if isinstance(data_batch, list) else [data_batch]
-        )  # a virtual batch is a list of micro-batches
-        found = [b['sample_index'] for b in batches if isinstance(b, dict) and b.get('sample_index') is not None]
-        self.recent.append((runner.iter, runner.epoch, found))
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self.check is not None and self.every_n_train_iters(runner, self.interval):
-            self.check()
-
-    def after_train_epoch(self, runner: Any) -> None:
-        if self.check is not None:
-            self.check()
-
-    def report(self, loss: float, iteration: int) -> str:
-        runner, found = self.runner, {i: (epoch, indices) for i, epoch, indices in self.recent}
-        epoch, now = found.get(iteration, (runner.epoch, []))
-        _, before = found.get(iteration - 1, (epoch, []))
-        record = dict(epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), sample_index=_flat(now))
-        record |= dict(sample_index_before=_flat(before), seed=runner.seed, world_size=runner.world_size)
-        good = runner.folder.last_good()
-        record |= dict(checkpoint=good and str(good), config=str(Path(runner.work_dir) / 'config.py'))
-        file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
-        file.write_text(json.dumps(record) + '\n')
-        return f'Epoch {epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'
-
-
-def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
-    """NonFiniteLossError if a tensor of what is about to be written holds NaN or infinity: weights, buffers, optimizer, EMA."""
-    parts = {key: value for key, value in checkpoint.items() if key not in ('meta', 'message_hub', 'random_states')}
-    for key, part in parts.items():
-        bad = [name for name, x in _tensors(part) if not all_finite(x)]
-        if bad:
-            what = 'weights' if key == 'state_dict' else f"tensors of '{key}'"
-            raise NonFiniteLossError(
-                f'{len(bad)} {what} hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); '
-                f'no checkpoint was written. {runner.folder.way_back()}'
-            )
-
-
-def _tensors(value: Any, name: str = '') -> Iterator[tuple[str, torch.Tensor]]:
-    """(dotted name, tensor) of every tensor in nested dicts and lists."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    items = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    )
-    for key, part in items:
-        yield from _tensors(part, f'{name}.{key}'.lstrip('.'))
-
-
-def _flat(indices: list[Any]) -> list[int] | None:
-    return [i for each in indices for i in torch.as_tensor(each).flatten().tolist()] or None
-
-
 @HOOKS.register_module(force=True)
 class CheckpointHook(Hook):
     """Save ``epoch_N.pth`` every ``interval`` epochs and after the last one; keep the last ``max_keep`` of this run (None: all).
@@ -152,10 +97,39 @@ class CheckpointHook(Hook):
         self.interval, self.max_keep = interval, max_keep
 
     def after_train_epoch(self, runner: Any) -> None:
-        last = runner.epoch + 1 == runner.max_epochs
-        if last or self.every_n_epochs(runner, self.interval):
+        if runner.epoch + 1 == runner.max_epochs or self.every_n_epochs(runner, self.interval):
             name = f'epoch_{runner.epoch + 1}.pth'
             runner.save_checkpoint(runner.work_dir, name)
             runner.logger.info(f'Saved {Path(runner.work_dir) / name}.')
             if is_main_process() and self.max_keep is not None:
                 runner.folder.drop_oldest(self.max_keep)
+
+
+@HOOKS.register_module(force=True)
+class RuntimeInfoHook(_RuntimeInfoHook):
+    """mmengine's, which gives the values of an iteration to the hub in one call."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        runner.message_hub.update_scalars({f'train/{key}': value for key, value in (outputs or {}).items()})
+
+
+@HOOKS.register_module()
+class BackboneWeightsHook(Hook):
+    """Before a run, ``model.backbone`` gets its weights from ``checkpoint``; every tensor of it must be filled.
+
+    ``checkpoint``: of a pretraining, here or in another code base (prefixes are found), or a plain state dict of the
+    backbone. A resumed run overwrites them. ``adapt_input``: filters for RGB serve images of other channels, see
+    ``mmkernel.zoo.load_file``.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, checkpoint: str, adapt_input: bool = False) -> None:
+        self.checkpoint, self.adapt_input = checkpoint, adapt_input
+
+    def before_run(self, runner: Any) -> None:
+        try:
+            report = load_file(unwrap(runner.model).backbone, self.checkpoint, adapt_input=self.adapt_input)
+        except CheckpointError as error:
+            raise CheckpointError(f'{error} The backbone must be the one of the pretraining config.') from None
+        runner.logger.info(f'Backbone from {self.checkpoint}: {report}.')

@@ -10,13 +10,14 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
-from mmkernel.distributed import gather_rows, on_first_process
-from mmkernel.engine.cluster_hook import dataset_of
-from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.monitors import log_values, same_random_state
+from mmkernel.distributed import gather_rows
+from mmkernel.engine.hooks import dataset_of, unwrap
+from mmkernel.engine.monitors import log_values, look_alone
+from mmkernel.engine.optimizers import as_built, step_where
+from mmkernel.engine.virtual_batch import Snapshot
 from mmkernel.evaluation import evaluation_loader, top_k, weighted_knn
 from mmkernel.evaluation.labels import classes_of, renumber
-from mmkernel.models.state import move, sent
+from mmkernel.models.state import sent
 from mmkernel.registry import DATASETS, HOOKS
 
 
@@ -42,14 +43,15 @@ class _LabelMonitor(Hook):
         for name in names:
             if name not in part:
                 return self._off(runner, f'the config has no evaluation.{name}')
-            self.sources[name] = DATASETS.build(part[name])
-            if not (torch.as_tensor(self.sources[name].labels) >= 0).all():
+            source = self.sources[name] = DATASETS.build(part[name])
+            labels = torch.as_tensor(source.labels)
+            if not (labels >= 0).all():
                 return self._off(runner, f'evaluation.{name} has images without a label')
             try:
-                renumber(torch.as_tensor(self.sources[name].labels), classes_of(self.sources[name]), self.classes)
+                renumber(labels, classes_of(source), self.classes)
             except ValueError as error:
                 return self._off(runner, error, runner.logger.warning)
-            self.classes = self.classes or classes_of(self.sources[name])
+            self.classes = self.classes or classes_of(source)
         return True
 
     def _off(self, runner: Any, reason: Any, say: Any = None) -> bool:
@@ -58,7 +60,7 @@ class _LabelMonitor(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.on and self.every_n_epochs(runner, self.interval):
-            on_first_process(lambda: self._score(runner))
+            look_alone(lambda: self._score(runner))
 
     def features(self, runner: Any, name: str) -> tuple[Tensor, Tensor]:
         """Backbone features and labels of at most ``max_images`` evenly spaced images, the same in every epoch."""
@@ -67,8 +69,8 @@ class _LabelMonitor(Hook):
         settings = part.get('transform'), part.get('batch_size', 256), part.get('num_workers', 0)
         loader = evaluation_loader(source, *settings, rows=range(0, len(source), step))
         rows = [(model.extract(batch['inputs'][0]).float().cpu(), torch.as_tensor(batch['label'])) for batch in loader]
-        labels = renumber(torch.cat([y for _, y in rows]), classes_of(source), self.classes)
-        return torch.cat([x for x, _ in rows]), labels
+        x, y = map(torch.cat, zip(*rows, strict=True))
+        return x, renumber(y, classes_of(source), self.classes)
 
 
 @HOOKS.register_module()
@@ -91,14 +93,14 @@ class KNNMonitorHook(_LabelMonitor):
         self.on = self.prepare(runner, 'train', 'test')
 
     def _score(self, runner: Any) -> None:
-        with same_random_state():
-            bank, test = self.features(runner, 'train'), self.features(runner, 'test')
-            if not (torch.isfinite(bank[0]).all() and torch.isfinite(test[0]).all()):
-                return runner.logger.warning(f'kNN after epoch {runner.epoch + 1}: the features hold NaN or infinity.')
-            k = min(self.k, len(bank[0]))
-            score = weighted_knn(*bank, *test, k=k, temperature=self.temperature)[k]
-        text = f'kNN after epoch {runner.epoch + 1}: {score["top1"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}.'
-        log_values(runner, 'knn', dict(top1=score['top1'], top5=score['top5']), text)
+        bank, test = self.features(runner, 'train'), self.features(runner, 'test')
+        if not (torch.isfinite(bank[0]).all() and torch.isfinite(test[0]).all()):
+            return runner.logger.warning(f'kNN after epoch {runner.epoch + 1}: the features hold NaN or infinity.')
+        k = min(self.k, len(bank[0]))
+        score = weighted_knn(*bank, *test, k=k, temperature=self.temperature)[k]
+        text = f'{score["top1"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}.'
+        values = dict(top1=score['top1'], top5=score['top5'])
+        log_values(runner, 'knn', values, f'kNN after epoch {runner.epoch + 1}: {text}')
 
 
 @HOOKS.register_module()
@@ -137,12 +139,9 @@ class OnlineProbeHook(_LabelMonitor):
         nn.init.zeros_(layers[1].bias)
         self.probe = nn.Sequential(*layers).to(next(model.backbone.parameters()).device)
         self.optimizer = torch.optim.SGD(self.probe.parameters(), self.lr, self.momentum, fused=True)
-        for parameter in self.probe.parameters():  # a first step that does not count would leave them undefined
-            self.optimizer.state[parameter]['momentum_buffer'] = torch.zeros_like(parameter)
         if self.saved is not None and self.saved['probe']['1.weight'].shape == (classes, width):
             self.probe.load_state_dict(self.saved['probe'])
-            self.optimizer.load_state_dict(self.saved['optimizer'])
-            self.optimizer.param_groups[0].update(fused=True, foreach=False)  # whatever wrote the file
+            self.optimizer.load_state_dict(as_built(self.saved['optimizer'], self.optimizer))
         self.handle = model.backbone.register_forward_hook(self._look)
 
     def _look(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -158,33 +157,28 @@ class OnlineProbeHook(_LabelMonitor):
         self.seen = None
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """One step; nothing moves if no row has a label, or any is not finite, and the host need not know."""
         if not self.on or self.seen is None:
             return
         batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
         labels = sent(torch.as_tensor(batch['label']), self.seen.device)
         x, y = gather_rows(self.seen[: len(labels)].float(), checked=True), gather_rows(labels, checked=True)
-        if len(x) >= 2:
-            self._step(x, y)
-
-    def _step(self, x: Tensor, y: Tensor) -> None:
-        """One step; nothing moves if no row has a label, or any is not finite, and the host need not know."""
-        useless = ~(torch.isfinite(x).all() & (y >= 0).any())  # the same for all ranks
-        before = [(buffer, buffer.clone()) for buffer in self.probe.buffers()]
+        if len(x) < 2:
+            return
+        useful = torch.isfinite(x).all() & (y >= 0).any()  # the same for all ranks
+        before = Snapshot([self.probe[0]])
         self.probe.train()
         loss = F.cross_entropy(self._logits(x), y, ignore_index=-1)
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.found_inf = useless.float()
-        self.optimizer.step()
-        for buffer, old in before:
-            move(buffer, old, useless)
+        step_where(useful, self.optimizer)
+        before.put_back(unless=useful)
 
+    @torch.no_grad()
     def _score(self, runner: Any) -> None:
-        with same_random_state(), torch.no_grad():
-            x, y = self.features(runner, 'test')
-            self.probe.eval()
-            logits = self._logits(x.to(self.probe[1].weight.device)).cpu()
-        scores = top_k(logits, y)
+        x, y = self.features(runner, 'test')
+        self.probe.eval()
+        scores = top_k(self._logits(x.to(self.probe[1].weight.device)).cpu(), y)
         text = f'Online probe after epoch {runner.epoch + 1}: {scores["top1"]:.1f} % of {len(y)} images.'
         log_values(runner, 'probe', scores, text)
 

@@ -1,79 +1,28 @@
-"""Epochs of optimizer steps, each on one batch or on a virtual batch of several."""
+"""Epochs of optimizer steps, each on one batch or on a virtual batch of several, as many rows of each process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import torch
+from mmengine.dataset import default_collate, pseudo_collate
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import default_collate as torch_default_collate
 
+from mmkernel.datasets import BalancedSampler, EpochSampler
 from mmkernel.datasets.sources import left_out_text
+from mmkernel.distributed import bounds_over_ranks, check_equal_rows, equal_rows, world_size
 from mmkernel.engine.clocks import check_last_batch
-from mmkernel.engine.cluster_hook import dataset_of
-from mmkernel.engine.equal_batches import EqualBatches
-from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.registry import LOOPS
 
-
-class MicroBatches(list):
-    """The micro-batches of a step; ``batch['sample_index']`` joins an entry of all of them, for hooks that look at a batch."""
-
-    def __getitem__(self, key: Any) -> Any:
-        if not isinstance(key, str):
-            return super().__getitem__(key)
-        parts = [batch[key] for batch in self]
-        if isinstance(parts[0], (list, tuple)):  # views
-            return [torch.cat(view) for view in zip(*parts, strict=True)]
-        return torch.cat(parts)
-
-
-class VirtualBatches:
-    """A loader's batches, ``count`` at a time as ``MicroBatches``; what is left over at the end of an epoch is not loaded.
-
-    Everything else is the loader's own (``sampler``, ``dataset``, ``generator``, ...).
-    """
-
-    def __init__(self, loader: DataLoader, count: int) -> None:
-        self.micro_batches, self.count = loader, count
-
-    def __len__(self) -> int:
-        return len(self.micro_batches) // self.count
-
-    def __iter__(self) -> Iterator[MicroBatches]:
-        batches = iter(self.micro_batches)
-        for _ in range(len(self)):
-            yield MicroBatches(islice(batches, self.count))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__['micro_batches'], name)
-
-
-def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader | VirtualBatches:
-    """The loader, or its batches in groups if a step takes more than one."""
-    sampler = loader.batch_sampler
-    k = micro_batches(virtual_batch, sampler.batch_size, runner.world_size, sampler.drop_last)
-    if k == 1:
-        return loader
-    if not hasattr(unwrap(runner.model), 'roots'):
-        raise ValueError(
-            'train_cfg.virtual_batch needs a model whose loss sees images through embeddings alone: a JointEmbedding, or '
-            f'one with its methods embeddings, score and roots; got {type(unwrap(runner.model)).__name__}.'
-        )
-    if len(loader) < k:
-        raise ValueError(
-            f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches of each process, but an epoch has {len(loader)}.'
-        )
-    left = len(loader) % k
-    runner.logger.info(
-        f'Virtual batch {virtual_batch} = {sampler.batch_size} x {runner.world_size} process(es) x {k} micro-batches; '
-        f'the last {left} micro-batch(es) of each epoch are left out.'
-    )
-    return VirtualBatches(loader, k)
+KEEP_ALL_ROWS = (default_collate, pseudo_collate, torch_default_collate)
 
 
 @LOOPS.register_module(name=['EpochBasedTrainLoop', 'PretrainLoop'])
@@ -128,3 +77,113 @@ class EpochLoop:
         if text != self._told:
             self._told = text
             self.runner.logger.warning(text)
+
+
+class MicroBatches(list):
+    """The micro-batches of a step; ``batch['sample_index']`` joins an entry of all of them, for hooks that look at a batch."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        parts = [batch[key] for batch in self]
+        if isinstance(parts[0], (list, tuple)):  # views
+            return [torch.cat(view) for view in zip(*parts, strict=True)]
+        return torch.cat(parts)
+
+
+class VirtualBatches:
+    """A loader's batches, ``count`` at a time as ``MicroBatches``; what is left over at the end of an epoch is not loaded.
+
+    Everything else is the loader's own (``sampler``, ``dataset``, ``generator``, ...).
+    """
+
+    def __init__(self, loader: DataLoader, count: int) -> None:
+        self.micro_batches, self.count = loader, count
+
+    def __len__(self) -> int:
+        return len(self.micro_batches) // self.count
+
+    def __iter__(self) -> Iterator[MicroBatches]:
+        batches = iter(self.micro_batches)
+        for _ in range(len(self)):
+            yield MicroBatches(islice(batches, self.count))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__['micro_batches'], name)
+
+
+def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader | VirtualBatches:
+    """The loader, or its batches in groups if a step takes more than one."""
+    size, model = loader.batch_sampler.batch_size, unwrap(runner.model)
+    k = micro_batches(virtual_batch, size, runner.world_size, loader.batch_sampler.drop_last)
+    if k == 1:
+        return loader
+    if not hasattr(model, 'roots'):
+        raise ValueError(
+            'train_cfg.virtual_batch needs a model whose loss sees images through embeddings alone: a JointEmbedding, or '
+            f'one with its methods embeddings, score and roots; got {type(model).__name__}.'
+        )
+    if len(loader) < k:
+        raise ValueError(
+            f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches of each process, but an epoch has {len(loader)}.'
+        )
+    runner.logger.info(
+        f'Virtual batch {virtual_batch} = {size} x {runner.world_size} process(es) x {k} micro-batches; '
+        f'the last {len(loader) % k} micro-batch(es) of each epoch are left out.'
+    )
+    return VirtualBatches(loader, k)
+
+
+class EqualBatches:
+    """``with equal(batch):`` around a step on that batch, so that no gather inside it need ask whether rows are equally many.
+
+    With our samplers the processes compare the batches of an epoch once, here; nothing is exchanged in a step. With other
+    samplers, batch samplers and collate functions they compare their number here, for a process that has more would wait
+    without end, and the rows of each batch. No device is waited for.
+
+    Raises ValueError, in every process alike, where batches differ.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        if world_size() == 1:
+            return
+        plan = batch_plan(loader)
+        self.fixed = plan is not None
+        (least, most), (fewest, largest) = bounds_over_ranks(*(plan or (len(loader), 0)))
+        if least != most or fewest != largest:
+            of = f', the last of {fewest} to {largest} images,' if largest else ''
+            raise ValueError(
+                f'An epoch has from {least} to {most} batches{of} on the {world_size()} processes, and a step needs equal ones. '
+                'Set train_dataloader.sampler.round_up=True (let a sampler of your own give each process as many samples), and '
+                'check that every machine has the same images.'
+            )
+
+    @contextmanager
+    def __call__(self, batch: Any) -> Iterator[None]:
+        rows = rows_of(batch) if world_size() > 1 else None
+        if rows is None:  # then each gather asks
+            yield
+            return
+        if not self.fixed:
+            check_equal_rows(rows)
+        with equal_rows():
+            yield
+
+
+def batch_plan(loader: Any) -> tuple[int, int] | None:
+    """(batches of an epoch, rows of the last one) of this process; None where the batches alone can tell."""
+    sampler, batches, collate = loader.sampler, loader.batch_sampler, loader.collate_fn
+    known = type(sampler) in (EpochSampler, BalancedSampler) and type(batches) is BatchSampler
+    if not known or getattr(collate, 'func', collate) not in KEEP_ALL_ROWS:
+        return None
+    left = 0 if batches.drop_last else len(sampler) % batches.batch_size
+    return len(batches), left or batches.batch_size
+
+
+def rows_of(batch: Any) -> int | None:
+    """The images of a batch, or of the micro-batches of a virtual one; None where it does not show them."""
+    if isinstance(batch, list):
+        rows = [rows_of(part) for part in batch]
+        return None if None in rows or not rows else sum(rows)
+    found = batch.get('sample_index', batch.get('label')) if isinstance(batch, Mapping) else None
+    return None if found is None else len(found)

@@ -1,4 +1,4 @@
-"""Hooks that watch a run without touching it: what they compute stands in ``evaluation``, here is when, and where it goes."""
+"""Hooks that watch the embeddings of a run without touching it; what they compute stands in ``evaluation``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
-from mmkernel.distributed import max_over_ranks, world_size
-from mmkernel.engine.hooks import unwrap
+from mmkernel.datasets import PatchView, ViewDataset
+from mmkernel.distributed import max_over_ranks, on_first_process, world_size
+from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.launch import random_state, set_random_state
-from mmkernel.evaluation import YARDSTICK, embedding_statistics, run_kernel
+from mmkernel.evaluation import COLLAPSED, YARDSTICK, diagnose_cloud, embedding_statistics, run_kernel, sample_cloud
 from mmkernel.kernels import Kernel
 from mmkernel.models import Embeddings
 from mmkernel.registry import HOOKS
@@ -27,10 +28,10 @@ class EmbeddingMonitorHook(Hook):
 
     Looks at the embeddings that the head is given anyway (train mode, first online view; alignment with the second, or
     with the first target of another view), so it costs no forward pass. What the objective logs itself under the same word
-    (``alignment``, ``mmd2``) is not logged twice. Embeddings that cannot be measured (NaN, one image in
-    all, width 1) are left out. The yardstick of ``mmd2`` is the run's own kernel
-    where the head has one, otherwise LegendreKernel((1, 40, 40)) of Zheng et al., ICLR 2023; the log says which. Training
-    is the same with and without, bit for bit. A model without ``observers`` is left alone.
+    (``alignment``, ``mmd2``) is not logged twice. Embeddings that cannot be measured (NaN, one image, width 1) are left
+    out. The yardstick of ``mmd2`` is the run's own kernel where the head has one, otherwise LegendreKernel((1, 40, 40)) of
+    Zheng et al., ICLR 2023; the log says which. Training is the same with and without, bit for bit. A model without
+    ``observers`` is left alone.
 
     Args:
         interval: batches between looks; an epoch shorter than that gets one, at its end, like the log.
@@ -53,14 +54,20 @@ class EmbeddingMonitorHook(Hook):
         runner.logger.info(f'embedding/mmd2 is measured with {name}; mmd2_score is in standard deviations of its null.')
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        model = unwrap(runner.model)
-        length = len(runner.train_dataloader)
+        model, length = unwrap(runner.model), len(runner.train_dataloader)
         due = self.every_n_inner_iters(batch_idx, self.interval) or batch_idx + 1 == length <= self.interval
         if due and hasattr(model, 'observers'):
             model.observers.append(self.look)
 
     def look(self, embeddings: Embeddings) -> None:
-        self.seen = embeddings.online[0].detach(), _partner(embeddings)
+        """The partner is another view of the same images: online where there is one (comparable between methods), else a target."""
+        views, partner = embeddings.target_views, None
+        others = [j for j, view in enumerate(views) if view != embeddings.online_views[0]]
+        if len(embeddings.online) > 1:
+            partner = embeddings.online[1].detach()
+        elif others:
+            partner = embeddings.target[others[0]].detach()
+        self.seen = embeddings.online[0].detach(), partner
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = unwrap(runner.model)
@@ -69,12 +76,50 @@ class EmbeddingMonitorHook(Hook):
         if self.seen is None:
             return
         (z, partner), self.seen = self.seen, None
-        if not measurable(z, self.max_rows):
-            return
-        for word, value in embedding_statistics(z, partner, self.kernel, self.max_rows).items():
+        found = embedding_statistics(z, partner, self.kernel, self.max_rows) if measurable(z, self.max_rows) else {}
+        for word, value in found.items():
             # one word, one value on a line: the objective's own is that of this very step; NaN is what is not known
             if word not in (outputs or ()) and not math.isnan(value):
                 runner.message_hub.update_scalar(f'train/embedding/{word}', value)
+
+
+@HOOKS.register_module()
+class DoctorHook(Hook):
+    """A warning in the log when ``diagnose`` finds the embedding collapsed, once per change.
+
+    Every ``interval`` epochs and after the last one, from the fraction ``begin`` of the run on (every fresh encoder is nearly
+    collapsed), process 0 looks at ``images`` training images and two views of each, in eval mode, so training is not
+    touched. ``mmkernel diagnose`` says the same, and more, of a checkpoint. Models without a neck, data without a source and
+    patches of images, whose embeddings are not those of images, are not looked at.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 5, begin: float = 0.25, images: int = 128) -> None:
+        check_numbers('DoctorHook', whole=True, interval=interval)
+        check_numbers('DoctorHook', whole=True, least=8, images=images)
+        check_numbers('DoctorHook', zero=True, most=1.0, begin=begin)  # a fraction of the run
+        self.interval, self.begin, self.images = interval, begin, images
+        self.state: str | None = None
+
+    def after_train_epoch(self, runner: Any) -> None:
+        epoch, model, data = runner.epoch + 1, unwrap(runner.model), dataset_of(runner)
+        due = epoch > self.begin * runner.max_epochs and (epoch % self.interval == 0 or epoch == runner.max_epochs)
+        shown = hasattr(model, 'extract') and getattr(model, 'neck', None) is not None
+        shown = shown and isinstance(data, ViewDataset) and isinstance(runner.cfg.train_dataloader, Mapping)
+        if due and shown and not any(isinstance(view, PatchView) for view in data.views.values()):
+            look_alone(lambda: self._look(runner, model, data.source))
+
+    def _look(self, runner: Any, model: Any, source: Any) -> None:
+        cloud = sample_cloud(model, runner.cfg, self.images, source)
+        if min(cloud.z.shape) < 2 or not all(torch.isfinite(part).all() for part in (cloud.z, *(cloud.views or ()))):
+            return  # no cloud; or the guard of non-finite losses speaks of it
+        found = diagnose_cloud(cloud, model)
+        if found.state == COLLAPSED and self.state != COLLAPSED:
+            runner.logger.warning(f'Epoch {runner.epoch + 1}: the embedding has collapsed: {found.verdict}')
+        elif self.state == COLLAPSED and found.state != COLLAPSED:
+            runner.logger.info(f'The embedding is no longer collapsed: effective rank {found.statistics.rank:.1f}.')
+        self.state = found.state
 
 
 def measurable(z: Tensor, rows: int) -> bool:
@@ -83,21 +128,18 @@ def measurable(z: Tensor, rows: int) -> bool:
     return len(z) * world_size() > 1 and z.shape[1] > 1 and not max_over_ranks((~finite).float())
 
 
-def _partner(embeddings: Embeddings) -> Tensor | None:
-    """Another view of the images of online view 0: online where there is one (comparable between methods), else a target."""
-    if len(embeddings.online) > 1:
-        return embeddings.online[1].detach()
-    others = [j for j, view in enumerate(embeddings.target_views) if view != embeddings.online_views[0]]
-    return embeddings.target[others[0]].detach() if others else None
-
-
 def log_values(runner: Any, prefix: str, values: Mapping[str, float], text: str) -> None:
     """Values that belong to the end of an epoch: message hub, every backend (JSON lines, CSV, ...) and the console."""
     named = {f'{prefix}/{word}': value for word, value in values.items()}
-    for name, value in named.items():
-        runner.message_hub.update_scalar(f'monitor/{name}', value)
+    runner.message_hub.update_scalars({f'monitor/{name}': value for name, value in named.items()})
     runner.visualizer.add_scalars({'epoch': runner.epoch + 1, **named}, step=runner.iter)
     runner.logger.info(text)
+
+
+def look_alone(look: Any) -> Any:
+    """What ``look()`` gives in process 0, in every process; it draws nothing from the generators of the run."""
+    with same_random_state():
+        return on_first_process(look)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,14 +11,13 @@ import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from mmkernel.checks import check_numbers
-from mmkernel.engine.clipping import check_clipping, clip
-from mmkernel.engine.finite import LIKELY_CAUSES, FirstFailure, NonFiniteLossError, all_finite, non_finite_argument
-from mmkernel.engine.fused import as_built, fuse, start_momentum
+from mmkernel.engine.finite import FirstFailure
 from mmkernel.engine.learning_rates import check_groups
-from mmkernel.engine.snapshot import Snapshot, moved_by_forward
+from mmkernel.engine.optimizers import as_built, check_clipping, fuse, step_where
+from mmkernel.engine.virtual_batch import Snapshot, moved_by_forward
 from mmkernel.registry import OPTIM_WRAPPERS
 
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -55,31 +53,27 @@ class PretrainOptimWrapper(OptimWrapper):
             check_clipping(clip_grad)
         # mmengine pops 'type' out of the dict it is given, which is the config's
         super().__init__(optimizer, accumulative_counts, dict(clip_grad) if clip_grad else None)
+        self.device_type = optimizer.param_groups[0]['params'][0].device.type
         if precision not in PRECISIONS:
             raise ValueError(f"precision='{precision}' is unknown; choose from {', '.join(PRECISIONS)}.")
-        self.device_type = optimizer.param_groups[0]['params'][0].device.type
         if precision == 'float16' and self.device_type == 'cpu':
-            raise ValueError(
-                "precision='float16' needs a GPU, but the model is on the CPU. Use --amp bf16 "
-                "(optim_wrapper.precision='bfloat16') or drop --amp."
-            )
+            raise ValueError("precision='float16' needs a GPU, the model is on the CPU: use 'bfloat16' (--amp bf16).")
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == 'float16' else None
         self.obeys_flag = fuse(optimizer)
         if not self.obeys_flag:
-            print_log(
-                f'{type(optimizer).__name__} cannot skip a step by a flag on the device: the host waits for the device once in '
-                'each step. LARS, and SGD, Adam and AdamW of torch without dampening, foreach or fused=False, can.',
-                logger='current',
-                level=logging.WARNING,
+            text = (
+                'cannot skip a step by a flag on the device: the host waits for the device once in each step. LARS, and'
             )
+            text += " torch's SGD, Adam and AdamW without dampening, foreach or fused=False, can."
+            print_log(f'{type(optimizer).__name__} {text}', logger='current', level=logging.WARNING)
         self.stepped = False
         self.real: Tensor | None = None  # before the first attempt
         self.grad_norm: Tensor | None = None  # of the last attempt, before clipping; 0-dim on the device
         self.epoch_length: int | None = None  # set by the Runner; None: windows run over epoch ends
         self.frozen: list[nn.Parameter] = []  # the next step leaves them alone; a hook says which
-        self.on_non_finite: list[Callable[[float, int], str]] = []  # (number, iteration): hooks add what they know
-        self._failure, self._loss = FirstFailure(), None
+        self._failure, self._loss = FirstFailure(optimizer), None
+        self.on_non_finite = self._failure.reports
         self._before: Snapshot | None = None  # of what forward passes change, from the beginning of the window
         self._changing: tuple[nn.Module, list[nn.Module]] | None = None
 
@@ -92,7 +86,7 @@ class PretrainOptimWrapper(OptimWrapper):
             self._before = Snapshot(self._changing[1])
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device_type, dtype, enabled=dtype is not None)
-        with super().optim_context(model), autocast, self._explained():
+        with super().optim_context(model), autocast, self._failure.explained(self._inner_count):
             yield
 
     def update_params(
@@ -108,7 +102,7 @@ class PretrainOptimWrapper(OptimWrapper):
             raise ValueError(
                 f"There is no loss to train by, got {loss!r}: return {{'loss_...': a tensor with a gradient}}."
             )
-        with self._explained():
+        with self._failure.explained(self._inner_count):
             self._loss = loss.detach()
             self._failure.see(self._loss, self._inner_count, self._loss)
             self.backward(self.scale_loss(loss), by=backward)
@@ -116,56 +110,6 @@ class PretrainOptimWrapper(OptimWrapper):
                 self.step(**(step_kwargs or {}))
                 self.zero_grad(**(zero_kwargs or {}))
                 self.stepped = True
-
-    def check(self) -> None:
-        """NonFiniteLossError, in every process, if an iteration was not finite in any. Every process must call it.
-
-        The one place where the host waits for the device, so not for every step.
-        """
-        if (found := self._failure.read()) is None:
-            return
-        if self._before is not None:  # inside a window
-            self._before.put_back()
-        iteration, loss = found
-        what = f'The loss of iteration {iteration} is {loss}, expected a finite number.'
-        if math.isfinite(loss):
-            what = f'The gradient of iteration {iteration} has NaN or infinite values, at a loss of {loss}.'
-        raise self._non_finite(what, loss, iteration)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """What fails inside while weights, gradients or its own arguments are not finite is a non-finite loss.
-
-        A decomposition or a check may stop at a NaN before there is a loss. Looks only once something has failed.
-        """
-        try:
-            yield
-        except (NonFiniteLossError, torch.cuda.OutOfMemoryError):
-            raise
-        except (ValueError, RuntimeError, ArithmeticError) as error:  # LinAlgError is a RuntimeError
-            bad = non_finite_argument(error)
-            gradients = [p.grad for p in self._parameters()]
-            if bad is None and all_finite(self._parameters()) and all_finite(gradients):
-                raise
-            where = f' in {bad}' if bad else ''
-            message = (
-                f'Iteration {self._inner_count} has no finite loss: NaN or infinite values{where} ended it with '
-                f'{type(error).__name__}: {error}'
-            )
-            first, loss = self._failure.own() or (self._inner_count, math.nan)
-            if first < self._inner_count:
-                message += f' The first that was not finite is iteration {first}, with a loss of {loss}.'
-            raise self._non_finite(message, loss, first) from error
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group['params']]
-
-    def _non_finite(self, message: str, number: float, iteration: int) -> NonFiniteLossError:
-        bad = sum(not all_finite(p) for p in self._parameters())
-        if bad:
-            message += f' {bad} weights are not finite already: the step before this one spoilt them.'
-        told = [report(number, iteration) for report in self.on_non_finite]
-        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *told]))
 
     def backward(self, loss: Tensor, by: Callable[[Tensor, Tensor], None] | None = None, **kwargs: Any) -> None:
         """After a failure NaN enters, so that the sum of the gradients over processes tells all of them."""
@@ -182,71 +126,67 @@ class PretrainOptimWrapper(OptimWrapper):
     def step(self, **kwargs: Any) -> None:
         for parameter in self.frozen:
             parameter.grad = None  # no decay and no momentum either
-        parameters = [p for p in self._parameters() if p.grad is not None]
-        self._judge(parameters)
+        parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        norm = final = self._loss.new_zeros(())
         if parameters:
-            if self.clip_grad_kwargs:
-                norm = clip(parameters, self.grad_norm, self.clip_func, self.clip_grad_kwargs)
-                if norm is not None:
-                    self.message_hub.update_scalar('train/grad_norm', norm)
-            self._descend(**kwargs)
+            if self.scaler:
+                self.scaler.unscale_(self.optimizer)
+            self.grad_norm = norm = final = get_total_norm([p.grad for p in parameters])
+            if self.scaler:  # a gradient that is not finite is final, unless a smaller scale of the loss may help
+                final = torch.where(self.scaler.scale(torch.ones_like(norm)) < SMALLEST_SCALE, norm, 0.0)
+        self._failure.see(final, self._inner_count - 1, self._loss)
+        self.real = torch.isfinite(norm + self._failure.poison)
+        if parameters:
+            self._clip(parameters)
+            if self.obeys_flag:
+                step_where(self.real, self.optimizer, **kwargs)
+            elif self.real.item():
+                self.optimizer.step(**kwargs)
             if self.scaler:
                 self.scaler.update()
         if self._before is not None:
             self._before.put_back(unless=self.real)
             self._before = None
 
-    def _judge(self, parameters: list[nn.Parameter]) -> None:
-        """Whether the step is real. A gradient that is not finite is final, unless a smaller scale of the loss may help."""
-        norm = final = self._loss.new_zeros(())
-        if parameters:
-            if self.scaler:
-                self.scaler.unscale_(self.optimizer)
-            self.grad_norm = norm = final = get_total_norm([p.grad for p in parameters])
-            if self.scaler:
-                final = torch.where(self.scaler.scale(torch.ones_like(norm)) < SMALLEST_SCALE, norm, 0.0)
-        self._failure.see(final, self._inner_count - 1, self._loss)
-        self.real = torch.isfinite(norm + self._failure.poison)
+    def _clip(self, parameters: list[nn.Parameter]) -> None:
+        """As the config asks; the 2-norm is not taken twice."""
+        if (given := self.clip_grad_kwargs) and self.clip_func is clip_grad_norm_ and given.get('norm_type', 2) == 2:
+            norm = self.grad_norm
+            clip_grads_with_norm_(parameters, given['max_norm'], norm, given.get('foreach'))
+        else:
+            norm = self.clip_func(parameters, **given) if given else None
+        if norm is not None:
+            self.message_hub.update_scalar('train/grad_norm', norm)
 
-    def _descend(self, **kwargs: Any) -> None:
-        """The optimizer's step where ``real`` is set."""
-        if not self.obeys_flag:
-            if self.real.item():
-                self.optimizer.step(**kwargs)
-            return
-        start_momentum(self.optimizer)
-        self.optimizer.found_inf = 1.0 - self.real.float()
-        self.optimizer.step(**kwargs)
-        del self.optimizer.found_inf
+    def check(self) -> None:
+        """NonFiniteLossError, in every process, if an iteration was not finite in any. Every process must call it.
 
-    # Accumulation windows, counted within the epoch.
+        The one place where the host waits for the device, so not for every step.
+        """
+        if error := self._failure.error():
+            if self._before is not None:  # inside a window
+                self._before.put_back()
+            raise error
+
+    # Accumulation windows, counted within the epoch
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         self._inner_count, self._max_counts = init_counts, max_counts
 
-    def _position(self, count: int) -> tuple[int, int]:
-        """(batches done since the epoch began, batches of the epoch) after ``count`` batches in all."""
-        length = self.epoch_length or self._max_counts
-        if length < 1:
-            return count, 0
-        return (count - 1) % length + 1 if count else 0, length
-
-    def _closes_window(self, count: int) -> bool:
-        done, length = self._position(count)
-        return done % self._accumulative_counts == 0 or done == length
+    def _window(self, count: int) -> tuple[bool, int]:
+        """Whether the ``count``-th batch of the run, from 1, closes its window; and the window's size, short at an epoch's end."""
+        size, length = self._accumulative_counts, max(self.epoch_length or self._max_counts, 0)
+        done, short = (count - 1) % length + 1 if length else count, length % self._accumulative_counts
+        return done % size == 0 or done == length, short if short and done > length - short else size
 
     def should_update(self) -> bool:
-        return self._closes_window(self._inner_count)
+        return self._window(self._inner_count)[0]
 
     def should_sync(self) -> bool:
-        return self._closes_window(self._inner_count + 1)
+        return self._window(self._inner_count + 1)[0]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """loss / size of the window that this batch is in (the last one of an epoch may be short)."""
-        done, length = self._position(self._inner_count + 1)
-        window = self._accumulative_counts
-        remainder = length % window
-        return loss / (remainder if remainder and done > length - remainder else window)
+        return loss / self._window(self._inner_count + 1)[1]
 
     def state_dict(self) -> dict:
         state = super().state_dict()

@@ -11,8 +11,8 @@ from mmengine.dist import all_gather_object
 
 from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import checkpoint_meta, to_plain
-from mmkernel.engine.cluster_hook import dataset_of
-from mmkernel.engine.hooks import refuse_non_finite, unwrap
+from mmkernel.engine.finite import refuse_non_finite
+from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.launch import random_state, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import LOG_PROCESSORS, DefaultScope
-from mmengine.runner import get_priority, set_random_seed
+from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
-import mmkernel
 from mmkernel.datasets import build_dataloader, check_dataloader
+from mmkernel.engine import learning_rates as rates
 from mmkernel.engine.check import ConfigError
 from mmkernel.engine.check_options import DEFAULT_HOOKS, as_config_error, check_run
 from mmkernel.engine.clocks import check_clocks
-from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.history import kept_values
+from mmkernel.engine.hooks import WithHooks, unwrap
 from mmkernel.engine.launch import init_processes, set_numerics
-from mmkernel.engine.learning_rates import (
-    check_custom_keys,
-    check_groups,
-    describe_scaling,
-    describe_weights,
-    effective_batch,
-    lr_factor,
-)
-from mmkernel.engine.logs import LogHub, build_logger, build_visualizer, kept_values
+from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
-from mmkernel.registry import HOOKS, LOOPS, MODELS, RUNNERS
+from mmkernel.registry import LOOPS, MODELS, RUNNERS
 
-_runs = itertools.count()
+NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'work_dir')
 
 
 @RUNNERS.register_module()
-class Runner(Persistence):
+class Runner(WithHooks, Persistence):
     """Trains one model from one config: ``Runner.from_cfg(cfg).train()``.
 
     What hooks read and call: ``model, iter, epoch, max_iters, max_epochs, optim_wrapper, param_schedulers, train_dataloader,
@@ -61,26 +50,25 @@ class Runner(Persistence):
     def __init__(self, cfg: Config | Mapping) -> None:
         self.cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
         check_run(self.cfg)
-        parts = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'work_dir')
-        if missing := [name for name in parts if not self.cfg.get(name)]:
+        if missing := [name for name in NEEDED if not self.cfg.get(name)]:
             raise ConfigError(f'The config has no {", ".join(missing)}, without which nothing is trained.')
-        self._parts = copy.deepcopy(self.cfg)  # builders take keys out
+        parts = self._parts = copy.deepcopy(self.cfg)  # builders take keys out
         self._resume, self._load_from = bool(self.cfg.get('resume')), self.cfg.get('load_from')
-        self.launcher = self.cfg.get('launcher', 'none')
+        self.launcher, self.work_dir = self.cfg.get('launcher', 'none'), os.path.abspath(self.cfg['work_dir'])
         self.distributed = self.launcher != 'none'
-        self.work_dir = os.path.abspath(self.cfg['work_dir'])
         make_folder(self.work_dir)
         try:
-            self.setup_env(self._parts.get('env_cfg') or {})
+            self.setup_env(parts.get('env_cfg') or {})
             self.take_folder()
-            self.set_randomness(**self._parts.get('randomness', dict(seed=None)))
-            self.build_logs()
-            self._train_loop = self._parts['train_cfg']
-            self.optim_wrapper, self.param_schedulers = self._parts['optim_wrapper'], self._parts.get('param_scheduler')
-            self.model = wrap_model(self.build_model(self._parts['model']), self.cfg, self.distributed)
+            self.set_randomness(**parts.get('randomness', dict(seed=None)))
+            open_logs(self)
+            self._train_loop = parts['train_cfg']
+            self.optim_wrapper, self.param_schedulers = parts['optim_wrapper'], parts.get('param_scheduler')
+            self.model = wrap_model(self.build_model(parts['model']), self.cfg, self.distributed)
             self.model_name = type(unwrap(self.model)).__name__
             self.hooks: list[Hook] = []
-            self.register_hooks(self._parts.get('default_hooks'), self._parts.get('custom_hooks'))
+            named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()}
+            self.register_hooks({**named, **(parts.get('default_hooks') or {})}, parts.get('custom_hooks'))
         except BaseException:
             self._leave_folder()
             raise
@@ -101,7 +89,7 @@ class Runner(Persistence):
             self._train_loop = self.build_train_loop(self._train_loop)
         return self._train_loop
 
-    # Processes, randomness, logs
+    # Processes, randomness
 
     def setup_env(self, env_cfg: Mapping) -> None:
         init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
@@ -112,41 +100,19 @@ class Runner(Persistence):
             import resource
 
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(
-                resource.RLIMIT_NOFILE, (min(max(env_cfg.get('resource_limit', 4096), soft), hard), hard)
-            )
+            soft = min(max(env_cfg.get('resource_limit', 4096), soft), hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic
         self.seed = set_random_seed(seed, deterministic, diff_rank_seed)
 
-    def build_logs(self) -> None:
-        """Logger, hub and visualizer. They are global by experiment name: two runs in one second must not share them."""
-        stem = self.cfg.get('experiment_name') or Path(self.cfg.filename or 'run').stem
-        self.experiment_name = f'{stem}_{os.getpid()}_{next(_runs)}_{self.timestamp}'
-        self.log_dir = self._log_dir = os.path.join(self.work_dir, self.timestamp)
-        scope = self.cfg.get('default_scope', 'mmkernel')
-        self.default_scope = DefaultScope.get_instance(self.experiment_name, scope_name=scope)
-        self.logger = build_logger(self.experiment_name, self.log_dir, self.cfg.get('log_level', 'INFO'))
-        cuda, threads = torch.cuda.is_available(), torch.get_num_threads()
-        self.logger.info(
-            f'mmkernel {mmkernel.__version__}, torch {torch.__version__}, {self.world_size} process(es) on '
-            f'{torch.cuda.get_device_name() if cuda else f"CPU, {threads} threads"}, '
-            f'seed {self.seed}. The resolved config is {Path(self.work_dir) / "config.py"}.'
-        )
-        self.message_hub = LogHub.get_instance(self.experiment_name)
-        self.log_processor = LOG_PROCESSORS.build({'type': 'LogProcessor', **(self._parts.get('log_processor') or {})})
-        self.visualizer = build_visualizer(self._parts.get('visualizer'), self.experiment_name, self.log_dir)
-        self.visualizer.add_config(self.cfg)
-
     # Model, data, optimizer, schedules
 
     def build_model(self, model: Any) -> nn.Module:
-        if isinstance(model, nn.Module):
-            return model
-        if 'data_preprocessor' in self._parts:
-            model.setdefault('data_preprocessor', self._parts['data_preprocessor'])
-        return MODELS.build(model)
+        if isinstance(model, Mapping) and 'data_preprocessor' in self._parts:
+            model = {'data_preprocessor': self._parts['data_preprocessor'], **model}
+        return MODELS.build(model) if isinstance(model, Mapping) else model
 
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -163,16 +129,13 @@ class Runner(Persistence):
         loader = self.build_dataloader(self._parts['train_dataloader'], self.seed, self.diff_rank_seed)
         return kind(runner=self, dataloader=loader, **settings)
 
-    def build_optim_wrapper(self, given: Any) -> OptimWrapper:
-        wrapper = given
-        if not isinstance(given, OptimWrapper):
-            if 'optimizer' not in given:
-                raise ConfigError(
-                    "optim_wrapper has no optimizer=dict(type='LARS', lr=...): one optimizer trains a run."
-                )
-            check_custom_keys(given, unwrap(self.model))
-            wrapper = build_optim_wrapper(self.model, given)
-        check_groups(wrapper.optimizer)
+    def build_optim_wrapper(self, wrapper: Any) -> OptimWrapper:
+        if not isinstance(wrapper, OptimWrapper):
+            if 'optimizer' not in wrapper:
+                raise ConfigError("optim_wrapper has no optimizer; expected optimizer=dict(type='LARS', lr=...).")
+            rates.check_custom_keys(wrapper, unwrap(self.model))
+            wrapper = build_optim_wrapper(self.model, wrapper)
+        rates.check_groups(wrapper.optimizer)
         if hasattr(wrapper, 'epoch_length'):
             wrapper.epoch_length = len(self.train_dataloader)
         return wrapper
@@ -181,37 +144,14 @@ class Runner(Persistence):
         """Multiply the written learning rates by lr_scaling's factor. The config keeps the written ones."""
         loader, rule, wrapper = self.train_dataloader, self.cfg.get('lr_scaling'), self.optim_wrapper
         batch = loader.batch_size or loader.batch_sampler.batch_size
-        images = getattr(self.train_loop, 'virtual_batch', None) or effective_batch(
-            batch, self.world_size, getattr(wrapper, '_accumulative_counts', 1)
+        window = getattr(wrapper, '_accumulative_counts', 1)
+        images = getattr(self.train_loop, 'virtual_batch', None) or rates.effective_batch(
+            batch, self.world_size, window
         )
-        text = describe_scaling(rule, wrapper.param_groups[0]['lr'], images)
+        text = rates.describe_scaling(rule, wrapper.param_groups[0]['lr'], images)
         for group in wrapper.param_groups:
-            group['lr'] *= lr_factor(rule, images)
+            group['lr'] *= rates.lr_factor(rule, images)
         self.logger.info(f'Effective batch {images}, learning rate {text}.')
-
-    # Hooks
-
-    def register_hooks(self, default_hooks: Mapping | None = None, custom_hooks: Any = None) -> None:
-        """mmengine's default hooks, changed or left out (None) by name, and more by name or in a list."""
-        named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()} | dict(default_hooks or {})
-        for hook in [*(hook for hook in named.values() if hook is not None), *(custom_hooks or [])]:
-            self.register_hook(hook)
-        self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
-
-    def register_hook(self, hook: Hook | Mapping, priority: str | int | None = None) -> None:
-        """After those of the same priority: from 0, the first, to 100, or a name such as 'LOW'."""
-        if isinstance(hook, Mapping):
-            given = hook.get('priority')
-            hook = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
-            priority = given if priority is None else priority
-        hook.priority = hook.priority if priority is None else priority
-        self.hooks.append(hook)
-        self.hooks.sort(key=lambda each: get_priority(each.priority))
-
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        for hook in self.hooks:
-            if hasattr(hook, fn_name):
-                getattr(hook, fn_name)(self, **kwargs)
 
     # The run
 
@@ -229,21 +169,19 @@ class Runner(Persistence):
         finally:
             if not isinstance(self._train_loop, Mapping):
                 # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
-                loader = self.train_dataloader
-                getattr(loader, 'micro_batches', loader)._iterator = None
+                getattr(self.train_dataloader, 'micro_batches', self.train_dataloader)._iterator = None
             self._leave_folder()
 
     def _prepare(self) -> None:
-        model, loop, loader = unwrap(self.model), self.train_loop, self.train_dataloader
-        rows = getattr(loop, 'virtual_batch', None) or (loader.batch_size and loader.batch_size * self.world_size)
+        model, loader = unwrap(self.model), self.train_dataloader
+        rows = getattr(self.train_loop, 'virtual_batch', None) or (loader.batch_size or 0) * self.world_size
         check_clocks(model, self.hooks, rows, self.world_size)
-        for name, text in describe_weights(model):
+        for name, text in rates.describe_weights(model):
             self.logger.info(f'{name}: {text}.')
         self.message_hub.kept = kept_values(self.log_processor, self.hooks, len(loader))
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self.scale_lr()
-        if self.param_schedulers is not None:
-            given = self.param_schedulers
+        if (given := self.param_schedulers) is not None:
             self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
         self.call_hook('before_run')
         if hasattr(model, 'init_weights'):

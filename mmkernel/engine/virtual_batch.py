@@ -1,4 +1,4 @@
-"""One optimizer step on a batch that does not fit: the exact gradient of a loss that couples all its rows.
+"""One optimizer step on a batch that does not fit, in two passes; and a snapshot of the buffers that a pass moves.
 
 An objective L(z_1 .. z_N) sees the images only through their embeddings, so dL/dtheta = sum_n (dz_n / dtheta)' dL/dz_n.
 First pass: embed micro-batch by micro-batch without graph, and keep N x q numbers per view. Then one forward and backward
@@ -12,7 +12,7 @@ its statistics from each micro-batch (of each process, or of all with SyncBN), e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import random_state, set_random_state
-from mmkernel.engine.snapshot import Snapshot
-from mmkernel.models import Embeddings
+from mmkernel.models import Embeddings, Head
 
 FIELDS = ('online', 'predicted', 'target')
 
@@ -50,7 +51,7 @@ def _embed(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> tuple[Emb
     """First pass: the Embeddings of all rows, without graph, and the random state before each micro-batch."""
     net, states, union, start = unwrap(model), [], None, 0
     # autocast keeps half-precision copies of the weights to its end, here without a graph: the second pass has its own
-    with wrapper.optim_context(model), torch.no_grad(), _kept_buffers(*_passed_twice(net)):
+    with wrapper.optim_context(model), torch.no_grad(), _kept_buffers(net):
         for batch in batches:
             states.append(random_state())
             data = net.data_preprocessor(batch, True)
@@ -85,14 +86,9 @@ def _leaves(union: Embeddings, target_has_gradient: bool) -> dict[str, Tensor]:
 
 
 def _pull_back(
-    model: nn.Module,
-    batches: Sequence[dict],
-    wrapper: Any,
-    leaves: dict[str, Tensor],
-    states: list[dict],
-    loss: Tensor,
-    gradient: Tensor,
-) -> None:
+    model: nn.Module, batches: Sequence[dict], wrapper: Any, leaves: dict[str, Tensor], states: list[dict],
+    loss: Tensor, gradient: Tensor,
+) -> None:  # fmt: skip
     """Second pass: the gradients of ``loss`` at the embeddings, through each micro-batch in turn, into the parameters.
 
     ``gradient``: what enters at the loss. Only the last micro-batch goes through DistributedDataParallel, which then
@@ -118,15 +114,11 @@ def _pull_back(
         start = rows.stop
 
 
-def _passed_twice(net: nn.Module) -> list[nn.Module]:
-    """The parts that both passes run."""
-    parts = [net.backbone, net.neck, net.predictor, net.target if getattr(net.target, 'gradient', True) else None]
-    return [part for part in parts if part is not None]
-
-
 @contextmanager
-def _kept_buffers(*modules: nn.Module) -> Iterator[None]:
-    """Buffers (running statistics) and counters leave as they came: the second pass moves them."""
+def _kept_buffers(net: nn.Module) -> Iterator[None]:
+    """Buffers (running statistics) and counters of what both passes run leave as they came: the second pass moves them."""
+    target = net.target if getattr(net.target, 'gradient', True) else None
+    modules = [part for part in (net.backbone, net.neck, net.predictor, target) if part is not None]
     parts = [part for module in modules for part in module.modules()]
     before = Snapshot(parts)
     counted = [(part, name, getattr(part, name)) for part in parts for name in getattr(part, 'counters', ())]
@@ -134,3 +126,53 @@ def _kept_buffers(*modules: nn.Module) -> Iterator[None]:
     before.put_back()
     for part, name, value in counted:
         setattr(part, name, value)
+
+
+class Snapshot:
+    """The buffers of some modules at one moment: one flat tensor of each dtype, so a few kernels whatever their number.
+
+    A buffer of another shape afterwards is left alone. So is one whose elements share memory, by ``expand``: nothing can be
+    written into it.
+    """
+
+    @torch.no_grad()
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        kinds: dict[tuple, list[tuple[nn.Module, str, torch.Size]]] = {}
+        for part in modules:
+            for name, buffer in part._buffers.items():
+                if _can_be_kept(buffer):
+                    kinds.setdefault((buffer.device, buffer.dtype), []).append((part, name, buffer.shape))
+        self.kept = [(where, _flat([part._buffers[name] for part, name, _ in where])) for where in kinds.values()]
+
+    @torch.no_grad()
+    def put_back(self, unless: Tensor | None = None) -> None:
+        """Into the buffers, where the 0-dim bool ``unless`` is not set. Nothing is read."""
+        for where, flat in self.kept:
+            now, before = [], []
+            for (part, name, shape), old in zip(where, flat.split([shape.numel() for *_, shape in where]), strict=True):
+                x = part._buffers.get(name)
+                if _can_be_kept(x) and (x.shape, x.dtype, x.device) == (shape, flat.dtype, flat.device):
+                    now.append(x)
+                    before.append(old.view(shape))
+            if now and unless is not None:
+                old = flat if len(now) == len(where) else _flat(before)
+                chosen = torch.where(unless, _flat(now), old).split([x.numel() for x in now])
+                before = [piece.view(x.shape) for piece, x in zip(chosen, now, strict=True)]
+            if now:
+                torch._foreach_copy_(now, before)
+
+
+def moved_by_forward(model: nn.Module) -> list[nn.Module]:
+    """The modules with buffers, but for those of a head: ``Head.loss`` is pure. Running statistics move all the same."""
+    heads = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
+    return [part for part in model.modules() if part._buffers and (part not in heads or isinstance(part, _NormBase))]
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([x.reshape(-1) for x in tensors])
+
+
+def _can_be_kept(x: Tensor | None) -> bool:
+    if x is None or is_lazy(x) or not x.numel():
+        return False
+    return not any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.stride(), strict=True))

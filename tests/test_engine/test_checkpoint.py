@@ -16,8 +16,8 @@ from mmkernel.engine import (
     write_checkpoint,
 )
 from mmkernel.engine.checkpoint import list_checkpoints, to_plain
+from mmkernel.engine.history import LogHub
 from mmkernel.engine.launch import random_state, seed_everything, set_random_state
-from mmkernel.engine.logs import LogHub
 
 
 def training_file(folder, epoch, run='a', when=0.0):

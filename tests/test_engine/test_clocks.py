@@ -181,7 +181,7 @@ def test_layers_are_frozen_for_their_own_lengths(tmp_path, repository):
 def test_a_mistyped_layer(tmp_path, repository):
     cfg = config(tmp_path, repository, PREDICTION, momentum=dict(type='MomentumUpdateHook'))
     cfg.default_hooks.update(freeze=dict(type='FreezeHook', layers={'backbon.conv1': 'all'}))
-    with pytest.raises(ValueError, match=r"no parameters under 'backbon.conv1'. Did you mean \['backbone.conv1"):
+    with pytest.raises(ValueError, match=r"no parameters under 'backbon.conv1'. Did you mean 'backbone.conv1"):
         train(cfg)
 
 

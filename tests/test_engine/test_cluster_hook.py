@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmkernel.engine import load_checkpoint, load_config, train
-from mmkernel.engine.clustering import whitened_kmeans
+from mmkernel.engine.cluster_hook import whitened_kmeans
 from mmkernel.models import build_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/deepcluster'

@@ -4,46 +4,53 @@ import pytest
 import torch
 from torch import nn
 
-from mmkernel.engine import DoctorHook, load_config, train
+from mmkernel.datasets import ViewDataset
+from mmkernel.engine import DoctorHook, load_config, monitors, train
+from mmkernel.evaluation import Cloud
 from mmkernel.registry import HOOKS
 
 
 class Model(nn.Module):
-    """Embeddings are the pixels themselves, times ``gain`` per dimension."""
-
     def __init__(self):
         super().__init__()
-        self.neck, self.gain = nn.Identity(), torch.ones(16)
-
-    def extract(self, images, stage):
-        assert stage == 'neck'
-        return images.flatten(1).float() * self.gain
+        self.neck, self.extract = nn.Identity(), None
 
 
 class Log(list):
     warning = info = list.append
 
 
-def runner(epochs=8, views=('View',)):
-    dataset = types.SimpleNamespace(views=dict.fromkeys(views))
+@pytest.fixture
+def gain(monkeypatch):
+    """Embeddings are Gaussian, times ``gain`` per dimension; two views are close to each other."""
+    gain = torch.ones(16)
+
+    def sample(model, cfg, images, source):
+        z = torch.randn(images, 16, generator=torch.Generator().manual_seed(0)) * gain
+        return Cloud(z, z, None, None, (z, z + 0.01 * gain), '')
+
+    monkeypatch.setattr(monitors, 'sample_cloud', sample)
+    return gain
+
+
+def runner(epochs=8, view=None):
+    view = view or dict(count=2, size=4, crop=dict(type='RandomResizedCrop'))
+    data = ViewDataset(dict(type='Digits', split='test'), dict(a=view))
+    loader = types.SimpleNamespace(dataset=data)
+    cfg = types.SimpleNamespace(train_dataloader={})
     return types.SimpleNamespace(
-        model=Model(), logger=Log(), epoch=0, max_epochs=epochs, train_dataloader=types.SimpleNamespace(dataset=dataset)
+        model=Model(), logger=Log(), epoch=0, max_epochs=epochs, train_dataloader=loader, cfg=cfg
     )
 
 
-def epoch(hook, run, number, batches=3):
+def epoch(hook, run, number):
     run.epoch = number
-    hook.before_train_epoch(run)
-    g = torch.Generator().manual_seed(number)
-    for i in range(batches):
-        images = torch.randn(48, 1, 4, 4, generator=g)
-        hook.after_train_iter(run, i, dict(inputs=[images, images + 0.01]))
     hook.after_train_epoch(run)
 
 
-def test_it_warns_once_and_says_when_it_is_over():
+def test_it_warns_once_and_says_when_it_is_over(gain):
     hook, run = HOOKS.build(dict(type='DoctorHook', interval=1, begin=0.25)), runner()
-    run.model.gain = torch.tensor([1.0, *[1e-3] * 15])
+    gain[1:] = 1e-3
     for number in range(2):
         epoch(hook, run, number)
     assert run.logger == []  # a fresh encoder may be collapsed
@@ -51,52 +58,35 @@ def test_it_warns_once_and_says_when_it_is_over():
     epoch(hook, run, 3)
     assert len(run.logger) == 1
     assert run.logger[0].startswith('Epoch 3: the embedding has collapsed: 99 % of the variance in 1 of 16 dimensions')
-    run.model.gain = torch.ones(16)
+    gain[:] = 1
     epoch(hook, run, 4)
     assert len(run.logger) == 2
     assert 'no longer collapsed' in run.logger[1]
 
 
-def test_it_looks_at_intervals_and_at_the_end():
-    hook, run = DoctorHook(interval=3, begin=0.0), runner(epochs=8)
-    looked = []
+def test_it_looks_at_intervals_and_at_the_end(gain):
+    hook, run, looked = DoctorHook(interval=3, begin=0.0), runner(epochs=8), []
     for number in range(8):
+        hook.state = None
         epoch(hook, run, number)
-        looked += [number] if hook.looking else []
+        looked += [number] if hook.state else []
     assert looked == [2, 5, 7]
 
 
-def test_it_keeps_no_more_images_than_it_needs():
-    hook, run = DoctorHook(interval=1, begin=0.0, images=64), runner()
-    hook.before_train_epoch(run)
-    for i in range(5):
-        hook.after_train_iter(run, i, dict(inputs=[torch.randn(48, 1, 4, 4)]))
-    assert len(hook.recent) == 2
-
-
-def test_what_it_cannot_judge_it_leaves_alone():
-    from mmkernel.datasets import PatchView
-
+def test_what_it_cannot_judge_it_leaves_alone(gain):
     hook = DoctorHook(interval=1, begin=0.0)
+    patches = dict(
+        type='PatchView', count=1, size=4, parent=dict(size=8, crop=dict(type='RandomResizedCrop')), grid=(2, 2)
+    )
+    epoch(hook, runner(view=patches), 0)
     run = runner()
-    patch = PatchView(count=1, size=4, parent=dict(size=8, crop=dict(type='RandomResizedCrop')), grid=(2, 2))
-    run.train_dataloader.dataset.views = dict(patches=patch)
-    epoch(hook, run, 0)
-    run.train_dataloader.dataset.views = dict(a=None)
     run.model.neck = None
     epoch(hook, run, 1)
-    run.model.neck, run.model.gain = nn.Identity(), torch.full((16,), torch.nan)
+    run = runner()
+    gain[:] = torch.nan
     epoch(hook, run, 2)  # the guard of non-finite losses speaks of these
+    assert hook.state is None
     assert run.logger == []
-
-
-def test_views_of_unlike_sizes():
-    hook, run = DoctorHook(interval=1, begin=0.0), runner()
-    hook.before_train_epoch(run)
-    hook.after_train_iter(run, 0, dict(inputs=[torch.randn(64, 1, 4, 4), torch.randn(64, 1, 2, 2)]))
-    hook.after_train_epoch(run)
-    assert run.logger == []
-    assert hook.state == 'healthy'
 
 
 @pytest.mark.parametrize('settings', [dict(interval=0), dict(begin=2.0), dict(images=1)])

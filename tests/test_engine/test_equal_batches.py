@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from mmkernel import distributed
 from mmkernel.datasets import BalancedSampler, EpochSampler
 from mmkernel.engine import load_config, train
-from mmkernel.engine.equal_batches import EqualBatches, batch_plan, rows_of
+from mmkernel.engine.loop import EqualBatches, batch_plan, rows_of
 from mmkernel.registry import DATA_SAMPLERS
 
 

@@ -10,7 +10,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import LogProcessor
 
 from mmkernel.engine.checkpoint import to_plain
-from mmkernel.engine.logs import KEPT, LogHub, kept_values
+from mmkernel.engine.history import KEPT, LogHub, kept_values
 
 
 def log(hub, steps, start=0):
