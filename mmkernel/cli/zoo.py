@@ -10,11 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmkernel.cli.options import console, say
-from mmkernel.zoo.cache import clean, files_here, size_of, verify
 from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
 from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, by_protocol
-from mmkernel.zoo.pins import published
+from mmkernel.zoo.pins import clean, files_here, published, size_of, verify
 
 COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each
 

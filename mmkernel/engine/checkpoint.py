@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint
-from mmkernel.zoo.layouts import weights_of
 from mmkernel.zoo.loading import LoadReport, load_weights
+from mmkernel.zoo.tensor_names import weights_of
 
 ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.work_dir)'
 

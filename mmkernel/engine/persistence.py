@@ -19,8 +19,8 @@ from mmkernel.engine.run_folder import RunFolder
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
-from mmkernel.zoo.layouts import weights_of
 from mmkernel.zoo.loading import load_weights
+from mmkernel.zoo.tensor_names import weights_of
 
 POSITION = ('last_step', '_global_step', '_last_value', 'base_values')  # of a schedule of mmengine
 

@@ -3,33 +3,21 @@
 from importlib import import_module
 from typing import Any
 
-from mmkernel.zoo.cache import clean, verify
 from mmkernel.zoo.catalogue import UnknownModelError, config_of, list_models, model_info
-from mmkernel.zoo.detection import FRAMEWORKS, export_detection, from_framework, key_table, resnet_depth, to_framework
 from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder, load_encoder
 from mmkernel.zoo.files import DiskFullError, read_checkpoint, write_checkpoint
 from mmkernel.zoo.hub import get_features, get_model
-from mmkernel.zoo.layouts import KeyMapError, key_maps, weights_of
 from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
-from mmkernel.zoo.pins import CheckpointError, DownloadError, HashMismatchError
+from mmkernel.zoo.pins import CheckpointError, DownloadError, HashMismatchError, clean, verify
+from mmkernel.zoo.tensor_names import KeyMapError, key_maps, weights_of
 
 # Bring timm and torchvision: seconds that a list of names, or a resumed run, need not pay.
 _ON_FIRST_USE = {
     'TARGETS': 'export', 'export_model': 'export', 'ExportError': 'export_targets', 'import_weights': 'foreign',
     'Published': 'publish', 'publish_checkpoint': 'publish',
 }  # fmt: skip
-
-__all__ = [
-    'FRAMEWORKS', 'TARGETS', 'CheckpointError', 'DiskFullError', 'DownloadError', 'Encoder', 'ExportError',
-    'HashMismatchError', 'KeyMapError', 'LoadReport', 'MetafileError', 'ModelInfo', 
-    'Published', 'UnknownModelError', 'clean', 'config_of', 'download', 'export_detection', 'export_model',
-    'from_framework', 'get_features', 'get_model', 'import_weights', 'key_maps', 'key_table', 'list_models',
-    'load_encoder', 'load_file', 'load_weights', 'model_info', 'publish_checkpoint',
-    'read_checkpoint', 'read_metafile', 'resnet_depth', 'to_framework', 'verify', 'weights_of',
-    'write_checkpoint',
-]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmkernel.checks import did_you_mean
 from mmkernel.hashes import hash_in_name
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, WeightsFile, read_metafile
 
@@ -37,12 +37,8 @@ def catalogue(folder: Path) -> dict[str, ModelInfo]:
 
 def list_models(pattern: str = '*', pretrained: bool = False) -> list[str]:
     """Names that match a shell pattern ('*r50*', case ignored), sorted; ``pretrained``: only those with public weights."""
-    names = [
-        name
-        for name, info in catalogue(root()).items()
-        if fnmatch.fnmatch(name.lower(), pattern.lower()) and (info.files or not pretrained)
-    ]
-    return sorted(names)
+    rows = [info for info in catalogue(root()).values() if info.files or not pretrained]
+    return sorted(info.name for info in rows if fnmatch.fnmatch(info.name.lower(), pattern.lower()))
 
 
 def model_info(name: str) -> ModelInfo:
@@ -50,13 +46,9 @@ def model_info(name: str) -> ModelInfo:
     rows = catalogue(root())
     if name in rows:
         return rows[name]
-    lower = {known.lower(): known for known in rows}
-    near = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)
-    near += [known for known in lower if str(name) and str(name).lower() in known and known not in near]
-    hint = f'Did you mean {" or ".join(lower[n] for n in near[:3])}?' if near else ''
-    raise UnknownModelError(
-        f"the zoo has no model '{name}'. {hint or 'mmkernel zoo list shows all names.'}"
-    )  # fmt: skip
+    inside = [known for known in rows if name and str(name).lower() in known.lower()][:3]
+    otherwise = f'Did you mean {" or ".join(map(repr, inside))}?' if inside else 'mmkernel zoo list shows all names.'
+    raise UnknownModelError(f"the zoo has no model '{name}'. {did_you_mean(name, rows, otherwise, n=3)}")
 
 
 def config_of(info: ModelInfo) -> Config:

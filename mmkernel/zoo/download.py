@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
+import gzip
+import shutil
+import tarfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import zlib
 from functools import partial
-from pathlib import Path
-from typing import Any
-from urllib.parse import urljoin
+from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-import mmkernel
 from mmkernel.hashes import hashes
-from mmkernel.zoo.archives import ArchiveError, join, unpack
 from mmkernel.zoo.catalogue import PACKAGE, offline, path_of, weights_folder
 from mmkernel.zoo.files import DiskFullError, room_for
-from mmkernel.zoo.metafile import MetafileError, ModelInfo, Part, WeightsFile, check_url
+from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
+from mmkernel.zoo.mirrors import from_mirrors
 from mmkernel.zoo.pins import (
     DownloadError,
     HashMismatchError,
@@ -31,12 +26,9 @@ from mmkernel.zoo.pins import (
     console,
     published,
     set_aside,
-)
+)  # fmt: skip
 
-RETRIES = 3  # of one mirror, after failures that may pass; pooch waits 1, 2, 3, ... seconds
-TIMEOUT = 30  # seconds without data
-BUSY = (408, 425, 429, 500, 502, 503, 504)
-PAGE = (b'<!doctype', b'<html', b'<?xml', b'<head')
+WEIGHTS = ('.pth', '.pt', '.tar', '.pkl', '.bin', '.safetensors', '.ckpt')
 
 
 def download(info: ModelInfo, holds: str = 'backbone', progress: bool = True) -> Path:
@@ -83,7 +75,7 @@ def _fetch_once(info: ModelInfo, file: WeightsFile, path: Path, key: str, progre
     """By the first process that asks; those that wait for it take its file, or its word that it cannot be had."""
     path.parent.mkdir(parents=True, exist_ok=True)
     asked, failed = time.time(), path.with_name(f'.{path.name}.failed')
-    with _only_one(path):
+    with FileLock(path.with_name(f'.{path.name}.lock')):
         if _accepted(file, path, key):
             return
         if failed.is_file() and failed.stat().st_mtime > asked:
@@ -115,115 +107,50 @@ def _accepted(file: WeightsFile, path: Path, key: str) -> bool:
 def _assemble(file: WeightsFile, path: Path, key: str, progress: bool) -> None:
     """Fetch the file, or its parts, check their whole, join or unpack them. Pieces survive a failure of others."""
     if not (file.parts or file.unpack):
-        return _from_mirrors(file, path, progress, partial(accept, file, path=path, key=key))
+        return from_mirrors(file, path, progress, partial(accept, file, path=path, key=key))
     parts = file.parts or (Part(file.name, file.urls, file.sha256, file.md5, file.size),)
-    pieces, whole = [path.with_name(f'{part.name}.piece') for part in parts], path.with_name(f'{path.name}.whole')
+    pieces = [path.with_name(f'{part.name}.piece') for part in parts]
+    joined, whole = path.with_name(f'{path.name}.joined'), path.with_name(f'{path.name}.whole')
     for part, piece in zip(parts, pieces, strict=True):
         if not piece.is_file():
-            _from_mirrors(part, piece, progress, partial(accept, part, path=piece))
+            from_mirrors(part, piece, progress, partial(accept, part, path=piece))
     try:
+        _join(pieces, joined)
         if file.parts:
-            check_published(file, hashes(pieces), sum(piece.stat().st_size for piece in pieces))
-        unpack(pieces, whole, file.name) if file.unpack else join(pieces, whole)
+            check_published(file, hashes([joined]), joined.stat().st_size)
+        if file.unpack:
+            _unpack(joined, whole, file.name)
     except (HashMismatchError, ArchiveError) as error:
         aside = [set_aside(piece, piece, hashes([piece])['sha256']) for piece in pieces]
-        whole.unlink(missing_ok=True)
+        for path in (joined, whole):
+            path.unlink(missing_ok=True)
         raise type(error)(f'{error} {" ".join(aside)}') from error
-    accept(file, whole, path, key, archive=published(file))
-    for piece in pieces:
+    accept(file, whole if file.unpack else joined, path, key, archive=published(file))
+    for piece in (*pieces, joined):
         piece.unlink(missing_ok=True)
 
 
-def _from_mirrors(part: Part, path: Path, progress: bool, use: Callable[[Path], None]) -> None:
-    """``use`` the bytes of the first mirror that gives the right ones; the error says what was wrong with each."""
-    problems = []
-    for url in part.urls:
-        with tempfile.TemporaryDirectory(prefix='.arriving-', dir=path.parent) as folder:
-            try:
-                return use(_get(url, Path(folder), part.name, progress))
-            except DiskFullError:
-                raise
-            except DownloadError as error:
-                problems.append((url, error))
-    kind = HashMismatchError if isinstance(problems[-1][1], HashMismatchError) else DownloadError
-    raise kind(' '.join(f'{url}: {str(error).rstrip(".")}.' for url, error in problems))
+def _join(paths: list[Path], target: Path) -> None:
+    """The bytes of ``paths`` in order."""
+    with room_for(target, sum(path.stat().st_size for path in paths)), open(target, 'wb') as out:
+        for path in paths:
+            with open(path, 'rb') as file:
+                shutil.copyfileobj(file, out, 1 << 20)
 
 
-def _get(url: str, folder: Path, name: str, progress: bool) -> Path:
-    """The file of one URL, by pooch; DownloadError if this URL cannot give it, however often it is asked.
+class ArchiveError(DownloadError):
+    """An archive that is damaged, or holds not exactly one file of weights."""
 
-    Proxies are those of the environment (https_proxy, no_proxy), certificates those of SSL_CERT_FILE where it is set.
-    """
-    import pooch  # with requests, a fifth of a second that a list of names need not pay
-    import requests
 
-    http = pooch.HTTPDownloader(
-        progressbar=progress and sys.stderr.isatty(), chunk_size=1 << 16, timeout=TIMEOUT,
-        headers={'User-Agent': f'mmkernel/{mmkernel.__version__}', 'Accept-Encoding': 'identity'},
-        hooks=dict(response=partial(_check_answer, folder / name)), verify=os.environ.get('SSL_CERT_FILE') or True,
-    )  # fmt: skip
-
-    def fetch(url: str, output: str, pooch: Any) -> None:
-        os.unlink(output)  # pooch's own temporary file, which only its owner could read
-        http(url, output, pooch)
-        _refuse_what_is_no_file(Path(output))
-
-    source = pooch.Pooch(folder, base_url='', registry={name: None}, urls={name: url}, retry_if_failed=RETRIES)
-    pooch.get_logger().setLevel('WARNING')
+def _unpack(path: Path, target: Path, name: str) -> None:
+    """The only file of weights in a gzipped tar, written to ``target``: no name from the archive is ever one on the disk."""
     try:
-        with room_for(folder):
-            return Path(source.fetch(name, downloader=fetch))
-    except requests.HTTPError as error:
-        raise DownloadError(
-            f'HTTP {error.response.status_code} {error.response.reason} ({1 + RETRIES} attempts)'
-        ) from error
-    except requests.exceptions.SSLError as error:
-        raise DownloadError(f'the certificate is not valid: {error}') from error
-    except (requests.exceptions.ChunkedEncodingError, _BrokeOffError) as error:
-        raise DownloadError(f'the connection broke off: {error} ({1 + RETRIES} attempts)') from error
-    except (requests.RequestException, ValueError) as error:  # the latter: an address that no adapter takes
-        raise DownloadError(f'no connection: {error} ({1 + RETRIES} attempts)') from error
-
-
-def _check_answer(path: Path, response: Any, *_: Any, **__: Any) -> None:
-    """Of each answer, redirects too: it must not lead away from https, nor be final and no file, nor too large."""
-    if response.is_redirect:
-        try:
-            check_url(urljoin(response.url, response.headers['location']), f'{response.url} redirects')
-        except MetafileError as error:
-            raise DownloadError(str(error)) from error
-    elif response.status_code >= 400 and response.status_code not in BUSY:
-        raise DownloadError(f'HTTP {response.status_code} {response.reason}')  # asking again would not help
-    with room_for(path, int(response.headers.get('Content-Length') or 0)):
-        return
-
-
-class _BrokeOffError(ValueError):
-    """pooch asks again after a ValueError."""
-
-
-def _refuse_what_is_no_file(path: Path) -> None:
-    """A web page, nothing at all, or a zip (what torch.save writes) without its end, from a server that names no length."""
-    with open(path, 'rb') as file:
-        head = file.read(512).lstrip(b'\xef\xbb\xbf \t\r\n').lower()
-    if head.startswith(PAGE):
-        raise DownloadError(
-            'a web page came in place of weights: a log-in, a quota, or a network that wants a click first'
-        )
-    if not head or (head.startswith(b'pk') and not zipfile.is_zipfile(path)):
-        raise _BrokeOffError(f'{path.stat().st_size} bytes came, of a length that the server does not say')
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait, and say so once."""
-    lock = FileLock(path.with_name(f'.{path.name}.lock'))
-    try:
-        lock.acquire(timeout=5)
-    except Timeout:
-        console.print(f'Waiting for another process that fetches {path.name} ...')
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        with tarfile.open(path, 'r:gz') as archive:
+            members = [m for m in archive if m.isfile() and PurePosixPath(m.name).suffix in WEIGHTS]
+            if len(members) != 1:
+                found = ', '.join(member.name for member in members) or f'none that ends in {", ".join(WEIGHTS)}'
+                raise ArchiveError(f"'{name}' is to hold one file of weights; it has {found}.")
+            with room_for(target, members[0].size), open(target, 'wb') as file:
+                shutil.copyfileobj(archive.extractfile(members[0]), file, 1 << 20)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ArchiveError(f"'{name}' is no whole .tar.gz: {error}. Were its parts joined in their order?") from error

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import mmkernel
+from mmkernel.checks import check_words
+from mmkernel.models.state import evaluating
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import meta_of, read_checkpoint
-from mmkernel.zoo.loading import load_content
+from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import RESULT, ModelInfo
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.plain_config import (
@@ -25,7 +27,7 @@ from mmkernel.zoo.plain_config import (
     plain_config,
     plain_json,
     without_weights,
-)
+)  # fmt: skip
 
 LARGEST = 1 << 14  # pixels of a side
 FACTS = ('name', 'license', 'source', 'trained_on', 'note')
@@ -94,17 +96,9 @@ class Encoder(nn.Module):
             return found
         except ConfigTextError:
             raise
-        except (
-            AssertionError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # any nonsense
-            raise CheckpointError(
-                f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config)."
-            ) from error
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            said = f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config)."
+            raise CheckpointError(said) from error
 
     @property
     def out_dim(self) -> int:
@@ -121,17 +115,9 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
         """Features in eval mode; the door that monitors and benchmarks use. An encoder has no other stage."""
-        if stage != 'backbone':
-            raise ValueError(
-                f"'{self.info.name}' is an encoder: stage is 'backbone', got {stage!r}. part='whole' has a neck."
-            )
-        training = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
+        check_words('Encoder', stage=(stage, ['backbone']))
+        with evaluating(self):
             return self(images)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
 
     def images(self, count: int = 2, seed: int = 0) -> Tensor:
         """uint8 noise (count, C, H, W), the same on every machine: exports are compared on it."""
@@ -142,19 +128,12 @@ class Encoder(nn.Module):
 
     def metadata(self) -> dict[str, str]:
         """Texts for the header of a safetensors file; ``from_header`` reads them."""
-        facts = {
-            key: value if isinstance(value, str) else json.dumps(value) for key, value in self.facts.items() if value
-        }
+        facts = {k: value if isinstance(value, str) else json.dumps(value) for k, value in self.facts.items() if value}
         if 'config' in facts:
             values = config_values(facts['config'], 'facts')
             facts['config'] = config_text({k: v for k, v in values.items() if k not in OF_ONE_MACHINE})
-        return dict(
-            format='pt',  # what other readers of safetensors look for
-            mmkernel=mmkernel.__version__,
-            backbone=json.dumps(self.options),
-            preprocessing=json.dumps(self.pixels),
-            **facts,
-        )
+        described = dict(backbone=json.dumps(self.options), preprocessing=json.dumps(self.pixels))
+        return dict(format='pt', mmkernel=mmkernel.__version__, **described, **facts)  # 'pt': for other readers
 
 
 def load_encoder(path: str | Path, cfg: Mapping[str, Any] | None = None, **facts: Any) -> Encoder:
@@ -171,7 +150,7 @@ def load_encoder(path: str | Path, cfg: Mapping[str, Any] | None = None, **facts
         found = Encoder.from_config(cfg, epochs=epoch if isinstance(epoch, int) else None)
         found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
     found.facts |= {key: value for key, value in facts.items() if value is not None}
-    found.report = load_content(found.backbone, content, str(path))
+    found.report = load_file(found.backbone, path, content=content)
     return found
 
 
@@ -202,13 +181,10 @@ def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
     try:
         found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
         fine = isinstance(found.get('epochs', 0), (int, float))
-        fine &= all(
-            RESULT <= set(result) and isinstance(result['Metrics'], dict) for result in found.get('metrics', [])
-        )
+        fine &= all(RESULT <= set(one) and isinstance(one['Metrics'], dict) for one in found.get('metrics', []))
     except (TypeError, ValueError, RecursionError):
         fine = False
     if not fine:
-        raise CheckpointError(
-            f"'{source}' has figures that no card can show: expected a list of dicts with {', '.join(sorted(RESULT))}."
-        )
+        expected = f'expected a list of dicts with {", ".join(sorted(RESULT))}'
+        raise CheckpointError(f"'{source}' has figures that no card can show: {expected}.")
     return found

@@ -1,4 +1,4 @@
-"""An encoder for another library: written, read back there, and compared on the same images before the file appears."""
+"""An encoder for another library: written, read back there, and compared on the same images before the file appears; its card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 
 from mmkernel.zoo import export_targets as targets
-from mmkernel.zoo.card import model_card
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export_targets import ExportError
 
@@ -41,6 +40,16 @@ class Exported(NamedTuple):
         return f'read back and run: largest difference of features {self.difference:.2g} of the largest'
 
 
+USE = {
+    'hf': """```python
+import timm
+model = timm.create_model('local-dir:.', pretrained=True)  # the folder with this page
+```""",
+    'safetensors': """```python
+from mmkernel.zoo import get_features, load_encoder
+features = get_features(load_encoder('{file}'), ['image.png'])
+```""",
+}
 INIT_CFG = "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{path}'))"
 TARGETS = {
     'safetensors': Target('.safetensors', targets.to_safetensors, "mmkernel.zoo.load_encoder('{path}')"),
@@ -54,8 +63,8 @@ TARGETS = {
         '.onnx', targets.to_onnx,
         "onnxruntime.InferenceSession('{path}').run(['features'], dict(images=images in 0..1))",
     ),
-    'mmdet': Target('.pth', targets.to_detector('mmdetection'), INIT_CFG),
-    'mmseg': Target('.pth', targets.to_detector('mmsegmentation'), INIT_CFG),
+    'mmdet': Target('.pth', targets.to_detector('mmdet'), INIT_CFG),
+    'mmseg': Target('.pth', targets.to_detector('mmseg'), INIT_CFG),
     'detectron2': Target('.pkl', targets.to_detector('detectron2'), "cfg.MODEL.WEIGHTS = '{path}'"),
 }  # fmt: skip
 
@@ -95,7 +104,9 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
             (partial / 'README.md').write_text(model_card(encoder, target), encoding='utf-8')
         _place(partial, path)
     finally:
-        _remove(partial)
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
     arguments = targets.timm_arguments(encoder) if '{arguments}' in chosen.how else {}
     text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
     return Exported(path, difference, chosen.how.format(path=path, arguments=text))
@@ -133,8 +144,41 @@ def _place(partial: Path, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def model_card(encoder: Encoder, target: str = 'safetensors', file: str = 'model.safetensors') -> str:
+    """Markdown with the header that the Hugging Face hub reads; facts that are not given are said to be unknown."""
+    facts, pixels, options = encoder.facts, encoder.pixels, encoder.options
+    numbers = {key: ', '.join(f'{value:g}' for value in pixels[key]) for key in ('mean', 'std')}
+    size = ' x '.join(map(str, pixels['size']))
+    channels = f'{encoder.channels} channel{"s" if encoder.channels > 1 else ""}'
+    more = ', '.join(f'{key}={value}' for key, value in options.items() if key not in ('type', 'model_name'))
+    network = f'{options.get("model_name", options.get("type"))}' + (f' ({more})' if more else '')
+    parameters = sum(p.numel() for p in encoder.backbone.parameters())
+    lines = ['---', *([f'license: {str(facts["license"]).split()[0].lower()}'] if facts.get('license') else [])]
+    lines += [
+        f'library_name: {"timm" if target == "hf" else "mmkernel"}',
+        'tags: [image-feature-extraction]',
+        '---',
+        '',
+    ]
+    lines += [f'# {facts.get("name") or options.get("model_name", "encoder")}', '']
+    lines += ['An image encoder trained without labels, without its projector. Random parts: none.', '']
+    rows = {
+        'Backbone': f'{network}; {parameters / 1e6:.2f} M parameters',
+        'Images': f'{channels}, {size}; short side to {pixels["resize"] or "its own size"}, middle '
+        f'{pixels["crop"] or "not cropped"}, {pixels["interpolation"]}',
+        'Pixels': f'(x / 255 - mean) / std, mean {numbers["mean"]}, std {numbers["std"]}',
+        'Features': f'{encoder.out_dim} numbers an image',
+    }
+    for key in ('trained_on', 'epochs', 'license', 'source'):
+        rows[key.replace('_', ' ').capitalize()] = facts.get(key) or 'not stated'
+    lines += ['| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows.items()), '']
+    metrics = facts.get('metrics') or []
+    lines += ['| task | data set | figure | source |', '|---|---|---|---|'] if metrics else ['Results: none given.']
+    for result in metrics:
+        figures = ', '.join(f'{key} {value}' for key, value in result['Metrics'].items())
+        lines.append(f'| {result["Task"]} | {result["Dataset"]} | {figures} | {result["Source"]} |')
+    lines.append('')
+    lines += ['## Use', '', USE.get(target, USE['safetensors']).replace('{file}', file), '']
+    if facts.get('config'):
+        lines += ['## Config', '', '```python', encoder.metadata()['config'].strip(), '```', '']
+    return '\n'.join(lines)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from mmkernel.zoo.detection import export_detection, from_framework
 from mmkernel.zoo.encoder import Encoder, load_encoder
-from mmkernel.zoo.files import read_checkpoint, write_checkpoint, write_safetensors
-from mmkernel.zoo.layouts import key_maps
+from mmkernel.zoo.files import read_checkpoint, replacing, write_checkpoint, write_safetensors
+from mmkernel.zoo.tensor_names import key_maps
 
 Run = Callable[[Tensor], Tensor]  # uint8 images (B, C, H, W) -> (B, d)
 ONNX_NEEDS = ('onnx', 'onnxruntime', 'onnxscript')
@@ -57,22 +57,16 @@ def to_hf(encoder: Encoder, path: Path) -> Run:
     data |= dict(input_size=[encoder.channels, *pixels['size']], license=encoder.facts.get('license', ''))
     data['crop_pct'] = pixels['size'][0] / pixels['resize'] if pixels['resize'] else 1.0
     path.mkdir(parents=True)
-    # ours may carry attributes and a classifier's settings of a pretraining
     plain = timm.create_model(name, **arguments)
     plain.load_state_dict(encoder.backbone.state_dict())
     save_for_hf(plain, str(path), model_config=dict(pretrained_cfg=data), model_args=arguments, safe_serialization=True)
-    _forget_origin(path / 'config.json')
+    config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
+    for key in ('tag', 'origin_url', 'paper_ids', 'paper_name', 'paper_url', 'notes', 'description'):
+        config['pretrained_cfg'].pop(key, None)  # of timm's own weights, which these are not
+    (path / 'config.json').write_text(json.dumps(config, indent=2), encoding='utf-8')
     weights = path / 'model.safetensors'
     write_safetensors(load_file(weights), weights, dict(format='pt'))  # readable by others
     return _on_normalised(encoder, timm.create_model(f'local-dir:{path}', pretrained=True))
-
-
-def _forget_origin(path: Path) -> None:
-    """timm's settings of the architecture name the paper and the data of timm's own weights, which these are not."""
-    config = json.loads(path.read_text(encoding='utf-8'))
-    for key in ('tag', 'origin_url', 'paper_ids', 'paper_name', 'paper_url', 'notes', 'description'):
-        config['pretrained_cfg'].pop(key, None)
-    path.write_text(json.dumps(config, indent=2), encoding='utf-8')
 
 
 def timm_arguments(encoder: Encoder) -> dict[str, Any]:
@@ -94,26 +88,31 @@ def to_torchvision(encoder: Encoder, path: Path) -> Run:
     if hasattr(encoder.backbone, 'blocks'):
         model, state = _torchvision_vit(encoder), key_maps()['to_torchvision_vit'].apply(state, 'the encoder')
     else:
-        model = _torchvision_resnet(encoder.options['model_name'])
-    own, given = ({key: tuple(value.shape) for key, value in each.items()} for each in (model.state_dict(), state))
-    differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
-    if differing:
-        raise ExportError(
-            f"torchvision's {type(model).__name__} differs in {len(differing)} tensors, first {differing[0]} (here "
-            f'{given.get(differing[0])}, there {own.get(differing[0])}). Take --to timm or --to safetensors.'
-        )
+        names = [name for name in torchvision.models.list_models(torchvision.models) if 'resne' in name]
+        model = _torchvision_resnet(encoder, names, 'torchvision')
+    _check_tensors(state, model, f"torchvision's {type(model).__name__}")
     write_checkpoint({key: value.detach().cpu() for key, value in state.items()}, path)
     model.load_state_dict(read_checkpoint(path))
     return _on_normalised(encoder, model)
 
 
-def _torchvision_resnet(name: str) -> nn.Module:
-    names = [n for n in torchvision.models.list_models(torchvision.models) if 'resne' in n]
+def _torchvision_resnet(encoder: Encoder, names: Sequence[str], where: str) -> nn.Module:
+    name = encoder.options['model_name'].split('.')[0]
     if name not in names:
-        raise ExportError(f"torchvision has no '{name}'; it has {', '.join(names)} and vision transformers.")
+        raise ExportError(f"{where} has no place for a '{name}'; it takes {', '.join(names)}.")
     model = torchvision.models.get_model(name, weights=None)
     model.fc = nn.Identity()
     return model
+
+
+def _check_tensors(state: Mapping[str, Tensor], model: nn.Module, where: str) -> None:
+    own, given = ({key: tuple(value.shape) for key, value in each.items()} for each in (model.state_dict(), state))
+    differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+    if differing:
+        raise ExportError(
+            f'{where} differs in {len(differing)} tensors, first {differing[0]} (here {given.get(differing[0])}, there '
+            f'{own.get(differing[0])}). Take --to timm or --to safetensors.'
+        )
 
 
 def _torchvision_vit(encoder: Encoder) -> nn.Module:
@@ -129,18 +128,45 @@ def _torchvision_vit(encoder: Encoder) -> nn.Module:
     return model
 
 
-def to_detector(framework: str) -> Callable[[Encoder, Path], None]:
-    """The writer for one of ``detection.FRAMEWORKS``, which are not run here: what it wrote is renamed back instead."""
+def detector_weights(encoder: Encoder, target: str) -> dict[str, Tensor]:
+    """The tensors of a ResNet, stride in the 3x3 convolution, as 'mmdet', 'mmseg' (torchvision's names) or 'detectron2' call them.
+
+    ExportError for any other network: those frameworks have no place for its weights.
+    """
+    state = encoder.backbone.state_dict()
+    with torch.device('meta'):
+        model = _torchvision_resnet(encoder, [f'resnet{depth}' for depth in (18, 34, 50, 101, 152)], target)
+    _check_tensors(state, model, f'the ResNet of {target}')
+    return key_maps()['to_detectron2'].apply(state) if target == 'detectron2' else state
+
+
+def to_detector(target: str) -> Callable[[Encoder, Path], None]:
+    """The writer for a detector, which is not run here: what it wrote is renamed back instead.
+
+    A .pth for ``init_cfg=dict(type='Pretrained', checkpoint=path)``; a .pkl of arrays for detectron2's ``MODEL.WEIGHTS``.
+    mean and std are kept beside the weights, on the 0..255 scale.
+    """
 
     def write(encoder: Encoder, path: Path) -> None:
-        state = encoder.backbone.state_dict()
-        content = read_checkpoint(
-            export_detection(state, path, framework, encoder.pixels['mean'], encoder.pixels['std'])
+        weights = {key: value.detach().cpu().contiguous() for key, value in detector_weights(encoder, target).items()}
+        pixels = {f'pixel_{key}': [255 * value for value in encoder.pixels[key]] for key in ('mean', 'std')}
+        pixels['channel_order'] = 'RGB'
+        if target == 'detectron2':
+            arrays = {key: value.numpy() for key, value in weights.items()}
+            content = dict(model=arrays, matching_heuristics=True, __author__='mmkernel', **pixels)
+            with replacing(path) as partial:
+                partial.write_bytes(pickle.dumps(content))
+            back = key_maps()['detectron2'].apply(read_checkpoint(path))
+        else:
+            write_checkpoint(dict(state_dict=weights, meta=pixels), path)
+            back = read_checkpoint(path)['state_dict']
+        back, state = (
+            {key.removeprefix('backbone.'): value for key, value in back.items()},
+            encoder.backbone.state_dict(),
         )
-        back = from_framework(content['model' if path.suffix == '.pkl' else 'state_dict'], framework)
         wrong = [key for key in {**state, **back} if key not in back or not torch.equal(back[key], state[key])]
         if wrong:
-            raise ExportError(f'{framework}: {len(wrong)} tensors do not come back as they were, first {wrong[0]}.')
+            raise ExportError(f'{target}: {len(wrong)} tensors do not come back as they were, first {wrong[0]}.')
 
     return write
 

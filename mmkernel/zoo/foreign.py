@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmkernel.checks import check_words
 from mmkernel.registry import MODELS
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint
-from mmkernel.zoo.layouts import key_maps
-from mmkernel.zoo.loading import load_content
+from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.plain_config import plain_json, without_weights
-
-FOUND = ('auto', 'timm', 'torchvision', 'mmdet', 'mmseg')  # names as ours below some prefix, which is found
+from mmkernel.zoo.tensor_names import key_maps
 
 
 def layouts() -> list[str]:
-    """What ``--from`` takes."""
-    return [*FOUND, 'hf', *(name for name in key_maps() if not name.startswith('to_'))]
+    """What ``--from`` takes; the first five have names as ours below some prefix, which is found."""
+    found = ['auto', 'timm', 'torchvision', 'mmdet', 'mmseg', 'hf']
+    return [*found, *(name for name in key_maps() if not name.startswith('to_'))]
 
 
 def import_weights(
@@ -41,33 +41,27 @@ def import_weights(
         prefix, adapt_input: see ``load_file``.
     """
     path = Path(path)
-    if layout not in layouts():
-        raise ValueError(f"there is no layout '{layout}'; expected one of {', '.join(layouts())}.")
+    check_words(layout=(layout, layouts()))
     if layout == 'hf' or path.is_dir():
         found, content = _hub_folder(path)
     else:
-        found, content = _unfilled(cfg, arch, channels, path), read_checkpoint(path)
+        if cfg is not None:
+            found = Encoder.from_config(cfg)
+        elif arch:
+            found = _with_timm_settings(dict(type='TIMMBackbone', model_name=arch, in_channels=channels), {})
+        else:
+            raise ValueError(f"what is in '{path}'? Name its architecture (--arch resnet50) or a config (--config).")
+        content = read_checkpoint(path)
     known = layout if layout in key_maps() else None
-    found.report = load_content(found.backbone, content, str(path), known, prefix, adapt_input)
+    found.report = load_file(found.backbone, path, known, prefix, adapt_input, content)
     found.facts = {'source': f'imported from {path.name}', **{k: v for k, v in facts.items() if v is not None}}
     return found
-
-
-def _unfilled(cfg: Mapping[str, Any] | None, arch: str | None, channels: int, path: Path) -> Encoder:
-    """Of a config; or of a name, with preprocessing as timm has it for this model, ImageNet's for most."""
-    if cfg is not None:
-        return Encoder.from_config(cfg)
-    if not arch:
-        raise ValueError(f"what is in '{path}'? Name its architecture (--arch resnet50) or a config (--config).")
-    return _with_timm_settings(dict(type='TIMMBackbone', model_name=arch, in_channels=channels), {})
 
 
 def _hub_folder(path: Path) -> tuple[Encoder, dict[str, Any]]:
     file, weights = path / 'config.json', path / 'model.safetensors'
     if not (file.is_file() and weights.is_file()):
-        raise FileNotFoundError(
-            f"'{path}' is no folder of the hub's layout: config.json and model.safetensors are needed."
-        )
+        raise FileNotFoundError(f"'{path}' is no folder of the hub: config.json and model.safetensors are needed.")
     config = plain_json(file.read_text(encoding='utf-8'), str(file))
     try:
         arguments, settings = dict(config.get('model_args') or {}), dict(config.get('pretrained_cfg') or {})
@@ -82,6 +76,7 @@ def _hub_folder(path: Path) -> tuple[Encoder, dict[str, Any]]:
 
 
 def _with_timm_settings(options: dict[str, Any], given: Mapping[str, Any]) -> Encoder:
+    """Preprocessing as timm has it for this model, ImageNet's for most, unless a folder says otherwise."""
     backbone = MODELS.build(dict(options))
     settings = {**backbone.pretrained_cfg, **given}
     channels, (_, height, width) = options['in_channels'], settings['input_size']

@@ -12,13 +12,13 @@ from mmengine.dist import is_main_process
 from PIL import Image
 from torch import Tensor, nn
 
+from mmkernel.checks import check_words
 from mmkernel.datasets.images import decode, to_array
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.catalogue import config_of, model_info, root
 from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder
-from mmkernel.zoo.files import read_checkpoint
-from mmkernel.zoo.loading import load_content
+from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.pins import console
 
@@ -47,19 +47,26 @@ def get_model(
     Errors: UnknownModelError with the nearest names; ValueError for a row without public weights, or whose files lack the
     part; DownloadError with what to do by hand; CheckpointError for weights of another architecture.
     """
-    if part not in PARTS:
-        raise ValueError(f"part is 'encoder' or 'whole', got {part!r}.")
+    check_words(part=(part, PARTS))
     info = model_info(name)
     file = _file(info, part) if pretrained else None
     cfg = config_of(info)
-    if cfg_options:
-        cfg.merge_from_dict(dict(cfg_options))
-    model = _build(cfg, info, part)
+    cfg.merge_from_dict(dict(cfg_options or {}))
+    if part == 'encoder':
+        facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note') if getattr(info, key)}
+        model = Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
+    else:
+        from mmkernel.models import build_model  # brings timm: seconds that a list of names need not pay
+
+        model = build_model(cfg)
+        model.init_weights()
+        model.transform = TRANSFORMS.build(cfg.evaluation.transform) if 'evaluation' in cfg else None
+        model.info = info
     if file is not None:
         path = download(info, file.holds, progress=progress)
         filled, prefix = (model.backbone, 'backbone.') if part == 'encoder' else (model, None)
         layout = file.key_map or 'mmkernel'
-        report = load_content(filled, read_checkpoint(path), str(path), layout, prefix, adapt_input)
+        report = load_file(filled, path, layout, prefix, adapt_input)
         if is_main_process():
             console.print(f'{name}: {report} ({path})', soft_wrap=True)
     return model
@@ -69,27 +76,10 @@ def _file(info: ModelInfo, part: str) -> WeightsFile:
     found = next((file for holds in PARTS[part] if (file := info.file(holds))), None)
     if found is not None or info.config is None:  # the latter: config_of says what these files are good for
         return found or info.files[0]
+    said = f"No weights of '{info.name}' are public. pretrained=False builds it; 'mmkernel train {root() / info.config}' trains it."
     if info.file('backbone'):
-        raise ValueError(
-            f"The weights of '{info.name}' are those of its encoder; the rest would stay random. Use part='encoder', or "
-            'pretrained=False.'
-        )
-    raise ValueError(
-        f"No weights of '{info.name}' are public. pretrained=False builds it; 'mmkernel train {root() / info.config}' trains it."
-    )
-
-
-def _build(cfg: Any, info: ModelInfo, part: str) -> nn.Module:
-    if part == 'encoder':
-        facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note') if getattr(info, key)}
-        return Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
-    from mmkernel.models import build_model  # brings timm: seconds that a list of names need not pay
-
-    model = build_model(cfg)
-    model.init_weights()
-    model.transform = TRANSFORMS.build(cfg.evaluation.transform) if 'evaluation' in cfg else None
-    model.info = info
-    return model
+        said = f"The weights of '{info.name}' are those of its encoder; the rest would stay random. Use part='encoder'."
+    raise ValueError(said)
 
 
 def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform: Any = None) -> Tensor:
@@ -142,8 +132,6 @@ def _array(image: Any, channels: int) -> np.ndarray:
         return to_array(image, mode)
     array: np.ndarray = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3:
-        raise ValueError(
-            f'an image is a path, a Pillow image or a uint8 array (H, W, C), got {type(image).__name__} of '
-            f'{array.dtype}, shape {array.shape}.'
-        )
+        given = f'{type(image).__name__} of {array.dtype}, shape {array.shape}'
+        raise ValueError(f'an image is a path, a Pillow image or a uint8 array (H, W, C), got {given}.')
     return array

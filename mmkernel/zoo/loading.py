@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.zoo.files import read_checkpoint
-from mmkernel.zoo.layouts import find_weights
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.tensor_names import find_weights
 
 
 @dataclass
@@ -45,37 +45,26 @@ class LoadReport:
 
 
 def load_file(
-    model: nn.Module, path: str | Path, layout: str | None = None, prefix: str | None = None, adapt_input: bool = False
-) -> LoadReport:
+    model: nn.Module, path: str | Path, layout: str | None = None, prefix: str | None = None, adapt_input: bool = False,
+    content: Mapping | None = None,
+) -> LoadReport:  # fmt: skip
     """Load a checkpoint of any known layout into ``model`` (a backbone or more); every tensor of it must be filled.
 
     Args:
         layout: one of ``key_maps()`` that renames tensors first; None: found.
         prefix: of the names in the file, where several parts fit ('module.encoder_k.'); None: found.
         adapt_input: see ``load_weights``.
+        content: of the file, where it has been read.
 
     Errors: CheckpointError for another architecture, a layer that nothing fills, names that no part of the model has,
     numbers that are not finite, or a file that cannot be read without running code.
     """
-    return load_content(model, read_checkpoint(path), str(path), layout, prefix, adapt_input)
-
-
-def load_content(
-    model: nn.Module,
-    content: Mapping,
-    source: str,
-    layout: str | None = None,
-    prefix: str | None = None,
-    adapt_input: bool = False,
-) -> LoadReport:
-    """The same for a file that has been read."""
-    state, notes = find_weights(model, content, source, layout, prefix)
+    content = read_checkpoint(path) if content is None else content
+    state, notes = find_weights(model, content, str(path), layout, prefix)
     bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
-        raise CheckpointError(
-            f"'{source}' has numbers that are not finite in {len(bad)} tensors: {', '.join(bad[:6])}."
-        )
-    return load_weights(model, state, source=source, adapt_input=adapt_input, notes=notes)
+        raise CheckpointError(f"'{path}' has numbers that are not finite in {len(bad)} tensors: {', '.join(bad[:6])}.")
+    return load_weights(model, state, source=str(path), adapt_input=adapt_input, notes=notes)
 
 
 def load_weights(
@@ -93,10 +82,15 @@ def load_weights(
         adapt_input: filters of the first convolution may be made for another number of channels; see ``adapted``.
         notes: put into the report.
     """
-    fit_buffers(model, state)
-    report = LoadReport(notes=list(notes or []))
-    if adapt_input:
-        state = _with_adapted_stem(model, state, report)
+    for name, module in model.named_modules():
+        if hasattr(module, 'fit_buffers'):
+            prefix = f'{name}.' if name else ''
+            module.fit_buffers({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
+    report, stem, filters = LoadReport(notes=list(notes or [])), *_first_convolution(model, state)
+    if adapt_input and filters is not None and filters.shape[1] != stem.in_channels:
+        key = next(key for key, value in state.items() if value is filters)
+        report.notes.append(f'{key} adapted from {filters.shape[1]} to {stem.in_channels} channels')
+        state = {**state, key: adapted(filters, stem.in_channels)}
     own = model.state_dict()
     for key, value in own.items():
         if key not in state:
@@ -119,19 +113,13 @@ def load_weights(
     return report
 
 
-def _with_adapted_stem(model: nn.Module, state: dict[str, Any], report: LoadReport) -> dict[str, Any]:
-    name, conv = first_convolution(model)
-    key = f'{name}.weight'
-    value = state.get(key)
-    if conv is None or value is None or value.shape[1:2] == conv.weight.shape[1:2]:
-        return state
-    report.notes.append(f'{key} adapted from {value.shape[1]} to {conv.in_channels} channels')
-    return {**state, key: adapted(value, conv.in_channels)}
-
-
-def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d | None]:
-    """(name, module); ('', None) for a network without convolutions."""
-    return next(((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)), ('', None))
+def _first_convolution(model: nn.Module, state: Mapping[str, Any]) -> tuple[nn.Conv2d | None, Tensor | None]:
+    """(the layer, its filters in a file); None where there is none."""
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Conv2d):
+            filters = state.get(f'{name}.weight')
+            return part, filters if isinstance(filters, Tensor) and filters.ndim == 4 else None
+    return None, None
 
 
 def adapted(weight: Tensor, channels: int) -> Tensor:
@@ -154,18 +142,16 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 
 def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> str:
-    name, conv = first_convolution(model)
-    given = getattr(state.get(f'{name}.weight'), 'shape', ())
-    if conv is not None and len(given) == 4 and any(key.startswith(f'{name}.weight ') for key in report.mismatched):
-        if given[2:] != conv.weight.shape[2:]:
-            return (
-                f'The first convolution is {given[2]}x{given[3]} in the file and {conv.kernel_size[0]}x'
-                f'{conv.kernel_size[1]} in the model: small_images=True makes a 3x3 one, patch_size that of a transformer.'
-            )
+    stem, filters = _first_convolution(model, state)
+    if filters is not None and filters.shape[2:] != stem.weight.shape[2:]:
         return (
-            f'The file is made for images of {given[1]} channels, the model takes {conv.in_channels}: in_channels={given[1]} '
-            'builds the model of the file; adapt_input=True adapts the filters (one channel: their sum over colours, so '
-            'that a grey image gives what it gave; more: repeated and scaled).'
+            f'The first convolution is {filters.shape[2]}x{filters.shape[3]} in the file and {stem.kernel_size[0]}x'
+            f'{stem.kernel_size[1]} in the model: small_images=True makes a 3x3 one, patch_size that of a transformer.'
+        )
+    if filters is not None and filters.shape[1] != stem.in_channels:
+        return (
+            f'The file is made for images of {filters.shape[1]} channels, the model takes {stem.in_channels}: '
+            f'in_channels={filters.shape[1]} builds the model of the file; adapt_input=True adapts the filters.'
         )
     own, rest = model.state_dict(), [key for key in report.missing if not key.startswith('backbone.')]
     if rest and all(f'backbone.{key.split("backbone.")[-1]}' in own or key.startswith('fc.') for key in state):
@@ -174,11 +160,3 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
             'mmkernel.zoo.load_file(model.backbone, FILE) loads the encoder alone.'
         )
     return 'Use the config that it was trained with; load_weights(..., strict=False) loads the tensors that match.'
-
-
-def fit_buffers(model: nn.Module, state: dict[str, Any]) -> None:
-    """Let modules with buffers as large as the data set (labels of images) take their size from the file."""
-    for name, module in model.named_modules():
-        if hasattr(module, 'fit_buffers'):
-            prefix = f'{name}.' if name else ''
-            module.fit_buffers({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})

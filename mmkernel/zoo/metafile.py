@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import yaml
 
 HOLDS = ('backbone', 'model', 'classifier', 'other')
-UNPACK = ('tar.gz',)
 LOCAL = ('localhost', '127.0.0.1', '::1')
 COLLECTION = {'Name', 'Paper', 'Code', 'README', 'Metadata'}
 MODEL = {
@@ -27,12 +26,7 @@ MODEL = {
 SHORT = {'Linear probe': 'linear', 'Classifier trained online': 'online', 'Fine-tuning': 'fine-tuned'}
 SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 label per class'}
 """The word of a table for the protocol of a figure, its ``Task``."""
-PROTOCOLS = (
-    'linear',
-    'fine-tuned',
-    'online',
-    'other',
-)  # columns of tables: figures of two protocols stand in no column together
+PROTOCOLS = ('linear', 'fine-tuned', 'online', 'other')  # columns of tables; no figures of two protocols in one
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
 FILE = PART | {'Holds', 'Parts', 'Unpack', 'KeyMap'}
@@ -86,20 +80,16 @@ class ModelInfo:
     @property
     def published(self) -> tuple[dict, ...]:
         """Results of their authors."""
-        return tuple(result for result in self.results if not _ours(result))
+        return tuple(result for result in self.results if result not in self.run_here)
 
     @property
     def run_here(self) -> tuple[dict, ...]:
         """Results measured with this package, of the files of this row: their source starts with 'run here'."""
-        return tuple(result for result in self.results if _ours(result))
+        return tuple(result for result in self.results if str(result['Source']).startswith('run here'))
 
     def file(self, holds: str) -> WeightsFile | None:
         """The first file that holds this: 'backbone', 'model', 'classifier' or 'other'."""
         return next((file for file in self.files if file.holds == holds), None)
-
-
-def _ours(result: Mapping[str, Any]) -> bool:
-    return str(result['Source']).startswith('run here')
 
 
 def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:
@@ -113,98 +103,84 @@ def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:
     for i, collection in enumerate(content['Collections']):
         _keys(collection, COLLECTION, {'Name'}, f'{where}: Collections[{i}]')
     collections = {collection['Name']: collection for collection in content['Collections']}
-    models = [_model(item, collections, f'{where}: Models[{i}]') for i, item in enumerate(content['Models'])]
-    others = content.get('Other Weights') or []
-    models += [_model(item, collections, f'{where}: Other Weights[{i}]', False) for i, item in enumerate(others)]
+    models = [
+        _model(item, collections, f'{where}: {part}[{i}]', built=part == 'Models')
+        for part in ('Models', 'Other Weights') for i, item in enumerate(content.get(part) or [])
+    ]  # fmt: skip
     return models, list(collections.values())
 
 
-def _model(item: Any, collections: Mapping, where: str, built: bool = True) -> ModelInfo:
+def _model(item: Any, collections: Mapping, where: str, built: bool) -> ModelInfo:
     _keys(item, MODEL, {'Name', 'In Collection'} | ({'Config'} if built else {'Note', 'Files'}), where)
-    where = f'{where} ({item["Name"]})'
-    if not re.fullmatch(r'[a-z][A-Za-z0-9_]*', str(item['Name'])):
-        raise MetafileError(f"{where}: a name is snake case, letters, digits and '_', got {item['Name']!r}.")
-    if item['In Collection'] not in collections:
-        raise MetafileError(
-            f'{where}: In Collection is one of {", ".join(collections)}, got {item["In Collection"]!r}.'
-        )
-    if 'Config' in item and not built:
-        raise MetafileError(f'{where}: what a config builds stands among the Models, not among the Other Weights.')
+    name, collection = item['Name'], item['In Collection']
+    where = f'{where} ({name})'
+    fine = re.fullmatch(r'[a-z][A-Za-z0-9_]*', str(name))
+    _check(fine, where, f"a name is snake case, letters, digits and '_', got {name!r}")
+    _check(collection in collections, where, f'In Collection is one of {", ".join(collections)}, got {collection!r}')
+    _check(built or 'Config' not in item, where, 'what a config builds stands among the Models')
     for result in item.get('Results') or []:
         _keys(result, RESULT, RESULT, f'{where}: Results')  # a figure without its source is hearsay
     files = tuple(_file(file, f'{where}: Files[{i}]') for i, file in enumerate(item.get('Files') or []))
-    if files and not all(item.get(key) for key in ('Source', 'License', 'Status')):
-        raise MetafileError(
-            f"{where}: who publishes weights says so: Source, License ('not stated' counts) and Status."
-        )
+    said = all(item.get(key) for key in ('Source', 'License', 'Status'))
+    _check(said or not files, where, "weights have a Source, a License ('not stated' counts) and a Status")
     first = files[0].urls[0] if files and files[0].urls else None
-    if item.get('Weights') != first:
-        raise MetafileError(f'{where}: Weights is the first URL of the first of the Files, {first!r}.')
+    _check(item.get('Weights') == first, where, f'Weights is the first URL of the first of the Files, {first!r}')
     return ModelInfo(
-        name=item['Name'],
-        collection=item['In Collection'],
-        config=item.get('Config'),
-        config_options=dict(item.get('Config Options') or {}),
-        metadata=dict(item.get('Metadata') or {}),
-        results=tuple(item.get('Results') or ()),
-        files=files,
-        paper=dict(collections[item['In Collection']].get('Paper') or {}),
+        name, collection, item.get('Config'), dict(item.get('Config Options') or {}), dict(item.get('Metadata') or {}),
+        tuple(item.get('Results') or ()), files, paper=dict(collections[collection].get('Paper') or {}),
         **{key.lower(): item.get(key) or '' for key in ('Source', 'License', 'Status', 'Note')},
-    )
+    )  # fmt: skip
 
 
 def _file(item: Any, where: str) -> WeightsFile:
     _keys(item, FILE, {'Name', 'Holds'}, where)
-    if item['Holds'] not in HOLDS:
-        raise MetafileError(f'{where}: Holds is one of {", ".join(HOLDS)}, got {item["Holds"]!r}.')
-    if item.get('Unpack') not in (None, *UNPACK):
-        raise MetafileError(f'{where}: Unpack is one of {", ".join(UNPACK)}, got {item["Unpack"]!r}.')
-    if bool(item.get('URLs')) == bool(item.get('Parts')):
-        raise MetafileError(f'{where}: a file has URLs (mirrors of the whole) or Parts (to be joined), one of them.')
+    _check(item['Holds'] in HOLDS, where, f'Holds is one of {", ".join(HOLDS)}, got {item["Holds"]!r}')
+    _check(item.get('Unpack') in (None, 'tar.gz'), where, f'Unpack is tar.gz or null, got {item.get("Unpack")!r}')
+    one = bool(item.get('URLs')) != bool(item.get('Parts'))
+    _check(one, where, 'a file has URLs (mirrors of the whole) or Parts (to be joined), one of them')
     parts = tuple(_part(part, f'{where}: Parts[{i}]') for i, part in enumerate(item.get('Parts') or []))
     whole = _part({key: value for key, value in item.items() if key in PART}, where, needed={'Name'})
-    more = dict(holds=item['Holds'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap'))
-    return WeightsFile(**vars(whole), **more)
+    return WeightsFile(
+        **vars(whole), holds=item['Holds'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap')
+    )
 
 
 def _part(item: Any, where: str, needed: Iterable[str] = ('Name', 'URLs')) -> Part:
     _keys(item, PART, set(needed), where)
-    name, urls = item['Name'], item.get('URLs') or []
-    if not isinstance(name, str) or PurePosixPath(name).name != name or name.startswith('.'):
-        raise MetafileError(f'{where}: Name is that of a file, without folders, got {name!r}.')
+    name, urls, size = item['Name'], item.get('URLs') or [], item.get('Size')
+    plain = isinstance(name, str) and PurePosixPath(name).name == name and not name.startswith('.')
+    _check(plain, where, f'Name is that of a file, without folders, got {name!r}')
     for url in urls:
         check_url(url, where)
     for key, length in (('SHA256', 64), ('MD5', 32)):
-        given = item.get(key)
-        if given is not None and not (isinstance(given, str) and re.fullmatch(rf'[0-9a-f]{{8,{length}}}', given)):
-            raise MetafileError(
-                f'{where}: {key} is null or its first 8 to {length} hex digits, in quotes, got {given!r}.'
-            )
-    size = item.get('Size')
-    if size is not None and (type(size) is not int or size < 1):
-        raise MetafileError(f'{where}: Size is a number of bytes or null, got {size!r}.')
-    return Part(name=name, urls=tuple(urls), sha256=item.get('SHA256'), md5=item.get('MD5'), size=size)
+        value = item.get(key)
+        fine = value is None or (isinstance(value, str) and re.fullmatch(rf'[0-9a-f]{{8,{length}}}', value))
+        _check(fine, where, f'{key} is null or its first 8 to {length} hex digits, in quotes, got {value!r}')
+    fine = size is None or (type(size) is int and size > 0)
+    _check(fine, where, f'Size is a number of bytes or null, got {size!r}')
+    return Part(name, tuple(urls), item.get('SHA256'), item.get('MD5'), size)
 
 
 def check_url(url: str, where: str) -> None:
     """MetafileError unless ``url`` is https (plain http on this machine only) or ``package:<path in the package>``."""
     parts = urlsplit(str(url))
-    fine = parts.scheme == 'https' or (parts.scheme == 'http' and parts.hostname in LOCAL)
-    inside = (
-        parts.scheme == 'package' and '..' not in PurePosixPath(parts.path).parts and not parts.path.startswith('/')
-    )
-    if not (fine and parts.hostname) and not inside:
-        raise MetafileError(f'{where}: expected an https URL (or package:<file in the package>), got {url!r}.')
+    web = parts.scheme == 'https' or (parts.scheme == 'http' and parts.hostname in LOCAL)
+    path = PurePosixPath(parts.path)
+    inside = parts.scheme == 'package' and '..' not in path.parts and not path.is_absolute()
+    fine = (web and parts.hostname) or inside
+    _check(fine, where, f'expected an https URL (or package:<file in the package>), got {url!r}')
+
+
+def _check(fine: Any, where: str, problem: str) -> None:
+    if not fine:
+        raise MetafileError(f'{where}: {problem}.')
 
 
 def _keys(item: Any, known: set[str], needed: set[str], where: str) -> None:
-    if not isinstance(item, Mapping):
-        raise MetafileError(f'{where}: expected a mapping, got {type(item).__name__}.')
+    _check(isinstance(item, Mapping), where, f'expected a mapping, got {type(item).__name__}')
     for problem, names in (('unknown', set(item) - known), ('missing', needed - set(item))):
-        if names:
-            raise MetafileError(
-                f'{where}: {problem} key {", ".join(map(repr, sorted(names)))}. Known: {", ".join(sorted(known))}.'
-            )
+        words = ', '.join(map(repr, sorted(names)))
+        _check(not names, where, f'{problem} key {words}. Known: {", ".join(sorted(known))}')
 
 
 def by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Mapping[str, Any], ...]]:

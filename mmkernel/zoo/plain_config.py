@@ -1,6 +1,7 @@
-"""Configs inside files of weights: values only. A config file is Python and is run; a text that came with a download is not.
+"""Configs inside files of weights, of which only values are taken.
 
-What is used is what was checked: the values, never the text that they came from.
+A config file is Python and is run; a text that came with a download is not. What is used is what was checked: the values,
+never the text that they came from.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class ConfigTextError(ValueError):
     """A config inside a file that is more than values, or that would bring in what is not in the file."""
 
 
+def _refused(source: str, problem: str) -> ConfigTextError:
+    return ConfigTextError(f"the config inside '{source}' {problem}. {TRUST}")
+
+
 def config_inside(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:
     """The config in the ``meta`` of a checkpoint, to be built from: checked values, never their text. None if it has none.
 
@@ -44,9 +49,7 @@ def config_inside(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] 
     values = plain_config(text, source)
     model = values.get('model')
     if not (isinstance(model, dict) and isinstance(model.get('type'), str)):
-        raise ConfigTextError(
-            f"the config inside '{source}' describes no model: expected model=dict(type=..., ...), got {str(model)[:60]!r}. {TRUST}"
-        )
+        raise _refused(source, f'describes no model: expected model=dict(type=..., ...), got {str(model)[:60]!r}')
     values['model'] = without_weights(model)
     return {key: value for key, value in values.items() if key not in OF_ONE_MACHINE}
 
@@ -61,38 +64,64 @@ def plain_config(text: Any, source: str) -> dict[str, Any]:
 def config_values(text: Any, source: str) -> dict[str, Any]:
     """``key = value`` lines of numbers, texts, lists, dicts, dict(...) and float('inf').
 
-    ConfigTextError for anything else; for a key that stands twice; for more than 1 MB or 64 levels; for a substitution
-    ({{...}}, in comments too).
+    ConfigTextError for anything else; for a key that stands twice; for more than 1 MB; for a substitution ({{...}}, in
+    comments too).
     """
     if not isinstance(text, str) or len(text) > MOST_TEXT:
-        given = f'of {len(text)} characters' if isinstance(text, str) else f'of type {type(text).__name__}'
-        raise ConfigTextError(
-            f"the config inside '{source}' is {given}; expected a text of at most {MOST_TEXT}. {TRUST}"
-        )
+        given = f'has {len(text)} characters' if isinstance(text, str) else f'is of type {type(text).__name__}'
+        raise _refused(source, f'{given}; expected a text of at most {MOST_TEXT}')
     if found := SUBSTITUTION.search(text):
-        raise ConfigTextError(_substitution(source, 'its text', found[0]))
+        raise _refused(source, f'has a substitution, {found[0][:60]!r}; none is made')
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        raise ConfigTextError(f"the config inside '{source}' cannot be read: {reason}. {TRUST}") from error
+        raise _refused(source, f'cannot be read: {error or type(error).__name__}') from error
     values: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue  # a docstring
         try:
             if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
-                raise _NotPlain(node, 'more than values')
+                raise _NotPlainError('is more than values')
             if node.targets[0].id in values:
-                raise _NotPlain(node, 'ambiguous: a key stands twice')
+                raise _NotPlainError('is ambiguous: a key stands twice')
             values[node.targets[0].id] = _value(node.value)
-        except _NotPlain as error:
-            node, problem = error.args
+        except _NotPlainError as error:
             part = (ast.get_source_segment(text, node) or '?').splitlines()[0][:60]
-            raise ConfigTextError(
-                f"the config inside '{source}' is {problem} (line {node.lineno}: {part!r}); it is not run. {TRUST}"
-            ) from None
+            raise _refused(source, f'{error} (line {node.lineno}: {part!r}); it is not run') from None
     return values
+
+
+class _NotPlainError(ValueError):
+    """What a node is, in place of a value."""
+
+
+def _value(node: ast.expr) -> Any:
+    """ast.parse ends at 200 levels, and ``refuse_foreign`` before."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, NoneType)):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        number = getattr(node.operand, 'value', None)
+        if isinstance(number, (int, float)):
+            return -number if isinstance(node.op, ast.USub) else number
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = map(_value, node.elts)
+        return list(items) if isinstance(node, ast.List) else tuple(items)
+    call = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+    if call == 'float' and len(node.args) == 1 and not node.keywords:
+        if (word := getattr(node.args[0], 'value', None)) in ('inf', '-inf', 'nan'):
+            return float(word)
+    if call == 'dict' and not node.args and all(word.arg for word in node.keywords):
+        keys, values = [word.arg for word in node.keywords], [word.value for word in node.keywords]
+    elif isinstance(node, ast.Dict) and None not in node.keys:
+        keys, values = [_value(key) for key in node.keys], node.values
+    else:
+        raise _NotPlainError('is more than values')
+    if any(isinstance(key, (list, dict, tuple)) for key in keys):
+        raise _NotPlainError('is more than values: a key is a text or a number')
+    if len(set(keys)) < len(keys):
+        raise _NotPlainError('is ambiguous: a key stands twice')
+    return dict(zip(keys, map(_value, values), strict=True))
 
 
 def plain_json(text: Any, source: str) -> dict[str, Any]:
@@ -106,9 +135,9 @@ def plain_json(text: Any, source: str) -> dict[str, Any]:
     try:
         values = json.loads(text, object_pairs_hook=once)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigTextError(f"the JSON inside '{source}' cannot be read: {error}. {TRUST}") from error
+        raise _refused(source, f'cannot be read as JSON: {error}') from error
     if not isinstance(values, dict):
-        raise ConfigTextError(f"the JSON inside '{source}' is a {type(values).__name__}; expected a dict. {TRUST}")
+        raise _refused(source, f'is a {type(values).__name__}; expected a dict')
     refuse_foreign(values, source)
     return values
 
@@ -120,26 +149,24 @@ def refuse_foreign(value: Any, source: str, where: str = '', depth: int = 0) -> 
     ``type='module.function'``, which registries would import and call, whatever it does.
     """
     if depth > MOST_DEPTH:
-        raise ConfigTextError(f"'{source}' nests values more than {MOST_DEPTH} levels deep ({where[:60]}...). {TRUST}")
+        raise _refused(source, f'is more than {MOST_DEPTH} levels deep ({where[:60]}...)')
     if isinstance(value, str) and (found := SUBSTITUTION.search(value)):
-        raise ConfigTextError(_substitution(source, where, found[0]))
+        raise _refused(source, f'has a substitution ({where}: {found[0][:60]!r}); none is made')
     if isinstance(value, (list, tuple)):
         value = dict(enumerate(value))
-    if not isinstance(value, Mapping):
-        return
-    for key, item in value.items():
-        here = f'{where}.{key}'.lstrip('.')
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        here, problem = f'{where}.{key}'.lstrip('.'), None
         if re.sub('[^a-z_]', '', str(key).lower()) in FOLLOWED and item:
-            raise ConfigTextError(
-                f"'{source}' has '{key}' ({here}): what is inside a file follows no other file and imports nothing. {TRUST}"
+            problem = f"has '{key}' ({here}): what is inside a file follows no other file and imports nothing"
+        elif key in ('_scope_', 'default_scope') and item not in (None, *SCOPES):
+            problem = f'has {here}={item!r}; expected one of {", ".join(SCOPES)}'
+        elif key == 'type' and item is not None and not (isinstance(item, str) and item.isidentifier()):
+            problem = (
+                f'asks for type={item!r} ({here}): files name registered classes only, as a function of any module could be '
+                'called this way'
             )
-        if key in ('_scope_', 'default_scope') and item not in (None, *SCOPES):
-            raise ConfigTextError(f"'{source}' has {here}={item!r}; expected one of {', '.join(SCOPES)}. {TRUST}")
-        if key == 'type' and item is not None and not (isinstance(item, str) and item.isidentifier()):
-            raise ConfigTextError(
-                f"'{source}' asks for type={item!r} ({here}). Files name registered classes only, as a function of any module "
-                f'could be called this way. {TRUST}'
-            )
+        if problem:
+            raise _refused(source, problem)
         refuse_foreign(str(key), source, here, depth + 1)
         refuse_foreign(item, source, here, depth + 1)
 
@@ -151,42 +178,3 @@ def without_weights(options: Any) -> Any:
     if isinstance(options, (list, tuple)):
         return type(options)(without_weights(value) for value in options)
     return options
-
-
-class _NotPlain(Exception):
-    """(node, what the config is)."""
-
-
-def _value(node: ast.expr, depth: int = 0) -> Any:
-    if depth > MOST_DEPTH:
-        raise _NotPlain(node, f'more than {MOST_DEPTH} levels deep')
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, NoneType)):
-        return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        number = getattr(node.operand, 'value', None)
-        if isinstance(number, (int, float)):
-            return -number if isinstance(node.op, ast.USub) else number
-    if isinstance(node, (ast.List, ast.Tuple)):
-        items = [_value(item, depth + 1) for item in node.elts]
-        return items if isinstance(node, ast.List) else tuple(items)
-    if isinstance(node, ast.Dict) and None not in node.keys:
-        return _dict(node, [_value(key, depth + 1) for key in node.keys], node.values, depth)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id == 'dict' and not node.args and all(word.arg for word in node.keywords):
-            return _dict(node, [word.arg for word in node.keywords], [word.value for word in node.keywords], depth)
-        words = [getattr(word, 'value', None) for word in node.args]
-        if node.func.id == 'float' and words in (['inf'], ['-inf'], ['nan']) and not node.keywords:
-            return float(words[0])
-    raise _NotPlain(node, 'more than values')
-
-
-def _dict(node: ast.expr, keys: list[Any], values: list[ast.expr], depth: int) -> dict[Any, Any]:
-    if any(isinstance(key, (list, dict, tuple)) for key in keys):
-        raise _NotPlain(node, 'more than values: a key is a text or a number')
-    if len(set(keys)) < len(keys):
-        raise _NotPlain(node, 'ambiguous: a key stands twice')
-    return dict(zip(keys, (_value(value, depth + 1) for value in values), strict=True))
-
-
-def _substitution(source: str, where: str, found: str) -> str:
-    return f"'{source}' has a substitution in its config ({where}: {found[:60]!r}); none is made. {TRUST}"

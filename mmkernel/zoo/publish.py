@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +13,17 @@ import torch
 import yaml
 from torch import Tensor
 
+from mmkernel.checks import check_words
 from mmkernel.evaluation import check_trained
 from mmkernel.evaluation.report import set_aside
 from mmkernel.hashes import hashes
-from mmkernel.zoo.card import model_card
 from mmkernel.zoo.encoder import Encoder
-from mmkernel.zoo.export import compare
+from mmkernel.zoo.export import compare, model_card
 from mmkernel.zoo.files import meta_of, read_checkpoint, replacing, write_safetensors
-from mmkernel.zoo.layouts import weights_of
-from mmkernel.zoo.loading import load_content
+from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import MetafileError, read_metafile
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.tensor_names import weights_of
 
 HOLDS = ('backbone', 'model')
 
@@ -59,8 +60,7 @@ def publish_checkpoint(
 
     Errors: UntrainedError for weights that no step has changed; CheckpointError for numbers that are not finite.
     """
-    if holds not in HOLDS:
-        raise ValueError(f'holds is one of {", ".join(HOLDS)}, got {holds!r}.')
+    check_words(holds=(holds, HOLDS))
     content = read_checkpoint(checkpoint)
     check_trained(encoder.backbone, meta_of(content), str(checkpoint))
     encoder.facts['name'] = name
@@ -69,7 +69,10 @@ def publish_checkpoint(
     partial = Path(folder) / f'.{name}.partial.safetensors'
     try:
         write_safetensors(tensors, partial, encoder.metadata())
-        difference = _read_back(encoder, partial)
+        content = read_checkpoint(partial)  # what the file alone gives, on the same images
+        back = Encoder.from_header(content['meta'], str(partial))
+        load_file(back.backbone, partial, prefix='backbone.', content=content)
+        difference = compare(encoder, back)
         sha256 = hashes([partial])['sha256']
         path = Path(folder) / f'{name}-{sha256[:8]}.safetensors'
         size = partial.stat().st_size
@@ -94,14 +97,6 @@ def _halved(key: str, value: Tensor) -> Tensor:
     return half
 
 
-def _read_back(encoder: Encoder, path: Path) -> float:
-    """What the file alone gives, on the same images."""
-    content = read_checkpoint(path)
-    back = Encoder.from_header(content['meta'], str(path))
-    load_content(back.backbone, content, str(path), prefix='backbone.')
-    return compare(encoder, back)
-
-
 def _entry(encoder: Encoder, file: dict[str, Any], url: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
     """Keys in the order of the metafiles. Without ``url`` there is nothing to fetch yet, and the row says so."""
     facts = encoder.facts
@@ -121,8 +116,11 @@ def _entry(encoder: Encoder, file: dict[str, Any], url: str | None, row: Mapping
 
 def row_text(entry: Mapping[str, Any]) -> str:
     """One item of ``Models``."""
-    lines = yaml.safe_dump(dict(entry), sort_keys=False, allow_unicode=True, width=1000).splitlines()
-    return ''.join(f'  {"- " if i == 0 else "  "}{line}\n' for i, line in enumerate(lines))
+    return '  - ' + _lines(entry)[4:]
+
+
+def _lines(entry: Mapping[str, Any]) -> str:
+    return textwrap.indent(yaml.safe_dump(dict(entry), sort_keys=False, allow_unicode=True, width=1000), '    ')
 
 
 def add_row(path: str | Path, entry: Mapping[str, Any]) -> None:
@@ -142,11 +140,10 @@ def add_row(path: str | Path, entry: Mapping[str, Any]) -> None:
         if item.get('Files'):
             raise MetafileError(f"{path}: '{entry['Name']}' has files already; remove them first.")
         more = {key: value for key, value in entry.items() if key not in item}
-        lines = yaml.safe_dump(more, sort_keys=False, allow_unicode=True, width=1000).splitlines()
         block = re.search(rf'^  - Name: {re.escape(entry["Name"])}\n(?:    .*\n|\n(?=    ))*', text, re.MULTILINE)
         if block is None:
             raise MetafileError(f"{path}: no line '  - Name: {entry['Name']}'; add by hand:\n{row_text(more)}")
-        new = text[: block.end()] + ''.join(f'    {line}\n' for line in lines) + text[block.end() :]
+        new = text[: block.end()] + _lines(more) + text[block.end() :]
     with replacing(path) as partial:
         partial.write_text(new, encoding='utf-8')
         read_metafile(partial)

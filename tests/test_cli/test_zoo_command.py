@@ -44,7 +44,7 @@ def test_list_and_info(capsys):
 
 
 @pytest.mark.parametrize('argv, words', [
-    (['list', 'nothing*'], 'no name matches'), (['info', 'sfrik_digits_L33'], 'Did you mean sfrik_digits_L3'),
+    (['list', 'nothing*'], 'no name matches'), (['info', 'sfrik_digits_L33'], "Did you mean 'sfrik_digits_L3"),
     (['download', 'byol_cifar10'], "no weights of 'byol_cifar10' are public"),
 ])  # fmt: skip
 def test_what_a_person_can_mend_is_one_line(argv, words):

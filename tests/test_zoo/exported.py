@@ -36,3 +36,11 @@ def encoder(name, seed=0):
             nn.init.uniform_(part.weight, 0.2, 1)
             part.num_batches_tracked.fill_(7)
     return found
+
+
+def features(net, model, unit=False):
+    """Those of the target, on images that no export has seen."""
+    images = net.images(5, seed=3)
+    given = images.float() / 255 if unit else net.data_preprocessor.normalize(images)
+    with torch.no_grad():
+        return model(given), net.extract(images)

@@ -101,7 +101,7 @@ def test_what_is_not_said(tmp_path):
     torch.save(dict(a=torch.ones(1)), tmp_path / 'a.pth')
     with pytest.raises(ValueError, match='--arch resnet50'):
         import_weights(tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match="there is no layout 'keras'; expected one of auto, timm"):
+    with pytest.raises(ValueError, match="layout is one of 'auto', 'timm'"):
         import_weights(tmp_path / 'a.pth', 'keras')
     with pytest.raises(FileNotFoundError, match='config.json and model.safetensors are needed'):
         import_weights(tmp_path, 'hf')

@@ -104,7 +104,7 @@ def test_a_whole_model_of_the_official_layout(repository):
     assert {k: tuple(v.shape) for k, v in neck.state_dict().items() if v.ndim == 2} == {
         '0.weight': (8192, 2048), '3.weight': (8192, 8192), '6.weight': (32768, 8192)
     }  # fmt: skip
-    assert key_maps()['ddp_backbone_projector'].rename('module.projector.6.weight') == 'neck.6.weight'
+    assert set(key_maps()['ddp_backbone_projector'].apply({'module.projector.6.weight': 0})) == {'neck.6.weight'}
     assert '6.bias' not in neck.state_dict()
 
 
@@ -133,7 +133,7 @@ def test_names(monkeypatch):
     assert model_info('sfrik_r50_L3_q32768_200e').files[0].urls[0].endswith('sfrik_32k_in1000_200ep_r50_backbone.pth')
     assert 'sfrik_digits_L3' in list_models('*DIGITS*')
     assert set(list_models(pretrained=True)) < set(list_models())
-    with pytest.raises(UnknownModelError, match='Did you mean sfrik_digits_L3') as error:
+    with pytest.raises(UnknownModelError, match="Did you mean 'sfrik_digits_L3") as error:
         model_info('sfrik_digits_l4')
     assert str(error.value).startswith('the zoo has no model')
     with pytest.raises(UnknownModelError, match='mmkernel zoo list'):
@@ -159,13 +159,13 @@ Models:
 
 @pytest.mark.parametrize('place, value, said', [
     ('Name', 'A b', 'snake case'), ('In Collection', 'X', 'one of C'), ('Metric', 1, "unknown key 'Metric'"),
-    ('Source', None, 'who publishes weights says so'), ('Weights', None, 'first URL of the first'),
+    ('Source', None, 'weights have a Source'), ('Weights', None, 'first URL of the first'),
     ('Results', [{'Task': 'T'}], "missing key 'Dataset', 'Metrics', 'Source'"), ('Files.Holds', 'all', 'Holds is one of'),
     ('Files.URLs', ['http://example.org/a.pth'], 'expected an https URL'), ('Files.URLs', [], 'URLs .* or Parts'),
     ('Files.URLs', ['package:../x'], 'expected an https'), ('Files.Name', '../a.pth', 'Name is that of a file'),
     ('Files.SHA256', 12345678, 'in quotes'), ('Files.SHA256', 'xyz', 'first 8 to 64 hex digits'),
     ('Files.Size', '3', 'number of bytes'),
-    ('Files.Unpack', 'zip', 'Unpack is one of tar.gz'), ('Files', 'x', 'expected a mapping'),
+    ('Files.Unpack', 'zip', 'Unpack is tar.gz or null'), ('Files', 'x', 'expected a mapping'),
 ])  # fmt: skip
 def test_what_a_metafile_may_not_say(tmp_path, place, value, said):
     content = yaml.safe_load(yaml.safe_dump(GOOD))

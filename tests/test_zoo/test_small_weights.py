@@ -16,8 +16,8 @@ from mmkernel.cli import main
 from mmkernel.datasets import Digits
 from mmkernel.evaluation import weighted_knn
 from mmkernel.zoo import load_encoder, read_checkpoint
-from mmkernel.zoo.cache import verify
 from mmkernel.zoo.catalogue import PACKAGE, path_of, weights_folder
+from mmkernel.zoo.pins import verify
 
 NAMES = ('sfrik_digits_L1', 'sfrik_digits_L2', 'sfrik_digits_L3', 'simclr_digits', 'vicreg_digits')
 

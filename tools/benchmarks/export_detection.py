@@ -13,18 +13,12 @@ from rich.table import Table
 
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import save_report, untrained_encoder
-from mmkernel.zoo import FRAMEWORKS, export_detection, key_table, resnet_depth
+from mmkernel.evaluation.report import set_aside
+from mmkernel.zoo import Encoder, export_model
+from mmkernel.zoo.export_targets import detector_weights
 
+FRAMEWORKS = {'mmdetection': 'mmdet', 'mmsegmentation': 'mmseg', 'detectron2': 'detectron2'}
 console = Console()
-
-
-def names(rows: list, framework: str, depth: int) -> Table:
-    """The first and last names; all of them are in the JSON."""
-    title = f'ResNet-{depth} for {framework}: {len(rows)} tensors (not loaded in target)'
-    table = Table('here', framework, 'shape', title=title, title_justify='left', box=SIMPLE_HEAD, pad_edge=False)
-    for ours, theirs, shape in [*rows[:8], ('...', '...', '...'), *rows[-6:]]:
-        table.add_row(ours, theirs, str(shape))
-    return table
 
 
 def main() -> None:
@@ -41,16 +35,20 @@ def main() -> None:
     suffix = '.pkl' if args.framework == 'detectron2' else '.pth'
     stem = Path(args.config if args.checkpoint.lower() == 'none' else args.checkpoint).with_suffix('')
     out = args.out or stem.with_name(f'{stem.name}_{args.framework}{suffix}')
-    state = model.backbone.state_dict()
-    pixels = {key: list(cfg.data_preprocessor[key]) for key in ('mean', 'std')}
-    rows = key_table(state, args.framework)
-    console.print(names(rows, args.framework, resnet_depth(state)))
-    console.print(f'written: {export_detection(state, out, args.framework, **pixels)}', highlight=False)
-    about = dict(
-        framework=args.framework, status='not loaded in target', config=args.config, checkpoint=args.checkpoint
-    )
-    table = save_report(out.with_suffix('.json'), about | dict(names=[[a, b, list(shape)] for a, b, shape in rows]))
-    console.print(f'written: {table}', highlight=False)
+    encoder, target = Encoder.from_config(cfg, model.backbone), FRAMEWORKS[args.framework]
+    theirs = detector_weights(encoder, target)
+    names = [[a, b, list(theirs[b].shape)] for a, b in zip(encoder.backbone.state_dict(), theirs, strict=True)]
+    table = Table('here', args.framework, 'shape', title=f'{len(names)} tensors', box=SIMPLE_HEAD, pad_edge=False)
+    for ours, there, shape in [*names[:8], ('...', '...', '...'), *names[-6:]]:  # all of them are in the JSON
+        table.add_row(ours, there, str(shape))
+    console.print(table)
+    if out.exists():
+        set_aside(out)
+    found = export_model(encoder, target, out)
+    console.print(f'written: {found.path} ({found.verdict})', highlight=False)
+    about = dict(framework=args.framework, status='not loaded in target', config=args.config)
+    written = save_report(out.with_suffix('.json'), dict(**about, checkpoint=args.checkpoint, names=names))
+    console.print(f'written: {written}', highlight=False)
 
 
 if __name__ == '__main__':

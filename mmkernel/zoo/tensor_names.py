@@ -49,27 +49,19 @@ class KeyMap:
     inside: tuple[str, ...]
     rules: tuple[tuple[str, str | None], ...]
 
-    def rename(self, key: str) -> str | None:
-        """Our name of ``key``, None for what is left out; KeyMapError if no rule knows it."""
-        for pattern, replacement in self.rules:
-            match = re.match(pattern, key)
-            if match:
-                return None if replacement is None else match.expand(replacement) + key[match.end() :]
-        raise KeyMapError(key)
-
     def apply(self, content: Mapping[str, Any], source: str = 'the file') -> dict[str, Any]:
         """The state dict of a file under our names; KeyMapError for a name that no rule knows, or that two become one."""
         given = next((content[key] for key in self.inside if isinstance(content.get(key), Mapping)), content)
         state, unknown = {}, []
-        for key, value in given.items():
-            try:
-                name = self.rename(str(key))
-            except KeyMapError:
-                unknown.append(str(key))
-                continue
-            if name in state:
-                raise KeyMapError(f"{source}: the layout '{self.name}' gives two tensors the name '{name}'.")
-            if name is not None:
+        for key, value in ((str(key), value) for key, value in given.items()):
+            rules = ((re.match(pattern, key), replacement) for pattern, replacement in self.rules)
+            match, replacement = next(((match, new) for match, new in rules if match), (None, None))
+            if match is None:
+                unknown.append(key)
+            elif replacement is not None:
+                name = match.expand(replacement) + key[match.end() :]
+                if name in state:
+                    raise KeyMapError(f"{source}: the layout '{self.name}' gives two tensors the name '{name}'.")
                 state[name] = value
         if unknown or not state:
             more = f', ... ({len(unknown) - 6} more)' if len(unknown) > 6 else ''
@@ -88,9 +80,7 @@ def key_maps(folder: Path | None = None) -> dict[str, KeyMap]:
     found = {}
     for name, item in yaml.safe_load(path.read_text(encoding='utf-8')).items():
         try:
-            rules = tuple((str(pattern), replacement) for pattern, replacement in item['Rules'])
-            for pattern, _ in rules:
-                re.compile(pattern)
+            rules = tuple((re.compile(str(pattern)).pattern, replacement) for pattern, replacement in item['Rules'])
             found[name] = KeyMap(name, tuple(map(str, item['Inside'])), rules)
         except (KeyError, TypeError, ValueError, re.error) as error:
             raise MetafileError(
@@ -111,12 +101,6 @@ def weights_of(checkpoint: dict) -> dict[str, Tensor]:
     return state
 
 
-def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the state dict of a whole model of ours, or of a backbone: the backbone, under its own names, without a classifier."""
-    inner = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
-    return {key: value for key, value in (inner or state).items() if not key.startswith('fc.')}
-
-
 @dataclass(frozen=True)
 class Place:
     """Where in a file: the keys of nested dicts, then the prefix of names; ``matched``: names and shapes that fit there."""
@@ -134,11 +118,7 @@ class Place:
 
 
 def find_weights(
-    model: nn.Module,
-    content: Mapping,
-    source: str = 'the file',
-    layout: str | None = None,
-    prefix: str | None = None,
+    model: nn.Module, content: Mapping, source: str, layout: str | None = None, prefix: str | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """(state dict under the model's names, notes): what is not the model's is left aside only if it is a known other part."""
     own = model.state_dict()
@@ -151,7 +131,13 @@ def find_weights(
             f"'{source}' holds no tensor of the model {what}. It has {', '.join(names) or 'no tensors'}, the model has "
             f'{", ".join(list(own)[:2])}. Is it a file of this architecture?'
         )
-    best = _choose(found, source)
+    most = [place for place in found if place.matched == found[0].matched]
+    first = [place for place in most if not SECOND_CHOICE & set(place.words)] or most
+    if len(first) > 1:
+        raise CheckpointError(
+            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Say which with prefix=."
+        )
+    best = first[0]
     inside = dict(_containers(content))[best.path]
     state = {key[len(best.prefix) :]: value for key, value in inside.items() if key.startswith(best.prefix)}
     beside = Counter(key.split('.')[0] for key in inside if not key.startswith(best.prefix))
@@ -160,9 +146,8 @@ def find_weights(
         del state[key]
     if best.words != ['']:
         notes.append(f'found in {best}')
-    equal = [str(place) for place in found if place != best and place.matched == best.matched]
-    if equal:
-        notes.append(f'not used: {", ".join(equal)}')
+    if len(most) > 1:
+        notes.append(f'not used: {", ".join(str(place) for place in most if place != best)}')
     if beside:
         notes.append(f'left aside: {", ".join(f"{word} ({count})" for word, count in beside.items())}')
     return _with_counters(own, state, notes), notes
@@ -198,17 +183,6 @@ def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
                     fits[key.removesuffix(name)] += 1
         found += [Place(path, prefix, count) for prefix, count in fits.items()]
     return sorted(found, key=lambda place: -place.matched)
-
-
-def _choose(found: list[Place], source: str) -> Place:
-    """The place where most fits; of equals the first choice; CheckpointError if there is none."""
-    best = [place for place in found if place.matched == found[0].matched]
-    first = [place for place in best if not SECOND_CHOICE & set(place.words)] or best
-    if len(first) > 1:
-        raise CheckpointError(
-            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Say which with prefix=."
-        )
-    return first[0]
 
 
 def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

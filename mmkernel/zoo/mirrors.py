@@ -1,0 +1,103 @@
+"""One file of the web from the first of its mirrors that gives it whole, by pooch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import mmkernel
+from mmkernel.zoo.files import DiskFullError, room_for
+from mmkernel.zoo.metafile import MetafileError, Part, check_url
+from mmkernel.zoo.pins import DownloadError, HashMismatchError
+
+RETRIES = 3  # of one mirror, after failures that may pass; pooch waits 1, 2, 3, ... seconds
+TIMEOUT = 30  # seconds without data
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+PAGE = (b'<!doctype', b'<html', b'<?xml', b'<head')
+
+
+def from_mirrors(part: Part, path: Path, progress: bool, use: Callable[[Path], None]) -> None:
+    """``use`` the bytes of the first mirror that gives the right ones; the error says what was wrong with each."""
+    problems = []
+    for url in part.urls:
+        with tempfile.TemporaryDirectory(prefix='.arriving-', dir=path.parent) as folder:
+            try:
+                return use(_get(url, Path(folder), part.name, progress))
+            except DiskFullError:
+                raise
+            except DownloadError as error:
+                problems.append((url, error))
+    kind = HashMismatchError if isinstance(problems[-1][1], HashMismatchError) else DownloadError
+    raise kind(' '.join(f'{url}: {str(error).rstrip(".")}.' for url, error in problems))
+
+
+def _get(url: str, folder: Path, name: str, progress: bool) -> Path:
+    """The file of one URL, by pooch; DownloadError if this URL cannot give it, however often it is asked.
+
+    Proxies are those of the environment (https_proxy, no_proxy), certificates those of SSL_CERT_FILE where it is set.
+    """
+    import pooch  # with requests, a fifth of a second that a list of names need not pay
+    import requests
+
+    http = pooch.HTTPDownloader(
+        progressbar=progress and sys.stderr.isatty(), chunk_size=1 << 16, timeout=TIMEOUT,
+        headers={'User-Agent': f'mmkernel/{mmkernel.__version__}', 'Accept-Encoding': 'identity'},
+        hooks=dict(response=partial(_check_answer, folder / name)), verify=os.environ.get('SSL_CERT_FILE') or True,
+    )  # fmt: skip
+
+    def fetch(url: str, output: str, pooch: Any) -> None:
+        os.unlink(output)  # pooch's own temporary file, which only its owner could read
+        http(url, output, pooch)
+        _refuse_what_is_no_file(Path(output))
+
+    source = pooch.Pooch(folder, base_url='', registry={name: None}, urls={name: url}, retry_if_failed=RETRIES)
+    pooch.get_logger().setLevel('WARNING')
+    try:
+        with room_for(folder):
+            return Path(source.fetch(name, downloader=fetch))
+    except requests.HTTPError as error:
+        raise DownloadError(
+            f'HTTP {error.response.status_code} {error.response.reason} ({1 + RETRIES} attempts)'
+        ) from error
+    except requests.exceptions.SSLError as error:
+        raise DownloadError(f'the certificate is not valid: {error}') from error
+    except (requests.exceptions.ChunkedEncodingError, _BrokeOffError) as error:
+        raise DownloadError(f'the connection broke off: {error} ({1 + RETRIES} attempts)') from error
+    except (requests.RequestException, ValueError) as error:  # the latter: an address that no adapter takes
+        raise DownloadError(f'no connection: {error} ({1 + RETRIES} attempts)') from error
+
+
+def _check_answer(path: Path, response: Any, *_: Any, **__: Any) -> None:
+    """Of each answer, redirects too: it must not lead away from https, nor be final and no file, nor too large."""
+    if response.is_redirect:
+        try:
+            check_url(urljoin(response.url, response.headers['location']), f'{response.url} redirects')
+        except MetafileError as error:
+            raise DownloadError(str(error)) from error
+    elif response.status_code >= 400 and response.status_code not in BUSY:
+        raise DownloadError(f'HTTP {response.status_code} {response.reason}')  # asking again would not help
+    with room_for(path, int(response.headers.get('Content-Length') or 0)):
+        return
+
+
+class _BrokeOffError(ValueError):
+    """pooch asks again after a ValueError."""
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A web page, nothing at all, or a zip (what torch.save writes) without its end, from a server that names no length."""
+    with open(path, 'rb') as file:
+        head = file.read(512).lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+    if head.startswith(PAGE):
+        raise DownloadError(
+            'a web page came in place of weights: a log-in, a quota, or a network that wants a click first'
+        )
+    if not head or (head.startswith(b'pk') and not zipfile.is_zipfile(path)):
+        raise _BrokeOffError(f'{path.stat().st_size} bytes came, of a length that the server does not say')
