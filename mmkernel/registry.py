@@ -7,7 +7,7 @@ Locations load at the first look-up: importing this file imports none of the roo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import mmengine.registry as roots
@@ -71,15 +71,19 @@ def check_keywords(factory: Callable, given: list[str], where: str = '') -> None
         accepted, anything = accepted_keywords(factory)
     except ValueError:  # builtins without a signature
         return
-    unknown = [] if anything else [name for name in given if name not in accepted]
-    if unknown:
-        near = did_you_mean(unknown[0], accepted, cutoff=0.6)
-        name = getattr(factory, '__name__', str(factory))
-        raise TypeError(
-            f"{where + ': ' if where else ''}{name} got an unknown keyword '{unknown[0]}'. "
-            + (f'{near} ' if near else '')
-            + f'It takes: {", ".join(accepted) or "no keywords"}.'
-        )
+    if not anything:
+        check_names(given, accepted, f'{where + ": " if where else ""}{getattr(factory, "__name__", str(factory))}')
+
+
+def check_names(given: Iterable[str], known: Collection[str], who: str, otherwise: str = '') -> None:
+    """Raise TypeError for a name that is not ``known``, with the nearest that is, or ``otherwise`` if none is near."""
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known, otherwise, cutoff=0.6)
+            raise TypeError(
+                f"{who} got an unknown keyword '{name}'. {hint + ' ' if hint else ''}"
+                f'It takes: {", ".join(known) or "no keywords"}.'
+            )
 
 
 def _child(root: str, *locations: str) -> Registry:

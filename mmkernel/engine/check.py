@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -15,22 +16,20 @@ from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
 
 from mmkernel import registry as ours
-from mmkernel.checks import did_you_mean
 from mmkernel.datasets import PatchView, View
 from mmkernel.datasets.views import Chain
 from mmkernel.engine.learning_rates import KEYS
 from mmkernel.engine.loop import EpochLoop
 from mmkernel.engine.optim_wrapper import PretrainOptimWrapper
 from mmkernel.engine.schedule import FIXED
-from mmkernel.registry import Registry, accepted_keywords, unknown_type_message
+from mmkernel.registry import Registry, accepted_keywords, check_names, unknown_type_message
 
 TOP_LEVEL = (
     'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
     'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
     'work_dir', 'load_from', 'resume', 'resume_anyway', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer',
     'sync_bn', 'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
-    'tf32', 'efficient_conv_bn_eval', 'model_wrapper_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
-    'test_cfg', 'test_evaluator',
+    'tf32', 'model_wrapper_cfg',
 )  # fmt: skip
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {
@@ -83,29 +82,36 @@ def check_components(cfg: Mapping) -> None:
 
 
 class Reader(NamedTuple):
-    """What a dict goes to: its name, the keys it takes, and whether it takes any other as well."""
+    """What a dict goes to: its name ('' if nobody knows), the keys it takes, and whether it takes any other as well."""
 
     name: str = ''
-    keys: Iterable[str] = ()
+    keys: Collection[str] = ()
     anything: bool = True
 
 
 def check_keys(given: Mapping, reader: Reader, where: str) -> None:
     """ConfigError for a key that the reader does not take, with the nearest that it does."""
-    for key in given:
-        if not (reader.anything or key in ('type', '_scope_') or key in reader.keys):
+    if not reader.anything:
+        names = (key for key in given if key not in ('type', '_scope_'))
+        with as_config_error():
             replace = 'To replace an inherited dict, not to add to it: _delete_=True.'
-            hint = did_you_mean(key, reader.keys, replace, cutoff=0.6)
-            who = f'{reader.name} got an' if reader.name else 'an'
-            known = ', '.join(reader.keys) or 'no keywords'
-            raise ConfigError(f"{where}: {who} unknown keyword '{key}'. {hint} It takes: {known}.")
+            check_names(names, reader.keys, f'{where}: {reader.name}', replace)
+
+
+@contextmanager
+def as_config_error(where: str = '') -> Iterator[None]:
+    """What a check of values raises is a mistake in the config, at the place ``where``."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f'{where}{error}') from None
 
 
 def reader_of(cfg: Mapping, node: Mapping, where: str) -> Reader:
     """The reader of the dict at the path ``where``; one that takes anything if nobody knows."""
     path, groups = where.split('.'), 'optim_wrapper.paramwise_cfg'
     if not where:
-        return Reader('', TOP_LEVEL, False)
+        return Reader('Runner', TOP_LEVEL, False)
     if f'{where}.'.startswith(f'{groups}.'):
         return _group_reader(cfg['optim_wrapper'], where.removeprefix(groups).lstrip('.'))
     found, others = None, ()
@@ -119,7 +125,7 @@ def reader_of(cfg: Mapping, node: Mapping, where: str) -> Reader:
     elif where in UNTYPED:
         found, *others = UNTYPED[where]
     if found is None:
-        return Reader('', others, not others)
+        return Reader('the dict', others, False) if others else Reader()
     name = getattr(found, '__name__', str(found))
     found = found.build_iter_from_epoch if getattr(found, 'per_step', False) else found
     try:
@@ -135,14 +141,14 @@ def reader_of(cfg: Mapping, node: Mapping, where: str) -> Reader:
 
 def _group_reader(wrapper: Mapping, below: str) -> Reader:
     """Who reads ``paramwise_cfg`` and, at the path ``below``, the options of groups of parameters."""
-    constructor = wrapper.get('constructor') or DEFAULT_CONSTRUCTOR
+    constructor, optimizer = wrapper.get('constructor') or DEFAULT_CONSTRUCTOR, wrapper.get('optimizer') or {}
     options = [*FIXED]
-    if is_typed(optimizer := wrapper.get('optimizer') or {}):
+    if is_typed(optimizer):
         names, _ = accepted_keywords(find_component(optimizer['type'], 'optim_wrapper.optimizer')[0])
         options += [name for name in names if name not in ('self', 'params')]
     if constructor == DEFAULT_CONSTRUCTOR and below != 'custom_keys':
         rules = ('lr_mult', 'decay_mult', *options) if below else ('custom_keys', *MULTIPLIERS, 'bypass_duplicate')
-        return Reader('', rules, False)
+        return Reader(constructor, rules, False)
     if constructor == 'VectorRateConstructor':
         return Reader(constructor, KEYS, False)
     return Reader(constructor, options, not (below and constructor == 'PartRateConstructor'))

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Real
 
-from mmengine.runner import IterBasedTrainLoop, Priority, get_priority
+from mmengine.runner import Priority, get_priority
 
 from mmkernel.checks import check_numbers, did_you_mean
-from mmkernel.engine.check import DEFAULT_CONSTRUCTOR, ConfigError, at, find_component, is_typed, walk
-from mmkernel.engine.launch import check_numerics
+from mmkernel.engine.check import DEFAULT_CONSTRUCTOR, ConfigError, as_config_error, at, find_component, is_typed, walk
 from mmkernel.engine.learning_rates import lr_factor
 from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
 from mmkernel.engine.wrapping import check_wrapping
 
 # What other runners do and this one does not, and what stands for it.
-NOT_HERE = dict.fromkeys(
-    ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'),
-    "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
-    "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...).",
-) | dict(
-    auto_scale_lr="write lr_scaling='linear' (lr * effective batch / 256).",
-    efficient_conv_bn_eval='it makes a detector with frozen batch norm faster; leave it out.',
+NOT_HERE = {
+    **dict.fromkeys(
+        ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+        "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
+        "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...).",
+    ),
+    'auto_scale_lr': "write lr_scaling='linear' (lr * effective batch / 256).",
+    'efficient_conv_bn_eval': 'it makes a detector with frozen batch norm faster; leave it out.',
     # configs of mmcv's runner (mmselfsup before 1.0)
     **dict.fromkeys(('runner', 'total_epochs', 'workflow'), 'write train_cfg=dict(max_epochs=...).'),
-    **dict.fromkeys(
-        ('optimizer_config', 'fp16'), 'write optim_wrapper=dict(clip_grad=..., accumulative_counts=..., precision=...).'
-    ),
-    lr_config="write param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=...), or mmengine's schedules.",
-    log_config='write default_hooks=dict(logger=dict(interval=...)).',
-    checkpoint_config='write default_hooks=dict(checkpoint=dict(interval=...)).',
-    resume_from='say --resume, or --resume FILE, on the command line.',
-)
-
+    **dict.fromkeys(('optimizer_config', 'fp16'), 'write optim_wrapper=dict(clip_grad=..., precision=...).'),
+    'lr_config': "write param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=...), or mmengine's schedules.",
+    'log_config': 'write default_hooks=dict(logger=dict(interval=...)).',
+    'checkpoint_config': 'write default_hooks=dict(checkpoint=dict(interval=...)).',
+    'resume_from': 'say --resume, or --resume FILE, on the command line.',
+}
 
 # The hooks of every run that does not change or leave them out by name.
 DEFAULT_HOOKS = dict(
@@ -43,7 +39,8 @@ DEFAULT_HOOKS = dict(
 # What may stand at a place, beside None.
 CHOICES = dict.fromkeys(
     ('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing'), (True, False)
-) | {
+) | {  # fmt: skip
+    'tf32': (True, False, 'convolutions'),
     'optim_wrapper.precision': PRECISIONS,
     'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
     'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET', *range(0, 60, 10)),
@@ -59,27 +56,16 @@ NUMBERS = {
 OF_VECTORS = ('vector_decay_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')
 
 
-@contextmanager
-def as_config_error(where: str = '') -> Iterator[None]:
-    """What a check of values raises is a mistake in the config, at the place ``where``."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f'{where}{error}') from None
-
-
 def check_run(cfg: Mapping) -> None:
     """ConfigError for a key of other runners, for a part that training lacks, or for a run that counts iterations."""
     for name, instead in NOT_HERE.items():
         if cfg.get(name) is not None:
             raise ConfigError(f'{name} is not read here: {instead}')
     loop = cfg.get('train_cfg') or {}
-    kind = loop.get('type')
-    kind = find_component(kind, 'train_cfg')[0] if isinstance(kind, str) else kind
-    if loop.get('by_epoch') is False or (isinstance(kind, type) and issubclass(kind, IterBasedTrainLoop)):
+    if loop.get('by_epoch') is False or 'max_iters' in loop:
         raise ConfigError(
-            'train_cfg: a run counts epochs here, for it resumes exactly at the ends of epochs only. Write train_cfg=dict('
-            'max_epochs=...); train_dataloader.num_batch_per_epoch makes epochs of any length.'
+            'train_cfg: a run counts epochs here, as it resumes exactly at their ends only. Write train_cfg=dict(max_epochs=...); '
+            'train_dataloader.num_batch_per_epoch makes epochs of any length.'
         )
 
 
@@ -90,7 +76,6 @@ def check_options(cfg: Mapping) -> None:
             words = ' or '.join(', '.join(map(str, known)).rsplit(', ', 1))
             raise ConfigError(f'{place} = {value!r}; expected {words}.')
     with as_config_error():
-        check_numerics(cfg)
         check_wrapping(cfg)
         lr_factor(cfg.get('lr_scaling'), 1)
         for place, allowed in NUMBERS.items():
@@ -103,6 +88,12 @@ def check_options(cfg: Mapping) -> None:
                 numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
                 if numbers and key not in ('end', 'last_step'):  # ``end`` may be infinite
                     check_numbers(where, zero=True, signed=signed, **{key: numbers})
+    precision = at(cfg, 'env_cfg.matmul_precision')
+    if precision not in (None, 'highest'):  # an earlier version wrote 'highest': what the default is
+        raise ConfigError(f'env_cfg.matmul_precision = {precision!r} is not read. Write tf32=True at the top level.')
+    if at(cfg, 'randomness.deterministic') and at(cfg, 'env_cfg.cudnn_benchmark'):
+        both = 'randomness.deterministic=True and env_cfg.cudnn_benchmark=True'
+        raise ConfigError(f'{both} contradict each other. Leave cudnn_benchmark out.')
     _check_hooks(cfg)
 
 
@@ -112,7 +103,7 @@ def _check_hooks(cfg: Mapping) -> None:
     if cfg.get('param_scheduler') and named.get('param_scheduler', True) is None:
         raise ConfigError(
             'default_hooks.param_scheduler = None: nothing would move the schedules of param_scheduler. For a constant learning '
-            'rate set param_scheduler=None; a hook of your own that steps them stands under the name param_scheduler.'
+            'rate set param_scheduler=None.'
         )
     there = [name for name in {**DEFAULT_HOOKS, **named} if named.get(name, True) is not None]
     for where, hook in hooks_of(cfg).items():

@@ -28,12 +28,10 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     numpy arrays become tensors, numpy scalars Python ones. TypeError names the path of anything else: a checkpoint that
     only its writer's code can read is no checkpoint.
     """
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return torch.as_tensor(value.copy() if isinstance(value, np.ndarray) else value.detach()).cpu()
+    if value is None or isinstance(value, np.generic):
+        return None if value is None else value.item()
     if isinstance(value, Mapping):
         return {key: to_plain(item, f'{where}.{key}') for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,11 +40,8 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     for kind in (bool, int, float, str, bytes):  # bool first: it is an int; subclasses (enums, str types) become plain
         if isinstance(value, kind):
             return kind(value)
-    if value is None:
-        return None
     raise TypeError(
-        f'{where} is a {type(value).__name__}, which a checkpoint cannot hold. Give tensors, numbers, strings, lists or '
-        'dicts (a component says what it saves in state_dict()).'
+        f'{where} is a {type(value).__name__}; a checkpoint holds tensors, numbers, strings, lists and dicts.'
     )
 
 
@@ -98,10 +93,8 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     begun = len(runs) == 2 and [path for path, _ in found][: len(runs.get(None, []))] == runs.get(None)
     if len(runs) > 1 and not begun:
         groups = '; '.join(', '.join(path.name for path in files) for files in runs.values())
-        raise CheckpointError(
-            f"'{work_dir}' holds checkpoints of {len(runs)} runs ({groups}), so none of them is the furthest. Name the file "
-            'meant (--resume FILE), or give each run a folder of its own.'
-        )
+        text = f"'{work_dir}' holds checkpoints of {len(runs)} runs ({groups})"
+        raise CheckpointError(f'{text}: name the file meant (--resume FILE), or give each run a folder of its own.')
     for path, _ in reversed(found):
         if not (damaged := damaged_record(path)):
             return path
@@ -119,15 +112,15 @@ def checkpoint_to_resume(folder: Path, file: Path | None, left: list[Path]) -> P
         if found is None and left:
             raise CheckpointError(
                 f"--resume: none of the checkpoints in '{folder}' opens as one of a run ({shown(left)}), and a new run would "
-                f'overwrite them. Name a file (--resume FILE), take {ELSEWHERE}, or move these files away.'
+                f'overwrite them. Name a file (--resume FILE), or take {ELSEWHERE}.'
             )
         return found
     this = checkpoint_meta(file)
     run, epoch = this.get('run'), this.get('epoch', 0)
     if further := [path for path, meta in list_checkpoints(folder) if meta['run'] == run and meta['epoch'] > epoch]:
         raise RunFolderError(
-            f"--resume {file.name}: the run in '{folder}' has gone further ({shown(further)}), and these files would be "
-            f'overwritten. Resume without a file to go on from the last, branch off into {ELSEWHERE}, or move these files away.'
+            f"--resume {file.name}: the run in '{folder}' has gone further ({shown(further)}), and would be overwritten. "
+            f'Resume without a file to go on from the last, or branch off into {ELSEWHERE}.'
         )
     return file
 

@@ -13,8 +13,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmkernel.checks import did_you_mean
-from mmkernel.engine.check import TOP_LEVEL, ConfigError, check_components, check_keys, reader_of
-from mmkernel.engine.check_options import as_config_error, check_options, check_run
+from mmkernel.engine.check import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
+from mmkernel.engine.check_options import NOT_HERE, check_options, check_run
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import ordered
@@ -55,10 +55,8 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
     if path in below:
         raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
     if not path.is_file():
-        raise FileNotFoundError(
-            f"'{below[-1]}' has _base_ '{path}', which does not exist. _base_ is a path from the config's folder, or an absolute "
-            f'one; the configs of mmkernel are in {root() / "configs"}.'
-        )
+        text = f"'{below[-1]}' has _base_ '{path}', which does not exist; the configs of mmkernel are in {root() / 'configs'}."
+        raise FileNotFoundError(text)
     for base in Config._get_base_files(str(path)):
         if '::' not in base:  # a config of an installed package
             _check_bases(path.parent / base, (*below, path))
@@ -67,7 +65,6 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
 def _import_custom_modules(cfg: Config, path: Path) -> None:
     if not cfg.get('custom_imports'):
         return
-    check_keys(cfg.custom_imports, reader_of(cfg, cfg.custom_imports, 'custom_imports'), 'custom_imports')
     # kept in the config, so that the copy in the work folder finds the modules too
     cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
     sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
@@ -93,12 +90,10 @@ def check_config(cfg: Config) -> None:
     Other unknown top-level keys are legal: they are helper variables of the config. One like a known name is warned of.
     """
     check_run(cfg)
-    for key in [key for key in cfg if key not in TOP_LEVEL]:
-        near = next((known for known in TOP_LEVEL if is_slip(key, known)), None)
+    for key in [key for key in cfg if key not in (*TOP_LEVEL, *NOT_HERE)]:
+        near = next((known for known in TOP_LEVEL if slips(key, known) <= 2), None)
         if near and not (isinstance(cfg[key], (str, float, int)) and isinstance(cfg.get(near), Mapping)):
-            raise ConfigError(
-                f"Unknown top-level key '{key}'. Did you mean '{near}'? (A helper variable needs another name.)"
-            )
+            raise ConfigError(f"Unknown top-level key '{key}'. Did you mean '{near}'? (Rename a helper variable.)")
         if like := did_you_mean(key, TOP_LEVEL, cutoff=0.7):
             text = f"The top-level key '{key}' is taken for a helper variable: nothing reads it. {like}"
             warnings.warn(text, stacklevel=3)
@@ -108,24 +103,24 @@ def check_config(cfg: Config) -> None:
     check_virtual_batch(cfg)
 
 
-def is_slip(word: str, known: str) -> bool:
-    """Whether at most two letters of both together are left over when they are laid side by side: 'modle', 'model'."""
-    return (1 - difflib.SequenceMatcher(None, word, known).ratio()) * (len(word) + len(known)) < 2.5
+def slips(word: str, known: str) -> float:
+    """How many letters of both words find no partner when they are laid side by side: 2 for 'modle' and 'model'."""
+    return round((1 - difflib.SequenceMatcher(None, word, known).ratio()) * (len(word) + len(known)))
 
 
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     """Micro-batches per step; ConfigError for a virtual batch that is no multiple of the batch, or beside accumulation."""
     virtual, loader = cfg.get('train_cfg', {}).get('virtual_batch'), cfg.get('train_dataloader') or {}
-    accumulated = cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)
-    if virtual is not None and accumulated > 1:
-        raise ConfigError(
-            f'train_cfg.virtual_batch = {virtual} is one exact batch; optim_wrapper.accumulative_counts = {accumulated} averages '
-            'the losses of several. Keep one of them: remove accumulative_counts.'
-        )
-    if virtual is None or not loader.get('batch_size'):
+    if virtual is None:
         return 1
+    if (accumulated := cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)) > 1:
+        raise ConfigError(
+            f'train_cfg.virtual_batch = {virtual} is one exact batch, optim_wrapper.accumulative_counts = {accumulated} averages '
+            'the losses of several: remove accumulative_counts.'
+        )
     with as_config_error():
-        return micro_batches(virtual, loader['batch_size'], world_size, bool(loader.get('drop_last')))
+        batch = loader.get('batch_size') or virtual
+        return micro_batches(virtual, batch, world_size, bool(loader.get('drop_last')))
 
 
 def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
@@ -135,66 +130,56 @@ def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
     """
     said: dict[str, tuple[Any, str]] = {}
     for key, value in options:
-        for place, leaf in ((key, value), *_leaves(key, value)):
+        for place, leaf in _leaves(key, value):
             before, text = said.setdefault(place, (leaf, f'{key}={value!r}'))
-            if before != leaf and not (isinstance(before, Mapping) and isinstance(leaf, Mapping)):
-                raise ConfigError(
-                    f'Two options say different things of {place}: {text} and {key}={value!r}. Leave one of them out.'
-                )
+            if before != leaf:
+                text = f'Two options say different things of {place}: {text} and {key}={value!r}.'
+                raise ConfigError(f'{text} Leave one of them out.')
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
     """(place, value) of what nested dicts hold."""
-    if not isinstance(value, Mapping):
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(f'{place}.{key}', part)
+    else:
         yield place, value
-        return
-    for key, part in value.items():
-        yield from _leaves(f'{place}.{key}', part)
 
 
 def set_option(cfg: Config, key: str, value: Any) -> None:
-    """``cfg.a.b[0].c = value`` for the key 'a.b.0.c'; ConfigError if the config has no such key.
+    """``cfg.a.b[0].c = value`` for the key 'a.b.0.c'. A dict value is merged key by key; an item of a tuple is replaced.
 
-    A key that is absent is right only if the component at that place takes it as a keyword (or Runner does, at the top).
-    A dict value is merged key by key; an item of a tuple is replaced.
+    ConfigError if the config has no such key, unless it is new at the top level or in a dict that a component reads: then
+    ``check_config`` says whether it takes the key.
     """
 
     def put(node: Any, parts: list[str], value: Any, where: str) -> Any:
         """``node`` with ``value`` at ``parts`` below it; lists and tuples are made anew, the rest is changed."""
-        if not parts and isinstance(value, Mapping) and (value.get('_delete_') or not isinstance(node, Mapping)):
-            return ConfigDict({name: item for name, item in value.items() if name != '_delete_'})
         if not parts and isinstance(value, Mapping):
+            merged = isinstance(node, Mapping) and not value.get('_delete_')
+            node = node if merged else ConfigDict()
             for name, item in value.items():
-                put(node, [name], item, where)
+                node[name] = put(node.get(name), [], item, where)
+            node.pop('_delete_', None)
             return node
         if not parts:
             return value
         name, *rest = parts
         here = f'{where}.{name}'.lstrip('.')
         if isinstance(node, Mapping):
-            if name not in node:
-                _refuse_unknown(cfg, node, name, key, where, nested=bool(rest))
+            new = name in TOP_LEVEL if not where else reader_of(cfg, node, where).name
+            if name not in node and (rest or not new):
+                hint = did_you_mean(name, node if where else {**node, **dict.fromkeys(TOP_LEVEL)})
+                text = f"--cfg-options {key}: the config has no key '{here}'. {hint} Keys there: {', '.join(node)}."
+                raise ConfigError(text)
             node[name] = put(node.get(name), rest, value, here)
             return node
         if not isinstance(node, (list, tuple)):
             raise ConfigError(f"--cfg-options {key}: '{where}' is {node!r} and has no key '{name}'.")
         if not name.isdecimal() or int(name) >= len(node):
             raise ConfigError(
-                f"--cfg-options {key}: '{where}' is a list of {len(node)} items, '{name}' is no index of it."
+                f"--cfg-options {key}: '{where}' is a list of {len(node)} items; '{name}' is none of them."
             )
         return type(node)(put(item, rest, value, here) if i == int(name) else item for i, item in enumerate(node))
 
     put(cfg._cfg_dict, key.split('.'), value, '')
-
-
-def _refuse_unknown(cfg: Config, node: Mapping, name: str, key: str, where: str, nested: bool) -> None:
-    """ConfigError unless the reader of ``node`` takes a key ``name`` that is not there yet."""
-    reader = reader_of(cfg, node, where)
-    near = next(iter(difflib.get_close_matches(name, [*node, *reader.keys], n=1)), None)
-    taken = name in reader.keys or (reader.name and reader.anything and not (near and is_slip(name, near)))
-    if nested or not taken:
-        place = f'{where}.'.lstrip('.')
-        hint = f"Did you mean '{place}{near}'? " if near else ''
-        raise ConfigError(
-            f"--cfg-options {key}: the config has no key '{place}{name}'. {hint}Keys there: {', '.join(node)}."
-        )

@@ -25,20 +25,18 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
     if launcher == 'none':
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
             raise ValueError(
-                f'{os.environ["WORLD_SIZE"]} processes were started but --launcher is none, so each would train alone '
-                'and overwrite the others. Add --launcher pytorch (tools/dist_train.sh does).'
+                f'{os.environ["WORLD_SIZE"]} processes were started, but with --launcher none each would train alone and '
+                'overwrite the others. Add --launcher pytorch (tools/dist_train.sh does).'
             )
         return
     if dist.is_initialized():
         return
     if launcher == 'slurm':
         os.environ.update(slurm_environment(os.environ))
-    missing = [name for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR') if name not in os.environ]
-    if missing:
-        raise ValueError(
-            f'--launcher {launcher} needs {", ".join(missing)} in the environment. Start through tools/dist_train.sh '
-            'or tools/slurm_train.sh, or drop --launcher to run one process.'
-        )
+    needed = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')
+    if missing := ', '.join(name for name in needed if name not in os.environ):
+        text = f'--launcher {launcher} needs {missing} in the environment: start with tools/dist_train.sh or slurm_train.sh.'
+        raise ValueError(text)
     local_rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
     if 0 < gpus <= local_rank:
         raise ValueError(f'Process {local_rank} of this machine has no GPU: there are {gpus}. Start at most {gpus}.')
@@ -51,8 +49,8 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
 def _meeting_place(timeout: timedelta) -> dict[str, Any]:
     """Where processes that torchrun has started again on one machine find each other; else torch's own place.
 
-    The store of torchrun outlives them. In torch's own place a process that is early reads there the address of one that
-    has ended, and waits for it. On several machines the counts of restarts differ.
+    There a process that is early finds the address of one that has ended, as the store of torchrun outlives them, and waits.
+    On several machines the counts of restarts differ.
     """
     restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
     if restart == '0' or os.environ.get('GROUP_WORLD_SIZE') != '1':
@@ -62,13 +60,9 @@ def _meeting_place(timeout: timedelta) -> dict[str, Any]:
 
 
 def leave_processes() -> None:
-    """End what ``init_processes`` began; every process must call it, after its last collective.
-
-    Models wrapped for several processes hold the group: they must be gone first, because a group that is freed while the
-    interpreter shuts down aborts the process (torch 2.15, gloo).
-    """
+    """End what ``init_processes`` began; every process must call it, after its last collective."""
     if dist.is_initialized():
-        gc.collect()
+        gc.collect()  # wrapped models hold the group: one freed at the interpreter's shutdown aborts it (torch 2.15, gloo)
         dist.barrier()
         dist.destroy_process_group()
 
@@ -91,29 +85,13 @@ def slurm_environment(given: Mapping[str, str]) -> dict[str, str]:
     )
 
 
-def check_numerics(cfg: Mapping[str, Any]) -> None:
-    """ValueError for an unknown ``tf32``, and for a search of the fastest kernels beside ``deterministic=True``."""
-    tf32, env = cfg.get('tf32', 'convolutions'), cfg.get('env_cfg') or {}
-    if not (isinstance(tf32, bool) or tf32 == 'convolutions'):
-        raise ValueError(f"tf32 = {tf32!r}; expected True, False or 'convolutions'.")
-    before = env.get('matmul_precision', 'highest')  # runs of an earlier version wrote 'highest': what the default is
-    if before != 'highest':
-        raise ValueError(f'env_cfg.matmul_precision = {before!r} is not read. Write tf32=True at the top level.')
-    if (cfg.get('randomness') or {}).get('deterministic') and env.get('cudnn_benchmark'):
-        raise ValueError(
-            'randomness.deterministic=True and env_cfg.cudnn_benchmark=True contradict each other: the benchmark takes '
-            'whichever kernel is the fastest at the moment. Leave cudnn_benchmark out.'
-        )
-
-
 def set_numerics(cfg: Mapping[str, Any]) -> None:
-    """How exactly and how reproducibly this process computes; the one place that sets it, before the first kernel runs.
+    """How exactly and how reproducibly this process computes; to be called before the first kernel runs.
 
-    ``tf32`` of float32 inputs: True: matrix products and convolutions; 'convolutions': these alone, as PyTorch does by
-    itself; False: neither. ``randomness.deterministic``: kernels that give the same bits twice, or an error where there is
-    none; otherwise cuDNN tries several and keeps the fastest (``env_cfg.cudnn_benchmark=False``: it does not).
+    ``tf32`` of float32 inputs: in matrix products and convolutions (True), these alone, as PyTorch does by itself
+    ('convolutions'), or neither. ``randomness.deterministic``: kernels that give the same bits twice, or an error where
+    there is none; otherwise cuDNN tries several and keeps the fastest (``env_cfg.cudnn_benchmark=False``: it does not).
     """
-    check_numerics(cfg)
     tf32, deterministic = cfg.get('tf32', 'convolutions'), bool((cfg.get('randomness') or {}).get('deterministic'))
     torch.set_float32_matmul_precision('high' if tf32 is True else 'highest')
     if torch.backends.cudnn.allow_tf32 != bool(tf32):  # some versions of torch warn about this name when it is set

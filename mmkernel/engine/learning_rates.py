@@ -36,8 +36,8 @@ def micro_batches(virtual_batch: int, batch: int, world_size: int = 1, drop_last
     if rest or k < 1:
         near = ' or '.join(str(n * at_once) for n in (k, k + 1) if n)
         raise ValueError(
-            f'train_cfg.virtual_batch = {virtual_batch} counts the images of all processes in one step, and must be a multiple '
-            f'of batch_size x processes = {batch} x {world_size} = {at_once}: use {near}.'
+            f'train_cfg.virtual_batch = {virtual_batch} is no multiple of batch_size x processes = {batch} x {world_size} = '
+            f'{at_once}: use {near}.'
         )
     if k > 1 and not drop_last:
         raise ValueError('train_cfg.virtual_batch needs micro-batches of one size: train_dataloader.drop_last=True.')
@@ -94,11 +94,12 @@ def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
     for key in (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}:
         if not any(key in name for name in names):
             parts = sorted({part for name in names for part in prefixes(name)})
-            children = f'Parts: {", ".join(n for n, _ in model.named_children())}.'
-            raise ValueError(
-                f"optim_wrapper.paramwise_cfg.custom_keys: '{key}' is in the name of no parameter that trains. "
-                f'{did_you_mean(key, parts, children)}'
-            )
+            text = f"optim_wrapper.paramwise_cfg.custom_keys: '{key}' is in the name of no parameter that trains."
+            raise ValueError(f'{text} {did_you_mean(key, parts, _parts_of(model))}')
+
+
+def _parts_of(model: nn.Module) -> str:
+    return f'Parts: {", ".join(name for name, _ in model.named_children())}.'
 
 
 def prefixes(name: str) -> list[str]:
@@ -128,7 +129,7 @@ class VectorRateConstructor(_GroupsConstructor):
     """Biases and norm parameters (at most one axis) get lr * vector_lr_mult and weight_decay * vector_decay_mult.
 
     As Zbontar et al. (ICML 2021) train them. In a config: ``optim_wrapper=dict(constructor='VectorRateConstructor',
-    paramwise_cfg=dict(vector_lr_mult=0.1))``. Learning-rate scaling and schedules act on both groups alike.
+    paramwise_cfg=dict(vector_lr_mult=0.1))``.
     """
 
     def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
@@ -149,8 +150,7 @@ class PartRateConstructor(_GroupsConstructor):
     """Parameters below a prefix get the settings written for it; all others those of the optimizer.
 
     In a config: ``optimizer=dict(type='SGD', lr=5.0), constructor='PartRateConstructor',
-    paramwise_cfg=dict(backbone=dict(lr=0.02))``: the head learns at 5, the backbone at 0.02. Frozen parameters are left
-    out. Learning-rate scaling and schedules act on all groups alike.
+    paramwise_cfg=dict(backbone=dict(lr=0.02))``: the head learns at 5, the backbone at 0.02.
     """
 
     def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
@@ -160,8 +160,6 @@ class PartRateConstructor(_GroupsConstructor):
             groups[part]['params'].append(parameter)
         for part in self.paramwise_cfg:
             if not groups[part]['params']:
-                known = ', '.join(name for name, _ in model.named_children())
-                raise ValueError(
-                    f"PartRateConstructor: no parameter that trains lies below '{part}' (frozen?). Parts: {known}."
-                )
+                text = f"PartRateConstructor: no parameter that trains lies below '{part}' (frozen?)."
+                raise ValueError(f'{text} {_parts_of(model)}')
         return [*groups.values()]

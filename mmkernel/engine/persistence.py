@@ -123,8 +123,8 @@ class Persistence:
         checkpoint = self.load_checkpoint(filename)
         if meta['optimizer'] != self._optimizer_name():
             raise CheckpointError(
-                f"'{filename}' was trained with {meta['optimizer']}, this config has {self._optimizer_name()}: their "
-                'states do not fit. Resume with the first, or set load_from to start a new run from its weights.'
+                f"'{filename}' was trained with {meta['optimizer']}, this config has {self._optimizer_name()}, and their "
+                'states do not fit: set load_from to start a new run from its weights.'
             )
         if meta.get('images', images) != images:  # the config may be the same and the data not
             text = f"'{filename}' was trained on {meta['images']} images, now there are {images}"
@@ -137,8 +137,8 @@ class Persistence:
         self.train_loop._epoch, self.train_loop._iter = meta['epoch'], meta['epoch'] * length
         if meta['steps_per_epoch'] != length:
             self.logger.warning(
-                f'The checkpoint comes from epochs of {meta["steps_per_epoch"]} steps, this run has {length} (other data, '
-                'batch or number of processes): it continues at the same epoch, and is not the same run.'
+                f'The checkpoint comes from epochs of {meta["steps_per_epoch"]} steps, this run has {length}: it continues at '
+                'the same epoch, and is not the same run.'
             )
         self.message_hub.load_state_dict(checkpoint['message_hub'])
         self._load_optimizer(checkpoint['optimizer'], filename)

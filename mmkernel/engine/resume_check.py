@@ -21,24 +21,21 @@ from mmkernel.zoo.plain_config import ConfigTextError, config_values
 
 REFUSED, SAID, QUIET = 'refused', 'said', 'quiet'
 # The longest beginning of a path decides; what is not listed is a helper variable of the config, whose use is compared.
-MEANING = {
-    'model': REFUSED, 'data_preprocessor': REFUSED, 'train_dataloader': REFUSED, 'hooks': SAID,
-    'train_dataloader.batch_size': SAID, 'train_dataloader.num_batch_per_epoch': SAID,
-    'train_dataloader.dataset.on_corrupt': SAID, 'train_dataloader.num_workers': QUIET,
-    'train_dataloader.persistent_workers': QUIET, 'train_dataloader.prefetch_factor': QUIET,
-    'train_dataloader.pin_memory': QUIET, 'train_dataloader.timeout': QUIET,
-    'train_cfg': SAID, 'train_cfg.val_begin': QUIET, 'train_cfg.val_interval': QUIET,
-    'optim_wrapper': SAID, 'optim_wrapper.optimizer.type': REFUSED, 'lr_scaling': SAID, 'param_scheduler': REFUSED,
-    'randomness': SAID, 'randomness.seed': QUIET,  # the seed of the checkpoint is taken on, with a word of its own
-    'env_cfg': SAID, 'env_cfg.dist_cfg': QUIET, 'env_cfg.mp_cfg': QUIET, 'sync_bn': SAID, 'channels_last': SAID,
-    'data_preprocessor.channels_last': QUIET, 'tf32': SAID,
-    'compile': SAID, 'evaluation': SAID, 'activation_checkpointing': SAID, 'model_wrapper_cfg': SAID,
-    # hooks that are part of a method, and those that only watch; others are said
-    **dict.fromkeys((f'hooks.{name}Hook' for name in (
-        'MomentumUpdate', 'Queue', 'Cluster', 'Freeze', 'Commit', 'Seed', 'BackboneWeights')), REFUSED),
-    **dict.fromkeys((f'hooks.{name}Hook' for name in (
-        'Checkpoint', 'Logger', 'IterTimer', 'EmbeddingMonitor', 'Doctor', 'KNNMonitor', 'OnlineProbe', 'Accuracy')), QUIET),
-}  # fmt: skip
+# Of hooks some are part of a method, some only watch; others are said. A checkpoint's seed is taken on, with a word of its own.
+PLACES = {
+    REFUSED: """model data_preprocessor train_dataloader optim_wrapper.optimizer.type param_scheduler
+        hooks.MomentumUpdateHook hooks.QueueHook hooks.ClusterHook hooks.FreezeHook hooks.CommitHook hooks.SeedHook
+        hooks.BackboneWeightsHook""",
+    SAID: """hooks train_dataloader.batch_size train_dataloader.num_batch_per_epoch train_dataloader.dataset.on_corrupt
+        train_cfg optim_wrapper lr_scaling randomness env_cfg sync_bn channels_last tf32 compile evaluation
+        activation_checkpointing model_wrapper_cfg""",
+    QUIET: """train_dataloader.num_workers train_dataloader.persistent_workers train_dataloader.prefetch_factor
+        train_dataloader.pin_memory train_dataloader.timeout train_cfg.val_begin train_cfg.val_interval randomness.seed
+        env_cfg.dist_cfg env_cfg.mp_cfg data_preprocessor.channels_last hooks.CheckpointHook hooks.LoggerHook
+        hooks.IterTimerHook hooks.EmbeddingMonitorHook hooks.DoctorHook hooks.KNNMonitorHook hooks.OnlineProbeHook
+        hooks.AccuracyHook""",
+}
+MEANING = {place: meaning for meaning, places in PLACES.items() for place in places.split()}
 # What to know about a difference that is refused
 HINTS = {
     'optim_wrapper.optimizer': ' (the state of one does not fit the other)',

@@ -37,8 +37,8 @@ _held: dict[tuple[int, Path], TextIO] = {}
 class RunFolder:
     """``take`` it before anything is written, ``release`` it at the end. Process 0 alone does both.
 
-    ``run.json`` names the run and is locked while the run is going on. ``run`` stands in every checkpoint. What lies under
-    a name that the run needs and is not its own is renamed to NAME.old, never lost.
+    ``run.json`` names the run and is locked while the run is going on. ``run`` stands in every checkpoint. What is not the
+    run's own and lies under a name that it needs is renamed to NAME.old, never lost.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,19 +52,19 @@ class RunFolder:
     def take(self, resume: bool = False, file: str | Path | None = None, check: Any = None) -> Path | None:
         """The checkpoint to resume from: ``file``, or without one the furthest of the folder; None: from the beginning.
 
-        ``check(path, meta)`` may refuse that checkpoint. Errors: RunFolderError for a folder that holds a run which is not
-        resumed, would be overwritten, or is going on; CheckpointError where no checkpoint opens. Nothing is changed then.
+        ``check(path, meta)`` may refuse it. RunFolderError for a folder that holds a run which is not resumed, would be
+        overwritten, or is going on; CheckpointError where no checkpoint opens. Nothing is changed then.
         """
-        new, lock = not self.mark.exists(), self._lock()
+        new = not self.mark.exists()
         try:
+            before = {} if new else _read(self._lock())
             again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
-            restarted = _read(lock).get('launch') == _launch() and again
+            restarted = again and before.get('launch') == _launch()
             self.resumed = self._find(resume or restarted, None if restarted and self._left() else file, new)
             if self.resumed and check:
                 check(self.resumed, checkpoint_meta(self.resumed))
+            lock = self._lock()
         except BaseException:
-            if new:
-                self.mark.unlink(missing_ok=True)
             self.release()
             raise
         if self.resumed and self.resumed.parent == self.path:
@@ -119,8 +119,8 @@ class RunFolder:
             found = checkpoint_to_resume(self.path, file, left)
         if found is None and left:
             raise RunFolderError(
-                f"The work folder '{self.path}' holds the checkpoints of an earlier run ({shown(left)}). Go on with that run "
-                f'(--resume; in Python resume=True), take {ELSEWHERE}, or move that run away.'
+                f"The work folder '{self.path}' holds the checkpoints of an earlier run ({shown(left)}). Go on with it "
+                f'(--resume; in Python resume=True), or take {ELSEWHERE}.'
             )
         if found is None and new and (self.path / 'config.py').exists():
             raise _foreign(self.path / 'config.py')
@@ -145,28 +145,22 @@ class RunFolder:
     def _lock(self) -> TextIO:
         """``run.json``, open, and locked until ``release`` or the end of this process."""
         key = os.getpid(), self.path
-        while True:
-            if key not in _held:
-                file = self.mark.open('a+')
-                try:
-                    if fcntl:  # a lock of the process: workers of a loader, which may outlive it, do not inherit it
-                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    if error.errno in (errno.EACCES, errno.EAGAIN):
-                        about = {'pid': '?', 'host': '?', 'started': 'a moment ago', **_read(file)}
-                        file.close()
-                        raise RunFolderError(
-                            f"A run is going on in '{self.path}' (process {about['pid']} on {about['host']}, since "
-                            f'{about["started"]}). Take {ELSEWHERE}, or wait for its end.'
-                        ) from None
-                    text = (
-                        f"'{self.path}' is on a file system without locks ({error.strerror}): a second run is not seen."
-                    )
-                    warnings.warn(text, stacklevel=2)
-                _held[key] = file
-            if self.mark.exists() and os.path.samestat(os.fstat(_held[key].fileno()), self.mark.stat()):
-                return _held[key]
-            self.release()  # the file was taken away in between, by a run that was refused or with the whole folder
+        if key in _held and self.mark.exists() and os.path.samestat(os.fstat(_held[key].fileno()), self.mark.stat()):
+            return _held[key]
+        self.release()  # of a folder that was taken away in between
+        file = self.mark.open('a+')
+        try:
+            if fcntl:  # a lock of the process: workers of a loader, which may outlive it, do not inherit it
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                about = {'pid': '?', 'host': '?', 'started': 'a moment ago', **_read(file)}
+                file.close()
+                who = f'process {about["pid"]} on {about["host"]}, since {about["started"]}'
+                raise RunFolderError(f"A run is going on in '{self.path}' ({who}). Take {ELSEWHERE}.") from None
+            warnings.warn(f"'{self.path}' has no locks ({error.strerror}): a second run is not noticed.", stacklevel=2)
+        _held[key] = file
+        return file
 
 
 def make_folder(path: str | Path) -> None:

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from mmkernel.datasets import build_dataloader, check_dataloader
 from mmkernel.engine import learning_rates as rates
-from mmkernel.engine.check import ConfigError
-from mmkernel.engine.check_options import DEFAULT_HOOKS, as_config_error, check_run
+from mmkernel.engine.check import ConfigError, as_config_error
+from mmkernel.engine.check_options import DEFAULT_HOOKS, check_run
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import WithHooks, unwrap

@@ -47,8 +47,7 @@ class ParamSchedulerHook(_ParamSchedulerHook):
 def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) -> list[_ParamScheduler]:
     """The schedules of ``param_scheduler``: one or a list of dicts, or built ones. They end with the run where they do not say.
 
-    ``optimizer``: an optimizer wrapper, whose groups without schedule stay. ``epoch_length`` in iterations. ValueError if a
-    schedule whose peak is absolute gives groups of different learning rates one and the same.
+    ``epoch_length`` in iterations. ValueError if a schedule with a peak of its own gives groups of different rates the same.
     """
     before, built = {group['lr'] for group in optimizer.param_groups}, []
     with unmoved(optimizer):
@@ -65,9 +64,8 @@ def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) 
     starts = {group.get('initial_lr') for group in optimizer.param_groups}
     if len(before) > 1 and len(starts) == 1 and None not in starts:
         raise ValueError(
-            f'{", ".join(sorted({type(s).__name__ for s in built}))} gives all parameter groups one learning rate '
-            f'({starts.pop():g}), but they were given {", ".join(f"{lr:g}" for lr in sorted(before))} (lr_mult, '
-            'paramwise_cfg). Use a schedule that multiplies rates, such as WarmupCosineLR or CosineAnnealingLR.'
+            f'{", ".join(type(s).__name__ for s in built)} gives all parameter groups one learning rate, but they were given '
+            f'{sorted(before)} (paramwise_cfg). Use a schedule that multiplies rates, such as WarmupCosineLR.'
         )
     return built
 
@@ -81,32 +79,23 @@ class WarmupCosineLR(_ParamScheduler):
     of e. Schedule of the official code of Barlow Twins, VICReg and SFRIK; mmengine's LinearLR cannot start at 0.
 
     In a config: ``param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=10, end_factor=0.001)``; the peak is the
-    optimizer's (scaled) learning rate and the length comes from the train loop. Only the position is saved: peak and
-    length are the config's, so a run resumed with more epochs follows the longer curve from where it stands.
-    A parameter group with ``fixed_lr=True`` keeps its peak:
+    optimizer's (scaled) learning rate and the length comes from the train loop. Only the position is saved, so a run resumed
+    with more epochs follows the longer curve from where it stands. A parameter group with ``fixed_lr=True`` keeps its peak:
     ``optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'predictor': dict(fixed_lr=True)}))``.
     """
 
     per_step = True  # ``build_schedules`` builds it with build_iter_from_epoch
 
     def __init__(
-        self,
-        optimizer: Any,
-        total_steps: int,
-        warmup_steps: int = 0,
-        end_factor: float = 0.0,
-        start_factor: float = 0.0,
+        self, optimizer: Any, total_steps: int, warmup_steps: int = 0, end_factor: float = 0.0, start_factor: float = 0.0,
         last_step: int = -1,
-    ) -> None:
+    ) -> None:  # fmt: skip
         check_numbers('WarmupCosineLR', whole=True, total_steps=total_steps)
         check_numbers('WarmupCosineLR', whole=True, zero=True, warmup_steps=warmup_steps)
         check_numbers('WarmupCosineLR', zero=True, end_factor=end_factor, start_factor=start_factor)
         if warmup_steps >= total_steps:
-            warnings.warn(
-                f'The warm-up ({warmup_steps} steps) is not shorter than the run ({total_steps} steps): the learning '
-                'rate never reaches its peak. Set param_scheduler.warmup_epochs.',
-                stacklevel=2,
-            )
+            text = f'The warm-up ({warmup_steps} steps) is not shorter than the run ({total_steps} steps)'
+            warnings.warn(f'{text}: the learning rate never reaches its peak. Set warmup_epochs.', stacklevel=2)
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.end_factor, self.start_factor = end_factor, start_factor
         super().__init__(optimizer, 'lr', last_step=last_step, by_epoch=False)

@@ -25,8 +25,7 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
 
     ``resume=True`` continues from the furthest checkpoint of the work folder that opens (from the beginning in a folder
     without any); a path continues from that file. ``resume_anyway=True`` does so even if the config changes model,
-    objective, views or data. Errors: RunFolderError for a work folder that holds another run; OtherRunError; ConfigError
-    for float16 without a GPU.
+    objective, views or data. Errors: RunFolderError, OtherRunError, ConfigError.
     """
     if cfg.get('optim_wrapper', {}).get('precision') == 'float16' and not torch.cuda.is_available():
         raise ConfigError("precision='float16' needs a GPU, and here is none. Use --amp bf16 (precision='bfloat16').")

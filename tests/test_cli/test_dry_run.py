@@ -58,7 +58,7 @@ def test_command_line(capsys):
 
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="ConfigError: .*no key 'model.witdh'.*'model.width'"):
+    with pytest.raises(SystemExit, match="ConfigError: model: .*keyword 'witdh'.*'width'"):
         main([str(CONFIG), '--cfg-options', 'model.witdh=4'])
     with pytest.raises(SystemExit, match='FileNotFoundError: .*tiny_config.py'):
         main([str(CONFIG.with_name('tiny_confg.py'))])
