@@ -5,15 +5,10 @@ A product may have half-precision inputs; it accumulates and comes out in float3
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import Tensor
 
 from mmkernel.distributed import max_over_ranks
-
-if TYPE_CHECKING:
-    from mmkernel.kernels.layouts import Engine
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -61,28 +56,3 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
         with torch.autocast(a.device.type, enabled=False):
             return multiply(a, b)
     return torch.bmm(a, b, out_dtype=torch.float32) if a.dtype in HALVES else torch.bmm(a, b)
-
-
-def product(a: Tensor, b: Tensor, engine: Engine) -> Tensor:
-    """a b of two matrices, forward and backward with inputs as ``engine`` rounds them: (m, n), (n, p) -> (m, p)."""
-    return _Product.apply(a, b, engine)
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, engine: Engine) -> Tensor:
-        ctx.save_for_backward(a, b)
-        ctx.engine = engine
-        return _rounded_product(a, b, engine.dtype(a))
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        refuse_second_derivative()
-        (a, b), dtype = ctx.saved_tensors, ctx.engine.dtype(upstream)
-        return _rounded_product(upstream, b.mT, dtype), _rounded_product(a.mT, upstream, dtype), None
-
-
-def _rounded_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    (a, of_a), (b, of_b) = rounded(a, dtype), rounded(b, dtype)
-    made = multiply(as_input(a, dtype)[None], as_input(b, dtype)[None])[0]
-    return made if of_a is None else made.mul_(of_a).mul_(of_b)

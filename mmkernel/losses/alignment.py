@@ -1,6 +1,8 @@
-"""How far two views of an image lie apart, and Wang & Isola's two words for it (ICML 2020)."""
+"""Distances between paired views, and the alignment and uniformity of Wang & Isola (ICML 2020)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,6 @@ from torch import Tensor
 
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.sphere import Pairs, mean_square, to_sphere, unit_rows
-from mmkernel.losses.pairs import check_pairs
 
 REDUCTIONS = ('sample', 'element')
 
@@ -54,3 +55,18 @@ def paired_distance(x: Tensor, y: Tensor, pairs: Pairs, reduction: str = 'sample
         return to_sphere(x, pairs, reduction)[1]
     distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))
     return distance if reduction == 'element' else distance * x.shape[-1]
+
+
+def mean_over_pairs(losses: list[Tensor]) -> Tensor:
+    """The mean of one scalar per pair of views; ValueError where there is no pair."""
+    check_pairs(losses)
+    return torch.stack(losses).mean()
+
+
+def check_pairs(pairs: Sequence, verb: str = 'compare') -> None:
+    """ValueError where there is no pair."""
+    if not pairs:
+        raise ValueError(
+            f'No pair of views to {verb}: an objective of pairs needs at least two views, head(z1, z2) in a loop of your '
+            'own. In a config, check the views of the data.'
+        )

@@ -7,6 +7,7 @@ normalised here. Values are those of the global batch; gradients as ``mmkernel.d
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +17,10 @@ from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_
 from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
 from mmkernel.kernels.products import promoted
 from mmkernel.kernels.sphere import Pairs, to_sphere, unit_rows
-from mmkernel.losses.pairs import mean_over_pairs
+from mmkernel.losses.alignment import mean_over_pairs
 
 
-def nt_xent(
-    z: Tensor,
-    temperature: float,
-    pairs: Pairs | None = None,
-    precision: str = 'auto',
-    layout: str = 'auto',
-    transport_dtype: str | None = None,
-) -> Tensor:
+def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options: Any) -> Tensor:
     """mean_(i,j) mean_n [ logsumexp_{c != (i,n)} z_in.z_c / T - z_in.z_jn / T ], c over the V N rows of all views and ranks.
 
     Chen et al., ICML 2020; with more than two views the mean runs over the positives of each anchor.
@@ -35,7 +29,7 @@ def nt_xent(
         z: (V, B, q).
         temperature: T > 0.
         pairs: (anchor view, positive view); None: all ordered pairs.
-        precision, layout, transport_dtype: see ``mmkernel.kernels.engine.Engine``.
+        options: those of ``mmkernel.kernels.engine.Engine``.
     """
     (V, B, _), W = z.shape, world_size()
     if V * B * W < 3:
@@ -46,7 +40,7 @@ def nt_xent(
     pairs = [(i, j) for i in range(V) for j in range(V) if i != j] if pairs is None else pairs
     if not pairs:
         return mean_over_pairs([])
-    engine, z = Engine(precision, layout, transport_dtype), promoted(z)
+    engine, z = Engine(**options), promoted(z)
     constants = (temperature, *_positives(tuple(pairs), V, B, W, temperature, z.dtype, z.device))
     return fused_whole(_nt_xent, z, constants, engine)
 

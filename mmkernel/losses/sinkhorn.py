@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import max_over_ranks, sum_over_ranks_
-from mmkernel.losses.pairs import check_pairs
+from mmkernel.losses.alignment import check_pairs
 
 
 @torch.no_grad()

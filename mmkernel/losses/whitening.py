@@ -16,10 +16,14 @@ from torch import Tensor
 
 from mmkernel.kernels.products import refuse_second_derivative
 from mmkernel.kernels.sphere import Pairs, unit_rows
-from mmkernel.losses.alignment import squared_distance
-from mmkernel.losses.conditioning import add_to_diagonal, cholesky, condition_number, factor
-from mmkernel.losses.pairs import check_pairs, mean_over_pairs
-from mmkernel.losses.spectral import eigenvectors, inverse_square_root
+from mmkernel.losses.alignment import check_pairs, mean_over_pairs, squared_distance
+from mmkernel.losses.matrices import (
+    add_to_diagonal,
+    cholesky,
+    eigenvectors,
+    factor,
+    inverse_square_root,
+)
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
 
@@ -35,8 +39,10 @@ class Whitened:
 
     @property
     def condition(self) -> Tensor:
-        """(), the condition number of the worst covariance; eigenvalues cost more than all the rest, so only when asked."""
-        return condition_number(self.covariances).max()
+        """(), the largest condition number of a covariance, at most 1 / (q eps); only when asked, for it costs most of all."""
+        values = torch.linalg.eigvalsh(self.covariances.detach())  # ascending
+        least = values[..., -1] * (values.shape[-1] * torch.finfo(values.dtype).eps)
+        return (values[..., -1] / values[..., 0].maximum(least)).max()
 
 
 def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> Whitened:
@@ -46,17 +52,22 @@ def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> White
     never form W; they have no second derivative. A covariance that is singular in working precision gets jitter; NaN and
     infinity come out as NaN, without an error and without a wait for the device.
 
-    Raises ValueError for n <= q without shrinkage: such a covariance is singular whatever the data.
+    ValueError for n <= q without shrinkage: such a covariance is singular whatever the data.
     """
     n, q = x.shape[-2:]
-    _check(n, q, method, shrinkage)
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f'shrinkage mixes covariance (0) and identity (1); got {shrinkage}.')
+    if n < 2 or (n <= q and not shrinkage):
+        raise ValueError(
+            f'Whitening {q} dimensions needs more samples than that, got {n}: the covariance of n rows has rank n - 1. '
+            f'Use a (sub-)batch of at least {2 * q}, fewer dimensions (the last of neck.dims), or shrinkage > 0.'
+        )
     if method == 'cholesky_precision':  # the upper factor of S: that of S in reversed order of dimensions
         reversed_ = whiten(x.flip(-1), 'cholesky', shrinkage)
         return replace(reversed_, rows=reversed_.rows.flip(-1))
     centred, spread = _centred(x)
     with torch.set_grad_enabled(torch.is_grad_enabled() and method != 'cholesky'):  # which has its own backward
-        S = (1 - shrinkage) / (n - 1) * (centred.mT @ centred)
-        identity = torch.eye(q, dtype=S.dtype, device=S.device)
+        S, identity = (1 - shrinkage) / (n - 1) * (centred.mT @ centred), torch.eye(q, dtype=x.dtype, device=x.device)
         if shrinkage:
             S = S.add(identity, alpha=shrinkage)
         S = torch.where(spread[..., None], S, identity)
@@ -115,7 +126,7 @@ def whitening_matrix(S: Tensor, method: str) -> Tensor:
     zca_cor P^-1/2 V^-1/2; pca_cor diag(t)^-1/2 G' V^-1/2.
 
     The gradients of zca and zca_cor are smooth also where eigenvalues meet; eigenvectors, hence pca and pca_cor, have no
-    derivative there, and close pairs are damped: see ``mmkernel.losses.spectral``.
+    derivative there, and close pairs are damped: see ``mmkernel.losses.matrices``.
     """
     if method not in METHODS:
         raise ValueError(f'method is one of {", ".join(METHODS)}; got {method!r}.')
@@ -144,10 +155,7 @@ def draw_sub_batches(rows: int, size: int, iterations: int, generator: torch.Gen
 
 
 def sub_batches(x: Tensor, permutation: Tensor) -> Tensor:
-    """Rows of V views in the blocks of I permutations, the same for all views.
-
-    ``x``: (V, n, q), ``permutation``: (I, K, s) row indices, K blocks of s rows. Returns (I, V, K, s, q).
-    """
+    """Rows of V views in the blocks of I permutations: (V, n, q) and row indices (I, K, s) -> (I, V, K, s, q)."""
     chosen = x.index_select(1, permutation.flatten())  # its backward adds rows, that of x[:, permutation] entries
     return chosen.unflatten(1, permutation.shape).transpose(0, 1)
 
@@ -158,12 +166,10 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
     ``statistics``: 'view' whitens each view of each sub-batch by itself (official code of Ermolov et al.), 'joint' all
     views of a sub-batch together (their text).
     """
-    if statistics not in ('view', 'joint'):
-        raise ValueError(
-            f"statistics is 'view' (each view by itself) or 'joint' (all views together), got {statistics!r}."
-        )
     if statistics == 'view':
         return whiten(x, method, shrinkage)
+    if statistics != 'joint':
+        raise ValueError(f"statistics is 'view' (each view by itself) or 'joint' (all views), got {statistics!r}.")
     V, K, s, q = x.shape[-4:]
     joined = x.transpose(-4, -3).reshape(*x.shape[:-4], K, V * s, q)
     whitened = whiten(joined, method, shrinkage)
@@ -194,15 +200,3 @@ def whitened_distance(
 @torch.no_grad()
 def _share_of_zeros(rows: Tensor) -> Tensor:
     return (torch.linalg.vector_norm(rows, dim=-1) == 0).to(rows.dtype).mean()
-
-
-def _check(n: int, q: int, method: str, shrinkage: float) -> None:
-    if method not in METHODS:
-        raise ValueError(f'method is one of {", ".join(METHODS)}; got {method!r}.')
-    if not 0 <= shrinkage <= 1:
-        raise ValueError(f'shrinkage mixes covariance (0) and identity (1); got {shrinkage}.')
-    if n < 2 or (n <= q and not shrinkage):
-        raise ValueError(
-            f'Whitening {q} dimensions needs more samples than that, got {n}: the covariance of n rows has rank n - 1. '
-            f'Use a (sub-)batch of at least {2 * q}, fewer dimensions (the last of neck.dims), or shrinkage > 0.'
-        )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
-from mmkernel.losses.spectral import inverse_square_root, inverse_square_root_newton
+from mmkernel.losses.matrices import inverse_square_root, inverse_square_root_newton
 from mmkernel.models.state import HostCounters, sent
 from mmkernel.registry import MODELS
 

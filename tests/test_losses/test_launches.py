@@ -7,9 +7,7 @@ import torch
 from launches import Launches
 
 from mmkernel.kernels import LegendreKernel, RBFKernel, kernel_energy
-from mmkernel.losses import nt_xent
-from mmkernel.losses.cross_correlation import correlation_terms
-from mmkernel.losses.variance_covariance import moment_terms
+from mmkernel.losses import correlation_terms, moment_terms, nt_xent
 from mmkernel.models import (
     CrossCorrelationHead,
     Embeddings,

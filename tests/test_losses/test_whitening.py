@@ -5,7 +5,7 @@ import pytest
 import torch
 from launches import Launches
 
-from mmkernel.losses.spectral import eigenvectors, inverse_square_root, inverse_square_root_newton
+from mmkernel.losses.matrices import eigenvectors, inverse_square_root, inverse_square_root_newton
 from mmkernel.losses.whitening import (
     METHODS,
     draw_sub_batches,

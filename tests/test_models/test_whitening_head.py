@@ -8,7 +8,7 @@ import torch
 from launches import Launches
 from multiprocess import run_processes
 
-from mmkernel.losses.conditioning import SingularCovarianceWarning
+from mmkernel.losses.matrices import SingularCovarianceWarning
 from mmkernel.losses.whitening import METHODS, sub_batches, whiten_views
 from mmkernel.models import Embeddings, WhiteningHead
 

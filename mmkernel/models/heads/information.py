@@ -13,7 +13,7 @@ from mmkernel.distributed import gather_rows_with_gradient
 from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses import mutual_information as bounds
-from mmkernel.losses.pairs import check_pairs
+from mmkernel.losses.alignment import check_pairs
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.models.joint_embedding import build_part, require_width

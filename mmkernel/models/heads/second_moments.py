@@ -8,10 +8,8 @@ from torch import Tensor
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Engine
-from mmkernel.losses.alignment import REDUCTIONS, squared_distance
-from mmkernel.losses.cross_correlation import correlation_terms
-from mmkernel.losses.pairs import check_pairs
-from mmkernel.losses.variance_covariance import moment_terms
+from mmkernel.losses.alignment import REDUCTIONS, check_pairs, squared_distance
+from mmkernel.losses.covariance import correlation_terms, moment_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
 from mmkernel.registry import MODELS

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, max_over_ranks, rank
-from mmkernel.losses.alignment import REDUCTIONS
-from mmkernel.losses.conditioning import warn_of_jitter
-from mmkernel.losses.pairs import check_pairs
+from mmkernel.losses.alignment import REDUCTIONS, check_pairs
+from mmkernel.losses.matrices import warn_of_jitter
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from multiprocess import run_processes
 
 from mmkernel.kernels import layouts
-from mmkernel.losses.cross_correlation import correlation_terms
-from mmkernel.losses.redundancy import covariance, cross_correlation
-from mmkernel.losses.variance_covariance import moment_terms
+from mmkernel.losses import correlation_terms, moment_terms
 
 PAIRS = [(0, 1), (0, 2), (1, 2)]
 WIDTHS = (7, 21)  # N = 16: X'X is the smaller one, or XX'; neither 2 nor 4 divides them
@@ -28,11 +27,12 @@ def off_diagonal(C):
 def textbook_moments(z, pairs=PAIRS):
     invariance = torch.stack([(z[i] - z[j]).square().mean() for i, j in pairs]).mean()
     variance = torch.stack([torch.relu(1 - (v.var(0) + 1e-4).sqrt()).mean() for v in z]).mean()
-    return invariance, variance, torch.stack([off_diagonal(covariance(v)) / z.shape[-1] for v in z]).mean()
+    return invariance, variance, torch.stack([off_diagonal(torch.cov(v.T)) / z.shape[-1] for v in z]).mean()
 
 
 def textbook_correlation(z, pairs=PAIRS):
-    C = [cross_correlation(z[i], z[j]) for i, j in pairs]
+    a = [F.batch_norm(v, None, None, training=True) for v in z]
+    C = [a[i].T @ a[j] / len(a[i]) for i, j in pairs]
     return (
         torch.stack([(c.diagonal() - 1).square().sum() for c in C]).mean(),
         torch.stack([off_diagonal(c) for c in C]).mean(),
@@ -185,3 +185,24 @@ def test_unequal_and_unknown():
         moment_terms(torch.randn(2, 4, 4), [], covariance='off')
     with pytest.raises(ValueError, match='precision is one of'):
         correlation_terms(torch.randn(2, 4, 4), None, [(0, 1)], precision='half')
+
+
+def test_hinge_by_hand():
+    z = torch.tensor([[[0.0, 0.0], [0.2, 6.0]]], dtype=torch.float64)  # variances 0.02 and 18
+    variance = moment_terms(z, [], target_std=1.0, eps=1e-4, covariance='none')[1]
+    assert variance.item() == pytest.approx((1 - 0.0201**0.5) / 2)
+
+
+def test_small_off_diagonal_entries_survive_single_precision():
+    """A large trace must not drown them: sum C^2 - sum C_ii^2 in float32 would."""
+    z = torch.randn(1, 4096, 64, generator=torch.Generator().manual_seed(0))
+    z[..., 0] *= 1e3
+    assert moment_terms(z, [])[2].item() == pytest.approx(moment_terms(z.double(), [])[2].item(), rel=1e-4)
+
+
+def test_correlation_of_a_view_with_itself():
+    """C is torch's correlation matrix, its diagonal 1."""
+    z = cloud(6, views=1)
+    on, off = correlation_terms(z, z, [(0, 0)], eps=0.0)
+    torch.testing.assert_close(off, off_diagonal(torch.corrcoef(z[0].T)))
+    assert on.item() == pytest.approx(0, abs=1e-20)

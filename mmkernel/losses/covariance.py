@@ -1,0 +1,186 @@
+"""Variances, covariances and correlations of views: the terms of VICReg and of Barlow Twins, over the rows of all ranks.
+
+||x'y||^2 = <xx', yy'>, so each costs the cheaper side of a Gram matrix, min(N q^2, N^2 q). A function of inner products of
+centred rows has a gradient whose columns have mean 0: the column means need none of their own.
+
+Shapes: V views, B local rows, N = B W rows of all ranks, q width, P pairs. Gradients as ``mmkernel.distributed`` rules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkernel.distributed import (
+    check_equal_rows,
+    global_mean,
+    mean_over_ranks_,
+    mean_over_ranks_with_gradient,
+    sum_over_ranks_,
+    world_size,
+)
+from mmkernel.kernels.engine import Engine, diagonal_of, fused_whole, itself, pairwise
+from mmkernel.kernels.products import promoted, refuse_second_derivative, sum_of
+from mmkernel.kernels.sphere import Pairs, mean_square
+from mmkernel.losses.matrices import product
+
+_DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
+
+
+def moment_terms(
+    z: Tensor, pairs: Pairs, target_std: float = 1.0, eps: float = 1e-4, covariance: str = 'trained', **options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """mean_pairs mean_n ||z_in - z_jn||^2 / q,  mean_v (1/q) sum_j max(0, std - sqrt(var_j + eps)),
+    mean_v (1/q) sum_{i != j} C_ij^2.
+
+    Bardes, Ponce and LeCun, VICReg, ICLR 2022. Moments are those of the rows of all ranks, with divisor N - 1. Three scalars of
+    the global batch; gradients as ``mmkernel.distributed`` rules.
+
+    Args:
+        z: (V, B, q) this rank's rows, equal B on every rank. Half precision is computed in float32.
+        pairs: (i, j), each pair of views once; none: the first term is 0.
+        covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
+        options: those of ``mmkernel.kernels.engine.Engine``.
+    """
+    if covariance not in ('trained', 'value', 'none'):
+        raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
+    return fused_whole(_moment_terms, promoted(z), tuple(pairs), target_std, eps, covariance, Engine(**options))
+
+
+def _moment_terms(
+    z: Tensor, pairs: Pairs, target_std: float, eps: float, covariance: str, engine: Engine
+) -> tuple[Tensor, Tensor, Tensor]:
+    (V, _, q), N = z.shape, z.shape[1] * world_size()
+    x = centred(z)
+    var = column_variances(x, N - 1)  # (V, q)
+    invariance = global_mean(mean_square(z, z, pairs))
+    variance = (target_std - (var + eps).sqrt()).relu().mean()
+    if covariance == 'none':
+        return invariance, variance, z.new_zeros(())
+    if covariance == 'value':
+        x, var = x.detach(), var.detach()
+    scale = 1 / (V * q * (N - 1) ** 2)
+    if N > q:  # C = x'x / (N - 1)
+        energy = pairwise(
+            x.mT, _off_diagonal_squares, (False,), engine=engine, scale=scale, slope=2, sharded=True
+        ).sum()
+    else:  # ||x'x||^2 = ||xx'||^2, and the diagonal of C is known
+        energy = pairwise(x, _off_diagonal_squares, (True,), engine=engine, scale=scale, slope=2).sum()
+        energy = energy.sub(var.square().sum(), alpha=1 / (V * q))
+    return invariance, variance, energy
+
+
+def _off_diagonal_squares(
+    K: Tensor, first: int, columns: Tensor, diagonal: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """sum_j K_ij^2, and K beside the diagonal, which is q times its neighbours: apart, or (``diagonal`` False) left out."""
+    beside = K.masked_fill(itself(first, K.shape[1], columns), 0)
+    return (K if diagonal else beside).square().sum(-1), beside, diagonal_of(K, first, columns) if diagonal else None
+
+
+def correlation_terms(
+    predicted: Tensor, target: Tensor | None, pairs: Pairs, eps: float = 1e-5, **options: str | None
+) -> tuple[Tensor, Tensor]:
+    """mean_(i,j) sum_k (C_kk - 1)^2  and  mean_(i,j) sum_{k != l} C_kl^2,  C = x'y / N of standardised x_i, y_j.
+
+    Zbontar et al., Barlow Twins, ICML 2021. Columns are standardised over the rows of all ranks, variance + ``eps`` with
+    divisor N. Two scalars of the global batch; gradients as ``mmkernel.distributed`` rules.
+
+    Args:
+        predicted, target: (V, B, q) and (G, B, q), this rank's rows, equal B on every rank; ``target`` None: ``predicted``.
+        pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once.
+        options: those of ``mmkernel.kernels.engine.Engine``.
+    """
+    views = promoted(predicted) if target is None else torch.cat([promoted(predicted), promoted(target)])
+    if target is not None:
+        pairs = [(i, len(predicted) + j) for i, j in pairs]
+    return fused_whole(_correlation_terms, views, tuple(pairs), eps, Engine(**options))
+
+
+def _correlation_terms(views: Tensor, pairs: Pairs, eps: float, engine: Engine) -> tuple[Tensor, Tensor]:
+    a = standardised(views, eps)
+    rows, (_, B, q), N, P = a.unbind(), a.shape, a.shape[1] * world_size(), len(pairs)
+    if N * _DUAL_FROM > q:
+        C = [mean_over_ranks_with_gradient(product(rows[i].mT, rows[j], engine) / B) for i, j in pairs]
+        diagonals, energy = [c.diagonal() for c in C], sum_of([_squares(c) for c in C]) / P
+    else:  # ||x'y||^2 = <xx', yy'>
+        diagonals = [mean_over_ranks_with_gradient((rows[i] * rows[j]).mean(0)) for i, j in pairs]
+        energy = pairwise(a, _products, (tuple(pairs),), engine=engine, scale=1 / (P * N**2)).squeeze(0)
+    on = sum_of([_squares(c, torch.ones_like(c)) for c in diagonals])
+    return on if P == 1 else on / P, energy.sub(sum_of([_squares(c) for c in diagonals]), alpha=1 / P)
+
+
+def _squares(c: Tensor, to: Tensor | None = None) -> Tensor:
+    """||c - to||^2; to: 0."""
+    return F.mse_loss(c, torch.zeros_like(c) if to is None else to, reduction='sum')
+
+
+def _products(K: Tensor, first: int, columns: Tensor, pairs: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    """sum over pairs of sum_b K_i K_j, and its slopes: the Gram matrices of each view's partners, their diagonal q apart."""
+    values = sum_of([(K[i] * K[j]).sum(-1) for i, j in pairs])[None]  # (1, b)
+    partners = [[j for i, j in pairs if i == v] + [i for i, j in pairs if j == v] for v in range(len(K))]
+    slope = torch.stack([sum_of([K[j] for j in of]) if of else torch.zeros_like(K[0]) for of in partners])
+    return values, slope.masked_fill(itself(first, K.shape[1], columns), 0), diagonal_of(slope, first, columns)
+
+
+def centred(z: Tensor) -> Tensor:
+    """z less its column means: (V, B, q) -> (V, B, q). Raises for N < 2, and where the ranks' B differ."""
+    N = z.shape[1] * world_size()
+    if N < 2:
+        raise ValueError(
+            f'A batch of {N} image has no variance; at least 2 are needed. Raise train_dataloader.batch_size.'
+        )
+    check_equal_rows(z.shape[1])
+    return z - mean_over_ranks_(z.detach().mean(1, keepdim=True))
+
+
+def column_variances(x: Tensor, divisor: int) -> Tensor:
+    """sum_n x_nj^2 / divisor of centred rows: (V, B, q) -> (V, q)."""
+    return _ColumnVariances.apply(x, divisor)
+
+
+def standardised(z: Tensor, eps: float) -> Tensor:
+    """(z - mean) / sqrt(var + eps) per column, var with divisor N: batch normalisation without affine parameters."""
+    return _Standardised.apply(z, eps)
+
+
+class _ColumnVariances(torch.autograd.Function):
+    """As x.square().sum(1) / divisor, whose backward makes three copies of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, divisor: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.divisor = divisor
+        return _mean_squares(x) * (x.shape[1] * world_size() / divisor)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        refuse_second_derivative()
+        (x,) = ctx.saved_tensors
+        return x * sum_over_ranks_(upstream * (2 / ctx.divisor))[:, None], None
+
+
+class _Standardised(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, eps: float) -> Tensor:
+        x = centred(z)
+        rstd = (_mean_squares(x)[:, None] + eps).fmod_(torch.inf).rsqrt()  # an overflow becomes NaN, not 0
+        a = x * rstd  # not in place: torch.compile of torch 2.11 then loses the gradient of what is returned
+        ctx.save_for_backward(a, rstd)
+        return a
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """rstd (g - mean(g) - a mean(g a)), of which mean(g) is 0 here."""
+        refuse_second_derivative()
+        a, rstd = ctx.saved_tensors
+        along = mean_over_ranks_((g * a).mean(1, keepdim=True))
+        return torch.addcmul(g, a, along, value=-1).mul_(rstd), None
+
+
+def _mean_squares(x: Tensor) -> Tensor:
+    """(V, q) means over the rows of all ranks of the squares of centred rows."""
+    return mean_over_ranks_(x.square().mean(1))
