@@ -1,48 +1,39 @@
-"""Operations that change what a patch says: rotations, edges, holes, missing colours. Those of the ablation of Chen et al.
+"""What pixels say: noise, edges, missing colours, learned policies.
 
-Chen et al., A simple framework for contrastive learning of visual representations, ICML 2020, figure 4; Gaussian noise
-stands in ``geometry.py``, published colour policies in ``autoaugment.py``.
+With rotations, crops and erased boxes (``geometry.py``) those of the ablation of Chen et al., ICML 2020, figure 4.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
+from PIL import Image
+from torchvision.transforms import AutoAugment as _AutoAugment
+from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
+from torchvision.transforms.autoaugment import _apply_op
 
 from mmkernel.registry import TRANSFORMS
 
-from .operations import Operation, RandomGrayscale
-from .pixels import height_width
+from .operations import Operation, RandomGrayscale, interval, with_pillow
+from .sources import one_of
 
 
 @TRANSFORMS.register_module()
-class RandomRotation(Operation):
-    """Turned by one of ``angles``, multiples of 90 degrees counter-clockwise; exact, without interpolation.
+class GaussianNoise(Operation):
+    """x + sigma * N(0, 1) per value, rounded and clipped; sigma from U(sigma) in grey levels of 255."""
 
-    Only square images can be turned by 90 or 270 degrees: a view must not change its size. ValueError for others.
-    """
-
-    def __init__(self, angles: tuple[int, ...] = (0, 90, 180, 270), probability: float = 1.0) -> None:
+    def __init__(self, sigma: float | tuple[float, float] = (0.0, 10.0), probability: float = 1.0) -> None:
         super().__init__(probability)
-        if not angles or any(angle % 90 for angle in angles):
-            raise ValueError(f'RandomRotation: angles must be multiples of 90, at least one, got {angles}')
-        self.turns = [int(angle) // 90 % 4 for angle in angles]
+        self.sigma = interval('sigma', (0.0, sigma) if np.isscalar(sigma) else sigma, 0.0, 0.0)
 
-    def sample(self, rng: Generator, height: int, width: int) -> int:
-        """Quarter turns."""
-        turns = self.turns[int(rng.integers(len(self.turns)))]
-        if turns % 2 and height != width:
-            raise ValueError(
-                f'RandomRotation: an image of {height} x {width} would change its size when turned by {90 * turns} degrees. '
-                'Crop to a square first, or use angles=(0, 180).'
-            )
-        return turns
+    def sample(self, rng: Generator, height: int, width: int) -> tuple[float, int]:
+        return float(rng.uniform(*self.sigma)), int(rng.integers(2**63))
 
-    def apply(self, image: np.ndarray, params: int) -> np.ndarray:
-        return np.rot90(image, params)
+    def apply(self, image: np.ndarray, params: tuple[float, int]) -> np.ndarray:
+        sigma, key = params
+        noise = np.random.Generator(np.random.Philox(key=key)).standard_normal(image.shape, np.float32)
+        return np.clip(np.rint(image + np.float32(sigma) * noise), 0, 255).astype(np.uint8)
 
 
 @TRANSFORMS.register_module()
@@ -62,32 +53,6 @@ class Sobel(Operation):
         across, down = (cv2.Sobel(plane, cv2.CV_32F, *order).reshape(plane.shape) for order in ((1, 0), (0, 1)))
         edges = np.minimum(np.rint(np.hypot(across, down)), 255).astype(np.uint8)
         return np.broadcast_to(edges, image.shape)
-
-
-@TRANSFORMS.register_module()
-class Cutout(Operation):
-    """A square of ``size`` times the short side, centred at any pixel and cut off at the borders, set to ``fill``.
-
-    DeVries and Taylor, arXiv 1708.04552. A box of random area and shape is ``RandomErasing``.
-    """
-
-    def __init__(self, size: float = 0.5, fill: int = 0, probability: float = 0.5) -> None:
-        super().__init__(probability)
-        if not 0 < size <= 1:
-            raise ValueError(f'Cutout: size is a fraction of the short side in (0, 1], got {size}')
-        self.size, self.fill = size, fill
-
-    def sample(self, rng: Generator, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, bottom, left, right."""
-        side = max(round(self.size * min(height, width)), 1)
-        top, left = int(rng.integers(height)) - side // 2, int(rng.integers(width)) - side // 2
-        return max(top, 0), min(top + side, height), max(left, 0), min(left + side, width)
-
-    def apply(self, image: np.ndarray, params: tuple[int, int, int, int]) -> np.ndarray:
-        top, bottom, left, right = params
-        image = image.copy()
-        image[top:bottom, left:right] = self.fill
-        return image
 
 
 @TRANSFORMS.register_module()
@@ -116,26 +81,37 @@ class ColorDrop(Operation):
 
 
 @TRANSFORMS.register_module()
-class PaddedCrop(Operation):
-    """A random part of ``size`` in the middle of an image that keeps its size, the rest ``fill``.
+class AutoAugment(Operation):
+    """One of the policy's sub-policies: two operations, each with its own probability, strength and random sign.
 
-    van den Oord et al., 2018: of each 64 px patch a 60 px part, so that borders do not give the neighbour away.
+    Cubuk et al., AutoAugment: learning augmentation strategies from data, CVPR 2019. ``policy``: 'imagenet', 'cifar10' or
+    'svhn', with torchvision's tables and operations. Images of other than three channels are taken plane by plane.
     """
 
-    def __init__(self, size: int | tuple[int, int], fill: int = 0, probability: float = 1.0) -> None:
+    def __init__(self, policy: str = 'imagenet', fill: int | None = None, probability: float = 1.0) -> None:
         super().__init__(probability)
-        self.size, self.fill = height_width(size), fill
+        one_of(policy, 'AutoAugment: policy', tuple(known.value for known in AutoAugmentPolicy))
+        self.reference = _AutoAugment(AutoAugmentPolicy(policy))
+        self.fill = fill
 
-    def sample(self, rng: Generator, height: int, width: int) -> tuple[int, int]:
-        """Top and left of the part."""
-        free = height - self.size[0], width - self.size[1]
-        if min(free) < 0:
-            raise ValueError(f'PaddedCrop: no part of {self.size} in an image of {(height, width)}; make size smaller')
-        return int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
+    def sample(self, rng: Generator, height: int, width: int) -> list[tuple[str, float]]:
+        """(operation, signed strength) of those that are applied."""
+        policy = self.reference.policies[int(rng.integers(len(self.reference.policies)))]
+        space = self.reference._augmentation_space(10, (height, width))
+        chances, signs = rng.random(2).tolist(), rng.integers(2, size=2).tolist()
+        chosen = []
+        for (name, probability, level), chance, sign in zip(policy, chances, signs, strict=True):
+            if chance <= probability:
+                strengths, signed = space[name]
+                strength = float(strengths[level]) if level is not None else 0.0
+                chosen.append((name, -strength if signed and sign == 0 else strength))
+        return chosen
 
-    def apply(self, image: np.ndarray, params: tuple[int, int]) -> np.ndarray:
-        (height, width), (top, left) = self.size, params
-        padded = np.full_like(image, self.fill)
-        below, beside = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        padded[below : below + height, beside : beside + width] = image[top : top + height, left : left + width]
-        return padded
+    def apply(self, image: np.ndarray, params: list[tuple[str, float]]) -> np.ndarray:
+        def chain(plane: Image.Image) -> Image.Image:
+            fill = None if self.fill is None else [float(self.fill)] * len(plane.getbands())
+            for name, strength in params:
+                plane = _apply_op(plane, name, strength, InterpolationMode.NEAREST, fill)
+            return plane
+
+        return with_pillow(image, chain)

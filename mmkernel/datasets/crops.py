@@ -1,20 +1,47 @@
-"""Crops: they decide the size of a view."""
-
-from __future__ import annotations
+"""Crops and resizes, equal to those of Pillow and torchvision: they decide the size of a view."""
 
 import math
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+from PIL import Image
 
 from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
-from .operations import Operation
-from .pixels import center_crop, height_width, resampling, resize, resize_short_side
+from .operations import Operation, check_interval, height_width, with_pillow
+from .sources import one_of
 
 Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+RESAMPLING = {name: Image.Resampling[name.upper()] for name in ('nearest', 'bilinear', 'bicubic', 'lanczos')}
+
+
+def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Antialiased resize, equal to Pillow's; (H, W, C) -> (height, width, C)."""
+    if image.shape[:2] == (height, width):
+        return image  # Pillow copies in this case
+    return with_pillow(image, lambda plane: plane.resize((width, height), RESAMPLING[interpolation]))
+
+
+def resize_short_side(image: np.ndarray, size: int, interpolation: str) -> np.ndarray:
+    """The short side becomes ``size``, the long one floor(size * long / short), as torchvision's ``Resize(size)``."""
+    height, width = image.shape[:2]
+    if height <= width:
+        return resize(image, size, int(size * width / height), interpolation)
+    return resize(image, int(size * height / width), size, interpolation)
+
+
+def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle (height, width), zero-padded where the image is smaller, as torchvision's ``CenterCrop``."""
+    missing_h, missing_w = max(height - image.shape[0], 0), max(width - image.shape[1], 0)
+    if missing_h or missing_w:
+        padding = ((missing_h // 2, (missing_h + 1) // 2), (missing_w // 2, (missing_w + 1) // 2), (0, 0))
+        image = np.pad(image, padding)
+    top, left = round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2)
+    return image[top : top + height, left : left + width]
 
 
 class Crop(Operation):
@@ -22,8 +49,8 @@ class Crop(Operation):
 
     def __init__(self, size: int | tuple[int, int], interpolation: str) -> None:
         super().__init__()
-        self.size, self.interpolation = height_width(size), interpolation
-        resampling(interpolation)
+        self.size = height_width(size)
+        self.interpolation = one_of(interpolation, 'interpolation', tuple(RESAMPLING))
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:
         return self.size
@@ -44,11 +71,8 @@ class RandomResizedCrop(Crop):
         interpolation: str = 'bicubic',
     ) -> None:
         super().__init__(size, interpolation)
-        check_numbers('RandomResizedCrop', scale=scale, ratio=ratio)
-        for name, (low, high) in (('scale', scale), ('ratio', ratio)):
-            if not 0 < low <= high:
-                raise ValueError(f'RandomResizedCrop: {name} must be (low, high) with 0 < low <= high, got {low, high}')
-        self.scale, self.ratio = tuple(scale), tuple(ratio)
+        self.scale = check_interval('RandomResizedCrop', scale=scale)
+        self.ratio = check_interval('RandomResizedCrop', ratio=ratio)
 
     def sample(self, rng: Generator, height: int, width: int) -> Box:
         log_low, log_high = math.log(self.ratio[0]), math.log(self.ratio[1])
@@ -93,9 +117,9 @@ class CenterView:
     """
 
     def __init__(self, resize: int | None = 256, crop: int | None = 224, interpolation: str = 'bicubic') -> None:
-        resampling(interpolation)
         check_numbers('CenterView', whole=True, none=True, resize=resize, crop=crop)
-        self.resize, self.crop, self.interpolation = resize, crop, interpolation
+        self.resize, self.crop = resize, crop
+        self.interpolation = one_of(interpolation, 'interpolation', tuple(RESAMPLING))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.resize is not None:

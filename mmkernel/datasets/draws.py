@@ -1,13 +1,9 @@
 """Random numbers as a function of what they are for, not of when they are drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 from numpy.random import Generator, Philox
-
-from .label_checks import rows_by_label
 
 VIEWS, ORDER, SUBSET = 0, 1, 2  # what a stream is for; keeps the order of an epoch independent of the views
 
@@ -22,6 +18,14 @@ def generator(seed: int, epoch: int, index: int = 0, stream: int = 0, purpose: i
     word = 0xFFFFFFFFFFFFFFFF  # numpy wants unsigned 64-bit words; a negative seed is taken modulo 2^64
     key = np.array([seed & word, purpose], np.uint64)
     return Generator(Philox(key=key, counter=np.array([0, stream, index, epoch], np.uint64)))
+
+
+def rows_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """{label: its rows, rising}, labels rising; one sort, however many labels there are."""
+    labels = np.asarray(labels)
+    order = labels.argsort(kind='stable')
+    names, first = np.unique(labels[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True)) if len(labels) else {}
 
 
 def draw_per_class(
@@ -41,6 +45,9 @@ def draw_per_class(
     return np.concatenate(chosen)
 
 
-def smallest_keys(rng: Generator, rows: np.ndarray, k: int) -> np.ndarray:
-    """The k of ``rows`` that draw the smallest random numbers: a larger k contains the smaller ones."""
+def smallest_keys(rng: Generator, rows: np.ndarray, k: int | None = None) -> np.ndarray:
+    """The k of ``rows`` that draw the smallest random numbers: a larger k contains the smaller ones. None: all, shuffled.
+
+    Numpy promises the stream of ``random``, but not that of ``permutation``, across its versions.
+    """
     return rows[rng.random(len(rows)).argsort(kind='stable')[:k]]

@@ -1,12 +1,11 @@
 """Images in folders."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
 import numpy as np
 
+from mmkernel.checks import check_numbers
 from mmkernel.registry import DATASETS
 
 from .images import decode
@@ -17,19 +16,17 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif',
 
 
 class Paths:
-    """Many strings in one buffer. A list of a million Python strings is copied page by page into every forked worker,
+    """Many strings in one array. A list of a million Python strings is copied page by page into every forked worker,
     because reading one changes its reference count."""
 
     def __init__(self, paths: list[str]) -> None:
-        encoded = [os.fsencode(path) for path in paths]
-        self.buffer = np.frombuffer(b''.join(encoded), np.uint8)
-        self.offsets = np.cumsum([0] + [len(path) for path in encoded], dtype=np.int64)
+        self.encoded = np.array([os.fsencode(path) for path in paths], np.bytes_)
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.encoded)
 
     def __getitem__(self, i: int) -> str:
-        return os.fsdecode(self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes())
+        return os.fsdecode(self.encoded[i])
 
 
 class FileSource(Source):
@@ -45,6 +42,9 @@ class FileSource(Source):
 
     def name(self, i: int) -> str:
         return os.path.join(self.root, self.paths[i])
+
+    def file_names(self) -> Paths:
+        return self.paths
 
     def image_files(self) -> list[str]:
         return [self.name(i) for i in range(len(self))]
@@ -80,21 +80,16 @@ class ImageFolder(FileSource):
                 f"ImageFolder: no images in '{folder}' or below. Looked for {' '.join(wanted)} (any case); found "
                 f'{len(found)} other file(s){example}. Check `root`, or give `extensions`.'
             )
-        self.classes, numbers = _classes_of(paths, folder) if labels else ([], [-1] * len(paths))
+        numbers = np.full(len(paths), -1)
+        if labels:
+            if loose := [path for path in paths if os.sep not in path]:
+                raise ValueError(
+                    f"ImageFolder(labels=True): '{loose[0]}' and {len(loose) - 1} more lie directly in '{folder}', "
+                    'so they have no class. Expected root/<class>/<image>; or set labels=False.'
+                )
+            names, numbers = np.unique([path.split(os.sep, 1)[0] for path in paths], return_inverse=True)
+            self.classes = names.tolist()
         super().__init__(folder, paths, numbers, mode, on_corrupt)
-
-
-def _classes_of(paths: list[str], root: Path) -> tuple[list[str], list[int]]:
-    loose = [path for path in paths if os.sep not in path]
-    if loose:
-        raise ValueError(
-            f"ImageFolder(labels=True): '{loose[0]}' and {len(loose) - 1} more lie directly in '{root}', "
-            'so they have no class. Expected root/<class>/<image>; or set labels=False.'
-        )
-    names = [path.split(os.sep, 1)[0] for path in paths]
-    classes = sorted(set(names))
-    number = {name: k for k, name in enumerate(classes)}
-    return classes, [number[name] for name in names]
 
 
 @DATASETS.register_module()
@@ -105,6 +100,8 @@ class ImageNet(FileSource):
     held_out=True takes the next 260 instead, meant for tuning. (The published code starts one image later.)
     """
 
+    lengths = dict(train=1281167, val=50000)
+
     def __init__(
         self,
         root: str,
@@ -113,11 +110,10 @@ class ImageNet(FileSource):
         held_out: bool = False,
         on_corrupt: str = 'raise',
     ) -> None:
-        one_of(split, 'split', ('train', 'val'))
+        one_of(split, 'split', tuple(self.lengths))
         if held_out and images_per_class is None:
             raise ValueError('held_out=True takes the images after the first images_per_class: give images_per_class')
-        if images_per_class is not None and images_per_class < 1:
-            raise ValueError(f'images_per_class must be at least 1 (or None for all), got {images_per_class}')
+        check_numbers('ImageNet', whole=True, none=True, images_per_class=images_per_class)
         layout = f'<root>/{split}/<wnid>/*.JPEG, one folder per class'
         folder = existing_folder(Path(root) / split, 'ImageNet', layout)
         self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.')
@@ -127,28 +123,25 @@ class ImageNet(FileSource):
                 f'Expected {layout}; the validation images must be sorted into class folders too.'
             )
         one = {(folder / wnid).resolve(): wnid for wnid in self.classes}
-        twice = sorted(set(self.classes) - set(one.values()))
-        if twice:
+        if twice := sorted(set(self.classes) - set(one.values())):
             other = one[(folder / twice[0]).resolve()]
             raise ValueError(f"ImageNet: '{twice[0]}' and '{other}' in '{folder}' are one folder: remove the link.")
         first = images_per_class if held_out else 0
         paths, labels = [], []
+        last = None if images_per_class is None else first + images_per_class
         for number, wnid in enumerate(self.classes):
-            files = self._class_files(folder / wnid, first, images_per_class)
-            paths += [os.path.join(wnid, name) for name in files]
-            labels += [number] * len(files)
+            names = os.listdir(folder / wnid)
+            files = sorted(name for name in names if name.lower().endswith(('.jpeg', '.jpg')) and name[0] != '.')
+            taken = files[first:last]
+            if len(taken) < (images_per_class or 1):
+                wanted = f'images {first} to {last - 1}' if last else 'at least one image'
+                raise FileNotFoundError(
+                    f"ImageNet: {wanted} wanted in '{folder / wnid}', which has {len(files)} .JPEG files"
+                )
+            paths += [os.path.join(wnid, name) for name in taken]
+            labels += [number] * len(taken)
         super().__init__(folder, paths, labels, 'RGB', on_corrupt)
-
-    @staticmethod
-    def _class_files(folder: Path, first: int, count: int | None) -> list[str]:
-        names = (entry.name for entry in os.scandir(folder))
-        files = sorted(name for name in names if name.lower().endswith(('.jpeg', '.jpg')) and name[0] != '.')
-        taken = files[first : None if count is None else first + count]
-        if not taken or (count is not None and len(taken) < count):
-            wanted = f'images {first} to {first + count - 1}' if count else 'at least one image'
-            raise FileNotFoundError(f"ImageNet: {wanted} wanted in '{folder}', which has {len(files)} .JPEG files")
-        return taken
 
     @classmethod
     def expected_length(cls, split: str = 'train', images_per_class: int | None = None, **_: object) -> int:
-        return 1000 * images_per_class if images_per_class else {'train': 1281167, 'val': 50000}[split]
+        return 1000 * images_per_class if images_per_class else cls.lengths[split]

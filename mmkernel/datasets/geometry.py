@@ -1,6 +1,4 @@
-"""Operations without a published reference, fast on small images: affine maps, noise, erased boxes. Any channels."""
-
-from __future__ import annotations
+"""Where pixels lie: affine maps, quarter turns, erased boxes, a part in a frame. Any number of channels."""
 
 import math
 
@@ -11,7 +9,8 @@ from numpy.random import Generator
 from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
-from .operations import Operation, interval
+from .operations import Operation, check_interval, height_width
+from .sources import one_of
 
 BORDERS = dict(constant=cv2.BORDER_CONSTANT, edge=cv2.BORDER_REPLICATE, reflect=cv2.BORDER_REFLECT_101)
 
@@ -36,16 +35,12 @@ class RandomAffine(Operation):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        if border not in BORDERS:
-            raise ValueError(f'RandomAffine: border {border!r} is unknown, expected one of {", ".join(BORDERS)}')
-        check_numbers('RandomAffine', scale=scale)
         check_numbers('RandomAffine', zero=True, degrees=degrees, translate=translate, shear=shear)
-        if not scale[0] <= scale[1]:
-            raise ValueError(f'RandomAffine: scale must be (low, high) with 0 < low <= high, got {scale}')
         if shear >= 90:
             raise ValueError(f'RandomAffine: shear={shear}; expected less than 90 degrees')
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, tuple(scale), shear
-        self.border, self.fill = BORDERS[border], fill
+        self.scale = check_interval('RandomAffine', scale=scale)
+        self.degrees, self.translate, self.shear = degrees, translate, shear
+        self.border, self.fill = BORDERS[one_of(border, 'RandomAffine: border', tuple(BORDERS))], fill
 
     def sample(self, rng: Generator, height: int, width: int) -> tuple[float, ...]:
         """Angle and shear in radians, scale, shift right and down in pixels."""
@@ -70,24 +65,46 @@ class RandomAffine(Operation):
 
 
 @TRANSFORMS.register_module()
-class GaussianNoise(Operation):
-    """x + sigma * N(0, 1) per value, rounded and clipped; sigma from U(sigma) in grey levels of 255."""
+class RandomRotation(Operation):
+    """Turned by one of ``angles``, multiples of 90 degrees counter-clockwise; exact, without interpolation.
 
-    def __init__(self, sigma: float | tuple[float, float] = (0.0, 10.0), probability: float = 1.0) -> None:
+    Only square images can be turned by 90 or 270 degrees: a view must not change its size. ValueError for others.
+    """
+
+    def __init__(self, angles: tuple[int, ...] = (0, 90, 180, 270), probability: float = 1.0) -> None:
         super().__init__(probability)
-        self.sigma = interval('sigma', (0.0, sigma) if np.isscalar(sigma) else sigma, 0.0, 0.0)
+        if not angles or any(angle % 90 for angle in angles):
+            raise ValueError(f'RandomRotation: angles must be multiples of 90, at least one, got {angles}')
+        self.turns = [int(angle) // 90 % 4 for angle in angles]
 
-    def sample(self, rng: Generator, height: int, width: int) -> tuple[float, int]:
-        return float(rng.uniform(*self.sigma)), int(rng.integers(2**63))
+    def sample(self, rng: Generator, height: int, width: int) -> int:
+        """Quarter turns."""
+        turns = self.turns[int(rng.integers(len(self.turns)))]
+        if turns % 2 and height != width:
+            raise ValueError(
+                f'RandomRotation: an image of {height} x {width} would change its size when turned by {90 * turns} degrees. '
+                'Crop to a square first, or use angles=(0, 180).'
+            )
+        return turns
 
-    def apply(self, image: np.ndarray, params: tuple[float, int]) -> np.ndarray:
-        sigma, key = params
-        noise = np.random.Generator(np.random.Philox(key=key)).standard_normal(image.shape, np.float32)
-        return np.clip(np.rint(image + np.float32(sigma) * noise), 0, 255).astype(np.uint8)
+    def apply(self, image: np.ndarray, params: int) -> np.ndarray:
+        return np.rot90(image, params)
+
+
+class _Erase(Operation):
+    """One box (top, left, height, width) set to ``fill``."""
+
+    fill: int
+
+    def apply(self, image: np.ndarray, params: tuple[int, int, int, int]) -> np.ndarray:
+        top, left, height, width = params
+        image = image.copy()
+        image[top : top + height, left : left + width] = self.fill
+        return image
 
 
 @TRANSFORMS.register_module()
-class RandomErasing(Operation):
+class RandomErasing(_Erase):
     """One box of area U(scale) * HW set to ``fill``. Zhong et al., AAAI 2020."""
 
     def __init__(
@@ -98,11 +115,11 @@ class RandomErasing(Operation):
         probability: float = 0.5,
     ) -> None:
         super().__init__(probability)
-        check_numbers('RandomErasing', scale=scale, ratio=ratio)
-        for name, (low, high) in (('scale', scale), ('ratio', ratio)):
-            if not 0 < low <= high:
-                raise ValueError(f'RandomErasing: {name} must be (low, high) with 0 < low <= high, got {low, high}')
-        self.scale, self.ratio, self.fill = tuple(scale), tuple(ratio), fill
+        self.scale, self.ratio = (
+            check_interval('RandomErasing', scale=scale),
+            check_interval('RandomErasing', ratio=ratio),
+        )
+        self.fill = fill
 
     def sample(self, rng: Generator, height: int, width: int) -> tuple[int, int, int, int]:
         area = height * width * rng.uniform(*self.scale)
@@ -110,8 +127,48 @@ class RandomErasing(Operation):
         h, w = min(round(math.sqrt(area / ratio)), height), min(round(math.sqrt(area * ratio)), width)
         return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
 
-    def apply(self, image: np.ndarray, params: tuple[int, int, int, int]) -> np.ndarray:
-        top, left, height, width = params
-        image = image.copy()
-        image[top : top + height, left : left + width] = self.fill
-        return image
+
+@TRANSFORMS.register_module()
+class Cutout(_Erase):
+    """A square of ``size`` times the short side, centred at any pixel and cut off at the borders, set to ``fill``.
+
+    DeVries and Taylor, arXiv 1708.04552. A box of random area and shape is ``RandomErasing``.
+    """
+
+    def __init__(self, size: float = 0.5, fill: int = 0, probability: float = 0.5) -> None:
+        super().__init__(probability)
+        if not 0 < size <= 1:
+            raise ValueError(f'Cutout: size is a fraction of the short side in (0, 1], got {size}')
+        self.size, self.fill = size, fill
+
+    def sample(self, rng: Generator, height: int, width: int) -> tuple[int, int, int, int]:
+        side = max(round(self.size * min(height, width)), 1)
+        top, left = int(rng.integers(height)) - side // 2, int(rng.integers(width)) - side // 2
+        bottom, right = min(top + side, height), min(left + side, width)
+        return max(top, 0), max(left, 0), bottom - max(top, 0), right - max(left, 0)
+
+
+@TRANSFORMS.register_module()
+class PaddedCrop(Operation):
+    """A random part of ``size`` in the middle of an image that keeps its size, the rest ``fill``.
+
+    van den Oord et al., 2018: of each 64 px patch a 60 px part, so that borders do not give the neighbour away.
+    """
+
+    def __init__(self, size: int | tuple[int, int], fill: int = 0, probability: float = 1.0) -> None:
+        super().__init__(probability)
+        self.size, self.fill = height_width(size), fill
+
+    def sample(self, rng: Generator, height: int, width: int) -> tuple[int, int]:
+        """Top and left of the part."""
+        free = height - self.size[0], width - self.size[1]
+        if min(free) < 0:
+            raise ValueError(f'PaddedCrop: no part of {self.size} in an image of {(height, width)}; make size smaller')
+        return int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
+
+    def apply(self, image: np.ndarray, params: tuple[int, int]) -> np.ndarray:
+        (height, width), (top, left) = self.size, params
+        padded = np.full_like(image, self.fill)
+        below, beside = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        padded[below : below + height, beside : beside + width] = image[top : top + height, left : left + width]
+        return padded

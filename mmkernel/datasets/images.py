@@ -1,7 +1,5 @@
 """Encoded images -> uint8 arrays (H, W, C); one place that knows about pixel modes, broken files and the right arrays."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Callable
@@ -34,7 +32,12 @@ def decode(source: str | PathLike | bytes, name: str, mode: str = 'RGB') -> np.n
             image.load()
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
-            raise _unreachable(error, name) from error
+            # with its neighbours in its place a run would see other data than it says
+            gone = isinstance(error, FileNotFoundError)
+            raise type(error)(
+                f'{name} is gone: it was there when the files were listed. Put it back, or start again.' if gone
+                else f'{name} cannot be read ({error.strerror}). It is not damaged, so nothing takes its place.'
+            ) from error  # fmt: skip
         raise CorruptImageError(
             f'{name} cannot be decoded ({type(error).__name__}: {error}). It is truncated, empty or not an image. '
             "Fetch or save it again or remove it; or set on_corrupt='skip' on the source, "
@@ -48,25 +51,13 @@ def decode(source: str | PathLike | bytes, name: str, mode: str = 'RGB') -> np.n
         ) from error
 
 
-def _unreachable(error: OSError, name: str) -> OSError:
-    """A missing file is not a broken image: with its neighbours in its place a run would see other data than it says."""
-    gone = isinstance(error, FileNotFoundError)
-    return type(error)(
-        f'{name} '
-        + ('is gone: it was there when the files were listed' if gone else f'cannot be read ({error.strerror})')
-        + '. It is not a damaged image, so nothing takes its place, whatever on_corrupt says. '
-        + (
-            'Put it back, or start again so that the files are listed anew.'
-            if gone
-            else 'Look at the disk and its rights.'
-        )
-    )
-
-
 def to_array(image: Image.Image, mode: str = 'RGB') -> np.ndarray:
     """Pillow image of any mode -> uint8 (H, W, 3 or 1)."""
     if image.mode in _SIXTEEN_BIT:
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        grey = np.asarray(image).astype(np.int64)
+        if grey.size and (grey.min() < 0 or grey.max() > 65535):
+            raise ValueError(f'grey values {grey.min()}..{grey.max()} are neither 8 nor 16 bits.')
+        image = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
     elif image.mode == 'F':
         raise ValueError('floating-point pixels have no fixed range.')
     elif image.mode == 'P' and 'transparency' in image.info:
@@ -75,54 +66,37 @@ def to_array(image: Image.Image, mode: str = 'RGB') -> np.ndarray:
     return array if array.ndim == 3 else array[..., None]
 
 
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    grey = grey.astype(np.int64)
-    if grey.size and (grey.min() < 0 or grey.max() > 65535):
-        raise ValueError(f'grey values {grey.min()}..{grey.max()} are neither 8 nor 16 bits.')
-    return ((grey * 255 + 32767) // 65535).astype(np.uint8)
-
-
 def check_pixels(image: Any, who: Callable[[], str]) -> None:
     """TypeError that begins with ``who()`` unless ``image`` is an array uint8 (H, W, C) with at least one pixel.
 
     Anything else would train in silence: floats pass as normalised already, so that mean and std are skipped.
     """
-    right = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size > 0
-    if right and not _channels_first(image.shape):
+    if not isinstance(image, np.ndarray):
+        fix = 'Return mmkernel.datasets.images.to_array(image) of a Pillow image, image.permute(1, 2, 0).numpy() of a tensor.'
+    elif image.size == 0:
+        fix = 'It has no pixels: leave the record out.'
+    elif image.ndim != 3:
+        fix = 'Give one grey channel its axis: image[..., None].' if image.ndim == 2 else 'One record is one image.'
+    elif _channels_first(*image.shape):
+        fix = 'The channels come first: return image.transpose(1, 2, 0).'
+    elif image.dtype == np.uint8:
         return
-    if isinstance(image, np.ndarray):
-        found = f'{image.dtype} of shape {image.shape}'
+    elif image.dtype.kind == 'f' and 0 <= image.min() and image.max() <= 1:
+        fix = 'For values in 0..1: np.rint(255 * image).astype(np.uint8).'
+    elif image.dtype.kind == 'f':
+        fix = 'Floats: undo any normalisation and scale them; mean and std belong to the model.'
     else:
-        found = f'a {type(image).__module__}.{type(image).__name__}'
+        fix = {
+            'bool': 'For a mask: 255 * image.astype(np.uint8).',
+            'uint16': '16 bits: (image // 257).astype(np.uint8).',
+        }.get(image.dtype.name, 'If all values lie in 0..255: image.astype(np.uint8).')
+    kind = f'a {type(image).__module__}.{type(image).__name__}'
+    found = f'{image.dtype} of shape {image.shape}' if isinstance(image, np.ndarray) else kind
     raise TypeError(
-        f'{who()} gave {found}; expected a numpy array, uint8 of shape (H, W, C) with grey levels 0 to 255. {_advice(image)}'
+        f'{who()} gave {found}; expected a numpy array, uint8 of shape (H, W, C) with grey levels 0 to 255. {fix}'
     )
 
 
-def _channels_first(shape: tuple[int, int, int]) -> bool:
+def _channels_first(height: int, width: int, channels: int) -> bool:
     """Three rows, or as many channels as columns below one or four rows: (C, H, W) rather than (H, W, C)."""
-    height, width, channels = shape
     return channels > 4 and width > 4 and (height == 3 or (height in (1, 4) and width == channels))
-
-
-def _advice(image: Any) -> str:
-    if not isinstance(image, np.ndarray):
-        return 'Return mmkernel.datasets.images.to_array(image) of a Pillow image, image.permute(1, 2, 0).numpy() of a tensor.'
-    if image.size == 0:
-        return 'It has no pixels: leave the record out.'
-    if image.ndim == 2:
-        return 'Give one grey channel its axis: image[..., None].'
-    if image.ndim == 3 and _channels_first(image.shape):
-        return 'The channels come first: return image.transpose(1, 2, 0).'
-    if image.dtype.kind == 'f':
-        low, high = float(image.min()), float(image.max())
-        if 0 <= low and high <= 1:
-            return 'For values in 0..1: np.rint(255 * image).astype(np.uint8).'
-        return f'Its values lie in {low:.4g}..{high:.4g}: undo any normalisation and scale them; mean and std belong to the model.'
-    if image.dtype == np.bool_:
-        return 'For a mask: 255 * image.astype(np.uint8).'
-    if image.dtype == np.uint16:
-        return 'For 16 bits: (image // 257).astype(np.uint8).'
-    if image.dtype == np.uint8:
-        return 'One image of three axes is one record.'
-    return 'If all values lie in 0..255: image.astype(np.uint8).'

@@ -1,21 +1,17 @@
-"""Labelled sets in their published folders that torchvision does not read, or not with the splits of transfer benchmarks."""
-
-from __future__ import annotations
+"""Labelled sets with lists of their own: SUN397, Birdsnap, PASCAL VOC."""
 
 import os
 import warnings
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mmkernel.registry import DATASETS
 
-from .draws import draw_per_class, smallest_keys
 from .folders import FileSource
-from .name_lists import text_of
 from .sources import existing_folder, one_of
-from .walk import walk
+from .walk import text_of, walk
 
 
 @DATASETS.register_module()
@@ -26,36 +22,31 @@ class SUN397(FileSource):
     Partitions.zip, in SUN397/, SUN397/Partitions/ or Partitions/. Not tried on the set itself.
     """
 
-    lists = dict(train='Training_01.txt', test='Testing_01.txt')
+    lengths = dict(train=19850, test=19850)
 
     def __init__(self, root: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
-        one_of(split, 'SUN397: split', tuple(self.lists))
-        layout = (
-            'SUN397/ from SUN397.tar.gz and Partitions/ from Partitions.zip (vision.princeton.edu/projects/2010/SUN)'
-        )
+        one_of(split, 'SUN397: split', tuple(self.lengths))
+        layout = 'SUN397/ from SUN397.tar.gz, Partitions/ from Partitions.zip (vision.princeton.edu/projects/2010/SUN)'
         home = existing_folder(root, 'SUN397', layout)
         images = existing_folder(home / 'SUN397', 'SUN397', layout)
-        places = [images, images / 'Partitions', home / 'Partitions']
-        lists = next((p for p in places if (p / self.lists[split]).is_file()), None)
-        if lists is None:
-            where = ', '.join(f"'{place}'" for place in places)
-            raise FileNotFoundError(f'SUN397: {self.lists[split]} stands in none of {where}. Expected: {layout}.')
-        paths = text_of(lists / self.lists[split]).split()  # '/a/abbey/sun_x.jpg'
-        names = next((p for p in (lists / 'ClassName.txt', images / 'ClassName.txt') if p.is_file()), None)
+        name = dict(train='Training_01.txt', test='Testing_01.txt')[split]
+        places = [place / name for place in (images, images / 'Partitions', home / 'Partitions')]
+        list_ = next((place for place in places if place.is_file()), None)
+        if list_ is None:
+            where = ', '.join(f"'{place.parent}'" for place in places)
+            raise FileNotFoundError(f'SUN397: {name} stands in none of {where}. Expected: {layout}.')
+        paths = text_of(list_).split()  # '/a/abbey/sun_x.jpg'
+        names = next((p / 'ClassName.txt' for p in (list_.parent, images) if (p / 'ClassName.txt').is_file()), None)
         self.classes = text_of(names).split() if names else sorted({os.path.dirname(path) for path in paths})
         number = {name: k for k, name in enumerate(self.classes)}
         unknown = [path for path in paths if os.path.dirname(path) not in number]
         if unknown:
             raise ValueError(
-                f"SUN397: '{lists / self.lists[split]}' lists {len(unknown)} images of classes that '{names}' does not, "
+                f"SUN397: '{list_}' lists {len(unknown)} images of classes that '{names}' does not, "
                 f"e.g. '{unknown[0]}'. Take both from Partitions.zip."
             )
         labels = [number[os.path.dirname(path)] for path in paths]
         super().__init__(images, [path.lstrip('/') for path in paths], np.array(labels), mode, on_corrupt)
-
-    @classmethod
-    def expected_length(cls, **_: Any) -> int:
-        return 19850
 
 
 @DATASETS.register_module()
@@ -95,10 +86,8 @@ class Birdsnap(FileSource):
             raise FileNotFoundError(
                 f"Birdsnap: none of {len(wanted)} images of '{split}' is there. Expected: {layout}."
             )
-        if len(kept) < len(wanted):
-            warnings.warn(
-                f'Birdsnap {split}: {len(wanted) - len(kept)} of {len(wanted)} images are not there.', stacklevel=2
-            )
+        if gone := len(wanted) - len(kept):
+            warnings.warn(f'Birdsnap {split}: {gone} of {len(wanted)} images are not there.', stacklevel=2)
         self.classes = sorted({label for _, label in listed}, key=int)
         number = {label: k for k, label in enumerate(self.classes)}
         labels = np.array([number[label] for _, label in kept])
@@ -106,43 +95,83 @@ class Birdsnap(FileSource):
 
 
 @DATASETS.register_module()
-class Caltech101(FileSource):
-    """102 classes with the background: ``per_class`` = 30 random images each to train (3 060), all others (6 085) to test.
+class VOC2007(FileSource):
+    """``targets`` (N, C) int8: 1 the class is there, 0 it is not, -1 only as an object marked difficult.
 
-    Fei-Fei et al., CVPR workshop 2004. The authors give no split: it is a function of ``seed`` and the file names.
-    Reads caltech101/101_ObjectCategories/<class>/ below ``root``.
+    Everingham et al., The PASCAL visual object classes (VOC) challenge, IJCV 2010: 20 classes, 5 011 photographs of split
+    'trainval' ('train' and 'val' together), 4 952 of 'test'. A photograph has no single class: each ``label`` is -1.
+
+    root: the folder VOC2007 with JPEGImages, ImageSets/Main and Annotations, or one above it (VOCdevkit/VOC2007).
+    ``validation``: (N,) booleans, which images of 'trainval' are of 'val'; None for other splits or without that list.
+    classes: those wanted, in this order; None: all, sorted. They are read from the lists ``ImageSets/Main/<class>_<split>.txt``
+    and, where there are none, from ``Annotations/<id>.xml``. FileNotFoundError that says what is missing.
     """
+
+    lengths = dict(trainval=5011, train=2501, val=2510, test=4952)
+    validation: np.ndarray | None = None
 
     def __init__(
         self,
         root: str,
-        split: str = 'train',
-        per_class: int = 30,
-        seed: int = 0,
+        split: str = 'trainval',
+        classes: list[str] | None = None,
         mode: str = 'RGB',
         on_corrupt: str = 'raise',
     ) -> None:
-        one_of(split, 'Caltech101: split', ('train', 'test'))
-        layout = 'caltech101/101_ObjectCategories/<class>/*.jpg from data.caltech.edu/records/20086'
-        home = existing_folder(Path(root) / 'caltech101/101_ObjectCategories', 'Caltech101', layout)
-        self.classes = sorted(entry.name for entry in home.iterdir() if entry.is_dir() and entry.name[0] != '.')
-        if not self.classes:
-            raise FileNotFoundError(f"Caltech101: '{home}' has no class folders. Expected: {layout}.")
-        files = [[os.path.join(name, path) for path in walk(home / name, ('.jpg',))] for name in self.classes]
-        for name, found in zip(self.classes, files, strict=True):
-            if len(found) <= per_class:
-                raise ValueError(
-                    f"Caltech101: {len(found)} images in '{home / name}'; {per_class} to train leave none."
-                )
-        labels, paths = np.repeat(np.arange(len(files)), list(map(len, files))), sum(files, [])
-        drawn = draw_per_class(
-            labels,
-            lambda label, n: per_class,
-            lambda label, members, k: smallest_keys(np.random.default_rng((seed, label)), members, k),
-        )
-        rows = np.sort(drawn) if split == 'train' else np.setdiff1d(np.arange(len(labels)), drawn)
-        super().__init__(home, [paths[i] for i in rows], labels[rows], mode, on_corrupt)
+        one_of(split, 'split', tuple(self.lengths))
+        folder = existing_folder(root, 'VOC2007', 'VOCdevkit/VOC2007/ as unpacked from the published archives')
+        inner = [folder / part for part in ('VOCdevkit/VOC2007', 'VOC2007', '.')]
+        folder = next((path.resolve() for path in inner if (path / 'ImageSets/Main').is_dir()), None)
+        if folder is None:
+            raise FileNotFoundError(f"VOC2007: no ImageSets/Main in '{root}' or in VOCdevkit/VOC2007 below it.")
+        lists = folder / 'ImageSets/Main'
+        ids = _ids(lists / f'{split}.txt')
+        if split == 'trainval' and (lists / 'val.txt').is_file():
+            self.validation = np.isin(ids, _ids(lists / 'val.txt'))
+        # removesuffix, because a class may be called train: train_train.txt, train_trainval.txt
+        found = sorted(p.name.removesuffix(f'_{split}.txt') for p in lists.glob(f'*_{split}.txt'))
+        if found:
+            self.classes = _known(classes, found, folder)
+            self.targets = np.stack([_listed(lists / f'{name}_{split}.txt', ids) for name in self.classes], 1)
+        else:
+            objects = [_objects(folder / 'Annotations' / f'{image}.xml') for image in ids]
+            self.classes = _known(classes, sorted({name for each in objects for name in each}), folder)
+            self.targets = np.array([[each.get(name, 0) for name in self.classes] for each in objects], np.int8)
+        super().__init__(folder / 'JPEGImages', [f'{i}.jpg' for i in ids], np.full(len(ids), -1), mode, on_corrupt)
 
-    @classmethod
-    def expected_length(cls, split: str = 'train', per_class: int = 30, **_: Any) -> int:
-        return 102 * per_class if split == 'train' else 9145 - 102 * per_class
+
+def _ids(path: Path) -> list[str]:
+    if not path.is_file() or not text_of(path).strip():
+        there = ', '.join(sorted(p.name for p in path.parent.glob('*.txt') if '_' not in p.name)) or 'no such list'
+        raise FileNotFoundError(f"VOC2007: '{path}' is missing or empty; the folder has {there}.")
+    return [line.split()[0] for line in text_of(path).splitlines() if line.strip()]
+
+
+def _listed(path: Path, ids: list[str]) -> np.ndarray:
+    """(N,) targets from lines '<id> <1: there, -1: not there, 0: difficult only>'."""
+    meaning = {'1': 1, '-1': 0, '0': -1}
+    try:
+        given = dict(line.split() for line in text_of(path).splitlines() if line.strip())
+        return np.array([meaning[given[image]] for image in ids], np.int8)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"'{path}': expected '<image> 1', '-1' or '0' for each of {len(ids)} images; {error}"
+        ) from error
+
+
+def _objects(path: Path) -> dict[str, int]:
+    """{class: 1, or -1 if all its objects are difficult}."""
+    if not path.is_file():
+        raise FileNotFoundError(f"VOC2007: neither ImageSets/Main/<class>_<split>.txt nor '{path}'. Unpack it again.")
+    found: dict[str, int] = {}
+    for item in ElementTree.parse(path).iter('object'):
+        name = item.findtext('name', '').strip()
+        found[name] = max(found.get(name, -1), -1 if item.findtext('difficult', '0').strip() == '1' else 1)
+    return found
+
+
+def _known(wanted: list[str] | None, found: list[str], folder: Path) -> list[str]:
+    unknown = sorted(set(wanted or []) - set(found))
+    if unknown or not found:
+        raise ValueError(f"VOC2007: '{folder}' has the classes {', '.join(found) or 'none'}; unknown: {unknown}.")
+    return list(wanted or found)

@@ -1,11 +1,11 @@
 """What a view does to an image: each operation draws its parameters first and applies them later.
 
 Images are uint8 arrays (H, W, C) throughout. With the same parameters the result equals the published Pillow and
-torchvision pipelines exactly. Operations in ``geometry.py`` have no such reference.
+torchvision pipelines exactly. Those in ``geometry.py`` and ``corruptions.py`` have no such reference.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
-from .pixels import with_pillow
+from .sources import one_of
 
 
 class Operation:
@@ -51,6 +51,33 @@ def interval(name: str, value: float | tuple[float, float], around: float, lowes
     return float(low), float(high)
 
 
+def check_interval(owner: str, zero: bool = False, **given: tuple[float, float]) -> tuple[float, float]:
+    """The one keyword's (low, high) as a tuple; ValueError unless 0 < low <= high (``zero``: low may be 0)."""
+    check_numbers(owner, zero=zero, **given)
+    ((name, (low, high)),) = given.items()
+    if not low <= high:
+        raise ValueError(
+            f'{owner}: {name} must be (low, high) with 0 {"<=" if zero else "<"} low <= high, got {low, high}'
+        )
+    return low, high
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """One number is a square."""
+    check_numbers(whole=True, size=size)
+    height, width = size if isinstance(size, Iterable) else (size, size)
+    return int(height), int(width)
+
+
+def with_pillow(image: np.ndarray, function: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """``function`` of the image: of all of it for 1 or 3 channels, of each plane alone for any other number."""
+    channels = image.shape[2]
+    if channels == 3:
+        return np.asarray(function(Image.fromarray(image)))
+    planes = [np.asarray(function(Image.fromarray(image[..., c]))) for c in range(channels)]
+    return planes[0][..., None] if channels == 1 else np.stack(planes, axis=-1)
+
+
 def blend_table(pivot: int, factor: float) -> np.ndarray:
     """x -> pivot + factor (x - pivot) for x = 0 .. 255, cut off and clipped as Pillow's ``blend``, in its float32."""
     table = np.arange(-pivot, 256 - pivot, dtype=np.float32) * np.float32(factor) + np.float32(pivot)
@@ -63,9 +90,7 @@ class RandomFlip(Operation):
 
     def __init__(self, probability: float = 0.5, direction: str = 'horizontal') -> None:
         super().__init__(probability)
-        if direction not in ('horizontal', 'vertical'):
-            raise ValueError(f"direction must be 'horizontal' or 'vertical', got {direction!r}")
-        self.axis = 1 if direction == 'horizontal' else 0
+        self.axis = dict(horizontal=1, vertical=0)[one_of(direction, 'direction', ('horizontal', 'vertical'))]
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         return np.flip(image, self.axis)
@@ -108,15 +133,10 @@ class ColorJitter(Operation):
 
     def apply(self, image: np.ndarray, params: list[tuple[int, float]]) -> np.ndarray:
         if image.shape[2] == 3:
-            return with_pillow(image, lambda rgb: self._chain(rgb, params))
+            return with_pillow(image, lambda rgb: reduce(lambda x, step: self.ADJUST[step[0]](x, step[1]), params, rgb))
         for k, factor in params:  # one look-up instead of a way to Pillow and back: it counts on small grey images
             if k < 2:
                 image = blend_table(0 if k == 0 else int(image.mean() + 0.5), factor)[image]
-        return image
-
-    def _chain(self, image: Image.Image, params: list[tuple[int, float]]) -> Image.Image:
-        for k, factor in params:
-            image = self.ADJUST[k](image, factor)
         return image
 
 
@@ -139,10 +159,7 @@ class GaussianBlur(Operation):
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> None:
         super().__init__(probability)
-        check_numbers('GaussianBlur', zero=True, sigma=sigma)
-        if not sigma[0] <= sigma[1]:
-            raise ValueError(f'GaussianBlur: sigma must be (low, high) with 0 <= low <= high, got {sigma}')
-        self.sigma = tuple(sigma)
+        self.sigma = check_interval('GaussianBlur', zero=True, sigma=sigma)
 
     def sample(self, rng: Generator, height: int, width: int) -> float:
         return float(rng.uniform(*self.sigma))

@@ -1,7 +1,5 @@
 """JPEG images end to end in one npz file."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 
@@ -62,6 +60,9 @@ class NpzPack(Source):
 
     def name(self, i: int) -> str:
         return f'record {i} of {self.path}[{self.split}]' + (f' ({self.files[i]})' if self.files is not None else '')
+
+    def file_names(self) -> np.ndarray | None:
+        return self.files
 
     def image_files(self) -> list[str]:
         return [self.path]

@@ -1,6 +1,4 @@
-"""Labelled sets of files that torchvision can read: their lists from torchvision, their images and errors as here."""
-
-from __future__ import annotations
+"""Labelled sets of files that torchvision can read, and Caltech-101 with the split of transfer benchmarks."""
 
 import os
 from pathlib import Path
@@ -11,8 +9,10 @@ import torchvision.datasets as published
 
 from mmkernel.registry import DATASETS
 
+from .draws import draw_per_class, smallest_keys
 from .folders import FileSource
 from .sources import existing_folder, one_of
+from .walk import walk
 
 
 class PublishedSet(FileSource):
@@ -25,7 +25,6 @@ class PublishedSet(FileSource):
     reader: type
     folder: str  # below root
     archive: str  # where the files are published
-    lengths: dict[str, int]
     parts: dict[str, tuple[str, ...]] = {}  # splits that are several of the reader's
     options: dict[str, Any] = {}
     validation: np.ndarray | None = None
@@ -34,16 +33,11 @@ class PublishedSet(FileSource):
         one_of(split, f'{type(self).__name__}: split', tuple(self.lengths))
         home = existing_folder(root, type(self).__name__, f'{self.folder}/ from {self.archive}')
         read = [self._read(home, part) for part in self.parts.get(split, (split,))]
-        self.classes = list(read[0].classes)
-        members = [_members(each) for each in read]
-        if any(
-            list(each.classes) != self.classes for each in read
-        ):  # a split that lacks a class numbers the others anew
-            self.classes = list(dict.fromkeys(name for each in read for name in each.classes))
-            members = [
-                (m[0], [self.classes.index(each.classes[k]) for k in m[1]])
-                for m, each in zip(members, read, strict=True)
-            ]
+        self.classes = list(dict.fromkeys(name for each in read for name in each.classes))
+        number = {name: k for k, name in enumerate(self.classes)}  # a split that lacks a class numbers the others anew
+        members = [
+            (files, [number[each.classes[k]] for k in labels]) for each in read for files, labels in [_members(each)]
+        ]
         paths = [os.path.relpath(path, home) for files, _ in members for path in files]
         if len(members) > 1:
             self.validation = np.repeat(np.arange(len(members)) == len(members) - 1, [len(m[0]) for m in members])
@@ -59,10 +53,6 @@ class PublishedSet(FileSource):
                 + (f" ('{missing}' is missing)" if missing else '')
                 + f'. Unpack the files of {self.archive} there, or point `root` to the folder above {self.folder}/.'
             ) from error
-
-    @classmethod
-    def expected_length(cls, split: str = 'train', **_: Any) -> int | None:
-        return cls.lengths[split]
 
 
 def _members(data: Any) -> tuple[list, list[int]]:
@@ -131,3 +121,46 @@ class Flowers102(PublishedSet):
     archive = 'www.robots.ox.ac.uk/~vgg/data/flowers/102'
     lengths = dict(train=1020, val=1020, trainval=2040, test=6149)
     parts = dict(trainval=('train', 'val'))
+
+
+@DATASETS.register_module()
+class Caltech101(FileSource):
+    """102 classes with the background: ``per_class`` = 30 random images each to train (3 060), all others (6 085) to test.
+
+    Fei-Fei et al., CVPR workshop 2004. The authors give no split: it is a function of ``seed`` and the file names.
+    Reads caltech101/101_ObjectCategories/<class>/ below ``root``.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: str = 'train',
+        per_class: int = 30,
+        seed: int = 0,
+        mode: str = 'RGB',
+        on_corrupt: str = 'raise',
+    ) -> None:
+        one_of(split, 'Caltech101: split', ('train', 'test'))
+        layout = 'caltech101/101_ObjectCategories/<class>/*.jpg from data.caltech.edu/records/20086'
+        home = existing_folder(Path(root) / 'caltech101/101_ObjectCategories', 'Caltech101', layout)
+        self.classes = sorted(entry.name for entry in home.iterdir() if entry.is_dir() and entry.name[0] != '.')
+        if not self.classes:
+            raise FileNotFoundError(f"Caltech101: '{home}' has no class folders. Expected: {layout}.")
+        files = [[os.path.join(name, path) for path in walk(home / name, ('.jpg',))] for name in self.classes]
+        for name, found in zip(self.classes, files, strict=True):
+            if len(found) <= per_class:
+                raise ValueError(
+                    f"Caltech101: {len(found)} images in '{home / name}'; {per_class} to train leave none."
+                )
+        labels, paths = np.repeat(np.arange(len(files)), list(map(len, files))), sum(files, [])
+        drawn = draw_per_class(
+            labels,
+            lambda label, n: per_class,
+            lambda label, members, k: smallest_keys(np.random.default_rng((seed, label)), members, k),
+        )
+        rows = np.sort(drawn) if split == 'train' else np.setdiff1d(np.arange(len(labels)), drawn)
+        super().__init__(home, [paths[i] for i in rows], labels[rows], mode, on_corrupt)
+
+    @classmethod
+    def expected_length(cls, split: str = 'train', per_class: int = 30, **_: Any) -> int:
+        return 102 * per_class if split == 'train' else 9145 - 102 * per_class

@@ -1,9 +1,8 @@
 """A source: images and labels by number, without views. Everything else in this room reads images through it."""
 
-from __future__ import annotations
-
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,26 @@ import numpy as np
 import torch
 
 from .images import CorruptImageError, check_pixels
-from .label_checks import called, checked_label, whole_labels, whole_targets
+from .label_checks import whole_labels, whole_targets
 
 
 class Source:
-    """Images 0 .. len-1.
+    """Images 0 .. len-1. What a subclass defines, all that is ever asked of it:
 
-    A subclass sets ``labels`` (N,) (whole numbers, -1 where there is none) and ``classes`` and defines ``read(i)`` and
-    ``name(i)``. Where images have several classes each it also sets ``targets`` (N, C): 1 the class is there, 0 it is not,
-    -1 it is neither trained on nor tested. Other labels, targets or images are refused, with the record.
-    It opens big arrays in ``_open()``, which is called on first use and again in each process that received a pickled
-    copy: with forked workers the arrays are shared, with spawned ones only paths and labels travel.
+    ``labels``         (N,) whole numbers, -1 where there is none; they give the length. Required, set in ``__init__``.
+    ``classes``        the names of the labels; [] where nobody named them (default).
+    ``read(i)``        image i as uint8 (H, W, C), or CorruptImageError. Required.
+    ``name(i)``        path or record of image i, for messages. Default: 'record i'.
+    ``targets``        (N, C), only where images have several classes each: 1 the class is there, 0 it is not, -1 it is neither
+                       trained on nor tested. Default: none.
+    ``file_names()``   of each image, by which ``Subset`` finds it (``root``: the folder that they are below). Default: none.
+    ``image_files()``  every file that holds an image, by which caches notice a change. Default None: they read all images.
+    ``_open()``        big arrays, which are then in ``arrays``; called on first use and again in each process that received a
+                       pickled copy: with forked workers they are shared, with spawned ones only paths and labels travel.
+    ``lengths``        {split: its number of images when complete}, the default split first; or ``expected_length(**config)``,
+                       a classmethod, where it depends on more. Default: unknown.
+
+    Other labels, targets or images are refused, with the record.
 
     on_corrupt: 'raise' (default), 'skip' or a number: in place of an unreadable image i comes the nearest readable one after
     it (wrapping round), with its own number, label and targets. The choice does not depend on chance, workers or order. Each
@@ -29,7 +37,8 @@ class Source:
     images may be left out; 'skip' means one in a hundred, at least 10.
     """
 
-    classes: list[str]
+    classes: list[str] = []
+    lengths: dict[str, int] = {}
 
     def __init__(self, on_corrupt: str | int = 'raise') -> None:
         number = isinstance(on_corrupt, int) and not isinstance(on_corrupt, bool) and on_corrupt > 0
@@ -63,19 +72,23 @@ class Source:
         self._targets = whole_targets(targets, self)
 
     def read(self, i: int) -> np.ndarray:
-        """Image i as uint8 (H, W, C); CorruptImageError if it cannot be decoded."""
         raise NotImplementedError(f'{type(self).__name__} has no read(i), the image of record i.')
 
     def name(self, i: int) -> str:
-        """Path or record of image i, for messages."""
-        raise NotImplementedError(f'{type(self).__name__} has no name(i), what messages call record i.')
+        return f'record {i}'
+
+    def file_names(self) -> Sequence[str] | None:
+        return None
 
     def image_files(self) -> list[str] | None:
-        """Every file that holds an image, by which caches notice a change; None: unknown, then they read all images."""
         return None
 
     def _open(self) -> Any:
         return None
+
+    @classmethod
+    def expected_length(cls, split: str | None = None, **_: Any) -> int | None:
+        return next(iter(cls.lengths.values()), None) if split is None else cls.lengths.get(split)
 
     @property
     def arrays(self) -> Any:
@@ -89,12 +102,12 @@ class Source:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def label(self, i: int) -> int:
-        return checked_label(self.labels[i], self, i)
-
     def image(self, i: int) -> np.ndarray:
         """Image i as uint8 (H, W, C)."""
         return self.record(i)[1]
+
+    def label(self, i: int) -> int:
+        return int(self.labels[i])
 
     def sample(self, i: int) -> tuple[np.ndarray, int]:
         """Image i and its label, or those of its substitute."""
@@ -102,7 +115,7 @@ class Source:
         return image, self.label(used)
 
     def record(self, i: int) -> tuple[int, np.ndarray]:
-        """Image i and its number, or those of its substitute. TypeError for what is no uint8 (H, W, C)."""
+        """The number of image i, or of its substitute, and that image. TypeError for what is no uint8 (H, W, C)."""
         if not -len(self) <= i < len(self):
             raise IndexError(f'image {i} asked for, but there are {len(self)}')
         used = i % len(self)
@@ -116,7 +129,7 @@ class Source:
                 if self.on_corrupt == 'raise':
                     raise
                 used = self._left_out(used, error)
-        check_pixels(image, lambda: f'{type(self).__name__}.read({used}), {called(self, used)},')
+        check_pixels(image, lambda: f'{type(self).__name__}.read({used}), {self.name(used)},')
         return used, np.ascontiguousarray(image)
 
     @property
@@ -140,8 +153,8 @@ class Source:
     def _left_out(self, i: int, error: CorruptImageError) -> int:
         """The substitute of image i; CorruptImageError where too many are damaged."""
         self.damaged[i] = True
-        count, most = int(self.damaged.sum()), self.on_corrupt
-        most = max(10, len(self) // 100) if most == 'skip' else most
+        count = int(self.damaged.sum())
+        most = max(10, len(self) // 100) if self.on_corrupt == 'skip' else self.on_corrupt
         used = self._readable_after(i)
         if count > most:
             raise CorruptImageError(
@@ -151,34 +164,14 @@ class Source:
         warnings.warn(f'{error} Using {self.name(used)} instead ({count} of at most {most}).', stacklevel=4)
         return used
 
-    @classmethod
-    def expected_length(cls, **cfg: Any) -> int | None:
-        """Number of images this configuration has when complete, without looking at the disk; None if unknown."""
-        return None
-
-
-def read_of(source: Any, i: int) -> np.ndarray:
-    """Image i of a source, never another in its place: what wraps a source finds its substitutes among its own images."""
-    return source.read(i) if hasattr(source, 'read') else source.sample(i)[0]
-
-
-def left_out(source: Any) -> dict[int, int]:
-    """{i: used instead} of the unreadable images of a source that replaces them, as far as any worker has found them."""
-    return source.substitutes if isinstance(source, Source) and source.on_corrupt != 'raise' else {}
-
 
 def left_out_text(source: Any) -> str:
-    """What to say of them; empty where there are none. Workers find them, whose warnings reach no log."""
-    if not (found := left_out(source)):
+    """What a log says of the images that others stand in for; empty where there are none. Workers' warnings reach no log."""
+    found = source.substitutes if isinstance(source, Source) and source.on_corrupt != 'raise' else {}
+    if not found:
         return ''
     more = f' and {len(found) - 1} more' if len(found) > 1 else ''
     return f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them: {source.name(min(found))}{more}.'
-
-
-def targets_of(source: Any) -> np.ndarray | None:
-    """``targets`` (N, C) of a source whose images have several classes each; None of any other."""
-    targets = getattr(source, 'targets', None)
-    return targets if isinstance(targets, np.ndarray) and targets.ndim == 2 else None
 
 
 def existing_folder(path: str | os.PathLike, what: str, layout: str) -> Path:

@@ -1,11 +1,11 @@
 """Images as views for training, and as they are for evaluation."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -13,8 +13,8 @@ from mmkernel.registry import DATASETS, TRANSFORMS
 
 from .draws import generator
 from .images import check_pixels
-from .label_checks import called, check_labels, checked_label
-from .sources import Source, targets_of
+from .label_checks import check_labels, targets_of
+from .sources import Source
 from .views import build_view
 
 _SHARED = 2**32  # streams of what the views of a group share lie above those of the views
@@ -26,14 +26,22 @@ def as_source(source: Source | dict) -> Source:
     TypeError for anything else (a string, say, that was meant to be a config); ValueError for labels that fit no class.
     """
     built = DATASETS.build(source) if isinstance(source, dict) else source
-    if not hasattr(built, 'sample'):  # any object with a source's methods will do
+    if not isinstance(built, Source):
         raise TypeError(
             f"Expected a source of images or its config, e.g. dict(type='ImageFolder', root=...); got {built!r}."
         )
     check_labels(built)
-    if getattr(built, 'on_corrupt', 'raise') != 'raise':
+    if built.on_corrupt != 'raise':
         _ = built.damaged  # made before workers start, so that they share it
     return built
+
+
+def transformed(image: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None, name: str) -> np.ndarray:
+    """``transform`` of the image ``name``, which must be uint8 (H, W, C) again."""
+    if transform is not None:
+        image = transform(image)
+        check_pixels(image, lambda: f'{type(transform).__name__} of {name}')
+    return image
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -46,13 +54,8 @@ def fetch(source: Source, index: int) -> tuple[np.ndarray, dict[str, Any]]:
 
     All of one record: that of a substitute where the image is damaged.
     """
-    if getattr(type(source), 'sample', None) is Source.sample:
-        index, image = source.record(index)
-        label = source.label(index)
-    else:  # a user's own
-        image, label = source.sample(index)
-        check_pixels(image, lambda: f'{type(source).__name__}.sample({index}), {called(source, index)},')
-    found, targets = dict(sample_index=index, label=checked_label(label, source, index)), targets_of(source)
+    index, image = source.record(index)
+    found, targets = dict(sample_index=index, label=source.label(index)), targets_of(source)
     return image, found if targets is None else dict(found, targets=targets[index])
 
 
@@ -88,12 +91,13 @@ class ViewDataset(Dataset):
         """The parameters of all views of an image of this size, one entry per named view."""
         drawn, first = [], 0
         for view in self.views.values():
-            drawn.append(view.draw(self._streams(epoch, index, first), height, width))
+
+            def streams(k: int, first: int = first) -> Generator:
+                return generator(self.seed, epoch, index, first + k if k >= 0 else _SHARED + first)
+
+            drawn.append(view.draw(streams, height, width))
             first += view.count
         return drawn
-
-    def _streams(self, epoch: int, index: int, first: int) -> Any:
-        return lambda k: generator(self.seed, epoch, index, first + k if k >= 0 else _SHARED + first)
 
     def make(self, image: np.ndarray, drawn: list[Any]) -> list[np.ndarray]:
         """The views of ``image`` with these parameters, uint8 (H_v, W_v, C); nothing random is left here."""
@@ -130,7 +134,4 @@ class EvaluationDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, about = fetch(self.source, index)
-        if self.transform is not None:
-            image = self.transform(image)
-            check_pixels(image, lambda: f'{type(self.transform).__name__} of {called(self.source, index)}')
-        return dict(inputs=[to_tensor(image)], **about)
+        return dict(inputs=[to_tensor(transformed(image, self.transform, self.source.name(index)))], **about)

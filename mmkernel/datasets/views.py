@@ -1,7 +1,5 @@
 """Views: how one image becomes the pictures that a network sees."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +10,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
 from .images import check_pixels
-from .pixels import height_width
+from .operations import height_width
 
 Streams = Callable[[int], Generator]  # position in the group (-1: what its members share) -> its own generator
 
@@ -21,14 +19,13 @@ class Chain:
     """Crop and operations, one after the other. ``draw`` needs the size of the image, ``apply`` its pixels."""
 
     def __init__(
-        self, size: int | tuple[int, int] | None, crop: dict | None, ops: dict[str, dict | None] | None
+        self, size: int | tuple[int, int] | None = None, crop: dict | None = None, ops: dict | None = None
     ) -> None:
-        if crop is not None and size is None:
-            raise ValueError('a view with a crop needs a size, e.g. size=224')
-        if crop is None and size is not None:
+        if (crop is None) != (size is None):
             raise ValueError(
-                f'size={size} is given but no crop that makes it; e.g. crop=dict(type="RandomResizedCrop")'
-            )
+                'a view with a crop needs a size, e.g. size=224' if size is None
+                else f'size={size} is given but no crop that makes it; e.g. crop=dict(type="RandomResizedCrop")'
+            )  # fmt: skip
         steps = [] if crop is None else [TRANSFORMS.build(crop, default_args=dict(size=size))]
         # a child config removes an inherited operation by setting it to None
         self.steps = steps + [TRANSFORMS.build(op) for op in (ops or {}).values() if op is not None]
@@ -104,10 +101,10 @@ class PatchView:
             raise ValueError(
                 f'count={count} patches asked for, a {self.rows}x{self.columns} grid has {self.rows * self.columns}'
             )
-        self.parent = Chain(parent.get('size'), parent.get('crop'), parent.get('ops'))
         if unknown := sorted(set(parent) - {'size', 'crop', 'ops'}):
             raise TypeError(f'parent takes size, crop and ops, got {", ".join(unknown)}')
-        self.count, self.size, self.jitter, self.chain = count, height_width(size), jitter, Chain(None, None, ops)
+        self.parent = Chain(**parent)
+        self.count, self.size, self.jitter, self.chain = count, height_width(size), jitter, Chain(ops=ops)
         self.stride = stride
 
     def draw(
@@ -126,22 +123,19 @@ class PatchView:
                 f'patches of {self.size} with jitter {self.jitter} do not fit into a parent of {(height, width)}; '
                 'make size or jitter smaller, or parent.size larger'
             )
-        step_down, step_right = free[0] // max(self.rows - 1, 1), free[1] // max(self.columns - 1, 1)
+        steps = free[0] // max(self.rows - 1, 1), free[1] // max(self.columns - 1, 1)
         if self.stride is not None:
-            if self.stride > min(step_down, step_right):
+            if self.stride > min(steps):
                 raise ValueError(
                     f'a {self.rows}x{self.columns} grid of patches of {self.size} with stride {self.stride} does not fit '
-                    f'into a parent of {(height, width)}; the largest stride is {min(step_down, step_right)}'
+                    f'into a parent of {(height, width)}; the largest stride is {min(steps)}'
                 )
-            step_down = step_right = self.stride
-        shifts = rng.integers(self.jitter + 1, size=(self.rows * self.columns, 2)).tolist()
-        corners = [
-            (step_down * (k // self.columns) + shifts[k][0], step_right * (k % self.columns) + shifts[k][1])
-            for k in range(self.rows * self.columns)
-        ]
-        if self.count == len(corners):
-            return corners
-        return [corners[k] for k in rng.permutation(len(corners))[: self.count].tolist()]
+            steps = self.stride, self.stride
+        places = np.indices((self.rows, self.columns)).reshape(2, -1).T  # row-major
+        corners = places * steps + rng.integers(self.jitter + 1, size=places.shape)
+        if self.count < len(corners):
+            corners = corners[rng.permutation(len(corners))[: self.count]]
+        return [(top, left) for top, left in corners.tolist()]
 
     def apply(self, image: np.ndarray, drawn: tuple) -> list[np.ndarray]:
         """uint8 (H, W, C) -> ``count`` arrays uint8 (size, size, C)."""

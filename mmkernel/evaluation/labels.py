@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mmkernel.datasets.sources import targets_of
+from mmkernel.datasets.label_checks import targets_of
 
 _KEPT = (Tensor.__getitem__, Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.clone)
 SHOWN = 20  # names of a long list that a message quotes

@@ -54,10 +54,11 @@ def test_cutout_is_a_square_anywhere(image):
     height, width = image.shape[:2]
     op, rng, covered = Cutout(size=0.5, fill=7), generator(0, 0), np.zeros((height, width), bool)
     for _ in range(300):
-        top, bottom, left, right = op.sample(rng, height, width)
-        assert 0 < bottom - top <= height // 2
-        assert 0 < right - left <= width // 2
-        made = op.apply(image, (top, bottom, left, right))
+        top, left, high, wide = op.sample(rng, height, width)
+        assert 0 < high <= height // 2
+        assert 0 < wide <= width // 2
+        bottom, right = top + high, left + wide
+        made = op.apply(image, (top, left, high, wide))
         assert (made[top:bottom, left:right] == 7).all()
         hole = np.zeros((height, width), bool)
         hole[top:bottom, left:right] = True
@@ -142,7 +143,10 @@ def test_inputs_are_not_changed(image, name):
         (dict(type='RandomRotation', angles=(0, 45)), 'angles must be multiples of 90'),
         (dict(type='Cutout', size=0.0), r'fraction of the short side in \(0, 1\]'),
         (dict(type='ColorDrop', keep=3), 'keep 1 or 2 of three channels, got 3'),
-        (dict(type='AutoAugment', policy='mnist'), "policy must be one of imagenet, cifar10, svhn, got 'mnist'"),
+        (
+            dict(type='AutoAugment', policy='mnist'),
+            "policy='mnist' is unknown, expected one of imagenet, cifar10, svhn",
+        ),
         (dict(type='PaddedCrop', size=0), 'size=0; expected'),
     ],
 )

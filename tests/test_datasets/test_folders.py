@@ -158,4 +158,4 @@ def test_paths_keep_odd_names():
     names = ['', 'a', 'ü' * 50, 'with space/\udcff.jpg']
     paths = Paths(names)
     assert [paths[i] for i in range(len(paths))] == names
-    assert isinstance(paths.offsets, np.ndarray)
+    assert isinstance(paths.encoded, np.ndarray)

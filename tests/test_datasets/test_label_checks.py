@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_datasets.test_sources import PLAIN, Duck, Mine
+from test_datasets.test_sources import PLAIN, Mine
 
 from mmkernel.datasets import EvaluationDataset, NpzPack, Source, Subset, ViewDataset
+from mmkernel.datasets.draws import rows_by_label
 from mmkernel.datasets.folders import FileSource
-from mmkernel.datasets.label_checks import rows_by_label
 
 WRONG = {
     'half': ([0, 1, 0.5], r'photo-2\.png \(record 2\): 0\.5'),
@@ -86,14 +86,6 @@ def test_targets_of_any_whole_type():
     source = Mine(labels=[-1, -1], classes=['a', 'b'], targets=[[1.0, 0.0], [-1.0, 1.0]])
     assert EvaluationDataset(source)[1]['targets'].tolist() == [-1, 1]
     assert source.targets.dtype == np.int8
-
-
-@pytest.mark.parametrize('label', [0.5, float('nan'), True, 'cat', None, -2, 1])
-def test_one_label_of_a_users_own_sample(label):
-    image = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match='Duck: the label of record 1'):
-        EvaluationDataset(Duck(image, label))[1]
-    assert EvaluationDataset(Duck(image, np.int32(0)))[1]['label'] == 0
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,10 @@ def test_inputs_are_not_changed(image):
     'cfg, message',
     [
         (dict(type='RandomFlip', probability=1.5), 'probability=1.5; expected .* at most 1'),
-        (dict(type='RandomFlip', direction='left'), "direction must be 'horizontal' or 'vertical'"),
+        (
+            dict(type='RandomFlip', direction='left'),
+            "direction='left' is unknown, expected one of horizontal, vertical",
+        ),
         (dict(type='ColorJitter', brightness=-0.1), 'brightness=-0.1 is no interval'),
         (dict(type='ColorJitter', contrast=(1.2, 0.8)), 'contrast='),
         (dict(type='ColorJitter', hue=0.6), 'half the colour circle'),

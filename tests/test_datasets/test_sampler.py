@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from mmengine.registry import DATA_SAMPLERS as ROOT
 
-import mmkernel.datasets.sampler as module
+import mmkernel.datasets.loader as module
 from mmkernel.datasets import BalancedSampler, EpochSampler, part_of_epoch
 from mmkernel.registry import DATA_SAMPLERS
 

@@ -37,17 +37,15 @@ class Pixel:
         return torch.stack([images[:, 0], images.mean(1)], dim=1)
 
 
-class Big:
+class Big(Source):
     """Two 64 x 64 colour images."""
 
-    labels = np.array([1, 0])
-    classes = ('a', 'b')
+    def __init__(self):
+        super().__init__()
+        self.labels, self.classes = np.array([1, 0]), ['a', 'b']
 
-    def __len__(self):
-        return 2
-
-    def sample(self, i):
-        return np.full((64, 64, 3), 10 * i, np.uint8), int(self.labels[i])
+    def read(self, i):
+        return np.full((64, 64, 3), 10 * i, np.uint8)
 
 
 @pytest.mark.parametrize('workers', [0, 2])

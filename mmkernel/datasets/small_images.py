@@ -1,21 +1,17 @@
-"""Small-image sets in their published files: STL-10, CIFAR-10, CIFAR-100."""
-
-from __future__ import annotations
+"""Sets of small images: STL-10, CIFAR-10 and CIFAR-100 in their published files, and scikit-learn's digits."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torchvision.datasets as published
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from mmkernel.registry import DATASETS
 
-from .name_lists import text_of
+from .crops import resize
 from .sources import Source, existing_folder, one_of
-
-
-def _lines(path: Path) -> list[str]:
-    return text_of(path).split() if path.is_file() else []
+from .walk import text_of
 
 
 def _records(path: Path, size: int) -> np.ndarray:
@@ -28,6 +24,10 @@ def _records(path: Path, size: int) -> np.ndarray:
     return np.memmap(path, np.uint8, mode='r').reshape(-1, size)
 
 
+def _words(path: Path) -> list[str]:
+    return text_of(path).split() if path.is_file() else []
+
+
 @DATASETS.register_module()
 class STL10(Source):
     """96x96 RGB; split 'unlabeled' (100 000, label -1), 'train' (5 000) or 'test' (8 000). Coates et al., AISTATS 2011.
@@ -35,21 +35,20 @@ class STL10(Source):
     root: the folder stl10_binary of the published archive, or the one that contains it. The files are mapped, not read.
     """
 
+    lengths = dict(unlabeled=100000, train=5000, test=8000)
+
     def __init__(self, root: str, split: str = 'unlabeled', on_corrupt: str = 'raise') -> None:
         super().__init__(on_corrupt)
-        one_of(split, 'split', tuple(self.sizes))
+        one_of(split, 'split', tuple(self.lengths))
         folder = existing_folder(root, 'STL10', f'stl10_binary/{split}_X.bin from stl10_binary.tar.gz')
         folder = folder / 'stl10_binary' if (folder / 'stl10_binary').is_dir() else folder
         self.path = folder / f'{split}_X.bin'
-        self.classes = _lines(folder / 'class_names.txt')
-        if split == 'unlabeled':
-            self.labels = np.full(len(self.arrays), -1, np.int64)
-        else:
+        self.classes = _words(folder / 'class_names.txt')
+        self.labels = np.full(len(self.arrays), -1)
+        if split != 'unlabeled':
             self.labels = _records(folder / f'{split}_y.bin', 1)[:, 0].astype(np.int64) - 1  # published as 1..10
             if len(self.labels) != len(self.arrays):
                 raise ValueError(f"'{self.path}' has {len(self.arrays)} images but {len(self.labels)} labels")
-
-    sizes = dict(unlabeled=100000, train=5000, test=8000)
 
     def _open(self) -> np.ndarray:
         return _records(self.path, 3 * 96 * 96)
@@ -64,10 +63,6 @@ class STL10(Source):
         plane_column_row = self.arrays[i].reshape(3, 96, 96)  # columns first, as MATLAB stores
         return np.ascontiguousarray(plane_column_row.transpose(2, 1, 0))
 
-    @classmethod
-    def expected_length(cls, split: str = 'unlabeled', **_: Any) -> int:
-        return cls.sizes[split]
-
 
 class _CIFAR(Source):
     """32x32 RGB; split 'train' (50 000) or 'test' (10 000). Krizhevsky, 2009.
@@ -81,10 +76,11 @@ class _CIFAR(Source):
     binary_files: dict[str, list[str]]
     label_bytes: int  # the last of them is the label that we use
     class_file: str
+    lengths = dict(train=50000, test=10000)
 
     def __init__(self, root: str, split: str = 'train', on_corrupt: str = 'raise') -> None:
         super().__init__(on_corrupt)
-        one_of(split, 'split', ('train', 'test'))
+        one_of(split, 'split', tuple(self.lengths))
         layout = f'{self.python_version.base_folder}/ or {self.binary_folder}/ as unpacked from the published archive'
         self.root, self.split = existing_folder(root, type(self).__name__, layout), split
         if not any((self.root / name).is_dir() for name in (self.binary_folder, self.python_version.base_folder)):
@@ -99,11 +95,10 @@ class _CIFAR(Source):
         folder = self.root / self.binary_folder
         if not folder.is_dir():
             return self._open_python_version()
-        records = np.concatenate(
-            [_records(folder / name, self.label_bytes + 3072) for name in self.binary_files[self.split]]
-        )
-        images = np.ascontiguousarray(records[:, self.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        return images, records[:, self.label_bytes - 1].astype(np.int64), _lines(folder / self.class_file)
+        k, files = self.label_bytes, self.binary_files[self.split]
+        records = np.concatenate([_records(folder / name, k + 3072) for name in files])
+        images = np.ascontiguousarray(records[:, k:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        return images, records[:, k - 1].astype(np.int64), _words(folder / self.class_file)
 
     def _open_python_version(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
         try:
@@ -130,10 +125,6 @@ class _CIFAR(Source):
     def read(self, i: int) -> np.ndarray:
         return self.arrays[0][i]
 
-    @classmethod
-    def expected_length(cls, split: str = 'train', **_: Any) -> int:
-        return {'train': 50000, 'test': 10000}[split]
-
 
 @DATASETS.register_module()
 class CIFAR10(_CIFAR):
@@ -153,3 +144,30 @@ class CIFAR100(_CIFAR):
     binary_folder = 'cifar-100-binary'
     binary_files = dict(train=['train.bin'], test=['test.bin'])
     label_bytes, class_file = 2, 'fine_label_names.txt'  # coarse, then fine
+
+
+@DATASETS.register_module()
+class Digits(Source):
+    """8x8 scans of digits, resized (bicubic) to size x size, one grey channel; Alpaydin and Kaynak, 1998.
+
+    One fixed split, stratified by class: 1 437 'train', 360 'test'. The writers are not known to be disjoint.
+    """
+
+    lengths = dict(train=1437, test=360)
+
+    def __init__(self, split: str = 'train', size: int = 16) -> None:
+        super().__init__()
+        one_of(split, 'split', tuple(self.lengths))
+        scans = load_digits()
+        everyone = np.arange(len(scans.target))
+        train, test = train_test_split(everyone, test_size=360, stratify=scans.target, random_state=0)
+        self.split, self.members = split, np.sort(train if split == 'train' else test)
+        grey = np.rint(scans.images[self.members] * (255 / 16)).astype(np.uint8)[..., None]  # 17 levels, 0..16
+        self.images = np.stack([resize(image, size, size, 'bicubic') for image in grey])
+        self.labels, self.classes = scans.target[self.members], [str(name) for name in scans.target_names]
+
+    def name(self, i: int) -> str:
+        return f'digit {self.members[i]} of scikit-learn ({self.split} {i})'
+
+    def read(self, i: int) -> np.ndarray:
+        return self.images[i]
