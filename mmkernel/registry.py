@@ -91,7 +91,7 @@ def _child(root: str, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mmkernel', locations=list(locations))
 
 
-KERNELS = Registry('kernel', scope='mmkernel', locations=['mmkernel.kernels.registered'])
+KERNELS = Registry('kernel', scope='mmkernel', locations=['mmkernel.kernels.text'])
 MODELS = _child('MODELS', 'mmkernel.models')
 DATASETS = _child('DATASETS', 'mmkernel.datasets')
 TRANSFORMS = _child('TRANSFORMS', 'mmkernel.datasets')

@@ -6,8 +6,6 @@
 pytest then runs the whole suite on it; nothing here needs pytest itself.
 """
 
-from __future__ import annotations
-
 import torch
 
 from mmkernel.kernels.energy import kernel_energy

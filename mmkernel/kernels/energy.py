@@ -1,32 +1,24 @@
-"""Energy of a cloud of embeddings under a kernel: (1/N^2) sum_ij phi(z_i.z_j).
+"""Energy of a cloud of embeddings under a kernel, (1/N^2) sum_ij phi(z_i.z_j), and what it is when the points are uniform.
 
 Shapes: V views, B local rows, N = B W global rows, q width, P pairs.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmkernel.distributed import check_equal_rows, sum_over_ranks_with_gradient, world_size
-from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
-from mmkernel.kernels.kept import kept
+from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere
 from mmkernel.kernels.kernel import Kernel
-from mmkernel.kernels.legendre import check_dimension
-from mmkernel.kernels.products import promoted
-from mmkernel.kernels.sphere import Pairs, to_sphere
+from mmkernel.kernels.layouts import promoted
+from mmkernel.kernels.legendre import check_dimension, expansion
 
 
-def kernel_energy(
-    z: Tensor,
-    kernel: Kernel,
-    statistic: str = 'V',
-    precision: str = 'auto',
-    layout: str = 'auto',
-    transport_dtype: str | None = None,
-) -> Tensor:
+def kernel_energy(z: Tensor, kernel: Kernel, statistic: str = 'V', **options: Any) -> Tensor:
     """V: (1/N^2) sum_{i,j} phi(z_i.z_j);  U: 1/(N(N-1)) sum_{i != j} phi(z_i.z_j), over the N rows of all ranks.
 
     Zheng et al., ICLR 2023 (V statistic); Wang & Isola, ICML 2020 (U statistic, before its logarithm).
@@ -35,7 +27,7 @@ def kernel_energy(
         z: (B, q) this rank's raw embeddings, equal B on every rank; normalised here. Half precision comes out in float32.
         kernel: phi and its slope.
         statistic: 'V' keeps the diagonal (biased by (phi(1) - b_0)/N, never below b_0), 'U' leaves it out (unbiased).
-        precision, layout, transport_dtype: see ``Engine``.
+        options: those of ``Engine``.
 
     Returns:
         A scalar: the energy of the global batch on every rank, NaN for NaN rows; gradients as ``mmkernel.distributed`` rules.
@@ -45,7 +37,7 @@ def kernel_energy(
     """
     if z.ndim != 2:
         raise ValueError(f'Expected embeddings of shape (B, q), got {tuple(z.shape)}. One view at a time.')
-    return aligned_energies(z[None], kernel, [], statistic, precision, layout, transport_dtype)[1][0]
+    return aligned_energies(z[None], kernel, [], statistic, **options)[1][0]
 
 
 def mmd2_to_uniform(z: Tensor, kernel: Kernel, statistic: str = 'V') -> Tensor:
@@ -54,33 +46,29 @@ def mmd2_to_uniform(z: Tensor, kernel: Kernel, statistic: str = 'V') -> Tensor:
     'V': the squared distance of the empirical distribution, >= 0 for a positive definite kernel; uniform points give about
     sum_{l>=1} b_l / N. 'U': unbiased, zero in the mean for uniform points, may be negative.
     """
-    energy, constant = kernel_energy(z, kernel, statistic), fixed_values(kernel, z.shape[-1])[1]
+    energy, constant = kernel_energy(z, kernel, statistic), kernel.known_constant(z.shape[-1])
     if constant is None:
         kernel.coefficients(z.shape[-1], 0)  # raises: it says what is not known
     return energy - constant
 
 
 def aligned_energies(
-    z: Tensor,
-    kernel: Kernel,
-    pairs: Pairs,
-    statistic: str = 'V',
-    precision: str = 'auto',
-    layout: str = 'auto',
-    transport_dtype: str | None = None,
-    reduction: str = 'sample',
+    z: Tensor, kernel: Kernel, pairs: Pairs, statistic: str = 'V', reduction: str = 'sample', **options: Any
 ) -> tuple[Tensor, Tensor]:
     """mean_pairs mean_n ||z^_in - z^_jn||^2 and ``kernel_energy`` of each view: (V, B, q) raw rows -> (), (V,).
 
     ``pairs`` may be empty; the distance is then 0. ``reduction='element'`` divides it by q. Other arguments and errors as for
     ``kernel_energy``.
     """
-    _check_rows(z)
-    if statistic not in ('V', 'U'):
-        raise ValueError(f"statistic is 'V' (all pairs) or 'U' (i != j), got {statistic!r}.")
-    engine, q = Engine(precision, layout, transport_dtype), z.shape[2]
-    constants = kernel, kernel.monomials(q), _value_on_diagonal(kernel, q, statistic)
-    return fused_whole(_aligned_energies, promoted(z), tuple(pairs), statistic, reduction, engine, *constants)
+    if z.ndim != 3:
+        raise ValueError(f'Expected views of shape (V, B, q), got {tuple(z.shape)}.')
+    q, N = check_dimension(z.shape[2]), z.shape[1] * world_size()
+    if N < 2:
+        raise ValueError(
+            f'A batch of {N} image says nothing about a distribution; at least 2 are needed. Raise train_dataloader.batch_size.'
+        )
+    constants = Engine(**options), kernel, kernel.monomials(q), _value_at_one(kernel, q, statistic)
+    return fused_whole(_aligned_energies, promoted(z), tuple(pairs), statistic, reduction, *constants)
 
 
 def _aligned_energies(
@@ -95,7 +83,8 @@ def _aligned_energies(
 ) -> tuple[Tensor, Tensor]:
     N = z.shape[1] * world_size()
     u, distance = to_sphere(z, pairs, reduction)
-    if _moments_suffice(monomials, N, z.shape[2]):
+    # degree 1 always, degree 2 where the (q, q) matrix is smaller than the Gram matrix
+    if monomials is not None and (len(monomials) <= 2 or (len(monomials) == 3 and z.shape[2] < N)):
         energies = _by_moments(u, monomials, N)
         if statistic == 'U':
             energies = (energies * N - phi_at_one) / (N - 1)
@@ -114,11 +103,6 @@ def _off_diagonal(G: Tensor, first: int, columns: Tensor, kernel: Kernel, q: int
     return values.sum(-1), kernel.dphi(t, q).masked_fill(i_is_j, 0), None
 
 
-def _moments_suffice(monomials: tuple[float, ...] | None, N: int, q: int) -> bool:
-    """Degree 1 always; degree 2 where the (q, q) matrix is smaller than the Gram matrix."""
-    return monomials is not None and (len(monomials) <= 2 or (len(monomials) == 3 and q < N))
-
-
 def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int) -> Tensor:
     """a_0 + a_1 ||s||^2 + a_2 ||C||_F^2 with s = (1/N) sum u_i, C = (1/N) sum u_i u_i': the means of 1, t and t^2.
 
@@ -130,9 +114,8 @@ def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int) -> Tensor:
     energies = a0 + a1 * s.square().sum(-1)
     if a2:
         q = u.shape[2]  # about C = 1/q of uniform points: ||C||^2 = ||C - 1/q||^2 + 1/q, for tr C = 1
-        about = pairwise(
-            u.mT, _squares_about, (N / q,), engine=Engine('float32'), scale=a2 / N**2, slope=2, sharded=True
-        )
+        engine = Engine('float32')
+        about = pairwise(u.mT, _squares_about, (N / q,), engine=engine, scale=a2 / N**2, slope=2, sharded=True)
         energies = energies + about + a2 / q
     return energies
 
@@ -143,20 +126,11 @@ def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple
     return K.square().sum(-1), K, None
 
 
-@kept
-def fixed_values(kernel: Kernel, q: int) -> tuple[float, float | None]:
-    """phi(1) and b_0 (None where it is not known): on the host, so that whoever compiles an objective finds them constant."""
-    return kernel.value_at_one(q), kernel.known_constant(q)
-
-
-@kept
-def least_value(kernel: Kernel, q: int) -> float:
-    """min phi, on the host as ``fixed_values``."""
-    return kernel.minimum(q)
-
-
-def _value_on_diagonal(kernel: Kernel, q: int, statistic: str) -> float:
-    value = fixed_values(kernel, q)[0]
+def _value_at_one(kernel: Kernel, q: int, statistic: str) -> float:
+    """phi(1); ValueError for another statistic than V and U, or where V counts an infinite phi(1)."""
+    if statistic not in ('V', 'U'):
+        raise ValueError(f"statistic is 'V' (all pairs) or 'U' (i != j), got {statistic!r}.")
+    value = kernel.value_at_one(q)
     if statistic == 'V' and not math.isfinite(value):
         raise ValueError(
             f"{type(kernel).__name__} has phi(1) = {value}: the 'V' statistic counts each point against itself. Use statistic='U'."
@@ -164,12 +138,59 @@ def _value_on_diagonal(kernel: Kernel, q: int, statistic: str) -> float:
     return value
 
 
-def _check_rows(z: Tensor) -> None:
-    if z.ndim != 3:
-        raise ValueError(f'Expected views of shape (V, B, q), got {tuple(z.shape)}.')
-    check_dimension(z.shape[2])
-    if z.shape[1] * world_size() < 2:
-        raise ValueError(
-            f'A batch of {z.shape[1] * world_size()} image says nothing about a distribution; at least 2 are needed. '
-            'Raise train_dataloader.batch_size.'
-        )
+@dataclass(frozen=True)
+class NullBand:
+    """Mean and standard deviation of ``mmd2_to_uniform`` over N independent uniform points."""
+
+    mean: float
+    sd: float
+
+    def score(self, value: float) -> float:
+        """(value - mean) / sd: near 0 for uniform points, negative for points more even than chance would have them."""
+        return (value - self.mean) / self.sd
+
+
+def null_band(kernel: Kernel, q: int, count: int, statistic: str = 'U') -> NullBand:
+    """U: mean 0, sd^2 = 2/(N(N-1)) sum_{l>=1} b_l^2 / N(q, l);  V: mean sum_{l>=1} b_l / N, sd (N-1)/N that of U.
+
+    N is ``count``. Exact at every N: E[phi(u.v) | u] = b_0 for uniform v, so different pairs are uncorrelated and the
+    variance of their mean is Var phi / #pairs; the diagonal of V is a constant. The law itself is a weighted sum of
+    chi-squares: close to normal where many harmonics share the variance (large q), skewed to the right at q of a few.
+
+    Raises ValueError for fewer than two points, an unknown statistic, phi(1) infinite under 'V', or a constant phi.
+    """
+    q = check_dimension(q)
+    if int(count) != count or count < 2:
+        raise ValueError(f'A null band is that of N >= 2 points, got count = {count}.')
+    at_one = _value_at_one(kernel, q, statistic)
+    spread = math.sqrt(profile_variance(kernel, q))
+    if spread <= 1e-12 * abs(float(kernel.phi(torch.zeros((), dtype=torch.float64), q))):
+        raise ValueError(f'{kernel} is constant at q = {q}: every cloud of points has the same energy.')
+    sd = spread * math.sqrt(2 / (count * (count - 1)))
+    if statistic == 'U':
+        return NullBand(0.0, sd)
+    excess = at_one - float(kernel.coefficients(q, 0)[0])
+    return NullBand(excess / count, (count - 1) / count * sd)
+
+
+def profile_variance(kernel: Kernel, q: int) -> float:
+    """Var phi(u.v) = sum_{l>=1} b_l^2 / N(q, l) for u, v independent and uniform on S^{q-1}; by quadrature, all l at once.
+
+    Of the deviation from b_0 rather than of phi^2: at q = 32 768 the two differ in the ninth digit and later.
+    ValueError where it is not known to 1e-6.
+    """
+    phi = kernel.profile(q)
+
+    def mean(f: Callable) -> float:
+        try:
+            return float(expansion(f, q, 0)[0])
+        except ValueError as error:
+            raise ValueError(f'The variance of {type(kernel).__name__} is not known: {error}') from None
+
+    b0 = mean(phi)
+
+    def squared_deviation(t: Tensor) -> Tensor:
+        deviation = phi(t) - b0
+        return torch.where(deviation.abs() > 4e-16 * abs(b0), deviation, 0).square()
+
+    return mean(squared_deviation)

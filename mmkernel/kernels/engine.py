@@ -1,27 +1,24 @@
-"""Sums over all pairs of rows: the one place where N x N matrices are made.
+"""Rows put on the sphere, and sums over all pairs of rows: the one place where N x N matrices are made.
 
 sum_ij f(u_i.u_j) and its gradient are a product, a fold and a product: G = U U', values f(G) and slopes f'(G), f'(G) U. The
-gradient is made together with the value, where the blocks are; backward only scales it. What costs N q belongs outside,
-under autograd.
-
-The fold is in float32 (float64 for float64), whatever the products are. What would drown in rounding is apart: the diagonal,
-and the scale of slopes in float16.
+gradient is made together with the value, where the blocks are; backward only scales it. The fold is in float32 (float64 for
+float64), whatever the products are. What would drown in rounding is apart: the diagonal, and the scale of slopes in float16.
 
 Shapes: V views, B local rows, N = B W rows of all ranks, q width, b rows of a block.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.distributed import world_size
+from mmkernel.distributed import global_mean, world_size
 from mmkernel.kernels.fused import fused
-from mmkernel.kernels.layouts import BLOCK_ENTRIES, Engine, Rows
-from mmkernel.kernels.products import refuse_second_derivative, rounded, sum_of
+from mmkernel.kernels.layouts import BLOCK_ENTRIES, Engine, Rows, refuse_second_derivative, rounded, sum_of
+
+Pairs = Sequence[tuple[int, int]]
 
 # (G, first, columns, *constants[, statistics of rows, of columns]) -> values (K, b), dvalue/dG (V, b, N) as a symmetric
 # matrix, and its diagonal (V, b) where that is apart, else None. G: (V, b, N), rows from ``first`` on; columns = 0, ..., N - 1.
@@ -106,10 +103,8 @@ def _walk(
     totals, diagonals = [], []
     for block in blocks:
         G = rows.gram(block) if G is None or len(blocks) > 1 else G
-        statistics = () if everyone is None else (everyone[:, block], everyone)
-        values, slope, factor, diagonal = fused(
-            _folded, G, fold, rows.dtype, block.start, columns, *constants, *statistics
-        )
+        about = constants if everyone is None else (*constants, everyone[:, block], everyone)
+        values, slope, factor, diagonal = fused(_folded, G, fold, rows.dtype, block.start, columns, *about)
         G = None
         totals.append(values.sum(-1))
         if need_gradient:
@@ -119,9 +114,7 @@ def _walk(
     return rows.total(sum_of(totals)), rows.collect(product, diagonals) if need_gradient else None
 
 
-def _folded(
-    G: Tensor, fold: Fold, dtype: torch.dtype, *args: Any
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+def _folded(G: Tensor, fold: Fold, dtype: torch.dtype, *args: Any) -> tuple[Tensor | None, ...]:
     """``fold`` with the slopes rounded for their product."""
     values, slope, diagonal = fold(G, *args)
     return values, *rounded(slope, dtype), diagonal
@@ -132,7 +125,74 @@ def itself(first: int, b: int, columns: Tensor) -> Tensor:
     return columns[first : first + b, None] == columns
 
 
-def diagonal_of(K: Tensor, first: int, columns: Tensor) -> Tensor:
-    """(V, b): K_ii of the rows of a block."""
-    rows = columns[first : first + K.shape[1], None]
-    return K.gather(-1, rows.expand(len(K), -1, -1)).squeeze(-1)
+def unit_rows(x: Tensor, point: bool = True) -> Tensor:
+    """x / ||x|| of (..., q) rows. Rows without a direction, zeros, are one point: the first axis, and have no gradient.
+
+    ``point=False``: they stay zero, orthogonal to every row. NaN where ||x|| is beyond the dtype. No second derivative.
+    """
+    return _ToSphere.apply(x, (), 1, point, True)[0]
+
+
+def to_sphere(x: Tensor, pairs: Pairs, reduction: str = 'sample') -> tuple[Tensor, Tensor]:
+    """``unit_rows`` and mean_pairs mean_n ||u_in - u_jn||^2 over the rows of all ranks: (V, B, q) -> (V, B, q), ().
+
+    In one function, so that neither u nor the differences are kept: backward makes them of the rows and their norms.
+    ``reduction='element'`` divides the distance by q; without a pair it is 0.
+    """
+    u, distance = _ToSphere.apply(x, tuple(pairs), x.shape[-1] if reduction == 'sample' else 1, True, False)
+    return u, global_mean(distance) if pairs else x.new_zeros(())
+
+
+class _ToSphere(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, pairs: tuple, factor: int, point: bool, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """``keep`` u for backward instead of x: two launches fewer, and the memory of u."""
+        u, norm, nowhere = fused(_project, x, point)
+        distance = fused(_squares, u, pairs) * (factor / (len(pairs) * x[0].numel())) if pairs else None
+        ctx.save_for_backward(u if keep else x, norm, nowhere)
+        ctx.pairs, ctx.factor, ctx.keep = pairs, factor, keep
+        ctx.set_materialize_grads(False)  # a part that nobody differentiates costs nothing
+        return u, distance
+
+    @staticmethod
+    def backward(ctx: Any, of_u: Tensor | None, of_distance: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        x, norm, nowhere = ctx.saved_tensors
+        c = None if of_distance is None else of_distance * (-2 * ctx.factor / (len(ctx.pairs) * x[0].numel()))
+        return fused(_tangent, x, norm, nowhere, of_u, c, ctx.pairs, ctx.keep), None, None, None, None
+
+
+def _project(x: Tensor, point: bool) -> tuple[Tensor, Tensor, Tensor]:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).fmod_(torch.inf)  # infinity, an overflow too, becomes NaN
+    nowhere = norm == 0
+    norm = norm.masked_fill_(nowhere, torch.inf)
+    return _unit(x, norm, nowhere) if point else x / norm, norm, nowhere
+
+
+def _unit(x: Tensor, norm: Tensor, nowhere: Tensor) -> Tensor:
+    u = x / norm
+    u[..., :1].add_(nowhere)
+    return u
+
+
+def _squares(u: Tensor, pairs: tuple) -> Tensor:
+    return sum_of([F.mse_loss(u[i], u[j], reduction='sum') for i, j in pairs])
+
+
+def _tangent(
+    x: Tensor, norm: Tensor, nowhere: Tensor, of_u: Tensor | None, c: Tensor | None, pairs: tuple, unit: bool
+) -> Tensor:
+    """(h - (h.u) u) / ||x|| with h_i = of_u_i + c sum_partners u_j: the rest of the distance's gradient is radial.
+
+    ``unit``: x is u. Nothing is written in place into a view of h: compiled, each such write would be a copy of h.
+    """
+    u = x if unit else _unit(x, norm, nowhere)
+    h = torch.zeros_like(u) if of_u is None else of_u
+    if c is not None:
+        h = list(h)
+        for i, j in (*pairs, *((j, i) for i, j in pairs)):
+            h[i] = torch.addcmul(h[i], u[j], c)
+        h = torch.stack(h)
+    return torch.addcmul(h, u, (h * u).sum(-1, keepdim=True), value=-1).div_(norm)

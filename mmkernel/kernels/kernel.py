@@ -1,44 +1,25 @@
-"""Rotation-invariant kernels K(u, v) = phi(u.v) on the sphere S^{q-1}, and what can be built from them.
+"""Rotation-invariant kernels K(u, v) = phi(u.v) on the sphere S^{q-1}, and when they are positive definite.
 
 Schoenberg (1942): K is positive definite iff phi = sum_l b_l P_l(q; .) with every b_l >= 0. Only l >= 1 matters for the
 distance to the uniform distribution, E_{z,z'~Q} K - b_0 = sum_{l>=1} b_l E P_l(z.z').
 """
 
-from __future__ import annotations
-
 import inspect
 import warnings
-from abc import ABCMeta
-from functools import reduce
-from itertools import zip_longest
+from dataclasses import dataclass
 from numbers import Real
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmkernel.kernels.definiteness import PositiveDefiniteness
-from mmkernel.kernels.kept import Numbered, kept
+from mmkernel.kernels.fused import Numbered, kept
 from mmkernel.kernels.legendre import check_dimension, expansion
 from mmkernel.kernels.panels import Profile
-from mmkernel.kernels.trial import try_kernel
+from mmkernel.kernels.trial import Tried
 
 
-class _Tried(ABCMeta):
-    """A kernel is tried when it is whole, whoever wrote its __init__: a subclass, a mixin or ``dataclass``."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Kernel:
-        kernel = super().__call__(*args, **kwargs)
-        try_kernel(kernel)
-        return kernel
-
-    @property
-    def __signature__(cls) -> inspect.Signature:  # of __init__, not of __call__
-        return inspect.signature(MethodType(cls.__init__, cls))
-
-
-class Kernel(Numbered, metaclass=_Tried):
+class Kernel(Numbered, metaclass=Tried):
     """K(u, v) = phi(u.v). A kernel of your own is a subclass with one method, ``phi``.
 
     Kernels have no parameters. ``k + k'``, ``c * k`` for c > 0 and ``k * k'`` are kernels again. A kernel is tried once, when
@@ -110,7 +91,7 @@ class Kernel(Numbered, metaclass=_Tried):
         """The least phi(t) on a fine grid of [-1, 1]: whether a logarithm of an energy makes sense."""
         return float(self.profile(q)(_even_angles()).min())
 
-    def positive_definiteness(self, q: int, order: int = 8) -> PositiveDefiniteness:
+    def positive_definiteness(self, q: int, order: int = 8) -> 'PositiveDefiniteness':
         """Schoenberg's criterion up to degree ``order`` in dimension ``q``."""
         cls = type(self)
         closed = cls.coefficients is not Kernel.coefficients and cls.coefficient_errors is Kernel.coefficient_errors
@@ -123,12 +104,24 @@ class Kernel(Numbered, metaclass=_Tried):
             )
         return PositiveDefiniteness(check_dimension(q), b, errors)
 
-    def __add__(self, other: Kernel) -> Kernel:
+    def extra_repr(self) -> str:
+        words = [
+            name
+            for name in inspect.signature(type(self)).parameters
+            if not isinstance(getattr(self, name, self), nn.Module)
+        ]
+        return ', '.join(f'{name}={getattr(self, name)}' for name in words)
+
+    def __add__(self, other: 'Kernel') -> 'Kernel':
+        from mmkernel.kernels.composites import SumKernel
+
         if not isinstance(other, Kernel):
             raise TypeError(f'A kernel can be added to a kernel, not to {type(other).__name__}.')
         return SumKernel([self, other])
 
-    def __mul__(self, other: Kernel | float) -> Kernel:
+    def __mul__(self, other: 'Kernel | float') -> 'Kernel':
+        from mmkernel.kernels.composites import ProductKernel, ScaledKernel
+
         if isinstance(other, Kernel):
             return ProductKernel([self, other])
         if isinstance(other, Real):
@@ -138,130 +131,52 @@ class Kernel(Numbered, metaclass=_Tried):
     __rmul__ = __mul__
 
 
-class SumKernel(Kernel):
-    """phi = phi_1 + ... + phi_n. ``kernels``: kernels or their configs."""
+@dataclass
+class PositiveDefiniteness:
+    """Whether phi = sum_l b_l P_l(q; .) has all b_l >= 0 for l >= 1, as far as ``coefficients`` reach; b_0 is reported apart."""
 
-    def __init__(self, kernels: list[Kernel | dict]) -> None:
-        super().__init__()
-        self.kernels = nn.ModuleList(_kernels(kernels))
+    q: int
+    coefficients: Tensor  # (order + 1,) float64, b_0 first
+    errors: Tensor | None = None  # (order + 1,): a b_l that is smaller counts as 0
 
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        return sum(kernel.phi(t, q) for kernel in self.kernels)
+    @property
+    def constant(self) -> float:
+        """b_0 = E phi(u.v) under the uniform distribution: shifts the energy, never its gradient."""
+        return float(self.coefficients[0])
 
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        return sum(kernel.dphi(t, q) for kernel in self.kernels)
+    @property
+    def negative(self) -> list[int]:
+        """Degrees l >= 1 with b_l < 0 beyond rounding."""
+        return self._degrees(self.coefficients < -self._rounding)
 
-    def monomials(self, q: int) -> tuple[float, ...] | None:
-        parts = [kernel.monomials(q) for kernel in self.kernels]
-        return None if None in parts else strip_zeros([sum(a) for a in zip_longest(*parts, fillvalue=0.0)])
+    @property
+    def vanishing(self) -> list[int]:
+        """Degrees l >= 1 with b_l = 0 up to rounding: moments that the kernel does not see."""
+        return self._degrees(self.coefficients.abs() <= self._rounding)
 
-    def coefficients(self, q: int, order: int) -> Tensor:
-        return self._sum(q, order)[0]
+    @property
+    def _rounding(self) -> Tensor:
+        """``errors``, or 1e-9 of the largest among b_{l-1}, b_l, b_{l+1} without b_0: those of a phi with kinks grow fast."""
+        if self.errors is not None:
+            return self.errors
+        size = torch.nn.functional.pad(self.coefficients[1:].abs(), (2, 1))
+        return 1e-9 * torch.stack([size[:-2], size[1:-1], size[2:]]).amax(0)
 
-    def coefficient_errors(self, q: int, order: int) -> Tensor:
-        return self._sum(q, order)[1]
+    @staticmethod
+    def _degrees(mask: Tensor) -> list[int]:
+        return [l for l in mask.nonzero().flatten().tolist() if l >= 1]
 
-    def _sum(self, q: int, order: int) -> Tensor:
-        """(2, order + 1): b and errors, of the parts; by quadrature of the whole where their digits cancel."""
-        found = torch.stack(
-            [
-                sum(kernel.coefficients(q, order) for kernel in self.kernels),
-                sum(kernel.coefficient_errors(q, order) for kernel in self.kernels),
-            ]
-        )
-        cancels = bool((found[1] > 1e-6 * found[0].abs()).any())
-        return self._expansion(q, order) if cancels else found
+    def __bool__(self) -> bool:
+        return not self.negative
 
-
-class ScaledKernel(Kernel):
-    """phi = scale * phi_1, scale > 0. ``kernel``: a kernel or its config."""
-
-    def __init__(self, kernel: Kernel | dict, scale: float) -> None:
-        super().__init__()
-        if not 0 < scale < float('inf'):
-            raise ValueError(f'A kernel can be scaled by a positive finite number, got {scale}.')
-        (self.kernel,) = _kernels([kernel])
-        self.scale = float(scale)
-
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        return self.scale * self.kernel.phi(t, q)
-
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        return self.scale * self.kernel.dphi(t, q)
-
-    def monomials(self, q: int) -> tuple[float, ...] | None:
-        part = self.kernel.monomials(q)
-        return None if part is None else tuple(self.scale * a for a in part)
-
-    def coefficients(self, q: int, order: int) -> Tensor:
-        return self.scale * self.kernel.coefficients(q, order)
-
-    def coefficient_errors(self, q: int, order: int) -> Tensor:
-        return self.scale * self.kernel.coefficient_errors(q, order)
-
-
-class ProductKernel(Kernel):
-    """phi = phi_1 ... phi_n; positive definite if the factors are (Schur). ``kernels``: kernels or their configs."""
-
-    def __init__(self, kernels: list[Kernel | dict]) -> None:
-        super().__init__()
-        self.kernels = nn.ModuleList(_kernels(kernels))
-
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        value = self.kernels[0].phi(t, q)
-        for kernel in self.kernels[1:]:
-            value = value * kernel.phi(t, q)
-        return value
-
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        value, slope = self.kernels[0].phi(t, q), self.kernels[0].dphi(t, q)
-        for kernel in self.kernels[1:]:
-            value, slope = value * kernel.phi(t, q), slope * kernel.phi(t, q) + value * kernel.dphi(t, q)
-        return slope
-
-    def monomials(self, q: int) -> tuple[float, ...] | None:
-        parts = [kernel.monomials(q) for kernel in self.kernels]
-        return None if None in parts else reduce(_convolve, parts)
+    def __str__(self) -> str:
+        order = len(self.coefficients) - 1
+        verdict = f'not positive definite: b_l < 0 at l = {self.negative}' if self.negative else 'positive definite'
+        blind = f'; blind to degrees {self.vanishing}' if self.vanishing else ''
+        values = ', '.join(f'{b:.4g}' for b in self.coefficients[1:].tolist())
+        return f'{verdict} up to l = {order} in R^{self.q}{blind}; b_0 = {self.constant:.4g}; b_1.. = {values}'
 
 
 def _even_angles() -> Tensor:
     """t of [-1, 1], both ends among them, denser towards these."""
     return torch.linspace(0, torch.pi, 2049, dtype=torch.float64).cos()
-
-
-def strip_zeros(monomials: list[float]) -> tuple[float, ...]:
-    """Without the zeros at the end; one number at least."""
-    degree = max((k for k, a in enumerate(monomials) if a), default=0)
-    return tuple(float(a) for a in monomials[: degree + 1])
-
-
-def _convolve(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
-    """The coefficients of a product of polynomials."""
-    product = [0.0] * (len(a) + len(b) - 1)
-    for i, x in enumerate(a):
-        for j, y in enumerate(b):
-            product[i + j] += x * y
-    return strip_zeros(product)
-
-
-def _kernels(kernels: list[Kernel | dict]) -> list[Kernel]:
-    if not kernels:
-        raise ValueError('A sum or product of kernels needs at least one kernel, got none.')
-    if any(isinstance(kernel, dict) for kernel in kernels):
-        from mmkernel.registry import KERNELS  # here, so that kernels made in Python need torch alone
-
-        kernels = [KERNELS.build(kernel) if isinstance(kernel, dict) else kernel for kernel in kernels]
-    return [check_kernel(kernel, 'A sum or product') for kernel in kernels]
-
-
-def check_kernel(kernel: Kernel, owner: str) -> Kernel:
-    """``kernel``; TypeError, with the likely fix, for a class, a name or a function."""
-    if isinstance(kernel, Kernel):
-        return kernel
-    if isinstance(kernel, type) and issubclass(kernel, Kernel):
-        given, fix = f'the class {kernel.__name__}', f'Make one: {kernel.__name__}(...).'
-    elif isinstance(kernel, str):
-        given, fix = repr(kernel), f'A config is a dict: dict(type={kernel!r}).'
-    else:
-        given, fix = type(kernel).__name__, 'A phi of your own goes into a subclass of Kernel.'
-    raise TypeError(f'{owner} expected a Kernel or its config, got {given}. {fix}')

@@ -1,13 +1,12 @@
 """A kernel under the magnifying glass: profile, expansion, null band, gradient; and Legendre kernels that mimic it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mmkernel.kernels.energy import NullBand, null_band
 from mmkernel.kernels.kernel import Kernel, PositiveDefiniteness
 from mmkernel.kernels.legendre import (
     adapted_quadrature,
@@ -16,7 +15,6 @@ from mmkernel.kernels.legendre import (
     legendre_polynomials,
 )
 from mmkernel.kernels.library import LegendreKernel
-from mmkernel.kernels.uniformity import NullBand, null_band
 
 WEIGHTINGS = ('typical', 'flat')
 ROUNDING = 1e-12  # of rms phi: a weight below is 0

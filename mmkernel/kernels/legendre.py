@@ -5,8 +5,6 @@ q = 2 gives Chebyshev's T_l, q = 3 Legendre's own. Under t = u.v for u, v unifor
 E[P_l P_k] = delta_lk / N(q, l) with N(q, l) the number of spherical harmonics of degree l.
 """
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from functools import lru_cache
@@ -94,22 +92,8 @@ def _gauss_gegenbauer(q: int, nodes: int) -> tuple[Tensor, Tensor]:
     return points, vectors[0] ** 2
 
 
-def angular_quadrature(q: int) -> tuple[Tensor, Tensor]:
-    """Nodes t_k and weights w_k with sum_k w_k f(t_k) = E f(u.v): as ``gauss_gegenbauer``, also for f of the distance ||u-v||.
-
-    Gauss & Legendre's rule in the angle a, t = cos a, density sin^{q-2} a. The distance is 2 sin(a/2): what has a corner at
-    t = 1 is smooth in a. At large q the density reaches no corner, and ``gauss_gegenbauer`` keeps more digits.
-    """
-    if check_dimension(q) >= 100:
-        return gauss_gegenbauer(q)
-    x, w = gauss_gegenbauer(3, 512)
-    angle = (1 + x) * (math.pi / 2)
-    w = w * angle.sin() ** (q - 2)
-    return angle.cos(), w / w.sum()
-
-
 def adapted_quadrature(phi: Profile, q: int) -> tuple[Tensor, Tensor]:
-    """As ``angular_quadrature``, with nodes that close in on what is rough in ``phi``."""
+    """As ``gauss_gegenbauer``, with nodes that close in on what is rough in ``phi``."""
     panels = resolve(phi, q, 0)
     return panels.t.flatten(), (panels.weights * log_density(panels.x, q, q - 2).exp()).flatten()
 

@@ -1,15 +1,13 @@
 """The kernels of the literature. Each class: the formula of phi, its slope, and b_l in closed form where there is one."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from mmkernel.checks import check_numbers
-from mmkernel.kernels.kernel import Kernel, strip_zeros
+from mmkernel.kernels.composites import horner, strip_zeros
+from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.legendre import legendre_derivative, legendre_polynomials, monomial_coefficients, num_harmonics
 from mmkernel.kernels.panels import log_gamma_ratio
 
@@ -27,10 +25,16 @@ class LegendreKernel(Kernel):
 
     def __init__(self, weights: tuple[float, ...], indefinite: bool = False) -> None:
         super().__init__()
-        if not isinstance(weights, Iterable):
-            raise ValueError(f'LegendreKernel.weights={weights!r}; expected a list b_1, ..., b_L: ({weights!r},).')
+        check_numbers('LegendreKernel', signed=True, several=True, weights=weights)
         self.weights = tuple(float(b) for b in weights)
-        _check_weights(self.weights, indefinite)
+        if not any(self.weights):
+            raise ValueError(f'LegendreKernel weights are all zero, got {self.weights}: such a kernel sees nothing.')
+        negative = [f'b_{l} = {b}' for l, b in enumerate(self.weights, start=1) if b < 0]
+        if negative and not indefinite:
+            raise ValueError(
+                f'LegendreKernel with {", ".join(negative)} is not positive definite (Schoenberg: all b_l >= 0): its energy has no '
+                'minimum at the uniform distribution. If that is what you want, say indefinite=True.'
+            )
 
     @property
     def order(self) -> int:
@@ -38,13 +42,13 @@ class LegendreKernel(Kernel):
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         if self.order <= 4:
-            return _horner(self._monomials(q), t)
+            return horner(self._monomials(q), t)
         polynomials = legendre_polynomials(self.order, q, t)
         return sum(b * p for b, p in zip(self.weights, polynomials[1:], strict=True))
 
     def dphi(self, t: Tensor, q: int) -> Tensor:
         if self.order <= 4:
-            return _horner([k * a for k, a in enumerate(self._monomials(q))][1:], t)
+            return horner([k * a for k, a in enumerate(self._monomials(q))][1:], t)
         return sum(b * legendre_derivative(l, q, t) for l, b in enumerate(self.weights, start=1))
 
     def coefficients(self, q: int, order: int) -> Tensor:
@@ -61,9 +65,6 @@ class LegendreKernel(Kernel):
         rows = monomial_coefficients(self.order, q)[1:]
         return [sum(b * row[k] for b, row in zip(self.weights, rows, strict=True)) for k in range(self.order + 1)]
 
-    def extra_repr(self) -> str:
-        return f'weights={self.weights}'
-
 
 class RBFKernel(Kernel):
     """phi(t) = exp(-scale ||u-v||^2) = exp(-2 scale (1-t)); every b_l > 0.
@@ -73,7 +74,8 @@ class RBFKernel(Kernel):
 
     def __init__(self, scale: float = 2.0) -> None:
         super().__init__()
-        self.scale = _positive('RBFKernel.scale', scale)
+        check_numbers('RBFKernel', scale=scale)
+        self.scale = float(scale)
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         return (2 * self.scale * (t - 1)).exp()
@@ -95,9 +97,6 @@ class RBFKernel(Kernel):
             ratio = sum(math.log((2 * nu + j) / (2 * (nu + j))) for j in range(1, l))
             b.append(float((l * math.log(kappa) - kappa - math.lgamma(l + 1) + ratio + series).exp()))
         return torch.tensor(b, dtype=torch.float64)
-
-    def extra_repr(self) -> str:
-        return f'scale={self.scale}'
 
 
 class RieszKernel(Kernel):
@@ -135,16 +134,14 @@ class RieszKernel(Kernel):
             b.append(-mean * rising * num_harmonics(q, l))
         return torch.tensor(b, dtype=torch.float64)
 
-    def extra_repr(self) -> str:
-        return f'exponent={self.exponent}, constant={self.constant}'
-
 
 class LaplaceKernel(Kernel):
     """phi(t) = exp(-scale ||u-v||) = exp(-scale sqrt(2-2t)); every b_l > 0, with a heavier tail than the RBF kernel's."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale = _positive('LaplaceKernel.scale', scale)
+        check_numbers('LaplaceKernel', scale=scale)
+        self.scale = float(scale)
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         return (-self.scale * (2 - 2 * t).clamp_min(0).sqrt()).exp()
@@ -166,9 +163,6 @@ class LaplaceKernel(Kernel):
         weight = (math.log(s / (2 * math.sqrt(math.pi))) - log_u / 2 - s * s / (4 * log_u.exp())).exp()
         mixed = torch.stack([RBFKernel(u).coefficients(q, order) for u in log_u.exp().tolist()])
         return (log_u[1] - log_u[0]) * (weight @ mixed)
-
-    def extra_repr(self) -> str:
-        return f'scale={self.scale}'
 
 
 class PolynomialKernel(Kernel):
@@ -196,45 +190,10 @@ class PolynomialKernel(Kernel):
     def coefficients(self, q: int, order: int) -> Tensor:
         """t^k has b_l = N(q, l) k!/(k-l)! E_{q+2l}[t^{k-l}] / (q (q+2) ... (q+2l-2)); binomially summed over k."""
         b = torch.zeros(order + 1, dtype=torch.float64)
-        for k in range(self.degree + 1):
-            weight = math.comb(self.degree, k) * self.constant ** (self.degree - k)
+        for k, weight in enumerate(self.monomials(q)):
             for l in range(min(k, order) + 1):
                 if weight and (k - l) % 2 == 0:
                     moment = math.prod((2 * i - 1) / (q + 2 * l + 2 * i - 2) for i in range(1, (k - l) // 2 + 1))
-                    b[l] += (
-                        weight * math.perm(k, l) * moment * (num_harmonics(q, l) / math.prod(range(q, q + 2 * l, 2)))
-                    )
+                    harmonics = num_harmonics(q, l) / math.prod(range(q, q + 2 * l, 2))
+                    b[l] += weight * math.perm(k, l) * moment * harmonics
         return b
-
-    def extra_repr(self) -> str:
-        return f'degree={self.degree}, constant={self.constant}'
-
-
-def _horner(coefficients: list[float], t: Tensor) -> Tensor:
-    if len(coefficients) == 1:
-        return torch.full_like(t, coefficients[0])
-    value = t * coefficients[-1] + coefficients[-2]
-    for a in reversed(coefficients[:-2]):
-        value = value * t + a
-    return value
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < float('inf'):
-        raise ValueError(f'{name} must be a positive finite number, got {value}.')
-    return float(value)
-
-
-def _check_weights(weights: tuple[float, ...], indefinite: bool) -> None:
-    if not weights:
-        raise ValueError('LegendreKernel needs at least one weight b_1, ..., b_L, got none. The paper: (1., 40., 40.).')
-    if not all(math.isfinite(b) for b in weights):
-        raise ValueError(f'LegendreKernel weights must be finite, got {weights}.')
-    if not any(weights):
-        raise ValueError(f'LegendreKernel weights are all zero, got {weights}: such a kernel sees nothing.')
-    negative = [f'b_{l} = {b}' for l, b in enumerate(weights, start=1) if b < 0]
-    if negative and not indefinite:
-        raise ValueError(
-            f'LegendreKernel with {", ".join(negative)} is not positive definite (Schoenberg: all b_l >= 0): its energy has no '
-            'minimum at the uniform distribution. If that is what you want, say indefinite=True.'
-        )

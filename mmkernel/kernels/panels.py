@@ -7,8 +7,6 @@ is cut into smaller ones, until a kink lies in a panel as narrow as rounding, a 
 Panels lie in the angle x, t = sin x, where the density of t is cos^{q-2} x and the distance ||u-v|| is smooth.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

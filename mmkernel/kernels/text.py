@@ -1,6 +1,5 @@
-"""Kernels as people type them: ``RBFKernel scale=2``, or ``LegendreKernel(weights=(1, 40, 40)) + 0.5 * RBFKernel()``."""
-
-from __future__ import annotations
+"""Kernels by name: those of the library in KERNELS, and kernels as people type them, ``RBFKernel scale=2`` or
+``LegendreKernel(weights=(1, 40, 40)) + 0.5 * RBFKernel()``. ``import mmkernel.kernels`` leaves this out and needs torch alone."""
 
 import ast
 import inspect
@@ -8,7 +7,15 @@ import re
 import shlex
 from typing import Any
 
+from mmkernel import kernels
 from mmkernel.kernels.kernel import Kernel
+from mmkernel.registry import KERNELS
+
+for _name in (
+    *('LegendreKernel', 'RBFKernel', 'RieszKernel', 'LaplaceKernel', 'PolynomialKernel'),
+    *('SumKernel', 'ScaledKernel', 'ProductKernel'),
+):
+    KERNELS.register_module(module=getattr(kernels, _name))
 
 _EXAMPLES = (
     "Expected 'TYPE key=value ...', e.g. 'LegendreKernel weights=1,40,40', or an expression such as "
@@ -66,8 +73,6 @@ def _value(node: ast.expr, text: str) -> Any:
 
 
 def _build(name: str, keywords: dict[str, Any], text: str) -> Kernel:
-    from mmkernel.registry import KERNELS  # here, so that kernels made in Python need torch alone
-
     factory = KERNELS.get(name)
     for parameter in inspect.signature(factory).parameters.values():
         given = keywords.get(parameter.name)

@@ -3,74 +3,71 @@
 A phi that writes into t, looks at other entries, or is cut off from autograd trains without an error, on the wrong objective.
 """
 
-from __future__ import annotations
-
+import contextlib
 import copy
+import inspect
 import math
-from typing import TYPE_CHECKING, Any
+from abc import ABCMeta
+from types import MethodType
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmkernel.kernels.legendre import angular_quadrature
+from mmkernel.kernels.legendre import gauss_gegenbauer
 from mmkernel.kernels.panels import derivatives
 
-if TYPE_CHECKING:
-    from mmkernel.kernels.kernel import Kernel
 
-WIDTH = 64
-_STEP = 1e-7
+class Tried(ABCMeta):
+    """A kernel is tried when it is whole, whoever wrote its __init__: a subclass, a mixin or ``dataclass``."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> nn.Module:
+        kernel = super().__call__(*args, **kwargs)
+        try_kernel(kernel)
+        return kernel
+
+    @property
+    def __signature__(cls) -> inspect.Signature:  # of __init__, not of __call__
+        return inspect.signature(MethodType(cls.__init__, cls))
 
 
-def try_kernel(kernel: Kernel) -> None:
+def try_kernel(kernel: nn.Module) -> None:
     """ValueError, with what came, what was expected and the fix, where ``kernel`` breaks a promise. Draws no random number."""
+    name = type(kernel).__name__
     if '_buffers' not in vars(kernel):
-        raise ValueError(f'{type(kernel).__name__}.__init__ must call super().__init__() first.')
-    buffers = list(kernel.buffers())
-    device = buffers[0].device if buffers else torch.empty(()).device
+        raise ValueError(f'{name}.__init__ must call super().__init__() first.')
+    device = next((buffer.device for buffer in kernel.buffers()), torch.empty(()).device)
     if torch.compiler.is_compiling() or device.type == 'meta':
         return
-    _constant(kernel)
+    if learned := [word for word, parameter in kernel.named_parameters() if parameter.requires_grad]:
+        raise ValueError(
+            f'{name} has the parameter {learned[0]}, which no loss would ever train: gradients reach the embeddings alone. '
+            'Make it a number, or a tensor by self.register_buffer(name, tensor).'
+        )
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        q = _width(kernel, device)
-        t = _points(device)
+        even = torch.linspace(-1, 1, 33, dtype=torch.float64, device=device)  # -1, 0 and 1 among them
+        between = torch.linspace(-0.973, 0.958, 31, dtype=torch.float64, device=device)
+        t = torch.cat([even, between]).view(8, 8)
+        q = _width(kernel, t)
         values = _values(kernel, t, q)
         _values(kernel, t.float(), q)
         _elementwise(kernel, t, q, values)
-        _slope(kernel, q, device)
+        _slope(kernel, between[None], q)
         _closed_forms(kernel, t, q, values)
         if not _of_the_library(kernel):
             _other_device(kernel, q)
 
 
-def _constant(kernel: Kernel) -> None:
-    learned = [name for name, parameter in kernel.named_parameters() if parameter.requires_grad]
-    if learned:
-        raise ValueError(
-            f'{type(kernel).__name__} has the parameter {learned[0]}, which no loss would ever train: gradients reach the '
-            'embeddings alone. Make it a number, or a tensor by self.register_buffer(name, tensor).'
-        )
-
-
-def _points(device: torch.device) -> Tensor:
-    """(8, 8): an even grid of [-1, 1] with -1, 0 and 1, and points between."""
-    even = torch.linspace(-1, 1, 33, dtype=torch.float64, device=device)
-    return torch.cat([even, torch.linspace(-0.973, 0.958, 31, dtype=torch.float64, device=device)]).view(8, 8)
-
-
-def _width(kernel: Kernel, device: torch.device) -> int:
+def _width(kernel: nn.Module, t: Tensor) -> int:
     """64, unless phi takes no other width than one that the kernel holds."""
-    t = torch.zeros(2, dtype=torch.float64, device=device)
-    for q in (WIDTH, *[v for v in vars(kernel).values() if type(v) is int and v >= 2]):
-        try:
+    for q in (64, *[v for v in vars(kernel).values() if type(v) is int and v >= 2]):
+        with contextlib.suppress(Exception):  # reported in full where phi is tried
             kernel.phi(t.clone(), q)
             return q
-        except Exception:  # reported in full where phi is tried
-            continue
-    return WIDTH
+    return 64
 
 
-def _call(kernel: Kernel, method: str, t: Tensor, q: int) -> Tensor:
+def _call(kernel: nn.Module, method: str, t: Tensor, q: int) -> Tensor:
     """phi or phi' at ``t``; refuses what is no real tensor of the shape, type and device of ``t``, and what writes into it."""
     name, given = f'{type(kernel).__name__}.{method}', t.clone()
     try:
@@ -79,68 +76,61 @@ def _call(kernel: Kernel, method: str, t: Tensor, q: int) -> Tensor:
         if _inherited(kernel, 'phi'):
             raise
         raise ValueError(
-            f'{name}(t, q) failed at t of shape {tuple(t.shape)}, {t.dtype}, q = {q}: {type(error).__name__}: '
-            + str(error).rstrip('.')
-            + f'. Expected {method}(self, t, q) in torch operations that take t of any shape and have derivatives in '
-            'forward mode, or a dphi(self, t, q) beside phi.'
+            f'{name}(t, q) failed at t of shape {tuple(t.shape)}, {t.dtype}, q = {q}: {type(error).__name__}: {error} Expected '
+            f'{method}(self, t, q) in torch operations that take t of any shape and have derivatives in forward mode, or a '
+            'dphi(self, t, q) beside phi.'
         ) from error
     if not torch.equal(given, t):
         raise ValueError(
-            f'{name} changes t in place; expected a new tensor. Use t * 2 for t.mul_(2), torch.exp(t) for t.exp_(), or begin '
-            'with t = t.clone().'
+            f'{name} changes t in place; expected a new tensor: t * 2 for t.mul_(2), or begin with t = t.clone().'
         )
     if not isinstance(value, Tensor):
         raise ValueError(
-            f'{name} returned a {type(value).__name__}; expected a tensor like t. A constant is torch.full_like(t, c).'
+            f'{name} returned a {type(value).__name__}; expected a tensor like t: torch.full_like(t, c) for c.'
         )
-    for what, came, expected, fix in (
-        ('shape', tuple(value.shape), tuple(t.shape), 'phi works entry by entry; leave out sums and views'),
-        ('dtype', value.dtype, t.dtype, 'make constants Python numbers, or take them .to(t.dtype)'),
-        ('device', value.device, t.device, 'make tensors with t.new_tensor(...) or torch.zeros_like(t)'),
+    for what, fix in (
+        ('shape', 'phi works entry by entry; leave out sums and views'),
+        ('dtype', 'make constants Python numbers, or take them .to(t.dtype)'),
+        ('device', 'make tensors with t.new_tensor(...) or torch.zeros_like(t)'),
     ):
+        came, expected = getattr(value, what), getattr(t, what)
         if came != expected:
             raise ValueError(f'{name} returned {what} {came} for t of {what} {expected}: {fix}.')
     return value
 
 
-def _values(kernel: Kernel, t: Tensor, q: int) -> Tensor:
+def _values(kernel: nn.Module, t: Tensor, q: int) -> Tensor:
     values = _call(kernel, 'phi', t, q)
     for word, wrong in (('NaN', values.isnan()), ('infinite', values.isinf() & (t != 1))):
         if bool(wrong.any()):
-            at = t[wrong][0].item()
             raise ValueError(
-                f'{type(kernel).__name__}.phi is {word} at t = {at:.4g} ({t.dtype}, q = {q}); expected a finite value on all of '
-                '[-1, 1] (at t = 1 it may be infinite). Clamp what goes into a root, logarithm or quotient.'
+                f'{type(kernel).__name__}.phi is {word} at t = {t[wrong][0].item():.4g} ({t.dtype}, q = {q}); expected a finite '
+                'value on all of [-1, 1) and perhaps an infinite one at 1. Clamp what goes into a root, logarithm or quotient.'
             )
     return values
 
 
-def _elementwise(kernel: Kernel, t: Tensor, q: int, values: Tensor) -> None:
-    parts = {
-        'the same t again': ...,
-        'a part of t': (slice(1, 7, 2), slice(2, 6)),
-        'one entry of t': (3, slice(4, 5)),
-        't = 1 alone': (4, slice(0, 1)),
-    }
-    for what, part in parts.items():
+def _elementwise(kernel: nn.Module, t: Tensor, q: int, values: Tensor) -> None:
+    size = values[values.isfinite()].abs().max()
+    for part in (..., (slice(1, 7, 2), slice(2, 6)), (3, slice(4, 5)), (4, slice(0, 1))):  # the last one is t = 1 alone
         again = _call(kernel, 'phi', t[part], q)
-        size = values[values.isfinite()].abs().max()
         if not torch.allclose(again, values[part], rtol=1e-9, atol=float(1e-12 * size)):
             raise ValueError(
-                f'{type(kernel).__name__}.phi gives other values for {what}; expected phi(t) to depend on nothing but its own '
-                'entry and q. Leave out maxima, means, softmax, sorting and random numbers.'
+                f'{type(kernel).__name__}.phi gives other values for {"the same t again" if part is ... else "a part of t"}; '
+                'expected phi(t) to depend on nothing but its own entry and q. Leave out maxima, means, softmax, sorting and '
+                'random numbers.'
             )
 
 
-def _slope(kernel: Kernel, q: int, device: torch.device) -> None:
+def _slope(kernel: nn.Module, t: Tensor, q: int) -> None:
     """dphi against differences of phi, where those of two steps to the left and right agree (at a kink they do not)."""
     name, inherited = type(kernel).__name__, _inherited(kernel, 'dphi')
-    t = torch.linspace(-0.973, 0.958, 31, dtype=torch.float64, device=device).view(1, 31)
-    steps = torch.tensor([-1, -0.3, 0.3, 1], dtype=torch.float64, device=device)[:, None] * _STEP
+    step = 1e-7
+    steps = torch.tensor([-1, -0.3, 0.3, 1], dtype=t.dtype, device=t.device)[:, None] * step
     here, there = _call(kernel, 'phi', t, q), _call(kernel, 'phi', t + steps, q)
     sides = (there - here) / steps
     central = sides.mean(0, keepdim=True)
-    rounding = 4e-15 * torch.cat([here, there]).abs().amax(0, keepdim=True) / _STEP
+    rounding = 4e-15 * torch.cat([here, there]).abs().amax(0, keepdim=True) / step
     smooth = ((sides - central).abs() <= 0.05 * central.abs() + rounding).all(0, keepdim=True)
     allowed = 1e-3 * central.abs() + rounding + 1e-12 * central.abs().max()
     slopes = {f'{name}.dphi': _call(kernel, 'dphi', t, q)}
@@ -150,61 +140,53 @@ def _slope(kernel: Kernel, q: int, device: torch.device) -> None:
         wrong = smooth & ~((slope - central).abs() <= allowed)
         if bool(wrong.any()):
             at, came, expected = (float(v[wrong][0]) for v in (t, slope, central))
-            if not inherited:
-                fix = 'Correct dphi, or leave it out: autograd then makes it'
-            elif math.isfinite(came):
-                fix = (
-                    'phi is cut off from autograd: no .item(), .detach(), torch.no_grad or numpy, or write a dphi(t, q)'
-                )
-            else:
-                fix = 'torch.where differentiates the branch not taken too: clamp what goes into its root, logarithm or quotient'
+            fix = 'Correct dphi, or leave it out: autograd then makes it'
+            if inherited:
+                fix = 'phi is cut off from autograd: no .item(), .detach(), no_grad or numpy, or write a dphi(t, q)'
+            if inherited and not math.isfinite(came):
+                fix = 'torch.where differentiates the branch not taken too: clamp what goes into its root or quotient'
             raise ValueError(
                 f"{what} is {came:.6g} at t = {at:.4g}, q = {q}; differences of phi say phi' = {expected:.6g}. {fix}."
             )
 
 
-def _inherited(kernel: Kernel, method: str) -> bool:
+def _inherited(kernel: nn.Module, method: str) -> bool:
     """Whether ``method`` is the one of ``Kernel`` itself."""
     owner = next(cls for cls in type(kernel).__mro__ if method in cls.__dict__)
     return owner.__name__ == 'Kernel' and owner.__module__ == 'mmkernel.kernels.kernel'
 
 
-def _of_the_library(kernel: Kernel) -> bool:
+def _of_the_library(kernel: nn.Module) -> bool:
     """Whether the tests of this package answer for the kernel."""
     return type(kernel).__module__.startswith('mmkernel.kernels.')
 
 
-def _closed_forms(kernel: Kernel, t: Tensor, q: int, values: Tensor) -> None:
+def _closed_forms(kernel: nn.Module, t: Tensor, q: int, values: Tensor) -> None:
     """A monomials or coefficients of another phi, as of a parent whose phi a subclass has replaced."""
-    name = type(kernel).__name__
-    monomials = kernel.monomials(q)
+    name, monomials = type(kernel).__name__, kernel.monomials(q)
     if monomials is not None:
         powers = sum(a * t**k for k, a in enumerate(monomials))
         if not torch.allclose(powers, values, rtol=1e-6, atol=1e-6 * float(values.abs().max())):
             raise ValueError(
-                f'{name}.monomials(q = {q}) = {monomials} are not those of its phi. Correct them or return None.'
+                f'{name}.monomials(q = {q}) = {monomials} are not those of its phi: correct them or return None.'
             )
     if _inherited(kernel, 'coefficients') or _of_the_library(kernel):
         return
-    came = kernel.coefficients(q, 1)
-    if not isinstance(came, Tensor) or came.shape != (2,):
-        shown: Any = tuple(came.shape) if isinstance(came, Tensor) else type(came).__name__
-        raise ValueError(
-            f'{name}.coefficients(q, 1) returned {shown}; expected a float64 tensor of shape (2,): b_0, b_1.'
-        )
-    nodes, weights = angular_quadrature(q)
+    nodes, weights = gauss_gegenbauer(q)
     phi = kernel.profile(q)(nodes)
     expected = torch.stack([(weights * phi).sum(), q * (weights * phi * nodes).sum()])
     spread = (weights * (phi - expected[0]).square()).sum().sqrt()
-    allowed = 1e-3 * torch.stack([expected[0].abs() + spread, math.sqrt(q) * spread])
-    if not bool(((came - expected).abs() <= allowed + 1e-12 * expected[0].abs()).all()):
+    allowed = 1e-3 * torch.stack([expected[0].abs() + spread, math.sqrt(q) * spread]) + 1e-12 * expected[0].abs()
+    came = kernel.coefficients(q, 1)
+    shape = tuple(came.shape) if isinstance(came, Tensor) else None
+    if shape != (2,) or not bool(((came - expected).abs() <= allowed).all()):
         raise ValueError(
-            f'{name}.coefficients(q = {q}, 1) = {came.tolist()}; its phi has {[float(f"{b:.6g}") for b in expected]}. Correct '
-            'them, or set coefficients = Kernel.coefficients in a subclass with a phi of its own.'
+            f'{name}.coefficients(q = {q}, 1) = {came}, shape {shape}; its phi has {[float(f"{b:.6g}") for b in expected]}, a '
+            'float64 tensor (2,). Correct them, or set coefficients = Kernel.coefficients in a subclass with a phi of its own.'
         )
 
 
-def _other_device(kernel: Kernel, q: int) -> None:
+def _other_device(kernel: nn.Module, q: int) -> None:
     """On the meta device, which stands for a GPU: tensors that are no buffers stay behind when a model moves."""
     twin = copy.deepcopy(kernel).to('meta') if any(True for _ in kernel.buffers()) else kernel
     try:

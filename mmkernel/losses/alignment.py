@@ -1,7 +1,5 @@
 """Distances between paired views, and the alignment and uniformity of Wang & Isola (ICML 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import global_mean
-from mmkernel.kernels.sphere import Pairs, mean_square, to_sphere, unit_rows
+from mmkernel.kernels.engine import Pairs, to_sphere, unit_rows
 
 REDUCTIONS = ('sample', 'element')
 
@@ -55,6 +53,16 @@ def paired_distance(x: Tensor, y: Tensor, pairs: Pairs, reduction: str = 'sample
         return to_sphere(x, pairs, reduction)[1]
     distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))
     return distance if reduction == 'element' else distance * x.shape[-1]
+
+
+def mean_square(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
+    """mean over pairs and all entries of (x_i - y_j)^2: (V, B, q), (G, B, q) -> (); 0 without a pair."""
+    if not pairs:
+        return x.new_zeros(())
+    same, x = x is y, x.unbind()  # once, so that backward stacks once
+    y = x if same else y.unbind()
+    squares = [F.mse_loss(x[i], y[j]) for i, j in pairs]
+    return squares[0] if len(squares) == 1 else torch.stack(squares).mean()
 
 
 def mean_over_pairs(losses: list[Tensor]) -> Tensor:

@@ -1,7 +1,5 @@
 """Cluster labels as targets: spherical k-means over all ranks, and the cross-entropy against its labels."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -4,8 +4,6 @@ Shapes: V online views, G target views, B local rows, N rows of all ranks, q wid
 normalised here. Values are those of the global batch; gradients as ``mmkernel.distributed`` rules.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 
@@ -14,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
-from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
-from mmkernel.kernels.products import promoted
-from mmkernel.kernels.sphere import Pairs, to_sphere, unit_rows
+from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere, unit_rows
+from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.alignment import mean_over_pairs
 
 

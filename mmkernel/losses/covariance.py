@@ -6,8 +6,6 @@ centred rows has a gradient whose columns have mean 0: the column means need non
 Shapes: V views, B local rows, N = B W rows of all ranks, q width, P pairs. Gradients as ``mmkernel.distributed`` rules.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -22,9 +20,9 @@ from mmkernel.distributed import (
     sum_over_ranks_,
     world_size,
 )
-from mmkernel.kernels.engine import Engine, diagonal_of, fused_whole, itself, pairwise
-from mmkernel.kernels.products import promoted, refuse_second_derivative, sum_of
-from mmkernel.kernels.sphere import Pairs, mean_square
+from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
+from mmkernel.kernels.layouts import promoted, refuse_second_derivative, sum_of
+from mmkernel.losses.alignment import mean_square
 from mmkernel.losses.matrices import product
 
 _DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
@@ -79,6 +77,12 @@ def _off_diagonal_squares(
     """sum_j K_ij^2, and K beside the diagonal, which is q times its neighbours: apart, or (``diagonal`` False) left out."""
     beside = K.masked_fill(itself(first, K.shape[1], columns), 0)
     return (K if diagonal else beside).square().sum(-1), beside, diagonal_of(K, first, columns) if diagonal else None
+
+
+def diagonal_of(K: Tensor, first: int, columns: Tensor) -> Tensor:
+    """(V, b): K_ii of the rows of a block."""
+    rows = columns[first : first + K.shape[1], None]
+    return K.gather(-1, rows.expand(len(K), -1, -1)).squeeze(-1)
 
 
 def correlation_terms(

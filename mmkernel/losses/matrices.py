@@ -4,16 +4,13 @@ The textbook backward of an eigendecomposition divides by l_i - l_j. For S^-1/2 
 differences that are smooth everywhere (Daleckii and Krein); they are written out here, so nothing is ever divided by a gap.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmkernel.kernels.layouts import Engine
-from mmkernel.kernels.products import as_input, multiply, refuse_second_derivative, rounded
+from mmkernel.kernels.layouts import Engine, as_input, multiply, refuse_second_derivative, rounded
 
 
 def inverse_square_root(S: Tensor) -> Tensor:

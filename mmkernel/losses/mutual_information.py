@@ -7,8 +7,6 @@ Jordan, 2010; Donsker and Varadhan, 1983.
 from the product of the marginals. ``log_baseline``: log a(y_i), (K,) or a number.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

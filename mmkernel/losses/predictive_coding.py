@@ -1,7 +1,5 @@
 """Which of all patches comes next in this direction: InfoNCE over the positions of a grid."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -9,8 +7,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
-from mmkernel.kernels.layouts import rows_at_a_time
-from mmkernel.kernels.products import refuse_second_derivative
+from mmkernel.kernels.layouts import refuse_second_derivative, rows_at_a_time
 
 DIRECTIONS = ('down', 'up', 'right', 'left')
 

@@ -1,7 +1,5 @@
 """Balanced soft assignments of rows to prototypes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,24 +6,16 @@ self-supervised representation learning, ICML 2021, use the inverse of the lower
 Shapes: n rows, q width; ``...`` any leading axes (views, sub-batches), each whitened by its own statistics.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmkernel.kernels.products import refuse_second_derivative
-from mmkernel.kernels.sphere import Pairs, unit_rows
+from mmkernel.kernels.engine import Pairs, unit_rows
+from mmkernel.kernels.layouts import refuse_second_derivative
 from mmkernel.losses.alignment import check_pairs, mean_over_pairs, squared_distance
-from mmkernel.losses.matrices import (
-    add_to_diagonal,
-    cholesky,
-    eigenvectors,
-    factor,
-    inverse_square_root,
-)
+from mmkernel.losses.matrices import add_to_diagonal, cholesky, eigenvectors, factor, inverse_square_root
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
 
@@ -40,9 +32,9 @@ class Whitened:
     @property
     def condition(self) -> Tensor:
         """(), the largest condition number of a covariance, at most 1 / (q eps); only when asked, for it costs most of all."""
-        values = torch.linalg.eigvalsh(self.covariances.detach())  # ascending
-        least = values[..., -1] * (values.shape[-1] * torch.finfo(values.dtype).eps)
-        return (values[..., -1] / values[..., 0].maximum(least)).max()
+        values = torch.linalg.eigvalsh(self.covariances)  # ascending
+        least, most = values[..., 0], values[..., -1]
+        return (most / least.maximum(most * (values.shape[-1] * torch.finfo(values.dtype).eps))).max()
 
 
 def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> Whitened:
@@ -191,8 +183,8 @@ def whitened_distance(
         rows, u, v = u[:, 0, ..., 0].numel(), u.unbind(1), v.unbind(1)
         return 2 - 2 / (len(pairs) * rows) * sum((u[i] * v[j]).sum() for i, j in pairs)
     p, t = p.unbind(1), t.unbind(1)
-    distances = [squared_distance(p[i], t[j], reduction) for i, j in pairs]
     unit = p[0].shape[-1] if reduction == 'sample' else 1  # the mean square of a whitened row
+    distances = [squared_distance(p[i], t[j], reduction) for i, j in pairs]
     nowhere = [_share_of_zeros(p[i]) + _share_of_zeros(t[j]) for i, j in pairs]
     return mean_over_pairs(distances) + unit * mean_over_pairs(nowhere)
 

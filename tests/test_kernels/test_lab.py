@@ -17,7 +17,7 @@ from mmkernel.kernels import (
     num_harmonics,
 )
 from mmkernel.kernels.lab import kernel_profile, mimic, slope_size, summary
-from mmkernel.kernels.legendre import angular_quadrature, legendre_derivative
+from mmkernel.kernels.legendre import adapted_quadrature, legendre_derivative
 
 
 def test_profile_holds_what_the_kernel_says():
@@ -58,7 +58,7 @@ def test_fits_are_what_they_claim_to_minimise(kernel):
     """Each is better than the other under its own weighting, and no small change of one weight improves it."""
     q = 32
     for weighting, other in (('typical', 'flat'), ('flat', 'typical')):
-        t, w = angular_quadrature(q if weighting == 'typical' else 3)
+        t, w = adapted_quadrature(kernel.profile(q), q if weighting == 'typical' else 3)
         phi = kernel.phi(t, q)
 
         def left(weights, t=t, w=w, phi=phi):

@@ -80,7 +80,7 @@ def test_algebra():
 
 @pytest.mark.parametrize('scale', [0, -1.0, float('inf'), float('nan')])
 def test_scaling_must_be_positive(scale):
-    with pytest.raises(ValueError, match='positive finite number'):
+    with pytest.raises(ValueError, match='expected one or more finite numbers > 0'):
         scale * RBFKernel()
 
 
@@ -103,7 +103,7 @@ def test_a_kernel_without_phi_says_so():
 @pytest.mark.parametrize(
     'weights, message',
     [
-        ((), 'at least one weight'),
+        ((), 'weights=nothing'),
         ((0.0, 0.0), 'all zero'),
         ((1.0, -2.0), r'b_2 = -2.0 is not positive definite'),
         ((1.0, float('nan')), 'finite'),

@@ -29,7 +29,7 @@ def test_expressions():
         ('RBF', "Did you mean 'RBFKernel'"),
         ('RBFKernel scal=2', "Did you mean 'scale'"),
         ('RBFKernel scale=x', 'expected a number'),
-        ('RBFKernel scale=-1', 'must be a positive finite number'),
+        ('RBFKernel scale=-1', 'expected one or more finite numbers > 0'),
         ('RBFKernel(scale=2', 'is no kernel'),
         ('1 + 2', 'is no kernel'),
         ('RBFKernel() - RBFKernel()', 'is no kernel'),

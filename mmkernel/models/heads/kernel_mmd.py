@@ -7,9 +7,9 @@ from torch import Tensor
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
-from mmkernel.kernels.energy import aligned_energies, fixed_values, least_value
+from mmkernel.kernels.composites import check_kernel
+from mmkernel.kernels.energy import aligned_energies
 from mmkernel.kernels.engine import Engine
-from mmkernel.kernels.kernel import check_kernel
 from mmkernel.losses.alignment import REDUCTIONS, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head
@@ -81,7 +81,7 @@ class KernelMMDHead(Head):
         }
 
     def _check_positive(self, q: int) -> None:
-        least = least_value(self.kernel, q)
+        least = self.kernel.minimum(q)
         if least <= 0:
             raise ValueError(
                 f'log=True needs a kernel with phi > 0 on [-1, 1]; {type(self.kernel).__name__} goes down to '
@@ -94,7 +94,7 @@ class KernelMMDHead(Head):
         Left out where b_0 is not known.
         """
         q, N = embeddings.width, embeddings.online.shape[1] * world_size()
-        phi_at_one, constant = fixed_values(self.kernel, q)
+        phi_at_one, constant = self.kernel.value_at_one(q), self.kernel.known_constant(q)
         if constant is None:
             return {}
         if self.statistic == 'U':
