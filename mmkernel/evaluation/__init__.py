@@ -61,10 +61,9 @@ from mmkernel.evaluation.features import (
     raw_pixels,
 )
 from mmkernel.evaluation.fine_tuning import choose_options, fine_tune, semi_supervised, with_encoder, with_labels
-from mmkernel.evaluation.inputs import scale_features
+from mmkernel.evaluation.inputs import scale_features, split_rows
 from mmkernel.evaluation.knn import KNNPrediction, knn_predict, nearest, weighted_knn
-from mmkernel.evaluation.linear import linear_probe, linear_sweep, split_rows
-from mmkernel.evaluation.linear_heads import score_heads, train_heads
+from mmkernel.evaluation.linear import linear_probe, linear_sweep, score_heads, train_heads
 from mmkernel.evaluation.linear_transfer import TRANSFER_SETS, transfer
 from mmkernel.evaluation.logistic import draw_labelled, few_label_scores, logistic_path, logistic_regression
 from mmkernel.evaluation.metrics import average_precision, class_precisions, label_ranks, mean_per_class, top_k

@@ -1,4 +1,4 @@
-"""Features and labels as checked tensors, whatever arrays they come as, and the scaling of features."""
+"""Features and labels as checked tensors, whatever arrays they come as; the scaling of features, and a split to choose by."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mmkernel.datasets.draws import draw_per_class
 from mmkernel.evaluation.labels import aligned
 
 SCALINGS = ('none', 'l2', 'standard')
@@ -158,3 +159,20 @@ def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tenso
 def absent_classes(train_y: Tensor, classes: int) -> Tensor:
     """(classes,) booleans: those without a training image, which no classifier may predict."""
     return train_y.bincount(minlength=classes) == 0
+
+
+def split_rows(labels: np.ndarray, held_out: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """(rows to fit, rows to choose by): of each class the fraction ``held_out``, never its last image."""
+    if not 0 < held_out < 1:
+        raise ValueError(f'held_out={held_out}; expected a fraction of each class between 0 and 1.')
+    rng = np.random.default_rng((seed, len(labels)))
+    chosen = draw_per_class(
+        labels, lambda label, n: min(round(held_out * n), n - 1), lambda label, members, k: rng.permutation(members)[:k]
+    )
+    if len(chosen) == 0:
+        raise ValueError(
+            f'held_out={held_out} of {len(labels)} training images in {len(np.unique(labels))} classes is none: nothing to '
+            'choose by. Raise it, or use logistic_regression.'
+        )
+    kept = np.setdiff1d(np.arange(len(labels)), chosen)
+    return torch.from_numpy(kept), torch.from_numpy(np.sort(chosen))

@@ -67,7 +67,6 @@ def logistic_regression(
     strength: float = 100.0,
     scaling: str = 'l2',
     max_iter: int = 3000,
-    num_classes: int | None = None,
 ) -> dict[str, float]:
     """min_{W, b} sum_i CE(W x_i + b, y_i) + ||W||^2 / (2 strength): ``dict(top1=, top5=)`` in percent of the test images.
 
@@ -76,7 +75,7 @@ def logistic_regression(
     features with few labels as well as with all; raw pixels and random features gain as much from them as trained ones.
     """
     check_numbers(strength=strength)
-    train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, num_classes)
+    train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
     train_x, test_x = scale_features(train_x, test_x, scaling)
     known, y = train_y.unique(return_inverse=True)
     if len(known) < 2:

@@ -5,7 +5,7 @@ import torch
 
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, weighted_knn
 from mmkernel.evaluation.classifier_metrics import OneClassMetrics
-from mmkernel.evaluation.linear_heads import score_heads
+from mmkernel.evaluation.linear import score_heads
 from mmkernel.evaluation.metrics import label_ranks
 from mmkernel.models import OneClass
 
