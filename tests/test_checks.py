@@ -5,7 +5,7 @@ import torch
 
 from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.evaluation import linear_probe, linear_sweep, logistic_regression, low_shot_svm, semi_supervised
-from mmkernel.evaluation.transformations import mlp_probe
+from mmkernel.evaluation.transfer_tasks import mlp_probe
 
 DATA = (torch.eye(6), torch.arange(6) % 2) * 2
 

@@ -64,7 +64,6 @@ from mmkernel.evaluation.fine_tuning import choose_options, fine_tune, semi_supe
 from mmkernel.evaluation.inputs import scale_features, split_rows
 from mmkernel.evaluation.knn import KNNPrediction, knn_predict, nearest, weighted_knn
 from mmkernel.evaluation.linear import linear_probe, linear_sweep, score_heads, train_heads
-from mmkernel.evaluation.linear_transfer import TRANSFER_SETS, transfer
 from mmkernel.evaluation.logistic import draw_labelled, few_label_scores, logistic_path, logistic_regression
 from mmkernel.evaluation.metrics import average_precision, class_precisions, label_ranks, mean_per_class, top_k
 from mmkernel.evaluation.report import (
@@ -88,4 +87,4 @@ from mmkernel.evaluation.sampled_images import (
     save_cloud,
 )
 from mmkernel.evaluation.svm import low_shot_svm, voc_svm
-from mmkernel.evaluation.transformations import mlp_probe, predict_transformations
+from mmkernel.evaluation.transfer_tasks import TRANSFER_SETS, mlp_probe, predict_transformations, transfer

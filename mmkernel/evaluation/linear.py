@@ -50,8 +50,7 @@ def train_heads(
         starts = [torch.empty(classes, d, dtype=x.dtype).normal_(0, 0.01, generator=g).T for g in generators]
     else:
         starts = [0.01 * torch.randn(d, classes, generator=g) for g in generators]
-    weight = torch.stack(starts)[:, :, None].expand(S, d, G, classes)
-    weight = weight.reshape(S, d, G * classes).to(device, x.dtype, copy=True)
+    weight = torch.stack(starts).repeat(1, 1, G).to(device, x.dtype)  # (S, d, G C)
     bias = weight.new_zeros(S, 1, G * classes)
     heads = weight.view(S, d, G, classes), bias.view(S, G, classes)
     rate, decay = (weight.new_tensor(v).repeat_interleave(classes) for v in zip(*grid, strict=True))  # (G C)
@@ -122,9 +121,8 @@ def linear_sweep(
 
     All heads are trained in one pass over 1 - ``held_out`` of each class. The winner has the most held-out images right
     (then the lower loss); it is trained again on the whole training set, once per seed, and only those heads meet the test set.
-
     Returns ``dict(top1=, top5=, sd=, values=)`` over seeds, ``chosen``, ``held_out`` (its top-1 there), ``by_scaling``,
-    ``heads``, and ``at_edge``: which of its settings are the largest or smallest offered (then offer more).
+    ``heads``, and ``at_edge``: which of its settings are the largest or smallest offered.
     """
     check_numbers(epochs=epochs, batch_size=batch_size, whole=True)
     check_numbers(lrs=lrs)
@@ -197,5 +195,5 @@ def linear_probe(
 
     settings = dict(classes=classes, epochs=epochs, batch_size=batch_size, device=device)
     train_heads(train_x, train_y, scale, [seed], [(lr, weight_decay)], after_epoch=score, as_layer=True, **settings)
-    top1 = [float(each['top1']) for each in scores]
-    return dict(top1=top1[-1], top5=float(scores[-1]['top5']), best_top1=max(top1))
+    last, best = scores[-1], max(float(each['top1']) for each in scores)
+    return dict(top1=float(last['top1']), top5=float(last['top5']), best_top1=best)

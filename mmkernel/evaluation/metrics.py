@@ -79,11 +79,11 @@ def average_precision(relevant: ArrayLike, scores: ArrayLike, points: str = 'all
 
 
 def class_precisions(
-    targets: ArrayLike, scores: ArrayLike, classes: Sequence[str] | None = None, points: str = 'all'
+    targets: ArrayLike, scores: ArrayLike, classes: Sequence[str] | None = None, points: str = 'all', warn: bool = True
 ) -> dict[str, float]:
     """{class: AP in percent} of (N, C) ``scores`` against ``targets`` 1 (there), 0 (not there), -1 (left out).
 
-    A class of which no test image is left has no AP: it is missing in the answer, with a warning.
+    A class of which no test image is left has no AP: it is missing in the answer, with a warning (``warn``).
     """
     targets, scores = np.asarray(targets), np.asarray(scores)
     if targets.ndim != 2 or targets.shape != scores.shape or not np.isin(targets, (-1, 0, 1)).all():
@@ -91,18 +91,16 @@ def class_precisions(
             f'targets of shape {targets.shape} and scores of shape {scores.shape}; expected two of (images, classes), '
             'targets of 1 (there), 0 (not there), -1 (left out).'
         )
-    names = class_names(classes, targets.shape[1])
-    found, without = {}, []
-    for name, target, score in zip(names, targets.T, scores.T, strict=True):
-        counted = target != -1
-        if (target == 1).any():
-            found[name] = 100 * average_precision(target[counted] == 1, score[counted], points)
-        else:
-            without.append(name)
-    if without:
-        warnings.warn(
-            f'no test image of {", ".join(without)} (difficult ones do not count): left out of the mean.', stacklevel=2
-        )
+    columns = [*zip(class_names(classes, targets.shape[1]), targets.T, scores.T, strict=True)]
+    without = [name for name, target, _ in columns if not (target == 1).any()]
+    if without and warn:
+        text = f'no test image of {", ".join(without)} (difficult ones do not count): left out of the mean.'
+        warnings.warn(text, stacklevel=2)
+    found = {
+        name: 100 * average_precision(target[target != -1] == 1, score[target != -1], points)
+        for name, target, score in columns
+        if name not in without
+    }
     if not found:
         raise ValueError('no class has a test image: there is nothing to average. Look at the test source.')
     return found

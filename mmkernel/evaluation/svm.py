@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.datasets.draws import draw_per_class
-from mmkernel.evaluation.inputs import as_features, as_targets
+from mmkernel.evaluation.inputs import as_pair, as_targets
 from mmkernel.evaluation.labels import aligned
 from mmkernel.evaluation.metrics import class_names, class_precisions, mean_and_sd
 
@@ -45,36 +45,24 @@ def voc_svm(
     Returns ``dict(mAP=, mAP_11=, ap={class: percent}, cost={class: C})``. ValueError if a class has fewer than ``folds``
     positive or negative training images. ``seed`` orders the coordinates of the solver.
     """
-    from joblib import delayed
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-    classes = classes or getattr(train_y, 'classes', None)
-    train_x, train_y, test_x, test_y = _targets_and_unit_rows(train_x, train_y, test_x, test_y)
-    names = class_names(classes, train_y.shape[1])
+    train_x, train_y, test_x, test_y, names = _checked(train_x, train_y, test_x, test_y, classes)
     positive = train_y == 1
     check_numbers(costs=costs)
     _require_images(names, positive, folds, folds, f'{folds}-fold cross-validation')
-    tasks = [delayed(_chosen_machine)(train_x, labels, test_x, tuple(costs), folds, seed) for labels in positive.T]
-    scores, chosen = np.empty(test_y.shape), {}
-    for k, (cost, score) in enumerate(_in_threads(tasks, jobs, progress)):
-        scores[:, k], chosen[names[k]] = score, cost
-    ap = class_precisions(test_y, scores, names)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about classes without a test image: said once already
-        eleven = class_precisions(test_y, scores, names, points='11')
-    return dict(mAP=float(np.mean([*ap.values()])), mAP_11=float(np.mean([*eleven.values()])), ap=ap, cost=chosen)
 
+    def chosen_machine(k: int) -> tuple[float, np.ndarray]:
+        """(C of the best cross-validated AP, the first of equals; scores of the test images after a refit on all)."""
+        grid = dict(scoring='average_precision', cv=StratifiedKFold(folds), error_score='raise')
+        search = GridSearchCV(_machine(seed), dict(C=list(costs)), **grid).fit(train_x, np.where(positive[:, k], 1, -1))
+        return float(search.best_params_['C']), search.decision_function(test_x)
 
-def _chosen_machine(
-    train_x: np.ndarray, labels: np.ndarray, test_x: np.ndarray, costs: tuple[float, ...], folds: int, seed: int
-) -> tuple[float, np.ndarray]:
-    """(C of the best cross-validated AP, the first of equals; scores of the test images after a refit on all)."""
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
-
-    search = GridSearchCV(
-        _machine(seed), dict(C=list(costs)), scoring='average_precision', cv=StratifiedKFold(folds), error_score='raise'
-    )
-    search.fit(train_x, np.where(labels, 1, -1))
-    return search.best_params_['C'], search.decision_function(test_x)
+    chosen, scores = zip(*_in_threads(chosen_machine, [(k,) for k in range(len(names))], jobs, progress), strict=True)
+    ap = class_precisions(test_y, np.stack(scores, 1), names)
+    eleven = class_precisions(test_y, np.stack(scores, 1), names, points='11', warn=False)
+    means = dict(mAP=float(np.mean([*ap.values()])), mAP_11=float(np.mean([*eleven.values()])))
+    return dict(**means, ap=ap, cost=dict(zip(names, chosen, strict=True)))
 
 
 def low_shot_svm(
@@ -98,56 +86,37 @@ def low_shot_svm(
 
     Returns ``{'1': dict(mean=, sd=, values=[mAP of each draw], cost=), '2': ...}``.
     """
-    from joblib import delayed
-
-    classes = classes or getattr(train_y, 'classes', None)
-    train_x, train_y, test_x, test_y = _targets_and_unit_rows(train_x, train_y, test_x, test_y)
-    names = class_names(classes, train_y.shape[1])
+    train_x, train_y, test_x, test_y, names = _checked(train_x, train_y, test_x, test_y, classes)
     check_numbers(costs=costs)
     check_numbers(shots=shots, draws=draws, whole=True)
     check_distinct(shots=shots)
     fewer = (len(names) - 1) * max(shots)
     _require_images(names, train_y == 1, max(shots), 0, f'{max(shots)} positives per class')
     _require_images(names, train_y != 0, 0, max(fewer, 1), f'{fewer} negatives per class')
-    tasks = [
-        delayed(_drawn_machines)(train_x, train_y, test_x, test_y, shot, draw, tuple(costs), seed)
-        for shot in shots
-        for draw in range(draws)
-    ]
-    found = [*_in_threads(tasks, jobs, progress)]
-    scores = np.reshape(found, (len(shots), draws, len(costs)))
+
+    def drawn_machines(shot: int, draw: int) -> np.ndarray:
+        """(costs,) mAP of one draw."""
+        scores = np.empty((len(costs), *test_y.shape))
+        counts = shot, (len(names) - 1) * shot or 1  # of positives and of negatives
+        for k, target in enumerate(train_y.T):
+            rng, clear = np.random.default_rng((seed, shot, draw, k)), np.flatnonzero(target != -1)
+            drawn = draw_per_class(
+                target[clear] == 0,
+                lambda negative, n: counts[negative],
+                lambda negative, members, k, rng=rng: rng.choice(members, k, replace=False),
+            )
+            x, y = train_x[clear[drawn]], np.where(target[clear[drawn]] == 1, 1, -1)
+            for c, cost in enumerate(costs):
+                scores[c, :, k] = _machine(seed, C=cost).fit(x, y).decision_function(test_x)
+        return np.array([np.mean([*class_precisions(test_y, score).values()]) for score in scores])
+
+    tasks = [(shot, draw) for shot in shots for draw in range(draws)]
+    scores = np.reshape([*_in_threads(drawn_machines, tasks, jobs, progress)], (len(shots), draws, len(costs)))
     best = scores.mean(1).argmax(1)  # of equal means the first
     return {
         str(shot): dict(mean_and_sd(scores[k, :, best[k]].tolist()), cost=float(costs[best[k]]))
         for k, shot in enumerate(shots)
     }
-
-
-def _drawn_machines(
-    train_x: np.ndarray,
-    train_y: np.ndarray,
-    test_x: np.ndarray,
-    test_y: np.ndarray,
-    shot: int,
-    draw: int,
-    costs: tuple[float, ...],
-    seed: int,
-) -> np.ndarray:
-    """(costs,) mAP of one draw."""
-    scores = np.empty((len(costs), *test_y.shape))
-    counts = shot, (train_y.shape[1] - 1) * shot or 1  # of positives and of negatives
-    for k, target in enumerate(train_y.T):
-        rng, clear = np.random.default_rng((seed, shot, draw, k)), np.flatnonzero(target != -1)
-        drawn = draw_per_class(
-            target[clear] == 0,
-            lambda negative, n: counts[negative],
-            lambda negative, members, k, rng=rng: rng.choice(members, k, replace=False),
-        )
-        rows = clear[drawn]
-        for c, cost in enumerate(costs):
-            machine = _machine(seed, C=cost).fit(train_x[rows], np.where(target[rows] == 1, 1, -1))
-            scores[c, :, k] = machine.decision_function(test_x)
-    return np.array([np.mean([*class_precisions(test_y, score).values()]) for score in scores])
 
 
 def _machine(seed: int, **cost: float) -> Any:
@@ -156,46 +125,38 @@ def _machine(seed: int, **cost: float) -> Any:
     return LinearSVC(class_weight={1: 2, -1: 1}, dual=True, tol=1e-4, max_iter=2000, random_state=seed, **cost)
 
 
-def _in_threads(tasks: list, jobs: int, progress: Progress | None) -> Iterator:
-    """Results of joblib's tasks in their order, ``jobs`` at a time. In threads: the solver runs without Python's lock."""
-    from joblib import Parallel
+def _in_threads(work: Callable, tasks: list[tuple], jobs: int, progress: Progress | None) -> Iterator:
+    """``work(*task)`` in the order of ``tasks``, ``jobs`` at a time. In threads: the solver runs without Python's lock."""
+    from joblib import Parallel, delayed
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)  # large C stop at the 2 000 passes of the protocol
-        for done, result in enumerate(Parallel(jobs, prefer='threads', return_as='generator')(tasks), 1):
+        results = Parallel(jobs, prefer='threads', return_as='generator')(delayed(work)(*task) for task in tasks)
+        for done, result in enumerate(results, 1):
             if progress:
                 progress(done, len(tasks))
             yield result
 
 
-def _targets_and_unit_rows(
-    train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike
-) -> tuple[np.ndarray, ...]:
-    """x / (||x|| + 1e-5) in float64, and (N, C) targets that fit them; ValueError otherwise."""
-    train_y, test_y = aligned(train_y, test_y)
-    features, targets = [], []
-    for x, y, name in ((train_x, train_y, 'train'), (test_x, test_y, 'test')):
-        x = as_features(x, f'{name} features').double().cpu().numpy()
-        features.append(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-5))
-        targets.append(as_targets(y, len(x), f'{name} targets').cpu().numpy())
-    (train_x, test_x), (train_y, test_y) = features, targets
-    if train_x.shape[1] != test_x.shape[1] or train_y.shape[1] != test_y.shape[1]:
-        raise ValueError(
-            f'train features and targets have widths {train_x.shape[1]} and {train_y.shape[1]}, those of the test '
-            f'{test_x.shape[1]} and {test_y.shape[1]}; both must come from the same encoder and list of classes.'
-        )
-    return train_x, train_y, test_x, test_y
+def _checked(
+    train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike, classes: Sequence[str] | None
+) -> tuple:
+    """x / (||x|| + 1e-5) in float64, (N, C) targets that fit them, and the name of each class; ValueError otherwise."""
+    classes = classes or getattr(train_y, 'classes', None)
+    x = [x.double().cpu().numpy() for x in as_pair(train_x, test_x)]
+    y = zip(aligned(train_y, test_y), x, ('train targets', 'test targets'), strict=True)
+    train_y, test_y = (as_targets(targets, len(rows), name).cpu().numpy() for targets, rows, name in y)
+    if train_y.shape[1] != test_y.shape[1]:
+        raise ValueError(f'train targets have {train_y.shape[1]} classes, those of the test {test_y.shape[1]}.')
+    train_x, test_x = (rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5) for rows in x)
+    return train_x, train_y, test_x, test_y, class_names(classes, train_y.shape[1])
 
 
 def _require_images(names: list[str], chosen: np.ndarray, inside: int, outside: int, what: str) -> None:
     """ValueError naming the classes with fewer than ``inside`` chosen or ``outside`` other training images."""
-    counts = chosen.sum(0)
-    short = [
-        f'{name} ({count})'
-        for name, count in zip(names, counts, strict=True)
-        if count < inside or len(chosen) - count < outside
-    ]
+    counts = zip(names, chosen.sum(0), strict=True)
+    short = [f'{name} ({n})' for name, n in counts if n < inside or len(chosen) - n < outside]
     if short:
         raise ValueError(
             f'{what} needs more training images than these classes have (in brackets: positives, difficult ones not '

@@ -7,7 +7,7 @@ import torch
 from mmkernel.datasets import Source, Subset
 from mmkernel.datasets.draws import SUBSET, draw_per_class, generator, smallest_keys
 from mmkernel.evaluation import draw_labelled, split_rows
-from mmkernel.evaluation.linear_transfer import _held_out
+from mmkernel.evaluation.transfer_tasks import _held_out
 
 LABELS = np.random.default_rng(0).integers(0, 4, 97)
 MEMBERS = {label: np.flatnonzero(LABELS == label) for label in range(4)}

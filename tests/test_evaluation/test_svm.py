@@ -103,7 +103,7 @@ def test_bad_targets():
         voc_svm(train_x, train_y[:, 0], test_x, test_y)
     with pytest.raises(ValueError, match='test targets'):
         voc_svm(train_x, train_y, test_x, test_y + 4)
-    with pytest.raises(ValueError, match='widths 8 and 3, those of the test 8 and 2'):
+    with pytest.raises(ValueError, match='3 classes, those of the test 2'):
         voc_svm(train_x, train_y, test_x, test_y[:, :2])
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from mmkernel.engine import load_config
 from mmkernel.evaluation import TRANSFER_SETS, transfer, transfer_table
 from mmkernel.evaluation.labels import labels_of
-from mmkernel.evaluation.linear_transfer import PENALTIES
+from mmkernel.evaluation.transfer_tasks import PENALTIES
 from mmkernel.registry import DATASETS
 
 
