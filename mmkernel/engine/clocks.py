@@ -37,8 +37,7 @@ def momentum_at(step: int, total: int, start: float, end: float, schedule: str =
 class MomentumUpdateHook(Hook):
     """After each attempt k of K at an optimizer step, ``model.target.update(m_k, real)`` with ``momentum_at``.
 
-    ``momentum`` is the fraction kept, at the first step; with 'cosine' it rises to ``end_momentum``, with 'constant' it stays.
-    A step that was not real, as one that half precision skipped, moves nothing, but counts in k.
+    ``momentum``: the fraction kept at the first step; with 'cosine' it rises to ``end_momentum``, with 'constant' it stays.
     """
 
     priority = 'NORMAL'
@@ -53,10 +52,8 @@ class MomentumUpdateHook(Hook):
     def before_train(self, runner: Any) -> None:
         target = getattr(unwrap(runner.model), 'target', None)
         if not hasattr(target, 'update'):
-            raise ValueError(
-                f'MomentumUpdateHook has nothing to move: model.target is {type(target).__name__}. Set model.target='
-                "dict(type='MomentumTarget'), or leave the hook out."
-            )
+            text = f'model.target is {type(target).__name__}. Set dict(type="MomentumTarget"), or leave the hook out.'
+            raise ValueError(f'MomentumUpdateHook has nothing to move: {text}')
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.optim_wrapper.stepped:
@@ -88,9 +85,8 @@ class QueueHook(Hook):
 class FreezeHook(Hook):
     """No gradient reaches the optimizer for some layers at the beginning of training.
 
-    Args:
-        layers: {'head.prototypes': dict(steps=313), 'backbone.conv1': dict(epochs=2)}: a prefix of parameter names ->
-            how long it is frozen, in optimizer steps or epochs; 'all': to the end.
+    ``layers``: {'head.prototypes': dict(steps=313), 'backbone.conv1': dict(epochs=2)}: a prefix of parameter names -> how long
+    it is frozen, in optimizer steps or epochs; 'all': to the end.
     """
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
@@ -113,18 +109,16 @@ class FreezeHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         step, epoch = current_step(runner, batch_idx), steps_per_epoch(runner)
-        ends = {
-            layer: math.inf if length == 'all' else length.get('steps', length.get('epochs', 0) * epoch)
-            for layer, length in self.layers.items()
-        }
-        runner.optim_wrapper.frozen = [p for layer, end in ends.items() if step < end for p in self.parameters[layer]]
+        frozen = runner.optim_wrapper.frozen = []
+        for layer, length in self.layers.items():
+            if length == 'all' or step < length.get('steps', length.get('epochs', 0) * epoch):
+                frozen += self.parameters[layer]
 
 
 def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, world_size: int = 1) -> None:
-    """Before training: ValueError for a momentum target or a queue that nothing moves, or a head that the batch does not fit.
+    """ValueError for a momentum target or a queue that nothing moves, a head that ``batch`` does not fit, and hooks at odds.
 
-    Also for two hooks of one kind, or that write one file. ``batch``: rows that a head sees at a time, those of all
-    ``world_size`` processes; None if unknown.
+    ``batch``: rows that a head sees at a time, those of all ``world_size`` processes; None or 0 if unknown.
     """
     hooks = list(hooks)
     movers = [type(hook).__name__ for hook in hooks if getattr(hook, 'moves_target', False)]
@@ -135,10 +129,8 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
             + ('Remove all but one.' if movers else "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')).")
         )
     if not all(queue.enabled for queue in _queues(model)) and not any(getattr(h, 'enables_queue', 0) for h in hooks):
-        raise ValueError(
-            "The queue of model.head would never be used. Add default_hooks=dict(queue=dict(type='QueueHook', start_epoch=15)), "
-            'or set queue_length=0.'
-        )
+        hook = "default_hooks=dict(queue=dict(type='QueueHook', start_epoch=15))"
+        raise ValueError(f'The queue of model.head would never be used. Add {hook}, or set queue_length=0.')
     for part in model.modules() if batch else ():
         getattr(part, 'check_batch', bool)(batch)
         getattr(part, 'check_local_batch', bool)(batch // world_size)
@@ -150,17 +142,14 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
         for claim in getattr(hook, 'writes', [f'the work of a {name}'] if own else []):
             if claim in seen:
                 raise ValueError(
-                    f'Two hooks, {seen[claim]} and {name}, write or do one thing: {claim}. Remove one of them from '
-                    'default_hooks or custom_hooks (a hook is changed under its own name: default_hooks=dict(name=dict(...))).'
+                    f'Two hooks, {seen[claim]} and {name}, write or do one thing: {claim}. Remove one of them; a hook is changed '
+                    'under its own name: default_hooks=dict(name=dict(...)).'
                 )
             seen[claim] = name
 
 
 def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool) -> None:
-    """Before training: ValueError where the shorter last batch would end the run at the end of its first epoch.
-
-    ``images``: of one process in an epoch; ``batch``: its batch size. Queues, memory and cluster labels take any batch.
-    """
+    """ValueError where the shorter last batch of ``images``, those of one process, would end the run after its first epoch."""
     last, wrong = 0 if drop_last else images % batch, ''
     for part in model.modules() if last else ():
         try:

@@ -25,15 +25,12 @@ CLUSTERING = 2  # what the seed is for: other draws than those of SeedHook
 class ClusterHook(Hook):
     """New labels for ``model.head`` (a ClusterHead) at the end of every ``interval``-th epoch, before the checkpoint.
 
-    features='memory': spherical k-means of what the head remembered of the epoch (Caron et al., NeurIPS 2020). Before the
-    first epoch the training views pass once through the model without gradient, in train mode as published, so running
-    batch-norm statistics move; the memory and its labels are all that is kept.
-    features='backbone' or 'neck': the whole set in eval mode, under the transform, batch size and workers of ``evaluation``,
-    PCA with whitening, k-means; classifiers start anew and their optimizer state is cleared; a BalancedSampler is told the
-    labels (Caron et al., ECCV 2018).
-
     Args:
-        features: 'memory', 'backbone' or 'neck'.
+        features: 'memory': spherical k-means of what the head remembered of the epoch (Caron et al., NeurIPS 2020). Before the
+            first epoch the training views pass once through the model without gradient, in train mode as published.
+            'backbone' or 'neck': the whole set in eval mode, under the transform, batch size and workers of ``evaluation``,
+            PCA with whitening, k-means; classifiers start anew and their optimizer state is cleared; a BalancedSampler is
+            told the labels (Caron et al., ECCV 2018).
         iterations: of k-means.
         interval: epochs between clusterings.
         pca_dim: components, None for no PCA; not for 'memory'.
@@ -53,23 +50,19 @@ class ClusterHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Buffers as large as the data set, before a checkpoint is loaded into them."""
         head = unwrap(runner.model).head
-        learned = getattr(head, 'learned', None)
-        if learned is not (self.features != 'memory'):
+        if (learned := getattr(head, 'learned', None)) is not (self.features != 'memory'):
             classifier = {True: 'linear', False: 'centroids'}.get(learned, 'none')
             raise ValueError(
-                "ClusterHook works on a ClusterHead: features='memory' on one with classifier='centroids', 'backbone' or "
-                f"'neck' on one with classifier='linear'. Got features={self.features!r} and {type(head).__name__} with "
-                f'classifier={classifier!r}.'
+                "ClusterHook needs a ClusterHead, for features='memory' with classifier='centroids', else with 'linear'; got "
+                f'features={self.features!r} and {type(head).__name__} with classifier={classifier!r}.'
             )
         head.prepare(len(dataset_of(runner)))
 
     def before_train(self, runner: Any) -> None:
         head, images = unwrap(runner.model).head, len(dataset_of(runner))
-        labelled = head.pseudo.labels.shape[1]
-        if labelled != images:
+        if (labelled := head.pseudo.labels.shape[1]) != images:
             raise ValueError(
-                f'The checkpoint has labels of {labelled} images, the training set has {images}: it was trained on other '
-                'data. Start a new run.'
+                f'The checkpoint has labels of {labelled} images, the training set {images}: other data. Start a new run.'
             )
         if not head.pseudo.made:
             if self.features == 'memory':
@@ -153,8 +146,7 @@ def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterat
     if dim is not None:
         if dim > min(n, width):
             raise ValueError(
-                f'pca_dim = {dim} components of {n} features of width {width}: at most {min(n, width)}. '
-                'Set pca_dim of ClusterHook to less, or None for no PCA.'
+                f'pca_dim = {dim} components of {n} features of width {width}: at most {min(n, width)}; None: no PCA.'
             )
         pca = faiss.PCAMatrix(width, dim, -0.5)
         pca.train(rows)

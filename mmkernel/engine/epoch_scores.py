@@ -10,20 +10,9 @@ from mmengine.hooks import Hook
 from mmkernel.checks import check_numbers
 from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.monitors import log_values, look_alone
-from mmkernel.evaluation import (
-    CRITERIA,
-    METRICS,
-    YARDSTICK,
-    accuracy,
-    accuracy_history,
-    checkpoint_statistics,
-    criterion_score,
-    main_metrics,
-    metric_of,
-    run_kernel,
-)
-from mmkernel.evaluation.checkpoint_selection import RISING
-from mmkernel.evaluation.classifier_metrics import HISTORY
+from mmkernel.evaluation import YARDSTICK, run_kernel
+from mmkernel.evaluation.checkpoint_selection import CRITERIA, RISING, checkpoint_statistics, criterion_score
+from mmkernel.evaluation.classifier_metrics import HISTORY, METRICS, accuracy, accuracy_history, main_metrics, metric_of
 from mmkernel.evaluation.labels import classes_of
 from mmkernel.registry import HOOKS
 
@@ -45,8 +34,8 @@ class AccuracyHook(Hook):
         self.classes = classes_of(getattr(dataset_of(runner), 'source', None))
         if 'evaluation' not in runner.cfg:
             raise ValueError(
-                "AccuracyHook measures on evaluation.test of the config, which has no 'evaluation' part; add "
-                'evaluation=dict(test=<source>, transform=dict(...)), or leave the hook out.'
+                "AccuracyHook measures on evaluation.test of the config, which has no 'evaluation' part: add "
+                'evaluation=dict(test=<source>, transform=dict(...)).'
             )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
@@ -75,11 +64,9 @@ class KeepBestHook(Hook):
     """After every ``interval`` epochs, ``best_<criterion>.pth`` if the score of the embeddings is the best so far.
 
     The score is that of ``mmkernel.evaluation.checkpoint_selection`` on ``images`` training images, the same ones and the same
-    views each time, in eval mode; no label is read. The log has the quantity itself, ``keep_best/<criterion>``, not its negative.
-    The file is a whole checkpoint beside ``epoch_N.pth``: those are neither deleted nor taken for it, and resuming never
-    starts from it. Of equal scores the first stays; one that is not finite never counts. The record travels in checkpoints,
-    so a resumed run keeps the same file as a straight one. How far each criterion can be trusted:
-    docs/choosing_a_checkpoint.md.
+    views each time, in eval mode; no label is read. The log has the quantity itself, ``keep_best/<criterion>``. The file is a
+    whole checkpoint, from which resuming never starts. Of equal scores the first stays; one that is not finite never counts.
+    The record travels in checkpoints. How far each criterion can be trusted: docs/choosing_a_checkpoint.md.
     """
 
     priority = 'LOW'  # before the epoch's own checkpoint, which is to know the record
@@ -96,10 +83,8 @@ class KeepBestHook(Hook):
     def before_train(self, runner: Any) -> None:
         model, dataset = unwrap(runner.model), dataset_of(runner)
         if not (hasattr(model, 'extract') and hasattr(dataset, 'source')):
-            raise ValueError(
-                'KeepBestHook needs a model with extract(images, stage) and a ViewDataset with a source, got '
-                f'{type(model).__name__} and {type(dataset).__name__}.'
-            )
+            found = f'{type(model).__name__} and {type(dataset).__name__}'
+            raise ValueError(f'KeepBestHook needs a model with extract() and a ViewDataset with a source, got {found}.')
 
     def after_train_epoch(self, runner: Any) -> None:
         epoch, key = runner.epoch + 1, f'best_{self.criterion}'

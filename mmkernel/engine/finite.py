@@ -107,11 +107,10 @@ def non_finite(value: Any, name: str = 'tensor') -> Iterator[str]:
         if value.is_floating_point() and not value.is_meta and not torch.isfinite(value.detach()).all():
             yield name
         return
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
     value = vars(value) if isinstance(value, Embeddings) else value
-    items = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    )
-    for key, part in items:
+    for key, part in value.items() if isinstance(value, Mapping) else ():
         yield from non_finite(part, f'{name}.{key}')
 
 
@@ -127,14 +126,12 @@ def non_finite_argument(error: BaseException) -> str | None:
 
 def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
     """NonFiniteLossError if a tensor of what is about to be written holds NaN or infinity: weights, buffers, optimizer, EMA."""
-    for key, part in checkpoint.items():
-        bad = [] if key in ('meta', 'message_hub', 'random_states') else [*non_finite(part, key)]
-        if bad:
-            what = 'weights' if key == 'state_dict' else f"tensors of '{key}'"
-            raise NonFiniteLossError(
-                f'{len(bad)} {what} hold NaN or infinite values after epoch {runner.epoch + 1} '
-                f'(first: {bad[0].removeprefix(f"{key}.")}); no checkpoint was written. {runner.folder.way_back()}'
-            )
+    parts = {key: value for key, value in checkpoint.items() if key not in ('meta', 'message_hub', 'random_states')}
+    if bad := [*non_finite(parts, 'checkpoint')]:
+        raise NonFiniteLossError(
+            f'{len(bad)} tensors hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); no checkpoint '
+            f'was written. {runner.folder.way_back()}'
+        )
 
 
 @HOOKS.register_module()
@@ -142,9 +139,8 @@ class NonFiniteGuardHook(Hook):
     """End the run at a loss or gradient that is not finite, and say which images it came from.
 
     From the first such iteration on nothing moves (``PretrainOptimWrapper``); the host looks every ``interval`` iterations
-    and at the end of an epoch, before any checkpoint. Every process then writes epoch, iteration, loss, the sample indices
-    of its batch and of the one before, seed and last good checkpoint to ``non_finite_rank<r>.json`` beside the log, and all
-    raise. The same holds where something fails at a NaN before there is a loss, in the process where that happens.
+    and at the end of an epoch. Every process then writes epoch, iteration, loss, the sample indices of its batch and of the
+    one before, seed and last good checkpoint to ``non_finite_rank<r>.json`` beside the log, and raises.
     """
 
     writes = ('non_finite_rank<r>.json',)
@@ -158,13 +154,13 @@ class NonFiniteGuardHook(Hook):
     def before_train(self, runner: Any) -> None:
         self.runner, wrapper = runner, runner.optim_wrapper
         self.recent.clear()
-        self.check = getattr(wrapper, 'check', None)
-        if self.check is None:
-            self.check = bool  # nothing
-            text = "set optim_wrapper.type='PretrainOptimWrapper'."
-            runner.logger.warning(f'A non-finite loss is not noticed by {type(wrapper).__name__}: {text}')
-        else:
+        self.check = getattr(wrapper, 'check', bool)
+        if hasattr(wrapper, 'check'):
             wrapper.on_non_finite[:] = [self.report]
+        else:
+            runner.logger.warning(
+                f'{type(wrapper).__name__} notices no loss that is not finite; PretrainOptimWrapper does.'
+            )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         batches = data_batch if isinstance(data_batch, list) else [data_batch]  # a virtual batch is a list
@@ -183,10 +179,10 @@ class NonFiniteGuardHook(Hook):
         epoch, now = found.get(iteration, (runner.epoch, []))
         before = found.get(iteration - 1, (epoch, []))[1]
         now, before = ([i for part in each for i in torch.as_tensor(part).flatten().tolist()] for each in (now, before))
-        record = dict(epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), sample_index=now or None)
-        record |= dict(sample_index_before=before or None, seed=runner.seed, world_size=runner.world_size)
-        good = runner.folder.last_good()
-        record |= dict(checkpoint=good and str(good), config=str(Path(runner.work_dir) / 'config.py'))
+        good, config = runner.folder.last_good(), Path(runner.work_dir) / 'config.py'
+        record = dict(epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), sample_index=now or None,
+                      sample_index_before=before or None, seed=runner.seed, world_size=runner.world_size,
+                      checkpoint=good and str(good), config=str(config))  # fmt: skip
         file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
         file.write_text(json.dumps(record) + '\n')
         return f'Epoch {epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'

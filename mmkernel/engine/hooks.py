@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import get_priority
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -30,32 +28,6 @@ def dataset_of(runner: Any) -> Dataset:
     """The training set, outside of what num_batch_per_epoch makes of it."""
     dataset = runner.train_dataloader.dataset
     return getattr(dataset, '_dataset', dataset)
-
-
-class WithHooks:
-    """The hooks of a Runner, in the order in which they are called."""
-
-    hooks: list[Hook]
-
-    def register_hooks(self, default_hooks: Mapping | None = None, custom_hooks: Any = None) -> None:
-        """Hooks by name, of which those set to None are left out, and more in a list."""
-        for hook in [*(hook for hook in (default_hooks or {}).values() if hook is not None), *(custom_hooks or [])]:
-            self.register_hook(hook)
-        self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
-
-    def register_hook(self, hook: Hook | Mapping, priority: str | int | None = None) -> None:
-        """After those of the same priority: from 0, the first, to 100, or a name such as 'LOW'."""
-        if isinstance(hook, Mapping):
-            priority = hook.get('priority') if priority is None else priority
-            hook = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
-        hook.priority = hook.priority if priority is None else priority
-        self.hooks.append(hook)
-        self.hooks.sort(key=lambda each: get_priority(each.priority))
-
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        for hook in self.hooks:
-            if hasattr(hook, fn_name):
-                getattr(hook, fn_name)(self, **kwargs)
 
 
 @HOOKS.register_module()

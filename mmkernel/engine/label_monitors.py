@@ -77,8 +77,8 @@ class _LabelMonitor(Hook):
 class KNNMonitorHook(_LabelMonitor):
     """After every ``interval`` epochs, weighted kNN of evaluation.test in evaluation.train: knn/top1, knn/top5 in percent.
 
-    At most ``max_images`` of each, evenly spaced: a cheap view of the course of a run, not the benchmark, which is
-    ``tools/benchmarks/knn.py``. Rank 0 computes it, in eval mode, without gradient and with random state kept.
+    At most ``max_images`` of each, evenly spaced: the course of a run, not the benchmark (``tools/benchmarks/knn.py``). Rank 0
+    computes it, in eval mode, without gradient and with random state kept.
     """
 
     def __init__(
@@ -109,9 +109,8 @@ class OnlineProbeHook(_LabelMonitor):
 
     One SGD step per batch on the first view, weights from zero; all ranks take the same step on the rows of all. Features
     are standardised by running statistics and divided by the square root of their number, so that one ``lr`` fits any
-    width. Scored on evaluation.test after every ``interval`` epochs. It sees augmented images of a moving encoder, so its
-    accuracy is not that of ``tools/benchmarks/linear.py``, though some published tables print it. Its state travels in the
-    checkpoint; the encoder never learns of it.
+    width. Scored on evaluation.test after every ``interval`` epochs; not the accuracy of ``tools/benchmarks/linear.py``, as it
+    sees augmented images of a moving encoder. Its state travels in the checkpoint.
     """
 
     def __init__(

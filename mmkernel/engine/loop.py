@@ -22,16 +22,13 @@ from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.registry import LOOPS
 
-KEEP_ALL_ROWS = (default_collate, pseudo_collate, torch_default_collate)
-
 
 @LOOPS.register_module(name=['EpochBasedTrainLoop', 'PretrainLoop'])
 class EpochLoop:
     """Epochs of optimizer steps, each on a batch of the loader or on a virtual batch of several.
 
     ``train_cfg=dict(max_epochs=..., virtual_batch=4096)``: each process takes virtual_batch / (batch_size x processes)
-    micro-batches of the loader as one batch (``mmkernel.engine.virtual_batch``). Errors: ValueError for a number that is no
-    multiple, for accumulation beside it, for micro-batches of unequal size, and for a model without embeddings. A hook ends
+    micro-batches of the loader as one batch (``mmkernel.engine.virtual_batch``); ValueError where that cannot be. A hook ends
     the run after its epoch with ``runner.train_loop.stop_training = True``.
     """
 
@@ -119,13 +116,10 @@ def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader |
     if k == 1:
         return loader
     if not hasattr(model, 'roots'):
-        raise ValueError(
-            'train_cfg.virtual_batch needs a model whose loss sees images through embeddings alone: a JointEmbedding, or '
-            f'one with its methods embeddings, score and roots; got {type(model).__name__}.'
-        )
+        raise ValueError(f'train_cfg.virtual_batch needs a JointEmbedding or its roots(), got {type(model).__name__}.')
     if len(loader) < k:
         raise ValueError(
-            f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches of each process, but an epoch has {len(loader)}.'
+            f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches, but an epoch has {len(loader)}.'
         )
     runner.logger.info(
         f'Virtual batch {virtual_batch} = {size} x {runner.world_size} process(es) x {k} micro-batches; '
@@ -137,11 +131,9 @@ def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader |
 class EqualBatches:
     """``with equal(batch):`` around a step on that batch, so that no gather inside it need ask whether rows are equally many.
 
-    With our samplers the processes compare the batches of an epoch once, here; nothing is exchanged in a step. With other
-    samplers, batch samplers and collate functions they compare their number here, for a process that has more would wait
-    without end, and the rows of each batch. No device is waited for.
-
-    Raises ValueError, in every process alike, where batches differ.
+    With our samplers the processes compare the batches of an epoch once, here. With other samplers, batch samplers and
+    collate functions they compare the number of batches here, and the rows of each before its step. No device is waited
+    for. ValueError, in every process alike, where batches differ.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -154,8 +146,7 @@ class EqualBatches:
             of = f', the last of {fewest} to {largest} images,' if largest else ''
             raise ValueError(
                 f'An epoch has from {least} to {most} batches{of} on the {world_size()} processes, and a step needs equal ones. '
-                'Set train_dataloader.sampler.round_up=True (let a sampler of your own give each process as many samples), and '
-                'check that every machine has the same images.'
+                'Set train_dataloader.sampler.round_up=True, and check that every machine has the same images.'
             )
 
     @contextmanager
@@ -174,7 +165,8 @@ def batch_plan(loader: Any) -> tuple[int, int] | None:
     """(batches of an epoch, rows of the last one) of this process; None where the batches alone can tell."""
     sampler, batches, collate = loader.sampler, loader.batch_sampler, loader.collate_fn
     known = type(sampler) in (EpochSampler, BalancedSampler) and type(batches) is BatchSampler
-    if not known or getattr(collate, 'func', collate) not in KEEP_ALL_ROWS:
+    keeps_all = (default_collate, pseudo_collate, torch_default_collate)
+    if not known or getattr(collate, 'func', collate) not in keeps_all:
         return None
     left = 0 if batches.drop_last else len(sampler) % batches.batch_size
     return len(batches), left or batches.batch_size

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,10 +27,9 @@ class EmbeddingMonitorHook(Hook):
 
     Looks at the embeddings that the head is given anyway (train mode, first online view; alignment with the second, or
     with the first target of another view), so it costs no forward pass. What the objective logs itself under the same word
-    (``alignment``, ``mmd2``) is not logged twice. Embeddings that cannot be measured (NaN, one image, width 1) are left
-    out. The yardstick of ``mmd2`` is the run's own kernel where the head has one, otherwise LegendreKernel((1, 40, 40)) of
-    Zheng et al., ICLR 2023; the log says which. Training is the same with and without, bit for bit. A model without
-    ``observers`` is left alone.
+    is not logged twice. Embeddings that cannot be measured (NaN, one image, width 1) are left out, as is a model without
+    ``observers``. ``mmd2`` is under the run's own kernel where the head has one, else LegendreKernel((1, 40, 40)) of Zheng et
+    al., ICLR 2023. Training is the same with and without, bit for bit.
 
     Args:
         interval: batches between looks; an epoch shorter than that gets one, at its end, like the log.
@@ -60,14 +58,12 @@ class EmbeddingMonitorHook(Hook):
             model.observers.append(self.look)
 
     def look(self, embeddings: Embeddings) -> None:
-        """The partner is another view of the same images: online where there is one (comparable between methods), else a target."""
-        views, partner = embeddings.target_views, None
-        others = [j for j, view in enumerate(views) if view != embeddings.online_views[0]]
-        if len(embeddings.online) > 1:
-            partner = embeddings.online[1].detach()
-        elif others:
-            partner = embeddings.target[others[0]].detach()
-        self.seen = embeddings.online[0].detach(), partner
+        """The partner is another view: online where there is one (comparable between methods), else a target."""
+        others = [
+            embeddings.target[j] for j, view in enumerate(embeddings.target_views) if view != embeddings.online_views[0]
+        ]
+        partner = [*embeddings.online[1:2], *others, None][0]
+        self.seen = embeddings.online[0].detach(), partner if partner is None else partner.detach()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = unwrap(runner.model)
@@ -88,9 +84,8 @@ class DoctorHook(Hook):
     """A warning in the log when ``diagnose`` finds the embedding collapsed, once per change.
 
     Every ``interval`` epochs and after the last one, from the fraction ``begin`` of the run on (every fresh encoder is nearly
-    collapsed), process 0 looks at ``images`` training images and two views of each, in eval mode, so training is not
-    touched. ``mmkernel diagnose`` says the same, and more, of a checkpoint. Models without a neck, data without a source and
-    patches of images, whose embeddings are not those of images, are not looked at.
+    collapsed), process 0 looks at ``images`` training images and two views of each, in eval mode. Models without a neck and
+    patches of images, whose embeddings are not those of images, are left alone.
     """
 
     priority = 'LOW'
@@ -136,17 +131,10 @@ def log_values(runner: Any, prefix: str, values: Mapping[str, float], text: str)
     runner.logger.info(text)
 
 
-def look_alone(look: Any) -> Any:
+def look_alone(look: Callable[[], Any]) -> Any:
     """What ``look()`` gives in process 0, in every process; it draws nothing from the generators of the run."""
-    with same_random_state():
-        return on_first_process(look)
-
-
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """What happens inside draws nothing from the generators of the run (starting a loader does)."""
     before = random_state()
     try:
-        yield
+        return on_first_process(look)
     finally:
         set_random_state(before)

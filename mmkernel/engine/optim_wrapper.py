@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -89,41 +88,32 @@ class PretrainOptimWrapper(OptimWrapper):
         with super().optim_context(model), autocast, self._failure.explained(self._inner_count):
             yield
 
-    def update_params(
-        self,
-        loss: Tensor,
-        step_kwargs: dict | None = None,
-        zero_kwargs: dict | None = None,
-        backward: Callable[[Tensor, Tensor], None] | None = None,
-    ) -> None:
+    def update_params(self, loss: Tensor, backward: Callable[[Tensor, Tensor], None] | None = None) -> None:
         """``backward(loss, gradient)``: what stands for ``loss.backward(gradient)``; the loss is scaled for half precision."""
         self.stepped = False
         if not getattr(loss, 'requires_grad', False):
             raise ValueError(
-                f"There is no loss to train by, got {loss!r}: return {{'loss_...': a tensor with a gradient}}."
+                f"There is no loss to train by: {loss!r}. Return {{'loss_...': a tensor with a gradient}}."
             )
         with self._failure.explained(self._inner_count):
             self._loss = loss.detach()
             self._failure.see(self._loss, self._inner_count, self._loss)
             self.backward(self.scale_loss(loss), by=backward)
             if self.should_update():
-                self.step(**(step_kwargs or {}))
-                self.zero_grad(**(zero_kwargs or {}))
+                self.step()
+                self.zero_grad()
                 self.stepped = True
 
-    def backward(self, loss: Tensor, by: Callable[[Tensor, Tensor], None] | None = None, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, by: Callable[[Tensor, Tensor], None] | None = None) -> None:
         """After a failure NaN enters, so that the sum of the gradients over processes tells all of them."""
         loss = self.scaler.scale(loss) if self.scaler else loss
         poison = self._failure.poison
         gradient = torch.ones_like(loss) if poison is None else (1 + poison).to(loss.dtype).expand_as(loss)
-        if by is None:
-            loss.backward(gradient, **kwargs)
-        else:
-            by(loss, gradient)
+        (by or Tensor.backward)(loss, gradient)
         self._inner_count += 1
 
     @torch.no_grad()
-    def step(self, **kwargs: Any) -> None:
+    def step(self) -> None:
         for parameter in self.frozen:
             parameter.grad = None  # no decay and no momentum either
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
@@ -139,9 +129,9 @@ class PretrainOptimWrapper(OptimWrapper):
         if parameters:
             self._clip(parameters)
             if self.obeys_flag:
-                step_where(self.real, self.optimizer, **kwargs)
+                step_where(self.real, self.optimizer)
             elif self.real.item():
-                self.optimizer.step(**kwargs)
+                self.optimizer.step()
             if self.scaler:
                 self.scaler.update()
         if self._before is not None:

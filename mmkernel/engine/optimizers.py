@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,11 +68,7 @@ class LARS(Optimizer):
                 group.setdefault(name, value)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:
         for group in self.param_groups:
             parameters = [p for p in group['params'] if p.grad is not None]
             if parameters and getattr(self, 'grad_scale', None) is not None:  # left to us by torch.amp.GradScaler
@@ -85,7 +81,6 @@ class LARS(Optimizer):
                 found_inf=getattr(self, 'found_inf', None), weight_decay=0.0, momentum=group['momentum'],
                 lr=group['lr'], dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
-        return loss
 
     def _momentum(self, p: Tensor) -> Tensor:
         """The buffer u of ``p``, at first zero, stored in the same order."""
@@ -133,14 +128,14 @@ def fuse(optimizer: Optimizer) -> bool:
     return all(group['fused'] for group in groups)
 
 
-def step_where(real: Tensor, optimizer: Optimizer, **kwargs: Any) -> None:
+def step_where(real: Tensor, optimizer: Optimizer) -> None:
     """``optimizer.step()`` where the 0-dim bool ``real`` is set, which an optimizer that ``fuse`` accepts asks on the device."""
     for group in optimizer.param_groups:  # fused SGD: a first step that is skipped would leave memory without content
         for p in group['params'] if group.get('fused') and group.get('momentum') else ():
             if p.grad is not None and optimizer.state[p].get('momentum_buffer') is None:
                 optimizer.state[p]['momentum_buffer'] = torch.zeros_like(p)
     optimizer.found_inf = 1.0 - real.float()
-    optimizer.step(**kwargs)
+    optimizer.step()
     del optimizer.found_inf
 
 

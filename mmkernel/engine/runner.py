@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import mmengine.runner
 from mmengine.config import Config
 from mmengine.dist import broadcast, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import set_random_seed
-from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -22,7 +22,7 @@ from mmkernel.engine.check import ConfigError, as_config_error
 from mmkernel.engine.check_options import DEFAULT_HOOKS, check_run
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.history import kept_values
-from mmkernel.engine.hooks import WithHooks, unwrap
+from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes, set_numerics
 from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
@@ -35,7 +35,7 @@ NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'work_dir')
 
 
 @RUNNERS.register_module()
-class Runner(WithHooks, Persistence):
+class Runner(Persistence):
     """Trains one model from one config: ``Runner.from_cfg(cfg).train()``.
 
     What hooks read and call: ``model, iter, epoch, max_iters, max_epochs, optim_wrapper, param_schedulers, train_dataloader,
@@ -66,9 +66,11 @@ class Runner(WithHooks, Persistence):
             self.optim_wrapper, self.param_schedulers = parts['optim_wrapper'], parts.get('param_scheduler')
             self.model = wrap_model(self.build_model(parts['model']), self.cfg, self.distributed)
             self.model_name = type(unwrap(self.model)).__name__
-            self.hooks: list[Hook] = []
-            named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()}
-            self.register_hooks({**named, **(parts.get('default_hooks') or {})}, parts.get('custom_hooks'))
+            self._hooks: list[Hook] = []
+            named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()} | (parts.get('default_hooks') or {})
+            for hook in [*(hook for hook in named.values() if hook is not None), *(parts.get('custom_hooks') or [])]:
+                self.register_hook(hook)
+            self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
         except BaseException:
             self._leave_folder()
             raise
@@ -82,6 +84,13 @@ class Runner(WithHooks, Persistence):
     max_epochs = property(lambda self: self.train_loop.max_epochs)
     max_iters = property(lambda self: self.train_loop.max_iters)
     train_dataloader = property(lambda self: self.train_loop.dataloader)
+    hooks = property(lambda self: self._hooks)
+    register_hook = mmengine.runner.Runner.register_hook
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        for hook in self.hooks:
+            if hasattr(hook, fn_name):
+                getattr(hook, fn_name)(self, **kwargs)
 
     @property
     def train_loop(self) -> Any:
@@ -89,25 +98,15 @@ class Runner(WithHooks, Persistence):
             self._train_loop = self.build_train_loop(self._train_loop)
         return self._train_loop
 
-    # Processes, randomness
-
     def setup_env(self, env_cfg: Mapping) -> None:
         init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
+        mmengine.runner.Runner.setup_env(self, {key: value for key, value in env_cfg.items() if value is not None})
         self.rank, self.world_size = get_dist_info()
-        set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=self.distributed)
         set_numerics(self.cfg)
-        if os.name == 'posix':  # workers hand over every tensor as an open file
-            import resource
-
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            soft = min(max(env_cfg.get('resource_limit', 4096), soft), hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic
         self.seed = set_random_seed(seed, deterministic, diff_rank_seed)
-
-    # Model, data, optimizer, schedules
 
     def build_model(self, model: Any) -> nn.Module:
         if isinstance(model, Mapping) and 'data_preprocessor' in self._parts:
@@ -152,8 +151,6 @@ class Runner(WithHooks, Persistence):
         for group in wrapper.param_groups:
             group['lr'] *= rates.lr_factor(rule, images)
         self.logger.info(f'Effective batch {images}, learning rate {text}.')
-
-    # The run
 
     def train(self) -> nn.Module:
         """From the first epoch, or the one after a checkpoint, to the last; returns the model."""

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -37,8 +37,14 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
     model = model.to(device)
     if wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
-        use_channels_last(model)
-    model = _with_sync_batchnorm(model, device) if distributed and cfg.get('sync_bn') else revert_sync_batchnorm(model)
+        model.to(memory_format=torch.channels_last)  # weights; images as they come out of the preprocessor
+        if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
+            model.data_preprocessor.channels_last = True
+    synced = distributed and cfg.get('sync_bn')
+    if synced and device.type == 'cpu':
+        print_log('SyncBN does not exist on CPU: batch-norm statistics are those of each process.', 'current')
+    # timm's conversion keeps its fused norm + activation layers whole
+    model = convert_sync_batchnorm(model) if synced and device.type == 'cuda' else revert_sync_batchnorm(model)
     for key in ('activation_checkpointing', 'compile'):
         if cfg.get(key) and getattr(model, 'backbone', None) is None:
             raise ValueError(f'{key} = {cfg[key]!r} works on model.backbone, which {type(model).__name__} lacks.')
@@ -59,10 +65,7 @@ def check_wrapping(cfg: Mapping[str, Any]) -> None:
     elif not isinstance(compiled, (bool, type(None))):
         raise ValueError(f'compile = {compiled!r}; expected True, False, or keywords of torch.compile: dict(mode=...).')
     if compiled and cfg.get('activation_checkpointing'):
-        raise ValueError(
-            'compile and activation_checkpointing do not go together: a compiled block that is computed twice moves its '
-            'running statistics twice, or ends in an error. Set one of them to False.'
-        )
+        raise ValueError('compile and activation_checkpointing do not go together. Set one of them to False.')
 
 
 def wants_channels_last(asked: bool | str | None, model: nn.Module, device: torch.device) -> bool:
@@ -72,20 +75,12 @@ def wants_channels_last(asked: bool | str | None, model: nn.Module, device: torc
     return device.type == 'cuda' and any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-def use_channels_last(model: nn.Module) -> None:
-    """Weights in place, and images as they come out of the preprocessor."""
-    model.to(memory_format=torch.channels_last)
-    if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
-        model.data_preprocessor.channels_last = True
-
-
 def compile_encoder(model: nn.Module, **keywords: Any) -> None:
     """``torch.compile`` of backbone and neck in place. A second size of images compiles once more, with dynamic shapes."""
-    target = getattr(model, 'target', None)
-    parts = [(owner, name) for owner in (model, target) for name in ('backbone', 'neck')]
-    for part in (getattr(owner, name, None) for owner, name in parts):
-        if part is not None:
-            part.compile(**keywords)
+    for owner in (model, getattr(model, 'target', None)):
+        for part in (getattr(owner, 'backbone', None), getattr(owner, 'neck', None)):
+            if part is not None:
+                part.compile(**keywords)
 
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
@@ -96,8 +91,8 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
     blocks = list(_blocks(backbone))
     if not blocks:
         raise ValueError(
-            f'activation_checkpointing=True finds no blocks in {type(backbone).__name__}: it looks for modules of several '
-            'layers inside a Sequential or ModuleList, as ResNets and vision transformers have them. Set it to False.'
+            f'activation_checkpointing=True finds no blocks in {type(backbone).__name__}: modules of several layers inside a '
+            'Sequential or ModuleList. Set it to False.'
         )
     for block in blocks:
         block.forward = types.MethodType(_checkpointed, block)  # bound anew where the module is copied
@@ -118,12 +113,11 @@ def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     forward = partial(type(block).forward, block)
     if not (torch.is_grad_enabled() and block.training):
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, block), **kwargs)
 
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:  # of the first pass and of the second
+        return nullcontext(), _statistics_kept(block)
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Of the first pass and of the second."""
-    return nullcontext(), _statistics_kept(block)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 @contextmanager
@@ -140,19 +134,8 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def _with_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    if device.type == 'cuda':
-        from timm.layers import convert_sync_batchnorm  # keeps timm's fused norm + activation layers whole
-
-        return convert_sync_batchnorm(model)
-    print_log('SyncBN does not exist on CPU: batch-norm statistics are those of each process.', 'current')
-    return model
-
-
 def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:
     """``model`` in DistributedDataParallel; gradients live in its buckets, not beside them."""
-    for tensor in model.state_dict().values():
-        broadcast(tensor)
     asked = {'type': 'MMDistributedDataParallel', **(cfg.get('model_wrapper_cfg') or {})}
     if asked['type'] != 'MMDistributedDataParallel':
         return MODEL_WRAPPERS.build({**asked, 'module': model})
