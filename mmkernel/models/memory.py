@@ -72,19 +72,20 @@ class EpochMemory(nn.Module):
         self.register_buffer('seen', seen.bool().to(like.device), persistent=False)
 
     @torch.no_grad()
-    def write(self, sample_index: Tensor, z: Tensor, real: Tensor | None = None) -> None:
-        """``z``: (V, B, q), all online views of this rank's images; called by all ranks alike.
-
-        Where ``real``, a 0-dim bool tensor, is not set, nothing is written.
-        """
+    def gathered(self, sample_index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) dataset indices and (views, N, q) rows of all ranks, of ``z``: (V, B, q), all online views of this rank's images."""
         if max(self.views) >= len(z):
             raise ValueError(
                 f'The views {tuple(self.views)} are to be remembered, but there are {len(z)} online views, numbered from 0: '
                 'check memory_views of the head and the views of the data config.'
             )
-        index = gather_rows(sent(sample_index, self.seen.device))
-        rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))  # (N, views, q)
-        rows, seen = rows.transpose(0, 1).to(self.data.dtype), torch.ones_like(index, dtype=torch.bool)
+        rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))
+        return gather_rows(sent(sample_index, self.seen.device)), rows.transpose(0, 1).to(self.data.dtype)
+
+    @torch.no_grad()
+    def write(self, index: Tensor, rows: Tensor, real: Tensor | None = None) -> None:
+        """What ``gathered`` returned. Where ``real``, a 0-dim bool tensor, is not set, nothing is written."""
+        seen = torch.ones_like(index, dtype=torch.bool)
         if real is not None:
             rows = torch.where(real, rows, self.data.index_select(1, index))
             seen = real | self.seen.index_select(0, index)

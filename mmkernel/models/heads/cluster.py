@@ -69,14 +69,14 @@ class ClusterHead(Head):
         entropy = torch.stack([clustering.cluster_cross_entropy(*pair) for pair in pairs]).mean()
         accuracy = torch.stack([clustering.cluster_accuracy(*pair) for pair in pairs]).mean()
         if not self.learned and self.expect_commit():
-            self._staged.append((embeddings.sample_index, z.detach()))
+            self._staged.append(self.memory.gathered(embeddings.sample_index, z.detach()))
         return {'loss_cluster': entropy, 'cross_entropy': entropy.detach(), 'accuracy': accuracy}
 
     def commit(self, real: Tensor | None = None) -> None:
         """The embeddings of this step into the memory."""
         super().commit()
-        for sample_index, z in self._staged:
-            self.memory.write(sample_index, z, real)
+        for index, rows in self._staged:
+            self.memory.write(index, rows, real)
         self._staged.clear()
 
     def prepare(self, num_samples: int) -> None:
@@ -88,7 +88,7 @@ class ClusterHead(Head):
 
     def remember(self, embeddings: Embeddings) -> None:
         """Into the memory without a step: the pass before the first epoch."""
-        self.memory.write(embeddings.sample_index, self._points(embeddings.online))
+        self.memory.write(*self.memory.gathered(embeddings.sample_index, self._points(embeddings.online)))
 
     def cluster(self, generator: Generator, iterations: int = 10) -> None:
         """Spherical k-means of the memory from random rows; its centroids become the classifiers. Clears the memory."""
