@@ -4,8 +4,6 @@ The rule everywhere: each rank returns the loss of the global batch of N = B * W
 own rows is such that the *mean over ranks*, which DistributedDataParallel takes, is the gradient on the union batch.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 _gloo: weakref.ref | None = None  # beside NCCL, once it is made
@@ -30,10 +29,8 @@ def rank() -> int:
 
 
 def on_first_process(function: Callable[[], Any]) -> Any:
-    """What ``function()`` gives in process 0, in every process. Where it raises, every process raises, so that none waits.
-
-    ``error.of_first_process`` is set in the others, where the error need not be told again.
-    """
+    """What ``function()`` gives in process 0, in every process. Where it raises, every process raises, so that none waits;
+    ``error.of_first_process`` is set in the others, where the error need not be told again."""
     if world_size() == 1:
         return function()
     found: list[Any] = [None, None]
@@ -52,10 +49,10 @@ def on_first_process(function: Callable[[], Any]) -> Any:
 @torch.no_grad()
 def gather_rows(x: Tensor, checked: bool = False) -> Tensor:
     """(B, ...) on each rank -> (W B, ...) in rank order, without a graph. Raises where the ranks' B differ, unless ``checked``."""
-    if world_size() == 1:
-        return x.detach()
     if not checked:
         check_equal_rows(x.shape[0])
+    if world_size() == 1:
+        return x.detach()
     x = x.detach().contiguous()
     gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
     dist.all_gather_into_tensor(_bytes(gathered), _bytes(x))
@@ -72,22 +69,18 @@ def rows_to_columns(x: Tensor) -> Tensor:
     if W == 1:
         return x.detach()
     check_equal_rows(x.shape[-2])
-    q, c = x.shape[-1], -(-x.shape[-1] // W)
-    parts = x.new_zeros(W, *x.shape[:-1], c) if c * W > q else x.new_empty(W, *x.shape[:-1], c)  # one per destination
-    for w in range(W):
-        part = x[..., w * c : (w + 1) * c]
-        parts[w, ..., : part.shape[-1]] = part
-    return _exchange(parts).movedim(0, -3).flatten(-3, -2)
+    missing = -x.shape[-1] % W
+    x = F.pad(x.detach(), (0, missing)) if missing else x.detach()
+    return _exchange(torch.stack(x.chunk(W, -1))).movedim(0, -3).flatten(-3, -2)
 
 
 @torch.no_grad()
 def columns_to_rows(shard: Tensor, q: int) -> Tensor:
     """The inverse of ``rows_to_columns``: (..., W B, ceil(q / W)) on each rank -> (..., B, q). No graph."""
-    W = world_size()
-    if W == 1:
+    if world_size() == 1:
         return shard.detach()
-    parts = _exchange(shard.unflatten(-2, (W, -1)).movedim(-3, 0))  # (W, ..., B, c): this rank's rows, rank w's columns
-    return parts.movedim(0, -2).flatten(-2)[..., :q]
+    parts = shard.unflatten(-2, (world_size(), -1)).movedim(-3, 0)  # (W, ..., B, c): rank w's rows, this rank's columns
+    return _exchange(parts).movedim(0, -2).flatten(-2)[..., :q]
 
 
 def _exchange(parts: Tensor) -> Tensor:
@@ -104,10 +97,7 @@ def _bytes(x: Tensor) -> Tensor:
 
 
 def check_equal_rows(B: int) -> None:
-    """Raise on every rank alike if the ranks' B differ (a plain gather would hang or mix up rows).
-
-    Asks nobody inside ``equal_rows``.
-    """
+    """Raise on every rank alike if the ranks' B differ, where a plain gather would hang or mix up rows. See ``equal_rows``."""
     if world_size() == 1 or _rows_are_equal:
         return
     ((least, most),) = bounds_over_ranks(B)
@@ -138,15 +128,11 @@ def bounds_over_ranks(*numbers: int) -> list[tuple[int, int]]:
 
 
 def _hosts() -> dist.ProcessGroup | None:
-    """A group of the same processes that moves CPU tensors: the default one (None), or gloo beside NCCL.
-
-    Referred to weakly: a group that outlives ``destroy_process_group`` may abort its process at the end.
-    """
-    global _gloo
+    """A group of the same processes that moves CPU tensors: the default one (None), or gloo beside NCCL."""
+    global _gloo  # weakly: a group that outlives ``destroy_process_group`` may abort its process at the end
     if 'cpu:' in dist.get_backend_config():
         return None
-    group = _gloo() if _gloo else None
-    if group is None:
+    if (group := _gloo and _gloo()) is None:
         group = dist.new_group(backend='gloo')
         _gloo = weakref.ref(group)
     return group
@@ -155,10 +141,7 @@ def _hosts() -> dist.ProcessGroup | None:
 @torch.no_grad()
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of ``x`` over ranks, without a graph."""
-    x = x.detach().clone()
-    if world_size() > 1:
-        dist.all_reduce(x)
-    return x
+    return sum_over_ranks_(x.detach().clone())
 
 
 @torch.no_grad()
@@ -194,16 +177,6 @@ class _GatherRows(torch.autograd.Function):
         return sum_over_ranks(upstream.contiguous()).chunk(world_size())[rank()]
 
 
-class _SumOverRanks(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return sum_over_ranks(x)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        return sum_over_ranks(upstream.contiguous())
-
-
 def gather_rows_with_gradient(x: Tensor) -> Tensor:
     """``gather_rows`` whose backward sums the ranks' gradients of this rank's rows.
 
@@ -212,18 +185,15 @@ def gather_rows_with_gradient(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _GatherRows.apply(x)
 
 
-def sum_over_ranks_with_gradient(x: Tensor) -> Tensor:
-    """``sum_over_ranks`` that autograd sees: backward sums over ranks too. Exact where every rank forms the same loss."""
-    return x if world_size() == 1 else _SumOverRanks.apply(x)
-
-
 def mean_over_ranks_with_gradient(x: Tensor) -> Tensor:
-    """``sum_over_ranks_with_gradient`` over W."""
-    return x if world_size() == 1 else _SumOverRanks.apply(x) / world_size()
+    """The mean of ``x`` over ranks, which autograd sees. Exact where every rank forms the same loss."""
+    if world_size() == 1:
+        return x
+    from torch.distributed.nn.functional import all_reduce  # torch.distributed may be absent
+
+    return all_reduce(x) / world_size()
 
 
 def global_mean(local: Tensor) -> Tensor:
     """l_r -> the mean of l over ranks, with the gradient of l_r: exact once DDP has averaged the gradients."""
-    if world_size() == 1:
-        return local
-    return local + (sum_over_ranks(local) / world_size() - local.detach())
+    return local if world_size() == 1 else local + (sum_over_ranks(local) / world_size() - local.detach())

@@ -27,7 +27,7 @@ def on_rank(rank, world_size):
     gradient('same full loss', full(gathered))
     own = (x @ gathered.T).pow(3).mean() + 0 * gathered.sum()
     gradient('own rows', ours.global_mean(own))
-    mean = ours.sum_over_ranks_with_gradient(x.sum(0)) / (2 * world_size)
+    mean = ours.mean_over_ranks_with_gradient(x.mean(0))
     gradient('summed statistic', mean.square().sum())
     gradient('local mean', ours.global_mean(x.square().mean()))
     results['identity'] = (torch.tensor(ours.rank()), torch.tensor(ours.world_size()))
@@ -65,7 +65,7 @@ def test_mean_over_ranks_is_the_gradient_of_the_union_batch():
 def test_one_process_is_the_identity():
     x = torch.randn(3, 2, requires_grad=True)
     assert ours.gather_rows_with_gradient(x) is x
-    assert ours.sum_over_ranks_with_gradient(x) is x
+    assert ours.mean_over_ranks_with_gradient(x) is x
     assert ours.global_mean(x) is x
     assert (ours.rank(), ours.world_size()) == (0, 1)
     assert not ours.gather_rows(x).requires_grad

@@ -1,8 +1,8 @@
 """Labelled sets with lists of their own: SUN397, Birdsnap, PASCAL VOC."""
 
+import csv
 import os
 import warnings
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,7 @@ class SUN397(FileSource):
         names = next((p / 'ClassName.txt' for p in (list_.parent, images) if (p / 'ClassName.txt').is_file()), None)
         self.classes = text_of(names).split() if names else sorted({os.path.dirname(path) for path in paths})
         number = {name: k for k, name in enumerate(self.classes)}
-        unknown = [path for path in paths if os.path.dirname(path) not in number]
-        if unknown:
+        if unknown := [path for path in paths if os.path.dirname(path) not in number]:
             raise ValueError(
                 f"SUN397: '{list_}' lists {len(unknown)} images of classes that '{names}' does not, "
                 f"e.g. '{unknown[0]}'. Take both from Partitions.zip."
@@ -66,26 +65,22 @@ class Birdsnap(FileSource):
         for name in ('images.txt', 'test_images.txt'):
             if not (home / name).is_file():
                 raise FileNotFoundError(f"Birdsnap: '{home / name}' is missing. Expected: {layout}.")
-        header, *lines = text_of(home / 'images.txt').splitlines()
-        columns = header.split('\t')
-        rows = [line.split('\t') for line in lines if line.strip()]
-        bad = next((k for k, row in enumerate(rows, 2) if len(row) != len(columns)), None)
-        if bad or not {'path', 'species_id'} <= set(columns):
+        rows = list(csv.DictReader(text_of(home / 'images.txt').splitlines(), delimiter='\t', quoting=csv.QUOTE_NONE))
+        bad = [row for row in rows if None in row or None in row.values() or not {'path', 'species_id'} <= row.keys()]
+        if bad or not rows:
             raise ValueError(
-                f"Birdsnap: '{home / 'images.txt'}' has the columns {columns}, {len(rows)} rows"
-                + (f', and another number of columns in row {bad}' if bad else '')
-                + '; expected tabs between them, path and species_id among them.'
+                f"Birdsnap: '{home / 'images.txt'}' has {len(rows)} rows, e.g. {bad[:1]}; expected tabs between as many columns "
+                'in each, path and species_id among them.'
             )
-        path, species = columns.index('path'), columns.index('species_id')
-        listed = [(row[path], row[species]) for row in rows]
-        test = set(text_of(home / 'test_images.txt').split())
-        wanted = [(name, label) for name, label in listed if (name in test) == (split == 'test')]
+        listed, test = (
+            [(row['path'], row['species_id']) for row in rows],
+            set(text_of(home / 'test_images.txt').split()),
+        )
+        wanted = [pair for pair in listed if (pair[0] in test) == (split == 'test')]
         there = set(walk(home / 'download/images'))
         kept = [(name, label) for name, label in wanted if os.path.normpath(name) in there]
         if not kept:
-            raise FileNotFoundError(
-                f"Birdsnap: none of {len(wanted)} images of '{split}' is there. Expected: {layout}."
-            )
+            raise FileNotFoundError(f"Birdsnap: none of {len(wanted)} images of '{split}' is there: {layout}.")
         if gone := len(wanted) - len(kept):
             warnings.warn(f'Birdsnap {split}: {gone} of {len(wanted)} images are not there.', stacklevel=2)
         self.classes = sorted({label for _, label in listed}, key=int)
@@ -101,10 +96,9 @@ class VOC2007(FileSource):
     Everingham et al., The PASCAL visual object classes (VOC) challenge, IJCV 2010: 20 classes, 5 011 photographs of split
     'trainval' ('train' and 'val' together), 4 952 of 'test'. A photograph has no single class: each ``label`` is -1.
 
-    root: the folder VOC2007 with JPEGImages, ImageSets/Main and Annotations, or one above it (VOCdevkit/VOC2007).
+    root: the folder VOC2007 with JPEGImages and ImageSets/Main, or one above it (VOCdevkit/VOC2007).
     ``validation``: (N,) booleans, which images of 'trainval' are of 'val'; None for other splits or without that list.
-    classes: those wanted, in this order; None: all, sorted. They are read from the lists ``ImageSets/Main/<class>_<split>.txt``
-    and, where there are none, from ``Annotations/<id>.xml``. FileNotFoundError that says what is missing.
+    classes: those wanted, in this order; None: all, sorted. They are read from ``ImageSets/Main/<class>_<split>.txt``.
     """
 
     lengths = dict(trainval=5011, train=2501, val=2510, test=4952)
@@ -130,13 +124,14 @@ class VOC2007(FileSource):
             self.validation = np.isin(ids, _ids(lists / 'val.txt'))
         # removesuffix, because a class may be called train: train_train.txt, train_trainval.txt
         found = sorted(p.name.removesuffix(f'_{split}.txt') for p in lists.glob(f'*_{split}.txt'))
-        if found:
-            self.classes = _known(classes, found, folder)
-            self.targets = np.stack([_listed(lists / f'{name}_{split}.txt', ids) for name in self.classes], 1)
-        else:
-            objects = [_objects(folder / 'Annotations' / f'{image}.xml') for image in ids]
-            self.classes = _known(classes, sorted({name for each in objects for name in each}), folder)
-            self.targets = np.array([[each.get(name, 0) for name in self.classes] for each in objects], np.int8)
+        unknown = sorted(set(classes or []) - set(found))
+        if unknown or not found:
+            known = ', '.join(found) or 'none'
+            raise ValueError(
+                f"VOC2007: '{lists}' has lists <class>_{split}.txt of the classes {known}; unknown: {unknown}."
+            )
+        self.classes = list(classes or found)
+        self.targets = np.stack([_listed(lists / f'{name}_{split}.txt', ids) for name in self.classes], 1)
         super().__init__(folder / 'JPEGImages', [f'{i}.jpg' for i in ids], np.full(len(ids), -1), mode, on_corrupt)
 
 
@@ -157,21 +152,3 @@ def _listed(path: Path, ids: list[str]) -> np.ndarray:
         raise ValueError(
             f"'{path}': expected '<image> 1', '-1' or '0' for each of {len(ids)} images; {error}"
         ) from error
-
-
-def _objects(path: Path) -> dict[str, int]:
-    """{class: 1, or -1 if all its objects are difficult}."""
-    if not path.is_file():
-        raise FileNotFoundError(f"VOC2007: neither ImageSets/Main/<class>_<split>.txt nor '{path}'. Unpack it again.")
-    found: dict[str, int] = {}
-    for item in ElementTree.parse(path).iter('object'):
-        name = item.findtext('name', '').strip()
-        found[name] = max(found.get(name, -1), -1 if item.findtext('difficult', '0').strip() == '1' else 1)
-    return found
-
-
-def _known(wanted: list[str] | None, found: list[str], folder: Path) -> list[str]:
-    unknown = sorted(set(wanted or []) - set(found))
-    if unknown or not found:
-        raise ValueError(f"VOC2007: '{folder}' has the classes {', '.join(found) or 'none'}; unknown: {unknown}.")
-    return list(wanted or found)

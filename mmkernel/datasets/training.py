@@ -21,14 +21,11 @@ _SHARED = 2**32  # streams of what the views of a group share lie above those of
 
 
 def as_source(source: Source | dict) -> Source:
-    """A source, or one from its config, with labels that were checked.
-
-    TypeError for anything else (a string, say, that was meant to be a config); ValueError for labels that fit no class.
-    """
+    """A source, or one from its config, with labels that fit its classes. TypeError for anything else."""
     built = DATASETS.build(source) if isinstance(source, dict) else source
     if not isinstance(built, Source):
         raise TypeError(
-            f"Expected a source of images or its config, e.g. dict(type='ImageFolder', root=...); got {built!r}."
+            f"Expected a source of images or its config, dict(type='ImageFolder', root=...); got {built!r}."
         )
     check_labels(built)
     if built.on_corrupt != 'raise':

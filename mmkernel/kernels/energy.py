@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkernel.distributed import check_equal_rows, sum_over_ranks_with_gradient, world_size
+from mmkernel.checks import check_words
+from mmkernel.distributed import check_equal_rows, mean_over_ranks_with_gradient, world_size
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.layouts import promoted
@@ -110,7 +111,7 @@ def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int) -> Tensor:
     """
     a0, a1, a2 = (*monomials, 0.0, 0.0)[:3]
     check_equal_rows(u.shape[1])
-    s = sum_over_ranks_with_gradient(u.sum(1)) / N  # (V, q)
+    s = mean_over_ranks_with_gradient(u.mean(1))  # (V, q)
     energies = a0 + a1 * s.square().sum(-1)
     if a2:
         q = u.shape[2]  # about C = 1/q of uniform points: ||C||^2 = ||C - 1/q||^2 + 1/q, for tr C = 1
@@ -128,8 +129,7 @@ def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple
 
 def _value_at_one(kernel: Kernel, q: int, statistic: str) -> float:
     """phi(1); ValueError for another statistic than V and U, or where V counts an infinite phi(1)."""
-    if statistic not in ('V', 'U'):
-        raise ValueError(f"statistic is 'V' (all pairs) or 'U' (i != j), got {statistic!r}.")
+    check_words(statistic=(statistic, ('V', 'U')))
     value = kernel.value_at_one(q)
     if statistic == 'V' and not math.isfinite(value):
         raise ValueError(

@@ -105,12 +105,8 @@ class Kernel(Numbered, metaclass=Tried):
         return PositiveDefiniteness(check_dimension(q), b, errors)
 
     def extra_repr(self) -> str:
-        words = [
-            name
-            for name in inspect.signature(type(self)).parameters
-            if not isinstance(getattr(self, name, self), nn.Module)
-        ]
-        return ', '.join(f'{name}={getattr(self, name)}' for name in words)
+        given = {name: getattr(self, name, self) for name in inspect.signature(type(self)).parameters}
+        return ', '.join(f'{name}={value}' for name, value in given.items() if not isinstance(value, nn.Module))
 
     def __add__(self, other: 'Kernel') -> 'Kernel':
         from mmkernel.kernels.composites import SumKernel

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.kernels.energy import NullBand, null_band
 from mmkernel.kernels.kernel import Kernel, PositiveDefiniteness
 from mmkernel.kernels.legendre import (
     adapted_quadrature,
     check_dimension,
     gauss_gegenbauer,
+    legendre_derivative,
     legendre_polynomials,
 )
 from mmkernel.kernels.library import LegendreKernel
@@ -54,8 +56,7 @@ class KernelProfile:
 def kernel_profile(kernel: Kernel, q: int, count: int = 256, order: int = 8, points: int = 401) -> KernelProfile:
     """Everything that one wants to know of ``kernel`` at width ``q`` and ``count`` points before training with it."""
     q = check_dimension(q)
-    if int(order) != order or order < 1:
-        raise ValueError(f'An expansion goes up to a degree >= 1, got order = {order}.')
+    check_numbers('kernel_profile', whole=True, order=order)
     t = _grid(q, points)
     sigma = 1 / math.sqrt(q)  # the standard deviation of u.v
     places = {
@@ -90,10 +91,9 @@ def _grid(q: int, points: int) -> Tensor:
 
 
 def slope_size(q: int, l: int) -> float:
-    """sqrt(E P_l'(u.v)^2) for independent uniform u, v: from P_l' = l(l+q-2)/(q-1) P_{l-1}(q+2; .), by quadrature."""
+    """sqrt(E P_l'(u.v)^2) for independent uniform u, v."""
     t, w = gauss_gegenbauer(q)
-    p = legendre_polynomials(l - 1, q + 2, t)[l - 1]
-    return l * (l + q - 2) / (q - 1) * math.sqrt(float((w * p.square()).sum()))
+    return math.sqrt(float((w * legendre_derivative(l, q, t).square()).sum()))
 
 
 @dataclass(frozen=True)
@@ -118,18 +118,14 @@ def mimic(kernel: Kernel, q: int, order: int = 3, weighting: str = 'typical') ->
     below 0 become 0). 'flat': t uniform on [-1, 1], which also looks at pairs that are close or opposite: at large q the
     former never sees them, yet a collapsing cloud consists of them. Compare both residuals before you trust either.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f'weighting is one of {", ".join(map(repr, WEIGHTINGS))}, got {weighting!r}.')
-    if int(order) != order or order < 1:
-        raise ValueError(f'A mimic has order >= 1, got {order}.')
+    check_words('mimic', weighting=(weighting, WEIGHTINGS))
+    check_numbers('mimic', whole=True, order=order)
     # q = 3: u.v is uniform on [-1, 1]
     t, w = adapted_quadrature(kernel.profile(q), q if weighting == 'typical' else 3)
     phi, slope = kernel.phi(t, q), kernel.dphi(t, q)
     variance = (w * (phi - (w * phi).sum()).square()).sum()
     if variance <= (ROUNDING * phi.abs().max()) ** 2:
-        raise ValueError(
-            f'{kernel} is constant at q = {q}, as far as {weighting} pairs show: there is nothing to mimic.'
-        )
+        raise ValueError(f'{kernel} is constant at q = {q}, as far as {weighting} pairs show: nothing to mimic.')
     if weighting == 'typical':
         b = kernel.coefficients(q, order)
         constant, weights = float(b[0]), b[1:].clamp_min(0)
@@ -138,7 +134,7 @@ def mimic(kernel: Kernel, q: int, order: int = 3, weighting: str = 'typical') ->
     weights = torch.where(weights > ROUNDING * float((w * (phi - constant).square()).sum().sqrt()), weights, 0)
     if not bool(weights.any()):
         raise NoMimicError(
-            f'No LegendreKernel of order {order} resembles {kernel} at q = {q}: every b_l is 0. Raise order.'
+            f'No LegendreKernel of order {order} resembles {kernel} at q = {q}: all b_l = 0. Raise order.'
         )
     nearest = LegendreKernel(tuple(weights.tolist()))
     left, slope_left = phi - constant - nearest.phi(t, q), slope - nearest.dphi(t, q)
@@ -164,6 +160,7 @@ def _least_squares(phi: Tensor, P: Tensor, w: Tensor) -> tuple[float, Tensor]:
 
 def summary(profile: KernelProfile) -> dict:
     """The numbers of a profile without its tables, for JSON."""
+    words = ('t', 'phi', 'slope')
     return dict(
         q=profile.q,
         count=profile.count,
@@ -172,8 +169,6 @@ def summary(profile: KernelProfile) -> dict:
         null_sd_u=profile.band_u.sd,
         null_mean_v=profile.band_v.mean if profile.band_v else None,
         point=profile.point,
-        typical={
-            name: dict(zip(('t', 'phi', 'slope'), values, strict=True)) for name, values in profile.typical.items()
-        },
+        typical={name: dict(zip(words, values, strict=True)) for name, values in profile.typical.items()},
         degree_gradients=profile.degree_gradients,
     )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_words
 from mmkernel.distributed import (
     columns_to_rows,
     gather_rows,
@@ -53,9 +54,8 @@ class Engine:
     transport_dtype: str | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (('precision', PRECISIONS), ('layout', LAYOUTS), ('transport_dtype', TRANSPORTS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f'{name} is one of {", ".join(map(repr, allowed))}, got {getattr(self, name)!r}.')
+        check_words(precision=(self.precision, PRECISIONS), layout=(self.layout, LAYOUTS))
+        check_words(transport_dtype=(self.transport_dtype, TRANSPORTS))
 
     def options(self, z: Tensor, computed_in: torch.dtype | None = None) -> dict[str, Any]:
         """The three keywords for promoted embeddings ``z`` that were computed in another dtype: 'auto' becomes that one."""

@@ -7,7 +7,6 @@ E[P_l P_k] = delta_lk / N(q, l) with N(q, l) the number of spherical harmonics o
 
 import math
 from fractions import Fraction
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -74,15 +73,9 @@ def gauss_gegenbauer(q: int, nodes: int = 256) -> tuple[Tensor, Tensor]:
     Golub & Welsch (1969) on the probability weight (1-t^2)^{(q-3)/2}: with lambda = q/2 - 1 the Jacobi matrix has
     off-diagonals sqrt(k (k+2 lambda-1) / (4 (k+lambda)(k+lambda-1))), its eigenvalues are the nodes and the squared first
     components of its eigenvectors the weights. No gamma function appears, so nothing overflows at any q.
-    Returns two float64 vectors of length ``nodes``, the caller's own.
+    Returns two float64 vectors of length ``nodes``.
     """
-    points, weights = _gauss_gegenbauer(check_dimension(q), nodes)
-    return points.clone(), weights.clone()
-
-
-@lru_cache(maxsize=64)
-def _gauss_gegenbauer(q: int, nodes: int) -> tuple[Tensor, Tensor]:
-    lam = q / 2 - 1
+    lam = check_dimension(q) / 2 - 1
     k = torch.arange(1, nodes, dtype=torch.float64)
     squared = k * (k + 2 * lam - 1) / (4 * (k + lam) * (k + lam - 1))
     if lam == 0:  # q = 2: 0/0 in the first entry; Chebyshev's is 1/2

@@ -11,11 +11,10 @@ from mmkernel import kernels
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.registry import KERNELS
 
-for _name in (
-    *('LegendreKernel', 'RBFKernel', 'RieszKernel', 'LaplaceKernel', 'PolynomialKernel'),
-    *('SumKernel', 'ScaledKernel', 'ProductKernel'),
-):
-    KERNELS.register_module(module=getattr(kernels, _name))
+for _module in (kernels.library, kernels.composites):
+    for _class in vars(_module).values():
+        if isinstance(_class, type) and issubclass(_class, Kernel) and _class is not Kernel:
+            KERNELS.register_module(module=_class)
 
 _EXAMPLES = (
     "Expected 'TYPE key=value ...', e.g. 'LegendreKernel weights=1,40,40', or an expression such as "
@@ -29,32 +28,21 @@ def kernel_from_text(text: str) -> Kernel:
     Two forms: words (``TYPE key=value ...``; ``1,40,40`` is a tuple), or an expression of calls, ``+`` and ``*``, of which
     nothing but constants and registered types is evaluated. ValueError for anything else; KeyError for an unknown type.
     """
-    text = text.strip()
+    text = expression = text.strip()
     if re.fullmatch(r'\w+(\s+\w+=.*)?', text, re.S):
-        name, *pairs = shlex.split(text)
-        return _build(name, dict(_pair(pair, text) for pair in pairs), text)
+        name, *pairs = shlex.split(text)  # as an expression: 'weights=1,40,40' is weights=(1,40,40)
+        expression = f'{name}({", ".join(pair.replace("=", "=(", 1) + ")" for pair in pairs)})'
     try:
-        tree = ast.parse(text, mode='eval').body
-    except SyntaxError:
-        raise ValueError(_unreadable(text)) from None
-    found = _value(tree, text)
+        found = _value(ast.parse(expression, mode='eval').body, text)
+    except (SyntaxError, _UnreadableError):
+        found = None
     if not isinstance(found, Kernel):
-        raise ValueError(_unreadable(text))
+        raise ValueError(f"'{text}' is no kernel. {_EXAMPLES}")
     return found
 
 
-def _unreadable(text: str) -> str:
-    return f"'{text}' is no kernel. {_EXAMPLES}"
-
-
-def _pair(word: str, text: str) -> tuple[str, Any]:
-    key, equals, value = word.partition('=')
-    if not equals:
-        raise ValueError(f"'{word}' in '{text}' is no key=value.")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        raise ValueError(f"'{word}' in '{text}': expected a number, or numbers with commas between them.") from None
+class _UnreadableError(Exception):
+    """Neither a kernel nor a constant."""
 
 
 def _value(node: ast.expr, text: str) -> Any:
@@ -69,7 +57,7 @@ def _value(node: ast.expr, text: str) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
-        raise ValueError(_unreadable(text)) from None
+        raise _UnreadableError from None
 
 
 def _build(name: str, keywords: dict[str, Any], text: str) -> Kernel:

@@ -12,32 +12,23 @@ LISTS = {  # a class called train, as VOC has: train_train.txt, train_trainval.t
 SPLITS = dict(train=('001', '002'), val=('003',), trainval=('001', '002', '003'), test=('004',))
 
 
-def write_voc(root, lists=True, annotations=True):
+def write_voc(root):
     home = root / 'VOCdevkit/VOC2007'
     main = home / 'ImageSets/Main'
-    for folder in (main, home / 'JPEGImages', home / 'Annotations'):
+    for folder in (main, home / 'JPEGImages'):
         folder.mkdir(parents=True)
     for split, ids in SPLITS.items():
         (main / f'{split}.txt').write_text('\n'.join(ids) + '\n')
         for name, given in LISTS.items():
-            if lists:
-                (main / f'{name}_{split}.txt').write_text(''.join(f'{i} {given[i]:2d}\n' for i in ids))
+            (main / f'{name}_{split}.txt').write_text(''.join(f'{i} {given[i]:2d}\n' for i in ids))
     for i in ('001', '002', '003', '004'):
         Image.new('RGB', (8, 6), (int(i), 0, 0)).save(home / f'JPEGImages/{i}.jpg')
-        there = ''.join(
-            f'<object><name>{name}</name><difficult>{int(given[i] == 0)}</difficult></object>'
-            for name, given in LISTS.items()
-            if given[i] != -1
-        )
-        if annotations:
-            (home / f'Annotations/{i}.xml').write_text(f'<annotation>{there}</annotation>')
     return root
 
 
 @pytest.mark.parametrize('where', ['', 'VOCdevkit', 'VOCdevkit/VOC2007'])
-@pytest.mark.parametrize('lists', [True, False])
-def test_targets(tmp_path, lists, where):
-    source = VOC2007(str(write_voc(tmp_path, lists) / where), 'trainval')
+def test_targets(tmp_path, where):
+    source = VOC2007(str(write_voc(tmp_path) / where), 'trainval')
     assert source.classes == ['bus', 'train']
     assert source.targets.tolist() == [[1, 0], [0, 1], [-1, 1]]
     assert source.targets.dtype == np.int8
@@ -54,15 +45,8 @@ def test_chosen_classes_and_splits(tmp_path):
     assert VOC2007(root, 'test').validation is None
     assert VOC2007(root, 'val', mode='L').image(0).shape == (6, 8, 1)
     assert DATASETS.build(dict(type='VOC2007', root=root)).classes == ['bus', 'train']
-    with pytest.raises(ValueError, match=r'has the classes bus, train; unknown: \[.tram.\]'):
+    with pytest.raises(ValueError, match=r'of the classes bus, train; unknown: \[.tram.\]'):
         VOC2007(root, 'train', ['tram'])
-
-
-def test_a_difficult_object_beside_a_plain_one_is_there(tmp_path):
-    root = write_voc(tmp_path, lists=False)
-    both = '<object><name>bus</name><difficult>1</difficult></object><object><name>bus</name></object>'
-    (root / 'VOCdevkit/VOC2007/Annotations/002.xml').write_text(f'<annotation>{both}</annotation>')
-    assert VOC2007(str(root), 'trainval', ['bus']).targets.tolist() == [[1], [1], [-1]]
 
 
 def test_what_is_missing_is_named(tmp_path):
@@ -70,14 +54,14 @@ def test_what_is_missing_is_named(tmp_path):
         VOC2007(str(tmp_path / 'nowhere'))
     with pytest.raises(FileNotFoundError, match='no ImageSets/Main'):
         VOC2007(str(tmp_path))
-    root = write_voc(tmp_path, annotations=False)
+    root = write_voc(tmp_path)
     main = root / 'VOCdevkit/VOC2007/ImageSets/Main'
     (main / 'bus_test.txt').write_text('001 1\n')
     with pytest.raises(ValueError, match=r"bus_test\.txt'.*expected '<image> 1'"):
         VOC2007(str(root), 'test')
     for path in main.glob('*_test.txt'):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r'neither ImageSets/Main/.*Annotations/004\.xml'):
+    with pytest.raises(ValueError, match=r'has lists <class>_test.txt of the classes none'):
         VOC2007(str(root), 'test')
     (main / 'test.txt').unlink()
     with pytest.raises(FileNotFoundError, match=r'test\.txt. is missing or empty; the folder has train\.txt'):

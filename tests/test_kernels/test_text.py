@@ -28,7 +28,7 @@ def test_expressions():
     [
         ('RBF', "Did you mean 'RBFKernel'"),
         ('RBFKernel scal=2', "Did you mean 'scale'"),
-        ('RBFKernel scale=x', 'expected a number'),
+        ('RBFKernel scale=x', 'is no kernel'),
         ('RBFKernel scale=-1', 'expected one or more finite numbers > 0'),
         ('RBFKernel(scale=2', 'is no kernel'),
         ('1 + 2', 'is no kernel'),
