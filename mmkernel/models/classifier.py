@@ -46,21 +46,23 @@ class Classifier(BaseModel):
         data_preprocessor: nn.Module | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=build_part(data_preprocessor or dict(type='ViewPreprocessor')))
-        check_numbers('Classifier', whole=True, num_classes=num_classes)
+        check_numbers('Classifier', whole=True, least=2, num_classes=num_classes)
         check_numbers('Classifier', zero=True, head_std=head_std)
-        if num_classes < 2:
-            raise ValueError(f'Classifier.num_classes={num_classes}; expected at least 2.')
         self.backbone = build_part(backbone)
         self.head = nn.Linear(in_dim or self.backbone.out_dim, num_classes)
         nn.init.normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)
         self.objective = build_part(objective or dict(type='OneClass'))
         self.frozen, self.num_classes = frozen, num_classes
-        self.register_buffer(
-            'steps', torch.zeros((), dtype=torch.int64)
-        )  # real optimizer steps: 0 is an untrained head
+        self.register_buffer('steps', torch.zeros((), dtype=torch.int64))  # real steps: 0 is an untrained head
         if norm_momentum is not None:
-            self.set_norm_momentum(norm_momentum)
+            if not 0 <= norm_momentum < 1:
+                raise ValueError(
+                    f'norm_momentum={norm_momentum}; expected the fraction kept, from 0 to below 1 (0.9 is usual).'
+                )
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.momentum = 1 - norm_momentum
         self.backbone.requires_grad_(not frozen)
         if frozen:
             self.backbone.eval()
@@ -70,14 +72,6 @@ class Classifier(BaseModel):
         if self.frozen:
             self.backbone.eval()
         return self
-
-    def set_norm_momentum(self, kept: float) -> None:
-        """Batch norms of the backbone keep the fraction ``kept`` of their running statistics in each step."""
-        if not 0 <= kept < 1:
-            raise ValueError(f'norm_momentum={kept}; expected the fraction kept, from 0 to below 1 (0.9 is usual).')
-        for module in self.backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = 1 - kept
 
     def forward(
         self,
@@ -91,8 +85,7 @@ class Classifier(BaseModel):
         check_words(mode=(mode, ('loss', 'tensor')))
         if len(inputs) != 1:
             raise ValueError(
-                f'A classifier trains on one view of an image, the batch has {len(inputs)}. Use a data config of '
-                'configs/benchmarks, or views=dict(only=dict(...)).'
+                f'A classifier trains on one view of an image, the batch has {len(inputs)}: set views=dict(only=dict(...)).'
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(inputs[0])  # (B, d)
@@ -102,8 +95,8 @@ class Classifier(BaseModel):
         right = dict(label=label, targets=targets)[self.objective.reads]
         if right is None:
             raise ValueError(
-                f'{type(self.objective).__name__} needs the {self.objective.reads} of a batch, this one has none: sources '
-                "of one class per image give label, those of several, such as dict(type='VOC2007', ...), give targets."
+                f'{type(self.objective).__name__} needs the {self.objective.reads} of a batch, this one has none: sources of one '
+                "class per image give label, those of several (dict(type='VOC2007', ...)) give targets."
             )
         return self.objective(logits, right)
 
@@ -156,9 +149,8 @@ class SeveralClasses(nn.Module):
                 f'{targets.shape[-1]} classes of the source.'
             )
         counted = (targets >= 0).float()
+        there = (targets == 1).float()
         with torch.autocast(logits.device.type, enabled=False):
-            losses = F.binary_cross_entropy_with_logits(
-                logits.float(), (targets == 1).float(), weight=counted, reduction='sum'
-            )
+            losses = F.binary_cross_entropy_with_logits(logits.float(), there, weight=counted, reduction='sum')
         right = (((logits.detach() > 0) == (targets == 1)) * counted).sum() / counted.sum().clamp(min=1)
         return dict(loss_classification=losses / len(logits), right=100 * right)

@@ -19,7 +19,7 @@ from mmkernel.registry import MODELS, accepted_keywords
 class JointEmbedding(BaseModel):
     """z = neck(backbone(view)), p = predictor(z), t = target(views, z); the head scores how they agree and spread.
 
-    A method is a choice of these parts. Inputs: ``dict(inputs=[V tensors (B, C, H_v, W_v)], sample_index=(B,), label=(B,))``.
+    Inputs: ``dict(inputs=[V tensors (B, C, H_v, W_v)], sample_index=(B,), label=(B,))``.
 
     Args:
         backbone, neck, head, predictor, target: modules or their configs. Widths left None are filled in, downstream.
@@ -142,10 +142,9 @@ class JointEmbedding(BaseModel):
 
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
-        """Features of the online encoder in eval mode: (B, C, H, W) -> (B, d). The one door for monitors and benchmarks.
+        """Features of the online encoder in eval mode: (B, C, H, W) uint8 or normalised -> (B, d), on any device.
 
-        ``images``: uint8 (normalised here as in training) or floating (taken as normalised), on any device.
-        ``stage``: 'backbone' for h, 'neck' for z.
+        ``stage``: 'backbone' for h, 'neck' for z. The one door for monitors and benchmarks.
         """
         check_words(stage=(stage, ('backbone', 'neck')))
         with evaluating(self.backbone, self.neck):
@@ -159,10 +158,7 @@ class JointEmbedding(BaseModel):
         self._is_init = True
 
     def really_missing(self, keys: Sequence[str]) -> list[str]:
-        """Keys that weights to be loaded lack and need: not those of a target that starts from the online encoder.
-
-        Half a target is missing something; a whole one is not.
-        """
+        """Keys that weights to be loaded lack and need: not all those of a target that starts from the online encoder."""
         whole = {f'target.{name}' for name, _ in self.target.named_parameters()}
         spared = hasattr(self.target, 'attach') and whole <= set(keys)
         return [key for key in keys if not (spared and key.startswith('target.'))]

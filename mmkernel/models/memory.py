@@ -39,20 +39,12 @@ class SampleLabels(nn.Module):
         self.labels[i, index.to(self.labels.device)] = labels.to(self.labels.device)
 
     def of(self, sample_index: Tensor) -> Tensor:
-        """(sets, B). An image beyond those prepared for is an error: ours on a CPU, the device's own on a GPU."""
-        n = self.labels.shape[1]
-        if n == 0:
+        """(sets, B)."""
+        if self.labels.shape[1] == 0:
             raise ValueError(
-                'No image has a label: nobody makes clusters. Add default_hooks=dict(cluster=dict(type="ClusterHook")) to '
-                'the config, or call head.prepare(num_samples) and head.cluster(generator).'
+                'No image has a label: nobody makes clusters. Add default_hooks=dict(cluster=dict(type="ClusterHook")).'
             )
-        try:
-            return self.labels.index_select(1, sent(sample_index, self.labels.device))
-        except (IndexError, RuntimeError) as error:  # looked at only once something has failed
-            last = int(sample_index.max())
-            if last < n:
-                raise
-            raise ValueError(f'Sample {last} of a data set for which {n} labels were prepared.') from error
+        return self.labels.index_select(1, sent(sample_index, self.labels.device))
 
 
 class EpochMemory(nn.Module):
@@ -75,10 +67,7 @@ class EpochMemory(nn.Module):
     def gathered(self, sample_index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) dataset indices and (views, N, q) rows of all ranks, of ``z``: (V, B, q), all online views of this rank's images."""
         if max(self.views) >= len(z):
-            raise ValueError(
-                f'The views {tuple(self.views)} are to be remembered, but there are {len(z)} online views, numbered from 0: '
-                'check memory_views of the head and the views of the data config.'
-            )
+            raise ValueError(f'memory_views = {tuple(self.views)} of the head, but there are {len(z)} online views.')
         rows = gather_rows(torch.stack([z[v] for v in self.views], dim=1))
         return gather_rows(sent(sample_index, self.seen.device)), rows.transpose(0, 1).to(self.data.dtype)
 

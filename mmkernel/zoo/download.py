@@ -49,15 +49,13 @@ def download(info: ModelInfo, holds: str = 'backbone', progress: bool = True) ->
         check_published(file, hashes([path]), path.stat().st_size)
     elif not (path.is_file() and Pins().unchanged(key, path)):
         if offline() and not path.is_file():
-            raise DownloadError(
-                f"'{info.name}' is not in the cache, and MMKERNEL_OFFLINE forbids to fetch it. {by_hand(file, path)}"
-            )
+            said = f"'{info.name}' is not in the cache, and MMKERNEL_OFFLINE forbids to fetch it."
+            raise DownloadError(f'{said} {by_hand(file, path)}')
         try:
             _fetch_once(info, file, path, key, progress)
         except PermissionError as error:
-            raise DownloadError(
-                f'{error.filename or path} cannot be written ({error.strerror}): set MMKERNEL_HOME to a folder of yours.'
-            ) from error
+            said = f'{error.filename or path} cannot be written ({error.strerror})'
+            raise DownloadError(f'{said}: set MMKERNEL_HOME to a folder of yours.') from error
     return path
 
 

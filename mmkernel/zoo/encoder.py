@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import mmkernel
 from mmkernel.checks import check_words
-from mmkernel.models.state import evaluating
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import meta_of, read_checkpoint
@@ -115,6 +114,8 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
         """Features in eval mode; the door that monitors and benchmarks use. An encoder has no other stage."""
+        from mmkernel.models.state import evaluating  # brings timm: seconds that a list of names need not pay
+
         check_words('Encoder', stage=(stage, ['backbone']))
         with evaluating(self):
             return self(images)

@@ -78,9 +78,7 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
     that differ; FileExistsError without ``force``; TypeError for a model that is no ``Encoder``.
     """
     if not isinstance(encoder, Encoder):
-        raise TypeError(
-            f"expected an encoder of get_model(name), got {type(encoder).__name__}. A checkpoint: 'mmkernel export FILE --to ...'."
-        )
+        raise TypeError(f'expected an encoder of get_model(name) or load_encoder(file), got {type(encoder).__name__}.')
     if target not in TARGETS:
         raise ExportError(f"there is no target '{target}'; expected one of {', '.join(TARGETS)}.")
     chosen, path = TARGETS[target], Path(path)
@@ -96,9 +94,9 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
         run = chosen.write(encoder, partial)
         difference = None if run is None else compare(encoder, run)
         if difference is not None and not difference <= TOLERANCE:
+            said = f'they differ by {difference:.2g} of the largest (at most {TOLERANCE:.0g} is rounding)'
             raise ExportError(
-                f'{target} gives other features: they differ by {difference:.2g} of the largest (at most {TOLERANCE:.0g} is '
-                'rounding). Nothing was written; please report this network.'
+                f'{target} gives other features: {said}. Nothing was written; please report this network.'
             )
         if partial.is_dir():
             (partial / 'README.md').write_text(model_card(encoder, target), encoding='utf-8')

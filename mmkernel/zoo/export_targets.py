@@ -38,8 +38,7 @@ def to_safetensors(encoder: Encoder, path: Path) -> Run:
 
 
 def _on_normalised(encoder: Encoder, model: nn.Module) -> Run:
-    model.eval()
-    return lambda images: model(encoder.data_preprocessor.normalize(images))
+    return lambda images: model.eval()(encoder.data_preprocessor.normalize(images))
 
 
 def to_timm(encoder: Encoder, path: Path) -> Run:
@@ -74,8 +73,7 @@ def timm_arguments(encoder: Encoder) -> dict[str, Any]:
     options = encoder.options
     if options.get('small_images'):
         raise ExportError(
-            'timm and torchvision build no ResNet with the 3x3 stem of small_images=True. Targets that keep it: '
-            'safetensors, onnx; PyTorch alone: docs/weights_in_and_out.md.'
+            'timm and torchvision build no ResNet with the 3x3 stem of small_images=True. Take safetensors, onnx.'
         )
     extra = {key: value for key, value in options.items() if key not in OURS}
     return dict(model_name=options['model_name'], num_classes=0, in_chans=encoder.channels, **extra)
@@ -120,10 +118,8 @@ def _torchvision_vit(encoder: Encoder) -> nn.Module:
     block, size = ours.blocks[0], ours.patch_embed.img_size
     if encoder.channels != 3 or size[0] != size[1] or getattr(ours, 'global_pool', 'token') != 'token':
         raise ExportError("torchvision's vision transformers take square RGB images and give the class token.")
-    model = VisionTransformer(
-        size[0], ours.patch_embed.patch_size[0], len(ours.blocks), block.attn.num_heads, ours.embed_dim,
-        block.mlp.fc1.out_features,
-    )  # fmt: skip
+    patch, heads, hidden = ours.patch_embed.patch_size[0], block.attn.num_heads, block.mlp.fc1.out_features
+    model = VisionTransformer(size[0], patch, len(ours.blocks), heads, ours.embed_dim, hidden)
     model.heads = nn.Identity()
     return model
 
@@ -143,8 +139,7 @@ def detector_weights(encoder: Encoder, target: str) -> dict[str, Tensor]:
 def to_detector(target: str) -> Callable[[Encoder, Path], None]:
     """The writer for a detector, which is not run here: what it wrote is renamed back instead.
 
-    A .pth for ``init_cfg=dict(type='Pretrained', checkpoint=path)``; a .pkl of arrays for detectron2's ``MODEL.WEIGHTS``.
-    mean and std are kept beside the weights, on the 0..255 scale.
+    A .pth, or a .pkl of arrays for detectron2; mean and std are kept beside the weights, on the 0..255 scale.
     """
 
     def write(encoder: Encoder, path: Path) -> None:
@@ -186,9 +181,8 @@ class _OnUnitImages(nn.Module):
 
 def to_onnx(encoder: Encoder, path: Path) -> Run:
     """A graph for onnxruntime and others, any B; the description stands in its metadata."""
-    absent = [name for name in ONNX_NEEDS if find_spec(name) is None]
-    if absent:
-        raise ExportError(f'ONNX needs {", ".join(absent)}: pip install {" ".join(ONNX_NEEDS)} (or mmkernel[onnx]).')
+    if not all(map(find_spec, ONNX_NEEDS)):
+        raise ExportError(f'pip install {" ".join(ONNX_NEEDS)} (or mmkernel[onnx]).')
     import onnx
     import onnxruntime
 

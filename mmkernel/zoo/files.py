@@ -80,8 +80,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        folder = path if path.is_dir() else path.parent
-        there = ', '.join(sorted(p.name for p in folder.glob('*.pth'))[:8]) if folder.is_dir() else ''
+        there = ', '.join(sorted(p.name for p in (path if path.is_dir() else path.parent).glob('*.pth'))[:8])
         what = f"'{path}' is a folder; expected a file" if path.is_dir() else f"There is no checkpoint '{path}'"
         raise FileNotFoundError(f'{what}. The folder holds: {there or "no .pth file"}.')
     check_file(path)
@@ -93,16 +92,22 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{path}' is not a checkpoint of plain tensors and values, or is damaged: {str(error).splitlines()[0]} "
-            'Files of other programs that pickle classes are not loaded, because loading one can run code.'
+            f"'{path}' is not a checkpoint of plain tensors and values, or is damaged: {str(error).splitlines()[0]} Classes are "
+            'not loaded, because loading one can run code.'
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(_unreadable(path, error)) from error
+        size = path.stat().st_size
+        if size == 0:
+            raise CheckpointError(f"'{path}' is empty: whatever wrote it was stopped, or the disk was full.") from error
+        # of the library's own words the first sentence; an int is a byte of no operation: a file of some other kind
+        said = error.args[0] if error.args and isinstance(error.args[0], str) else 'torch.save has not written it'
+        said = said.splitlines()[0].split('. ')[0]
+        raise CheckpointError(f"'{path}' ({size} bytes) is damaged or not a checkpoint: {said}.") from error
     damaged = None if mmap else damaged_record(path)
     if damaged:
         raise CheckpointError(
-            f"'{path}' is damaged: '{damaged}' in it does not have the checksum that was written with it. Copy the file "
-            'again, or take the checkpoint of another epoch.'
+            f"'{path}' is damaged: '{damaged}' in it has another checksum than was written. Copy the file again, or take the "
+            'checkpoint of another epoch.'
         )
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
@@ -113,16 +118,6 @@ def meta_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a checkpoint says about itself; {} for a file of another program that keeps something else under this key."""
     meta = checkpoint.get('meta')
     return meta if isinstance(meta, Mapping) else {}
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    """What is wrong with a file that ``torch.load`` refuses; of the library's own words the first sentence."""
-    size = path.stat().st_size
-    if size == 0:
-        return f"'{path}' is empty: whatever wrote it was stopped, or the disk was full. Take that of another epoch."
-    # an int is a byte that stands for no operation: the file is of some other kind
-    said = error.args[0] if error.args and isinstance(error.args[0], str) else 'torch.save has not written it'
-    return f"'{path}' ({size} bytes) is damaged or not a checkpoint: {said.splitlines()[0].split('. ')[0]}."
 
 
 def damaged_record(path: Path) -> str | None:

@@ -37,10 +37,8 @@ class LoadReport:
         if self.mismatched:
             text += f', {len(self.mismatched)} of another shape'
         for name in ('missing', 'unexpected', 'mismatched'):
-            keys = getattr(self, name)
-            if keys:
-                more = f', ... ({len(keys) - 6} more)' if len(keys) > 6 else ''
-                text += f'; {name}: {", ".join(keys[:6])}{more}'
+            if keys := getattr(self, name):
+                text += f'; {name}: {", ".join(keys[:6])}' + (f', ... ({len(keys) - 6} more)' if len(keys) > 6 else '')
         return '; '.join([text, *self.notes])
 
 
@@ -135,7 +133,7 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
         return weight.float().sum(1, keepdim=True).to(weight.dtype)  # half precision loses digits in a sum
     if given not in (1, 3):
         raise CheckpointError(
-            f'filters for {given} channels cannot be adapted to {channels}: only those for 1 or 3 (grey, RGB) can.'
+            f'filters for {given} channels cannot be adapted to {channels}: only those for 1 or 3 can.'
         )
     repeated = weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels]
     return repeated * (given / channels)

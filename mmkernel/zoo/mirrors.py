@@ -63,9 +63,8 @@ def _get(url: str, folder: Path, name: str, progress: bool) -> Path:
         with room_for(folder):
             return Path(source.fetch(name, downloader=fetch))
     except requests.HTTPError as error:
-        raise DownloadError(
-            f'HTTP {error.response.status_code} {error.response.reason} ({1 + RETRIES} attempts)'
-        ) from error
+        said = f'HTTP {error.response.status_code} {error.response.reason}'
+        raise DownloadError(f'{said} ({1 + RETRIES} attempts)') from error
     except requests.exceptions.SSLError as error:
         raise DownloadError(f'the certificate is not valid: {error}') from error
     except (requests.exceptions.ChunkedEncodingError, _BrokeOffError) as error:
@@ -97,7 +96,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
         head = file.read(512).lstrip(b'\xef\xbb\xbf \t\r\n').lower()
     if head.startswith(PAGE):
         raise DownloadError(
-            'a web page came in place of weights: a log-in, a quota, or a network that wants a click first'
+            'a web page came in place of weights: a log-in, a quota, a network that wants a click first'
         )
     if not head or (head.startswith(b'pk') and not zipfile.is_zipfile(path)):
         raise _BrokeOffError(f'{path.stat().st_size} bytes came, of a length that the server does not say')

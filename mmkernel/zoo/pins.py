@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 from rich.console import Console
@@ -57,10 +56,8 @@ def check_published(part: Part, found: dict[str, str], size: int | None = None) 
     for name in ('sha256', 'md5'):
         wanted = getattr(part, name)
         if wanted and not found[name].startswith(wanted):
-            raise HashMismatchError(
-                f"'{part.name}' has the {name} {found[name][: len(wanted)]}; {wanted} is published. It was changed on the "
-                'way or at its source.'
-            )
+            given = found[name][: len(wanted)]
+            raise HashMismatchError(f"'{part.name}' has the {name} {given}; {wanted} is published: it was changed.")
 
 
 def check_file(path: Path) -> None:
@@ -145,8 +142,7 @@ def set_aside(found: Path, path: Path, sha256: str) -> str:
     return f'The file was set aside as {aside} and is not used.'
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """``fine`` False: other bytes than published or pinned, None: nothing to compare with."""
 
     name: str
@@ -162,24 +158,24 @@ def files_here(info: ModelInfo) -> list[tuple[WeightsFile, Path]]:
 
 def verify(names: list[str] | None = None) -> list[Verdict]:
     """Read every byte of the files that are here (of all models, or of ``names``) and compare."""
-    infos = [model_info(name) for name in names or list_models(pretrained=True)]
-    return [_verdict(info, file, path) for info in infos for file, path in files_here(info)]
-
-
-def _verdict(info: ModelInfo, file: WeightsFile, path: Path) -> Verdict:
-    digests, pin = hashes([path]), Pins().read().get(f'{info.name}/{path.name}')
-    known = published(file) if not file.unpack else None
-    try:
+    pins, found, rows = Pins().read(), [], map(model_info, names or list_models(pretrained=True))
+    for name, file, path in ((row.name, *here) for row in rows for here in files_here(row)):
+        digests, pin = hashes([path]), pins.get(f'{name}/{path.name}')
+        known = published(file) if not file.unpack else None
+        fine, why = None, 'no hash is published, and it was not used yet'
         if known:
-            check_published(file, digests, path.stat().st_size)
-    except HashMismatchError as error:
-        return Verdict(info.name, path, False, str(error))
-    if pin and pin['sha256'] != digests['sha256']:
-        return Verdict(info.name, path, False, f'it has changed since {pin["date"]}, when it was pinned')
-    if known or pin:
-        why = f'as published ({known})' if known else f'as at its first use on {pin["date"]}; no hash is published'
-        return Verdict(info.name, path, True, why)
-    return Verdict(info.name, path, None, 'no hash is published, and it was not used yet')
+            fine, why = True, f'as published ({known})'
+        elif pin:
+            fine, why = True, f'as at its first use on {pin["date"]}; no hash is published'
+        try:
+            if known:
+                check_published(file, digests, path.stat().st_size)
+            if pin and pin['sha256'] != digests['sha256']:
+                fine, why = False, f'it has changed since {pin["date"]}, when it was pinned'
+        except HashMismatchError as error:
+            fine, why = False, str(error)
+        found.append(Verdict(name, path, fine, why))
+    return found
 
 
 def clean(names: list[str] | None = None, leftovers: bool = False) -> tuple[int, list[Path]]:

@@ -1,7 +1,7 @@
 """Which tensors of a published file are the weights of a model, and what they are called there.
 
-Prefixes are not known but found: every one in the file is tried against the names and shapes of the model. Networks with names
-of their own are renamed by rules that are data (configs/_base_/key_maps.yml).
+Every prefix in the file is tried against the names and shapes of the model. Networks with names of their own are renamed by
+rules that are data (configs/_base_/key_maps.yml).
 """
 
 from __future__ import annotations
@@ -65,11 +65,8 @@ class KeyMap:
                 state[name] = value
         if unknown or not state:
             more = f', ... ({len(unknown) - 6} more)' if len(unknown) > 6 else ''
-            raise KeyMapError(
-                f"{source} is not of the layout '{self.name}': "
-                + (f'no rule for {", ".join(unknown[:6])}{more}.' if unknown else 'it holds no tensor of the model.')
-                + f' Rules: {", ".join(pattern for pattern, _ in self.rules)} (configs/_base_/key_maps.yml).'
-            )
+            problem = f'no rule for {", ".join(unknown[:6])}{more}' if unknown else 'it holds no tensor of the model'
+            raise KeyMapError(f"{source} is not of the layout '{self.name}': {problem} (configs/_base_/key_maps.yml).")
         return state
 
 
@@ -83,9 +80,8 @@ def key_maps(folder: Path | None = None) -> dict[str, KeyMap]:
             rules = tuple((re.compile(str(pattern)).pattern, replacement) for pattern, replacement in item['Rules'])
             found[name] = KeyMap(name, tuple(map(str, item['Inside'])), rules)
         except (KeyError, TypeError, ValueError, re.error) as error:
-            raise MetafileError(
-                f"{path}: '{name}' needs Inside: [keys] and Rules: [[pattern, replacement], ...]: {error!r}."
-            ) from error
+            expected = 'Inside: [keys] and Rules: [[pattern, replacement], ...]'
+            raise MetafileError(f"{path}: '{name}' needs {expected}: {error!r}.") from error
     return found
 
 
@@ -109,10 +105,6 @@ class Place:
     prefix: str
     matched: int
 
-    @property
-    def words(self) -> list[str]:
-        return [*self.path, *self.prefix.split('.')]
-
     def __str__(self) -> str:
         return ' -> '.join(map(repr, (*self.path, self.prefix) if self.prefix else self.path)) or 'the top'
 
@@ -126,13 +118,12 @@ def find_weights(
     found = [place for place in _places(content, own) if prefix is None or place.prefix == prefix]
     if not found:
         what = f"below the prefix '{prefix}'" if prefix is not None else 'under any prefix'
-        names = [key for _, state in _containers(content) for key in state][:4]
+        names = ', '.join([key for _, state in _containers(content) for key in state][:4]) or 'no tensors'
         raise CheckpointError(
-            f"'{source}' holds no tensor of the model {what}. It has {', '.join(names) or 'no tensors'}, the model has "
-            f'{", ".join(list(own)[:2])}. Is it a file of this architecture?'
+            f"'{source}' holds no tensor of the model {what}. It has {names}, the model has {', '.join(list(own)[:2])}."
         )
     most = [place for place in found if place.matched == found[0].matched]
-    first = [place for place in most if not SECOND_CHOICE & set(place.words)] or most
+    first = [place for place in most if not SECOND_CHOICE & {*place.path, *place.prefix.split('.')}] or most
     if len(first) > 1:
         raise CheckpointError(
             f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Say which with prefix=."
@@ -144,7 +135,7 @@ def find_weights(
     for key in [key for key in state if key not in own and key.split('.')[0] in OTHER_PARTS]:
         beside[key.split('.')[0]] += 1
         del state[key]
-    if best.words != ['']:
+    if best.path or best.prefix:
         notes.append(f'found in {best}')
     if len(most) > 1:
         notes.append(f'not used: {", ".join(str(place) for place in most if place != best)}')

@@ -88,7 +88,7 @@ def test_norm_momentum_is_the_fraction_kept():
 def test_bad_input():
     with pytest.raises(ValueError, match='trains on one view of an image, the batch has 2'):
         model()(inputs=[IMAGES, IMAGES], label=LABELS)
-    with pytest.raises(ValueError, match='at least 2'):
+    with pytest.raises(ValueError, match='num_classes=1; expected .*>= 2'):
         model(num_classes=1)
     with pytest.raises(ValueError, match="mode is 'loss' or 'tensor'"):
         model()(inputs=[IMAGES], label=LABELS, mode='predict')

@@ -110,6 +110,12 @@ class Head(nn.Module):
         return training
 
 
+def weighted(**terms: tuple[float, Tensor]) -> dict[str, Tensor]:
+    """What ``loss`` returns of terms (weight, value): weight * value as 'loss_<name>', the value for the log as '<name>'."""
+    losses = {f'loss_{name}': value if weight == 1 else weight * value for name, (weight, value) in terms.items()}
+    return losses | {name: value.detach() for name, (_, value) in terms.items()}
+
+
 @MODELS.register_module()
 class SumHead(Head):
     """sum_h loss_h(embeddings): every part keeps its own weights, keys become ``loss_<name>_<word>`` and ``<name>_<word>``.
@@ -121,15 +127,14 @@ class SumHead(Head):
     def __init__(self, heads: dict[str, Head | dict], in_dim: int | None = None) -> None:
         super().__init__()
         if not isinstance(heads, Mapping) or not heads:
+            given = f'a {type(heads).__name__}' if heads else 'none'
             raise ValueError(
-                'SumHead.heads is a dict that names the heads to add, e.g. dict(spread=dict(type=...)); got '
-                f'{f"a {type(heads).__name__}" if heads else "none"}.'
+                f'SumHead.heads is a dict that names heads, e.g. dict(spread=dict(type=...)); got {given}.'
             )
         for name in heads:
             if 'loss' in name or not name.isidentifier():
                 raise ValueError(
-                    f"SumHead: {name!r} cannot name a head: names become parts of log keys, and keys with 'loss' are summed. "
-                    "Use a plain word, e.g. 'spread'."
+                    f"SumHead: {name!r} cannot name a head: names become parts of log keys, where 'loss' means a term to sum."
                 )
         self.in_dim = in_dim
         self.heads = nn.ModuleDict({name: build_part(head, in_dim) for name, head in heads.items()})

@@ -10,7 +10,7 @@ from mmkernel.distributed import gather_rows
 from mmkernel.kernels.engine import Engine, unit_rows
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 
@@ -59,8 +59,7 @@ class InfoNCEHead(Head):
         self.queue, self._staged = queue, None
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        value = self._value(embeddings)
-        return {'loss_contrastive': self.weight * value, 'contrastive': value.detach()}
+        return weighted(contrastive=(self.weight, self._value(embeddings)))
 
     def _value(self, embeddings: Embeddings) -> Tensor:
         predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.pairs

@@ -15,7 +15,7 @@ from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.losses import mutual_information as bounds
 from mmkernel.losses.alignment import check_pairs
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.models.joint_embedding import build_part, require_width
 from mmkernel.registry import MODELS
 
@@ -61,16 +61,15 @@ class MutualInformationHead(Head):
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         pairs = embeddings.symmetric_pairs()
         check_pairs(pairs, 'score')
-        predicted = self.rows_of_all_ranks(embeddings.predicted)
-        same = embeddings.target is embeddings.predicted
-        target = predicted if same else self.rows_of_all_ranks(embeddings.target)
+        views = (
+            [embeddings.predicted]
+            if embeddings.target is embeddings.predicted
+            else [embeddings.predicted, embeddings.target]
+        )
+        rows = [gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1).unbind() for z in views]  # V x (N, q) each
+        predicted, target = rows[0], rows[-1]
         value = torch.stack([self.estimate(predicted[i], target[j]) for i, j in pairs]).mean()
-        return {'loss_mutual_information': -value, 'mutual_information': value.detach()}
-
-    @staticmethod
-    def rows_of_all_ranks(z: Tensor) -> tuple[Tensor, ...]:
-        """(V, B, q) -> V x (N, q)."""
-        return gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1).unbind()
+        return weighted(mutual_information=(-1, value))
 
     def estimate(self, y: Tensor, x: Tensor) -> Tensor:
         """The bound in nats from rows y and x, (N, q) each."""

@@ -12,7 +12,7 @@ from mmkernel.kernels.energy import aligned_energies
 from mmkernel.kernels.engine import Engine
 from mmkernel.losses.alignment import REDUCTIONS, paired_distance
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.registry import KERNELS, MODELS
 
 
@@ -72,13 +72,8 @@ class KernelMMDHead(Head):
             self._check_positive(embeddings.width)
         kernel = (energies.log() if self.log else energies).mean()
         energy = energies.detach().mean() if self.log else kernel.detach()
-        return {
-            'loss_alignment': self.alignment_weight * alignment,
-            'loss_kernel': self.kernel_weight * kernel,
-            'alignment': alignment.detach(),
-            'kernel': kernel.detach(),
-            **self._unbiased_mmd2(energy, embeddings),
-        }
+        terms = weighted(alignment=(self.alignment_weight, alignment), kernel=(self.kernel_weight, kernel))
+        return terms | self._unbiased_mmd2(energy, embeddings)
 
     def _check_positive(self, q: int) -> None:
         least = self.kernel.minimum(q)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmkernel.checks import check_numbers
 from mmkernel.losses.predictive_coding import DIRECTIONS, candidates, orient, own_positions, prediction_loss
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.registry import MODELS
 
@@ -75,20 +75,15 @@ class PredictiveCodingHead(Head):
                 predictions.append(self.scale * predictor(c[:, :-k]))
                 positives.append(orient(where, direction)[:, k:])
         loss, accuracy, information = prediction_loss(predictions, candidates(z), positives)
-        return {
-            'loss_prediction': loss,
-            'prediction': loss.detach(),
-            'accuracy': accuracy,
-            'mutual_information': information,
-        }
+        return weighted(prediction=(1, loss)) | dict(accuracy=accuracy, mutual_information=information)
 
     def as_grid(self, online: Tensor) -> Tensor:
         """(V, B, q), patches row by row -> (B, R, C, q)."""
         rows, columns = self.grid
         if online.shape[0] != rows * columns:
             raise ValueError(
-                f'PredictiveCodingHead.grid = {rows} x {columns} expects {rows * columns} views, the batch has '
-                f'{online.shape[0]}: give the patches of the data config the same grid, and count={rows * columns}.'
+                f'PredictiveCodingHead.grid = {rows} x {columns} expects {rows * columns} views, the batch has {online.shape[0]}: '
+                'give the patches of the data config the same grid.'
             )
         return torch.movedim(online, 0, 1).unflatten(1, (rows, columns))
 

@@ -11,7 +11,7 @@ from mmkernel.kernels.engine import Engine
 from mmkernel.losses.alignment import REDUCTIONS, check_pairs, squared_distance
 from mmkernel.losses.covariance import correlation_terms, moment_terms
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.registry import MODELS
 
 
@@ -111,9 +111,5 @@ class CrossCorrelationHead(Head):
         target = None if embeddings.target is embeddings.predicted else embeddings.target
         options = self.engine.options(embeddings.online, embeddings.computed_in)
         on_diagonal, off_diagonal = correlation_terms(embeddings.predicted, target, pairs, self.eps, **options)
-        return {
-            'loss_on_diagonal': self.scale * on_diagonal,
-            'loss_off_diagonal': self.scale * self.off_diagonal_weight * off_diagonal,
-            'on_diagonal': on_diagonal.detach(),
-            'off_diagonal': off_diagonal.detach(),
-        }
+        weight = self.scale * self.off_diagonal_weight
+        return weighted(on_diagonal=(self.scale, on_diagonal), off_diagonal=(weight, off_diagonal))

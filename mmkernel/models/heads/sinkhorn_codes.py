@@ -13,7 +13,7 @@ from mmkernel.distributed import gather_rows, global_mean
 from mmkernel.kernels.engine import unit_rows
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.queue import FeatureQueue
 from mmkernel.models.state import move
@@ -69,8 +69,7 @@ class SinkhornCodesHead(Head):
             self._staged = gather_rows(target.transpose(0, 1)).transpose(0, 1)  # (G, N, q)
         scores = predicted @ weight.T  # (V, B, K)
         codes = self.codes(target, weight.detach(), scores.detach() if same else None)  # (G, B, K)
-        value = global_mean(swapped_prediction(scores, codes, self.temperature, embeddings.pairs))
-        return {'loss_codes': value, 'codes': value.detach()}
+        return weighted(codes=(1, global_mean(swapped_prediction(scores, codes, self.temperature, embeddings.pairs))))
 
     @torch.no_grad()
     def codes(self, target: Tensor, weight: Tensor, scores: Tensor | None = None) -> Tensor:

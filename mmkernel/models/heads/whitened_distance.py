@@ -11,7 +11,7 @@ from mmkernel.losses.alignment import REDUCTIONS, check_pairs
 from mmkernel.losses.matrices import warn_of_jitter
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
 from mmkernel.models.embeddings import Embeddings
-from mmkernel.models.heads.head import Head
+from mmkernel.models.heads.head import Head, weighted
 from mmkernel.models.state import HostCounters, sent
 from mmkernel.registry import MODELS
 
@@ -87,15 +87,13 @@ class WhiteningHead(HostCounters, Head):
             invariance, found = global_mean(invariance), max_over_ranks(found)
         if self.steps % 100 == 0:
             self._last = found[0].to('cpu', non_blocking=True), predicted.rows.shape[-1]
-        logged = dict(invariance=invariance.detach(), jitter=found[0], condition=found[1])
-        return {'loss_invariance': invariance, **logged}
+        return weighted(invariance=(1, invariance)) | dict(jitter=found[0], condition=found[1])
 
     def whiten(self, z: Tensor) -> Whitened:
         """(V, B, q) -> whitened blocks (I, V, K, s, q) of this rank, or of all ranks without ``sub_batch_size``."""
         if self.sub_batch_size is None:
-            return whiten_views(
-                gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1)[None, :, None], **self.whitening
-            )
+            z = gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1)  # (V, N, q)
+            return whiten_views(z[None, :, None], **self.whitening)
         return whiten_views(sub_batches(z, sent(self.permutation(z.shape[1]), z.device)), **self.whitening)
 
     def permutation(self, rows: int) -> Tensor:
