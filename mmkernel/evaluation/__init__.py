@@ -69,7 +69,6 @@ from mmkernel.evaluation.metrics import average_precision, class_precisions, lab
 from mmkernel.evaluation.report import (
     amount_table,
     knn_table,
-    low_shot_table,
     probe_table,
     report,
     save_report,

@@ -64,22 +64,20 @@ class OneClassMetrics:
                     'in configs/benchmarks/finetune_voc2007.py.'
                 )
             as_labels(labels[name], len(source), f'{name} labels')
-        if len(labels) == 2:
-            labels = dict(zip(labels, aligned(*labels.values()), strict=True))
-        for name, y in labels.items():
-            largest = int(y.max())
-            if largest >= classes:
+        numbers = aligned(*labels.values()) if len(labels) == 2 else labels.values()
+        for name, y in zip(labels, numbers, strict=True):
+            if (count := int(y.max()) + 1) > classes:
                 raise ValueError(
-                    f'The {name} images have labels up to {largest}, but model.num_classes={classes}; expected at least '
-                    f'{largest + 1}: --cfg-options model.num_classes={largest + 1}.'
+                    f'The {name} images have labels up to {count - 1}, but model.num_classes={classes}; expected at least '
+                    f'{count}: --cfg-options model.num_classes={count}.'
                 )
 
 
 class SeveralClassesMetrics:
     """Mean over classes of 11-point and all-points average precision in percent, and the loss of ``SeveralClasses``.
 
-    Everingham et al., IJCV 2010. A ranking needs the logits of all images: each process fills its rows of one table, and
-    the sum of the tables is that of one process. Images in which a class is -1 do not count for it.
+    Everingham et al., IJCV 2010. A ranking needs the logits of all images: each process fills its rows of one table, whose
+    sum is that of one process. Images in which a class is -1 do not count for it.
     """
 
     shown = ('map11', 'map')
@@ -97,17 +95,12 @@ class SeveralClassesMetrics:
         logits, targets = sums.chunk(2, dim=1)
         bad = int((~torch.isfinite(logits)).any(1).sum())
         if bad:
-            raise ValueError(
-                f'The logits of {bad} of {len(logits)} test images are NaN or infinite: the classifier has diverged. '
-                'Lower the learning rate.'
-            )
-        precisions = class_precisions(targets, logits, points='11')
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about classes without a test image: said once already
-            areas = class_precisions(targets, logits)
+            text = f'The logits of {bad} of {len(logits)} test images are NaN or infinite: the classifier has diverged.'
+            raise ValueError(f'{text} Lower the learning rate.')
+        eleven, areas = (class_precisions(targets, logits, None, points, points == 'all') for points in ('11', 'all'))
         losses = F.binary_cross_entropy_with_logits(logits, (targets == 1).double(), reduction='none')
         return dict(
-            map11=float(np.mean([*precisions.values()])),
+            map11=float(np.mean([*eleven.values()])),
             map=float(np.mean([*areas.values()])),
             loss=float((losses * (targets >= 0)).sum() / len(logits)),
         )
@@ -124,21 +117,18 @@ class SeveralClassesMetrics:
             shape = None if targets is None else tuple(np.shape(targets))
             if shape != (len(source), classes):
                 given = 'one class each' if targets is None else f'targets of shape {shape}'
+                hint = f' Set model.num_classes={shape[1]}.' if shape and shape[1] != classes else ''
                 raise ValueError(
                     f'The {name} images have {given}; model.objective and model.num_classes={classes} expect targets of '
-                    f'shape ({len(source)}, {classes}).'
-                    + (f' Set model.num_classes={shape[1]}.' if shape and shape[1] != classes else '')
+                    f'shape ({len(source)}, {classes}).{hint}'
                 )
             names = class_names(classes_of(sources['training']), classes)
             without = [label for label, there in zip(names, (targets == 1).any(0), strict=True) if not there]
             if len(without) == classes:
                 raise ValueError(f'No {name} image shows any of the {classes} classes: look at its source.')
             if without and name == 'training':
-                warnings.warn(
-                    f'no training image of {", ".join(without)} (difficult ones do not count): the classifier learns that '
-                    'they are never there, and their average precision says nothing.',
-                    stacklevel=2,
-                )
+                text = f'no training image of {", ".join(without)} (difficult ones do not count): the classifier learns that '
+                warnings.warn(f'{text}they are never there, and their average precision says nothing.', stacklevel=2)
 
 
 BY_TARGET = dict(label=OneClassMetrics, targets=SeveralClassesMetrics)
@@ -176,13 +166,12 @@ def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] =
     percent where an image has one class, ``dict(map11=, map=, loss=)`` where it has several.
 
     ``part``: the ``evaluation`` of a config; ``classes``: the names of the training classes, under whose numbers the test
-    images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained,
-    whose figures would be chance.
+    images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained.
     """
     if int(model.steps) == 0:
         raise ValueError(
-            'The head of this classifier has never been trained: its accuracy is chance and says nothing about the '
-            'encoder. Train it first, or name a checkpoint from the end of a training.'
+            'The head of this classifier has never been trained: its accuracy is chance. Train it first, or name a '
+            'checkpoint from the end of a training.'
         )
     rank, world_size = get_dist_info()
     source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']

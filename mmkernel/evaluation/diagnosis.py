@@ -91,34 +91,34 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     lost = found.dimensions == 0 or values.get('retrieval', 1.0) < limits['retrieval'].cut
     gone = [n for n in ('std', 'rank') if n in values and values[n] < limits[n].cut and (lost or n == 'rank')]
     state = COLLAPSED if gone else DOUBTFUL if low else HEALTHY
-    ill = (gone or low)[:1]
-    few = found.images - 1 < limits['rank'].healthy
-    if few and state == HEALTHY:
+    if state == HEALTHY and found.images - 1 < limits['rank'].healthy:
         state, verdict = DOUBTFUL, f'{found.images} images are too few to tell: take some hundreds (--images).'
-    elif ill:
-        verdict = f'{_symptom(ill[0], found, state)}, {remedy(ill[0], state, model)}.'
+    elif state != HEALTHY:
+        ill = (gone or low)[0]
+        verdict = f'{_symptom(ill, found, state)}, {remedy(ill, state, model)}.'
     else:
         verdict = (
             f'the embedding uses {found.rank:.1f} dimensions (effective rank) of {found.width} and is spread like the '
-            'measured runs that learned.'
+            f'measured runs that learned{"" if "rank" in values else ", as far as so small a width can tell"}.'
         )
-        if 'rank' not in values:
-            verdict = verdict[:-1] + ', as far as so small a width can tell.'
     kernel = run_kernel(model)
     name = f'{YARDSTICK} (a yardstick: the run has no kernel)' if kernel is None else f'{kernel}'
     return Diagnosis(state, verdict, _findings(found, name), found, name)
 
 
 def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
-    if statistic == 'std':
-        size = f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})'
-        return f'{size}: complete collapse' if state == COLLAPSED else size
-    if statistic == 'rank':
-        size = (
-            f'99 % of the variance in {found.dimensions} of {found.width} dimensions, effective rank {found.rank:.1f}'
+    if statistic == 'retrieval':
+        return (
+            f'only {100 * found.retrieval:.0f} % of the images are nearest to their own second view: views do not agree'
         )
-        return f'{size}: dimensional collapse' if state == COLLAPSED else f'{size}: few dimensions are in use'
-    return f'only {100 * found.retrieval:.0f} % of the images are nearest to their own second view: views do not agree'
+    if statistic == 'std':
+        size, kind = (
+            f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})',
+            'complete collapse',
+        )
+        return f'{size}: {kind}' if state == COLLAPSED else size
+    size = f'99 % of the variance in {found.dimensions} of {found.width} dimensions, effective rank {found.rank:.1f}'
+    return f'{size}: {"dimensional collapse" if state == COLLAPSED else "few dimensions are in use"}'
 
 
 def _findings(found: CloudStatistics, kernel: str) -> list[str]:
@@ -163,50 +163,45 @@ def remedy(statistic: str, state: str, model: nn.Module | None) -> str:
         return 'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
     head = getattr(model, 'head', None)
     for part in getattr(head, 'heads', {'': head}).values():  # those of a sum of heads, or the only one
-        found = _zero_weight(part, statistic) or _weak_kernel(part, statistic)
-        if found:
+        if found := _cause(part, statistic):
             return found
-    target = type(getattr(model, 'target', None)).__name__
-    if statistic == 'std' and getattr(model, 'predictor', None) is not None and target == 'OnlineTarget':
+    if statistic == 'rank':
+        return 'raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer'
+    if (
+        getattr(model, 'predictor', None) is not None
+        and type(getattr(model, 'target', None)).__name__ == 'OnlineTarget'
+    ):
         return 'as expected of a predictor whose target is trained along; use a StopGradientTarget or a MomentumTarget'
-    if statistic == 'std':
-        return 'raise the weight of the term that spreads embeddings, or lower the learning rate'
-    return 'raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer'
+    return 'raise the weight of the term that spreads embeddings, or lower the learning rate'
 
 
-def _zero_weight(head: nn.Module | None, statistic: str) -> str | None:
-    """A weight of 0 where the objective needs one."""
-    missing = {
-        'kernel': 'nothing pushes embeddings apart',
-        'variance': 'nothing keeps the variance up',
-        'covariance': 'nothing decorrelates the dimensions',
-        'off_diagonal': 'nothing decorrelates the dimensions',
-    }
-    for word in ('kernel', 'variance') if statistic == 'std' else ('kernel', 'covariance', 'off_diagonal'):
-        weights = getattr(head, 'weights', None)
+# what a term of weight 0 would do, and the statistics that fall without it
+SPREADING = {
+    'kernel': ('nothing pushes embeddings apart', ('std', 'rank')),
+    'variance': ('nothing keeps the variance up', ('std',)),
+    'covariance': ('nothing decorrelates the dimensions', ('rank',)),
+    'off_diagonal': ('nothing decorrelates the dimensions', ('rank',)),
+}
+
+
+def _cause(head: nn.Module | None, statistic: str) -> str | None:
+    """A weight of 0 where the objective needs one; a kernel of too low an order, or too weak."""
+    weights = getattr(head, 'weights', None)
+    for word, (missing, statistics) in SPREADING.items():
         inside = weights.get(word) if isinstance(weights, dict) else None
-        if getattr(head, f'{word}_weight', inside) == 0:
-            return f'as expected with {word}_weight = 0: {missing[word]}; raise it'
-    return None
-
-
-def _weak_kernel(head: nn.Module | None, statistic: str) -> str | None:
-    """What a kernel of too low an order, or too weak a kernel, leads to."""
+        if statistic in statistics and getattr(head, f'{word}_weight', inside) == 0:
+            return f'as expected with {word}_weight = 0: {missing}; raise it'
     kernel = getattr(head, 'kernel', None)
     if not isinstance(kernel, Kernel):
         return None
     if statistic == 'rank' and getattr(kernel, 'order', None) == 1:
         return 'as expected of an L = 1 kernel, which sees the mean alone; raise the order or b_2'
-    if statistic == 'rank' and _blind(kernel, 2):
+    try:
+        blind = statistic == 'rank' and 2 in kernel.positive_definiteness(64, 2).vanishing
+    except ValueError:
+        blind = False  # b_2 is not known
+    if blind:
         return 'as expected of a kernel with b_2 = 0, which is blind to the covariance; raise b_2'
     weight = getattr(head, 'alignment_weight', None)
     against = '' if weight is None else f' or lower alignment_weight (now {weight:g})'
     return f'because the alignment outweighs the kernel; raise kernel_weight{against}'
-
-
-def _blind(kernel: Kernel, degree: int) -> bool:
-    """Whether b_l = 0 at l = ``degree``; no remedy is based on a b_l that is not known."""
-    try:
-        return degree in kernel.positive_definiteness(64, degree).vanishing
-    except ValueError:
-        return False

@@ -16,8 +16,6 @@ from mmkernel.evaluation.classifier_metrics import accuracy_history, main_metric
 from mmkernel.evaluation.metrics import mean_and_sd
 from mmkernel.registry import DATASETS, RUNNERS
 
-HOOK = 'backbone_weights'
-
 
 def with_encoder(protocol: Any, pretraining: Any) -> Any:
     """The config ``protocol`` with backbone, normalisation and channel order of the pretraining it is to judge."""
@@ -36,14 +34,13 @@ def with_encoder(protocol: Any, pretraining: Any) -> Any:
 def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str | Path = False) -> dict:
     """Train the Classifier of ``cfg`` on the encoder in ``checkpoint`` (None: an untrained one) with the Runner.
 
-    Returns ``dict(top1=, top5=, last=, best=, history=, images=, width=, checkpoint=)``: top1 and top5 are the last epoch's
-    (for images of several classes map11 and map); ``best`` is the best epoch on the test set by ``evaluation.metric``, which
-    the published protocols print. Every rank gets the same.
+    Returns ``dict(top1=, top5=, last=, best=, history=, images=, width=, checkpoint=)``: top1 and top5 (map11 and map) are the
+    last epoch's; ``best`` is the best epoch on the test set by ``evaluation.metric``, which the published protocols print.
     """
     cfg = copy.deepcopy(cfg)
     if checkpoint is not None:
-        hooks = cfg.setdefault('default_hooks', {})
-        hooks[HOOK] = dict(type='BackboneWeightsHook', checkpoint=str(checkpoint))
+        hook = dict(type='BackboneWeightsHook', checkpoint=str(checkpoint))
+        cfg.setdefault('default_hooks', {})['backbone_weights'] = hook
     cfg['work_dir'] = cfg.get('work_dir') or f'work_dirs/benchmarks/{Path(cfg.get("filename") or "classifier").stem}'
     if resume:
         cfg['resume'], cfg['load_from'] = True, None if resume is True else str(resume)
@@ -60,8 +57,7 @@ def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str
 def check_labels(cfg: Any) -> int:
     """Number of training images; ValueError unless training and test images have what the model's objective reads.
 
-    One class each: labels in 0 .. num_classes - 1. Several: ``targets`` of num_classes columns, of the same classes. Shrinks
-    a batch that is larger than the training set, which small fractions of small sets make.
+    Shrinks a batch that is larger than the training set, which small fractions of small sets make.
     """
     loader = cfg['train_dataloader']
     parts = dict(training=loader['dataset']['source'], test=cfg.get('evaluation', {}).get('test'))
@@ -69,20 +65,15 @@ def check_labels(cfg: Any) -> int:
     metrics_of(cfg['model']).check(sources, cfg['model']['num_classes'])
     metric_of(cfg)  # a wrong one ends the run here, not after it
     images = len(sources['training'])
-    share = images // get_dist_info()[1]
-    if loader['batch_size'] > share:
-        loader['batch_size'] = share
+    loader['batch_size'] = min(loader['batch_size'], images // get_dist_info()[1])
     return images
 
 
 def with_labels(protocol: Any, **amount: Any) -> Any:
-    """The config ``protocol`` trained on a ``Subset`` (names, fraction or per_class, seed) of its training images.
-
-    A batch is never larger than the subset, and the number of epochs stays.
-    """
+    """The config ``protocol`` trained on a ``Subset`` (names, fraction or per_class, seed) of its training images."""
     cfg = copy.deepcopy(protocol)
-    loader = cfg['train_dataloader']
-    loader['dataset']['source'] = dict(type='Subset', source=loader['dataset']['source'], **amount)
+    dataset = cfg['train_dataloader']['dataset']
+    dataset['source'] = dict(type='Subset', source=dataset['source'], **amount)
     return cfg
 
 
@@ -97,26 +88,23 @@ def semi_supervised(
 ) -> dict[str, dict]:
     """{amount: dict(metric=, mean=, sd=, values=, images=)} of the last epoch, fine-tuned on each amount of labels and seed.
 
-    The metric is ``evaluation.metric`` of the config, else 'top1', or 'map11' where images have several classes: those have no
-    class to draw by, only a fraction of all.
+    The metric is ``evaluation.metric`` of the config, else 'top1', or 'map11' where images have several classes.
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
     training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``;
     ``resume``: go on with those that an earlier call has left there, which are refused otherwise.
     """
     check_distinct(seeds=seeds)
-    found, done, metric = {}, 0, metric_of(cfg)
-    for amount in amounts:
-        name = describe_amount(amount)
-        values = []
+    found, metric = {}, metric_of(cfg)
+    for number, amount in enumerate(amounts):
+        name, values = describe_amount(amount), []
         for seed in seeds:
             run = with_labels(cfg, **amount, seed=seed) if amount else copy.deepcopy(cfg)
             run['randomness'] = {**run.get('randomness', {}), 'seed': seed}
             run['work_dir'] = str(Path(folder) / name.replace(' ', '_').replace('%', 'percent') / str(seed))
             result = fine_tune(run, checkpoint, resume)
             values.append(result['last'][metric])
-            done += 1
             if progress:
-                progress(done, len(amounts) * len(seeds))
+                progress(number * len(seeds) + len(values), len(amounts) * len(seeds))
         found[name] = dict(metric=metric, **mean_and_sd(values), images=result['images'])
     return found
 
@@ -142,43 +130,34 @@ def choose_options(
 ) -> tuple[dict[str, Any], list[dict]]:
     """The combination of ``options`` with the highest last-epoch figure on ``held_out`` of each training class, and all tried.
 
-    The figure is ``evaluation.metric`` of the config; without one top-1, or 11-point mAP where images have several classes
-    (and are drawn from all at once).
-    ``options``: {dotted key of the config: values}. Every combination is trained on the rest of the training images (a
-    ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite has None and never wins.
-    ``resume``: go on with what an earlier call has left in ``folder``, which is refused otherwise.
+    The figure is that of ``semi_supervised``. ``options``: {dotted key of the config: values}. Every combination is trained on
+    the rest of the training images (a ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite
+    has None and never wins. ``resume``: go on with what an earlier call has left in ``folder``, which is refused otherwise.
     """
     if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
-        raise ValueError(
-            f'options={dict(options)}; expected at least one {{key: [values]}} to choose from, on the command line '
-            'KEY=VALUE,VALUE.'
-        )
+        raise ValueError(f'options={dict(options)}; expected at least one {{key: [values]}}, as text KEY=VALUE,VALUE.')
     if not 0 < held_out < 1:
         raise ValueError(f'held_out={held_out}; expected a fraction of each class between 0 and 1, such as 0.1.')
-    trial = copy.deepcopy(cfg)
-    part = dict(type='Subset', source=trial['train_dataloader']['dataset']['source'], fraction=held_out, seed=seed)
-    trial['train_dataloader']['dataset']['source'] = dict(part, complement=True)
-    trial['evaluation']['test'] = part
+    trial = with_labels(cfg, fraction=held_out, seed=seed, complement=True)
+    trial['evaluation']['test'] = with_labels(cfg, fraction=held_out, seed=seed)['train_dataloader']['dataset'][
+        'source'
+    ]
     metric = metric_of(cfg)
     combinations, tried = list(product(*options.values())), []
     for number, values in enumerate(combinations):
-        run = copy.deepcopy(trial)
-        given = dict(zip(options, values, strict=True))
+        run, given = copy.deepcopy(trial), dict(zip(options, values, strict=True))
         run.merge_from_dict(given)
         run['work_dir'] = str(Path(folder) / str(number))
-        tried.append({'options': given, metric: _score(run, checkpoint, metric, resume)})
+        try:
+            figure = fine_tune(run, checkpoint, resume)['last'][metric]
+        except RuntimeError as error:
+            if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
+                raise
+            figure = None
+        tried.append({'options': given, metric: figure})
         if progress:
             progress(number + 1, len(combinations))
     best = max(tried, key=lambda each: -math.inf if each[metric] is None else each[metric])
     if best[metric] is None:
         raise ValueError(f'Every one of the {len(tried)} combinations diverged: offer smaller learning rates.')
     return best['options'], tried
-
-
-def _score(cfg: Any, checkpoint: str | Path | None, metric: str, resume: bool) -> float | None:
-    try:
-        return fine_tune(cfg, checkpoint, resume)['last'][metric]
-    except RuntimeError as error:
-        if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
-            raise
-        return None

@@ -68,7 +68,7 @@ def as_labels(y: ArrayLike | Tensor, length: int, name: str) -> Tensor:
     if (y < 0).any():
         raise ValueError(
             f'{name}: {int((y < 0).sum())} of {length} images have no label (-1), which this benchmark needs: look at '
-            'evaluation.train and evaluation.test of the config. Without labels these work: the diagnosis of a checkpoint, '
+            'evaluation.train and evaluation.test of the config. Without labels these still work: the diagnosis of a checkpoint, '
             'the monitors of a run and the choice of a checkpoint by them, and the prediction of transformations.'
         )
     return y

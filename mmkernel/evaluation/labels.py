@@ -20,9 +20,9 @@ SHOWN = 20  # names of a long list that a message quotes
 class Labels(Tensor):
     """(N,) class numbers, or (N, C) targets, and ``classes``: the name of each number, or of each column.
 
-    Every source numbers its classes for itself, so numbers of two sources mean the same only if the names do. Rows taken
-    from it and copies of it keep the names; what else is computed from it, and what a pickle holds, is a plain tensor.
-    ``classes`` is empty where the source has no names. ValueError where a number has no name.
+    Numbers of two sources mean the same only if the names do. Rows and copies keep the names; what else is computed from
+    them, and what a pickle holds, is a plain tensor. ``classes`` is empty where the source has no names. ValueError where a
+    number has no name.
     """
 
     classes: tuple[str, ...]
@@ -32,10 +32,8 @@ class Labels(Tensor):
         names = _names(classes)
         numbers = plain.shape[1] if plain.ndim == 2 else int(plain.max()) + 1 if plain.numel() else 0
         if names and numbers > len(names):
-            raise ValueError(
-                f'the source has {len(names)} class names ({_quoted(names)}) for {numbers} classes: give it one name for '
-                'each class, or none at all (`classes`).'
-            )
+            text = f'the source has {len(names)} class names ({_quoted(names)}) for {numbers} classes'
+            raise ValueError(f'{text}: give it one name for each class, or none at all (`classes`).')
         labels = plain.as_subclass(cls)
         labels.classes = names
         return labels
@@ -78,28 +76,19 @@ def aligned(train_y: ArrayLike | Tensor, test_y: ArrayLike | Tensor) -> tuple[An
         return _plain(train_y), _plain(test_y)
     known, given = train_y.classes, test_y.classes
     test = renumber(_plain(test_y), given, known)
+    shown = set(test.tolist()) if test.ndim == 1 else range(len(known))
+    absent, said = [name for k, name in enumerate(known) if k not in shown], None
     if bool(known) != bool(given):
-        named = 'training' if known else 'test'
-        warnings.warn(
-            f'only the {named} source names its classes ({_quoted(known or given)}): nothing tells whether the numbers of '
-            'the other mean the same. Give both sources `classes`.',
-            stacklevel=3,
-        )
-    elif known and test.ndim == 1:
-        shown = set(test.tolist())
-        absent = [name for k, name in enumerate(known) if k not in shown]
-        if absent and (test >= 0).any():
-            warnings.warn(
-                f'no test image of {len(absent)} of the {len(known)} classes ({_quoted(absent)}): the figures are those of '
-                'the others.',
-                stacklevel=3,
-            )
+        said = f'only the {"training" if known else "test"} source names its classes ({_quoted(known or given)}): nothing tells '
+        said += 'whether the numbers of the other mean the same. Give both sources `classes`.'
+    elif absent and (test >= 0).any():
+        said = f'no test image of {len(absent)} of the {len(known)} classes ({_quoted(absent)}): the figures are of the others.'
+    if said:
+        warnings.warn(said, stacklevel=3)
     return _plain(train_y), test
 
 
-def renumber(
-    y: Tensor, given: Sequence[str], known: Sequence[str], names: tuple[str, str] = ('training', 'test')
-) -> Tensor:
+def renumber(y: Tensor, given: Sequence[str], known: Sequence[str]) -> Tensor:
     """Class numbers (N,) or targets (N, C) of the list ``given`` as those of the list ``known``, by name.
 
     An absent list of names, or the same one: ``y``. ValueError with both lists where an image has a class that is not
@@ -112,11 +101,10 @@ def renumber(
     shown = y[y >= 0].unique() if y.ndim == 1 else (y == 1).any(0).nonzero()[:, 0]
     unknown = [given[k] for k in shown.tolist() if given[k] not in position]
     if unknown or len(position) < len(known) or len(set(given)) < len(given):
-        reason = f'{_quoted(unknown)} is not among those of the {names[0]}' if unknown else 'a name stands twice'
+        reason = f'{_quoted(unknown)} is not among those of the training' if unknown else 'a name stands twice'
         raise ValueError(
-            f'the {names[0]} and the {names[1]} source list different classes: {reason}. {names[0]} ({len(known)}): '
-            f'{_quoted(known)}; {names[1]} ({len(given)}): {_quoted(given)}. Name the classes of both alike (folders, '
-            '`classes`), or leave the images of other classes out.'
+            f'the training and the test source list different classes: {reason}. training ({len(known)}): {_quoted(known)}; '
+            f'test ({len(given)}): {_quoted(given)}. Name the classes of both alike, or leave the images of other classes out.'
         )
     number = torch.tensor([position.get(name, -1) for name in given], device=y.device)
     if y.ndim == 1:

@@ -20,14 +20,14 @@ from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
 
 
-def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
-    """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1/top-5 for every k."""
-    return _by_encoder(title, rows, {f'k = {k}': lambda s, k=k: _two_figures(s[k]) for k in rows[0]['scores']})
-
-
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
     """Rows whose scores are ``{protocol: dict(top1=, top5=)}``, or map11 and map: the two figures for every protocol."""
     return _by_encoder(title, rows, {name: lambda s, name=name: _two_figures(s[name]) for name in rows[0]['scores']})
+
+
+def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
+    """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1/top-5 for every k."""
+    return _by_encoder(title, rows, {f'k = {k}': lambda s, k=k: _two_figures(s[k]) for k in rows[0]['scores']})
 
 
 def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per class') -> Table:
@@ -41,21 +41,16 @@ def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per 
 
 
 def amount_table(rows: list[dict], title: str = 'fine-tuned, top-1 in percent') -> Table:
-    """Rows whose scores are ``{amount of labels: dict(mean=, sd=, values=)}``, as of :func:`semi_supervised`."""
+    """Rows whose scores are ``{amount of labels: dict(mean=, sd=, values=)}``: :func:`semi_supervised`, :func:`low_shot_svm`."""
     columns = {amount: lambda s, amount=amount: _mean_and_sd(s[amount]) for amount in rows[0]['scores']}
     return _by_encoder(title, rows, columns, width=False)
 
 
-def low_shot_table(rows: list[dict], title: str = 'VOC07 low-shot SVM: mAP in percent, positives per class') -> Table:
-    """:func:`low_shot_svm`: mean and sd over draws for each number of positives."""
-    return amount_table(rows, title)
-
-
-def svm_table(rows: list[dict], title: str = 'VOC07 SVM: average precision in percent', widest: int = 6) -> Table:
-    """:func:`voc_svm`: the mean (mAP: all points; mAP-11: 11 points), and each class where there are at most ``widest``."""
+def svm_table(rows: list[dict], title: str = 'VOC07 SVM: average precision in percent') -> Table:
+    """:func:`voc_svm`: the mean (mAP: all points; mAP-11: 11 points), and each class where there are at most six."""
     columns = {'mAP': lambda s: f'{s["mAP"]:.1f}', 'mAP-11': lambda s: f'{s["mAP_11"]:.1f}'}
     classes = list(rows[0]['scores']['ap'])
-    shown = classes if len(classes) <= widest else []
+    shown = classes if len(classes) <= 6 else []
     columns |= {name: lambda s, name=name: f'{s["ap"][name]:.1f}' for name in shown}
     return _by_encoder(title, rows, columns, width=not shown)
 
@@ -84,11 +79,9 @@ def _by_encoder(
     title: str, rows: list[dict], columns: Mapping[str, Callable[[dict], str]], width: bool = True
 ) -> Table:
     """One line per encoder: its name, the width of its features, and of its scores what each column makes of them."""
-    lines = [
-        [row['name'], *([str(row['width'])] if width else []), *[cell(row['scores']) for cell in columns.values()]]
-        for row in rows
-    ]
-    return _table(title, ['encoder', *(['width'] if width else []), *columns], lines)
+    cells = {'width': lambda row: str(row['width'])} if width else {}
+    cells |= {name: lambda row, cell=cell: cell(row['scores']) for name, cell in columns.items()}
+    return _table(title, ['encoder', *cells], [[row['name'], *[cell(row) for cell in cells.values()]] for row in rows])
 
 
 def _table(title: str, head: list[str], lines: list[list[str]], words: int = 1) -> Table:
@@ -114,24 +107,12 @@ def _mean_and_sd(score: dict) -> str:
 
 def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed: int, **settings: Any) -> dict:
     """What a reader needs to believe a number and to make it again: paths of configs and checkpoints as given."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
     return dict(
-        benchmark=benchmark,
-        status='run here',
-        config=config,
-        checkpoint=checkpoint,
-        seed=seed,
-        settings=settings,
-        rows=rows,
-        versions={'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        benchmark=benchmark, status='run here', config=config, checkpoint=checkpoint, seed=seed, settings=settings, rows=rows,
+        versions={'python': platform.python_version(), **versions},
         hardware=f'{platform.machine()}, {os.cpu_count()} cores',
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    )  # fmt: skip
 
 
 def save_report(path: str | Path, content: Any, replace: bool = False) -> Path:

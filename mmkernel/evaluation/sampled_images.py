@@ -50,11 +50,14 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     """
     if not hasattr(model, 'extract') or getattr(model, 'neck', None) is None:
         raise ValueError(
-            f'{type(model).__name__} has no embeddings to look at: expected a pretraining model with a backbone and a neck, '
-            'such as JointEmbedding.'
+            f'{type(model).__name__} has no embeddings: expected a model with a neck, such as JointEmbedding.'
         )
     if images < 2:
         raise ValueError(f'images={images}: one embedding is no cloud; expected at least 2, and better some hundreds.')
+
+    def extract(batches: list[Tensor], stage: str) -> Tensor:
+        return torch.cat([model.extract(images, stage).float().cpu() for images in batches])
+
     source = sample_source(cfg) if source is None else source
     index = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long().unique()
     part = cfg.get('evaluation') or {}
@@ -67,13 +70,13 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     if position is not None:
         seen = [DataLoader(Subset(augmented, [(e, i) for i in index.tolist()]), **batch) for e in (0, 1)]
         seen = [[item['inputs'][position] for item in loader] for loader in seen]
-        views = tuple(_extract(model, view, 'neck') for view in seen)
+        views = tuple(extract(view, 'neck') for view in seen)
     if 'test' not in part:
         if position is None:
             raise KeyError("the config has no 'evaluation' part, and its training views are patches of images only.")
         whole = seen[0]
     labels = Labels([source.label(i) for i in index.tolist()], classes_of(source))
-    h, z = (_extract(model, whole, stage) for stage in ('backbone', 'neck'))
+    h, z = extract(whole, 'backbone'), extract(whole, 'neck')
     return Cloud(h, z, labels, index, views, encoder_digest(model, 'neck'))
 
 
@@ -89,10 +92,6 @@ def augmentations(cfg: Any, source: Any) -> tuple[int | None, ViewDataset | None
             return position, dataset
         position += view.count
     return None, dataset
-
-
-def _extract(model: nn.Module, batches: list[Tensor], stage: str) -> Tensor:
-    return torch.cat([model.extract(images, stage).float().cpu() for images in batches])
 
 
 def save_cloud(cloud: Cloud, path: str | Path) -> Path:
@@ -115,19 +114,17 @@ def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        encoder, given = str(arrays.pop('encoder')), encoder_digest(model, 'neck')
+        tensors = {name: torch.from_numpy(arrays.pop(name)) for name in ('h', 'z', 'labels', 'index')}
+    except KeyError as error:
+        raise ValueError(f"'{path}' is no saved cloud of embeddings: it lacks {error}.") from error
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"'{path}' is no saved cloud of embeddings, or damaged: make it again.") from error
-    missing = {'h', 'z', 'labels', 'index', 'encoder'} - set(arrays)
-    if missing:
-        raise ValueError(f"'{path}' is no saved cloud of embeddings: it lacks {', '.join(sorted(missing))}.")
-    encoder, given = str(arrays.pop('encoder')), encoder_digest(model, 'neck')
     if encoder != given:
         raise FeatureMismatchError(
             f"The embeddings in '{path}' come from other weights ({encoder[:12]}) than the checkpoint named "
             f'({given[:12]}). Name the checkpoint they were made with, or leave the file out to make them again.'
         )
-    classes = arrays.pop('classes', np.array([], str)).tolist()
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    views = (tensors.pop('first'), tensors.pop('second')) if 'first' in tensors else None
-    tensors['labels'] = Labels(tensors['labels'], classes)
+    tensors['labels'] = Labels(tensors['labels'], arrays.pop('classes', np.array([], str)).tolist())
+    views = (torch.from_numpy(arrays['first']), torch.from_numpy(arrays['second'])) if 'first' in arrays else None
     return Cloud(**tensors, views=views, encoder=encoder)

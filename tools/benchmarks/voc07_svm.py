@@ -11,7 +11,7 @@ from console_errors import run
 from torch import Tensor
 
 from mmkernel.engine import load_config
-from mmkernel.evaluation import low_shot_svm, low_shot_table, svm_table, voc_svm
+from mmkernel.evaluation import amount_table, low_shot_svm, svm_table, voc_svm
 from mmkernel.evaluation.labels import labels_of
 from mmkernel.evaluation.svm import COSTS, SHOTS
 from mmkernel.registry import DATASETS
@@ -62,7 +62,8 @@ def main() -> None:
     built = [DATASETS.build(evaluation[part]) for part in SPLITS]
     cfg, rows = compare(args, partial(machines, args, built))
     name = 'voc07_low_shot_svm' if args.low_shot else 'voc07_svm'
-    table = low_shot_table(rows) if args.low_shot else svm_table(rows)
+    low_shot = 'VOC07 low-shot SVM: mAP in percent, positives per class'
+    table = amount_table(rows, low_shot) if args.low_shot else svm_table(rows)
     images = dict(train=len(built[0]), test=len(built[1]), classes=built[0].classes)
     publish(name, args, cfg, rows, table, costs=list(args.costs), images=images)
 
