@@ -77,7 +77,7 @@ def diagnose(args: argparse.Namespace) -> None:
         say(f'written: {save_cloud(cloud, args.save_embeddings)}')
     if args.text:
         return
-    from mmkernel.visualization.diagnosis import diagnosis_html, diagnosis_page  # matplotlib: a second to import
+    from mmkernel.visualization.diagnosis_page import diagnosis_html, diagnosis_page  # matplotlib: a second to import
 
     for old in (Path(f'{stem}.{ending}') for ending in ('png', 'html', 'json')):
         if old.exists():

@@ -23,16 +23,15 @@ def spectrum_plot(embeddings: Mapping[str, Tensor], path: str | Path | None = No
     return finish(figure, path)
 
 
-def draw_spectra(
-    axes: Axes, embeddings: Mapping[str, Tensor], colours: Mapping[str, str] | None = None, floor: float = 1e-10
-) -> None:
-    """``floor``: smaller eigenvalues are drawn at it, since float32 embeddings cannot tell them from 0."""
+def draw_spectra(axes: Axes, embeddings: Mapping[str, Tensor], colours: Mapping[str, str] | None = None) -> None:
+    """Eigenvalues below 1e-10 are drawn at it, since float32 embeddings cannot tell them from 0."""
     for position, (name, z) in enumerate(embeddings.items()):
         values = covariance_spectrum(z)
         label = f'{name} (effective rank {effective_rank(values):.0f} of {len(values)})'
-        ranks = np.arange(1, len(values) + 1)
         shade = (colours or {}).get(name, colour(position))
-        axes.plot(ranks, values.clamp_min(floor).log10(), color=shade, label=label, linewidth=1.5)
+        axes.plot(
+            np.arange(1, len(values) + 1), values.clamp_min(1e-10).log10(), color=shade, label=label, linewidth=1.5
+        )
     widths = {z.shape[1] for z in embeddings.values()}
     if len(widths) == 1:
         axes.axhline(-np.log10(widths.pop()), color=GREY, linestyle=':', linewidth=1, label='uniform on the sphere')
@@ -61,13 +60,11 @@ def embedding_map(
     classes: Sequence[str] = (),
     points: np.ndarray | None = None,
     title: str = 'map of the features (t-SNE)',
-    seed: int = 0,
     path: str | Path | None = None,
 ) -> Figure:
     """Each image a point of :func:`planar_map` (or of ``points``, (N, 2), if already made), coloured by its label."""
     figure = new_figure(4.6, 4.2)
-    points = planar_map(features, seed) if points is None else points
-    draw_map(figure.subplots(), points, labels, classes, title)
+    draw_map(figure.subplots(), planar_map(features) if points is None else points, labels, classes, title)
     return finish(figure, path)
 
 

@@ -1,7 +1,9 @@
-"""One picture that tells a comparison of encoders: views, spectra, a map, accuracies."""
+"""Pictures of a run and of a comparison: augmented views, curves, and an overview with spectra, a map and accuracies."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,72 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmkernel.visualization.embedding import draw_map, draw_spectra
-from mmkernel.visualization.style import COLOURS, finish, new_figure, plain
-from mmkernel.visualization.views import draw_views
+from mmkernel.visualization.style import COLOURS, colour, finish, new_figure, plain, show
 
 BASELINES = ('#BBBBBB', '#888888')  # raw pixels and the untrained encoder, the first two rows, are grey
+
+
+def view_grid(
+    dataset: Any, indices: Sequence[int] = (0, 1, 2, 3), epochs: Sequence[int] = (0,), path: str | Path | None = None
+) -> Figure:
+    """One row per image: the image, then its views in each of ``epochs``, as the dataset gives them to the model."""
+    columns = len(epochs) * len(dataset.view_names) + 1
+    figure = new_figure(1.1 * columns, 1.1 * len(indices) + 0.3)
+    draw_views(figure.subplots(len(indices), columns, squeeze=False), dataset, indices, epochs)
+    return finish(figure, path)
+
+
+def draw_views(grid: np.ndarray, dataset: Any, indices: Sequence[int], epochs: Sequence[int] = (0,)) -> None:
+    """Fill a grid of axes (images, 1 + epochs x views)."""
+    count = Counter(dataset.view_names)
+    names = [
+        f'{name} {dataset.view_names[:position].count(name) + 1}' if count[name] > 1 else name
+        for position, name in enumerate(dataset.view_names)
+    ]
+    names = [name if len(epochs) == 1 else f'{name}, epoch {epoch}' for epoch in epochs for name in names]
+    for row, index in zip(grid, indices, strict=True):
+        show(row[0], dataset.source.image(int(index)))
+        views = [view for epoch in epochs for view in dataset[(epoch, int(index))]['inputs']]
+        for axes, view in zip(row[1:], views, strict=True):
+            show(axes, view)
+    for axes, name in zip(grid[0], ['image', *names], strict=True):
+        axes.set_title(name, fontsize=8)
+
+
+def read_scalars(run: str | Path) -> list[dict]:
+    """Records of a run, oldest first: a work folder (all its ``*/vis_data/scalars.json``) or one such file.
+
+    A last line that is not complete yet (the run is going on) is left out.
+    """
+    run = Path(run)
+    files = [run] if run.is_file() else sorted(run.glob('*/vis_data/scalars.json'))
+    if not files:
+        raise FileNotFoundError(f'no scalars: looked for {run / "*/vis_data/scalars.json"}. Has the run started?')
+    records = []
+    for line in (line for file in files for line in file.read_text().splitlines()):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def loss_curves(
+    runs: Mapping[str, str | Path | list[dict]], keys: Sequence[str] = ('loss',), path: str | Path | None = None
+) -> Figure:
+    """One panel per key, one line per run; ``runs`` maps a name to a work folder, a file or records already read."""
+    figure = new_figure(4.2 * len(keys), 3.2)
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
+        for position, (name, run) in enumerate(runs.items()):
+            records = run if isinstance(run, list) else read_scalars(run)
+            points = [(record['step'], record[key]) for record in records if key in record]
+            if not points:
+                found = sorted({word for record in records for word in record})
+                raise KeyError(f"run '{name}' has no scalar '{key}'; it has {', '.join(found) or 'none yet'}.")
+            axes.plot(*zip(*points, strict=True), color=colour(position), label=name, linewidth=1.2)
+        plain(axes, key, 'step')
+        axes.legend(frameon=False, fontsize=8)
+    return finish(figure, path)
 
 
 def overview(
@@ -50,12 +114,11 @@ def draw_scores(axes: Axes, rows: Sequence[dict], kind: str) -> None:
     """Bars of mean accuracy, one group per number of labels, one bar per encoder; whiskers: sd over draws."""
     shots = list(rows[0]['scores'][kind])
     width = 0.8 / len(rows)
+    shades = BASELINES + COLOURS
     for position, row in enumerate(rows):
-        scores = [row['scores'][kind][shot] for shot in shots]
         x = np.arange(len(shots)) + (position - (len(rows) - 1) / 2) * width
-        shade = (BASELINES + COLOURS)[position % (len(BASELINES) + len(COLOURS))]
-        means = [score['mean'] for score in scores]
-        spread = [score['sd'] for score in scores]
+        shade = shades[position % len(shades)]
+        means, spread = ([row['scores'][kind][shot][word] for shot in shots] for word in ('mean', 'sd'))
         axes.bar(x, means, width * 0.92, yerr=spread, color=shade, label=row['name'], error_kw=dict(linewidth=0.8))
         for place, mean, sd in zip(x, means, spread, strict=True):
             axes.text(place, mean + sd + 1, f'{mean:.1f}', ha='center', fontsize=6.5)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 # Okabe & Ito's palette (2008), without its yellow, which vanishes on white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
@@ -29,13 +31,20 @@ def plain(axes: Axes, title: str = '', x: str = '', y: str = '') -> Axes:
     return axes
 
 
-def finish(figure: Figure, path: str | Path | None, dpi: int = 150) -> Figure:
+def finish(figure: Figure, path: str | Path | None) -> Figure:
     """Save where a path is given (the folder is made; the format follows from the suffix, without one ValueError)."""
     if path is not None:
         if not Path(path).suffix:
-            raise ValueError(
-                f"the picture '{path}' has no suffix to tell its format; expected a file such as '{path}.png'."
-            )
+            raise ValueError(f"the picture '{path}' has no suffix to tell its format: name it '{path}.png'.")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(path, dpi=150)
     return figure
+
+
+def show(axes: Axes, image: Tensor | np.ndarray) -> None:
+    """A uint8 image, (C, H, W) tensor or (H, W, C) array; other than 3 channels: the first, in grey."""
+    pixels = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image
+    pixels = pixels if pixels.shape[2] == 3 else pixels[..., 0]
+    axes.imshow(pixels, cmap='gray', vmin=0, vmax=255, interpolation='nearest')  # colours need no map
+    axes.set_xticks([])
+    axes.set_yticks([])

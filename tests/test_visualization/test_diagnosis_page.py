@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mmkernel.evaluation import Cloud, diagnose_cloud
-from mmkernel.visualization.diagnosis import diagnosis_html, diagnosis_page
+from mmkernel.visualization.diagnosis_page import diagnosis_html, diagnosis_page
 
 
 class Source:

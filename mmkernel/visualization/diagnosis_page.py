@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosi
 from mmkernel.evaluation.knn import nearest
 from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.visualization.embedding import draw_map, draw_spectra, planar_map
-from mmkernel.visualization.style import GREY, finish, new_figure, plain
-from mmkernel.visualization.views import show
+from mmkernel.visualization.style import GREY, finish, new_figure, plain, show
 
 SIGNAL = {HEALTHY: '#009E73', DOUBTFUL: '#E69F00', COLLAPSED: '#D55E00'}
 QUERIES, NEIGHBOURS = 4, 6
@@ -33,7 +31,10 @@ def diagnosis_page(
     """Six panels and the verdict. ``source`` gives the images of ``cloud.index``."""
     figure = new_figure(12.5, 8.6)
     head, above, below = figure.subfigures(3, 1, height_ratios=(1.15, 3.6, 3.85))
-    _verdict(head, diagnosis, title)
+    head.text(0.012, 0.9, title, fontsize=9, color=GREY, va='top')
+    badge = dict(boxstyle='round,pad=0.4', facecolor=SIGNAL[diagnosis.state], edgecolor='none')
+    head.text(0.018, 0.42, diagnosis.state, fontsize=15, color='white', weight='bold', va='center', bbox=badge)
+    head.text(0.125, 0.42, textwrap.fill(diagnosis.verdict, 125), fontsize=11.5, va='center')
     spectrum, plane, moments = above.subplots(1, 3, width_ratios=(1.25, 1, 1))
     draw_spectra(spectrum, {'this run': cloud.z}, {'this run': SIGNAL[diagnosis.state]})
     spectrum.legend(frameon=False, fontsize=8, loc='upper right')
@@ -41,17 +42,11 @@ def diagnosis_page(
     draw_moments(moments, diagnosis)
     left, right = below.subfigures(1, 2, width_ratios=(1.35, 1))
     draw_neighbours(left, cloud, source)
-    labels = cloud.labels if bool((cloud.labels >= 0).any()) else torch.zeros_like(cloud.labels)
-    named = (getattr(cloud.labels, 'classes', ()) or source.classes) if bool((cloud.labels >= 0).any()) else ['']
+    labels, named = cloud.labels, getattr(cloud.labels, 'classes', ()) or source.classes
+    if (cloud.labels < 0).all():
+        labels, named = torch.zeros_like(cloud.labels), ['']
     draw_map(right.subplots(), planar_map(cloud.h), labels, named, 'map of the backbone features (t-SNE)')
     return finish(figure, path)
-
-
-def _verdict(figure: Any, diagnosis: Diagnosis, title: str) -> None:
-    figure.text(0.012, 0.9, title, fontsize=9, color=GREY, va='top')
-    badge = dict(boxstyle='round,pad=0.4', facecolor=SIGNAL[diagnosis.state], edgecolor='none')
-    figure.text(0.018, 0.42, diagnosis.state, fontsize=15, color='white', weight='bold', va='center', bbox=badge)
-    figure.text(0.125, 0.42, textwrap.fill(diagnosis.verdict, 125), fontsize=11.5, va='center')
 
 
 def draw_plane(axes: Axes, diagnosis: Diagnosis) -> None:
@@ -73,9 +68,8 @@ def draw_plane(axes: Axes, diagnosis: Diagnosis) -> None:
 def draw_moments(axes: Axes, diagnosis: Diagnosis) -> None:
     """E P_l(z.z') of each degree beside its null band: which moments differ from those of the uniform distribution."""
     found = diagnosis.statistics
-    sizes = np.abs(found.moments)
+    sizes, bands = np.abs(found.moments), 2 * np.array(found.moments_sd)
     axes.bar(DEGREES, sizes, 0.6, color=SIGNAL[diagnosis.state])
-    bands = 2 * np.array(found.moments_sd)
     axes.bar(DEGREES, bands, 0.8, color='#BBBBBB', label=f'null band, 2 sd of {found.images:,} uniform points')
     for l, size in zip(DEGREES, sizes, strict=True):
         axes.text(l, max(size, 1e-5) * 1.15, f'{size:.2g}', ha='center', fontsize=8)
@@ -83,10 +77,8 @@ def draw_moments(axes: Axes, diagnosis: Diagnosis) -> None:
     axes.set_ylim(1e-5, 80)
     axes.set_xticks(DEGREES)
     plain(axes, "|MMD² to uniform| by degree, E Pₗ(z·z')", 'degree l (1: mean, 2: covariance)')
-    share = (
-        f'kernel of the run: {found.mmd2:.3g} = {100 * found.mmd2_share:.1f} % of a point; null sd {found.mmd2_sd:.2g}'
-    )
-    axes.text(0.02, 0.87, share, transform=axes.transAxes, fontsize=8)
+    share = f'{found.mmd2:.3g} = {100 * found.mmd2_share:.1f} % of a point; null sd {found.mmd2_sd:.2g}'
+    axes.text(0.02, 0.87, f'kernel of the run: {share}', transform=axes.transAxes, fontsize=8)
     axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(0, 1.01))
 
 
@@ -123,6 +115,9 @@ def diagnosis_html(diagnosis: Diagnosis, figure: Figure, title: str, path: str |
     data = base64.b64encode(picture.getvalue()).decode()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ''.join(
+        f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>' for k, v in diagnosis.about.items()
+    )
     findings = ''.join(f'<li>{html.escape(finding)}</li>' for finding in diagnosis.findings)
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}: {diagnosis.state}</title>'
@@ -130,11 +125,7 @@ def diagnosis_html(diagnosis: Diagnosis, figure: Figure, title: str, path: str |
         f'<p class="verdict"><span class="state" style="background:{SIGNAL[diagnosis.state]}">{diagnosis.state}</span>'
         f'{html.escape(diagnosis.verdict)}</p><ul>{findings}</ul>'
         f'<img alt="spectrum, plane, moments, neighbours, map" src="data:image/png;base64,{data}">'
-        f'<table>{_rows(diagnosis.about)}</table>'
+        f'<table>{rows}</table>'
         '<footer>Thresholds are those of measured small runs; a statistic near one says little on other data.</footer>\n'
     )
     return path
-
-
-def _rows(about: Mapping[str, Any]) -> str:
-    return ''.join(f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>' for k, v in about.items())
