@@ -14,6 +14,17 @@ from mmkernel.kernels import RBFKernel
 BLOCK = re.compile(r'<!-- (file|append): (\S+) -->\n```python\n(.*?)```', re.S)
 
 
+def test_pages_name_files_that_exist(repository):
+    lost = []
+    for page in [*repository.glob('*.md'), *repository.glob('docs/*.md'), *repository.glob('*/**/README.md')]:
+        text = page.read_text()
+        links = re.findall(r'\]\((?!https?:)([^)#\s]+)', text)
+        rooms = r'`((?:mmkernel|tools|tests|configs|docs|benchmarks|examples)/[\w./-]+)(?:::\w+)?`'
+        lost += [f'{page.name}: {name}' for name in links if not (page.parent / name).exists()]
+        lost += [f'{page.name}: {name}' for name in re.findall(rooms, text) if not (repository / name).exists()]
+    assert not lost, '\n'.join(lost)
+
+
 @pytest.fixture(scope='module')
 def project(repository, tmp_path_factory):
     """The page's files, in a folder that sees the repository's configs as a neighbour."""
