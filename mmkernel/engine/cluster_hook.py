@@ -135,8 +135,7 @@ def features_of(model: nn.Module, dataset: Dataset, stage: str, batch_size: int,
 def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterations: int, seed: int) -> np.ndarray:
     """PCA to ``dim`` with whitening (None: without PCA), rows to the sphere, k-means without subsampling: (n, d) -> (n,) labels.
 
-    Caron et al., Deep clustering for unsupervised learning of visual features, ECCV 2018. faiss splits a large cluster
-    where one runs empty. ValueError for more clusters than rows or more components than dimensions or rows.
+    Caron et al., ECCV 2018. faiss splits a large cluster where one runs empty.
     """
     import faiss
 

@@ -68,11 +68,9 @@ class FirstFailure:
         """Of the first failure in any process; each must call it."""
         if (found := self.read()) is None:
             return None
-        iteration, loss = found
-        what = f'The loss of iteration {iteration} is {loss}, expected a finite number.'
-        if math.isfinite(loss):
-            what = f'The gradient of iteration {iteration} has NaN or infinite values, at a loss of {loss}.'
-        return self._error(what, loss, iteration)
+        i, loss = found
+        spoilt = f'The gradient of iteration {i} has NaN or infinite values, at a loss of {loss}.'
+        return self._error(spoilt if math.isfinite(loss) else f'The loss of iteration {i} is {loss}.', loss, i)
 
     @contextmanager
     def explained(self, iteration: int) -> Iterator[None]:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mmkernel.checks import check_numbers
 from mmkernel.engine.launch import seed_everything
 from mmkernel.registry import HOOKS
-from mmkernel.zoo import CheckpointError, load_file
+from mmkernel.zoo import load_file
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -100,8 +100,5 @@ class BackboneWeightsHook(Hook):
         self.checkpoint, self.adapt_input = checkpoint, adapt_input
 
     def before_run(self, runner: Any) -> None:
-        try:
-            report = load_file(unwrap(runner.model).backbone, self.checkpoint, adapt_input=self.adapt_input)
-        except CheckpointError as error:
-            raise CheckpointError(f'{error} The backbone must be the one of the pretraining config.') from None
+        report = load_file(unwrap(runner.model).backbone, self.checkpoint, adapt_input=self.adapt_input)
         runner.logger.info(f'Backbone from {self.checkpoint}: {report}.')

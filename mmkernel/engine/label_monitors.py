@@ -22,7 +22,7 @@ from mmkernel.registry import DATASETS, HOOKS
 
 
 class _LabelMonitor(Hook):
-    """What both share: when they look, and the labelled images they look at; without labels they switch themselves off."""
+    """When both look, and the labelled images they look at; without labels they switch themselves off."""
 
     priority = 'LOW'  # before the checkpoint, after everything that trains
 
@@ -33,10 +33,7 @@ class _LabelMonitor(Hook):
         self.classes: tuple[str, ...] = ()  # whose numbers count
 
     def prepare(self, runner: Any, *names: str) -> bool:
-        """Build the named sources of the evaluation part; False, and a line in the log, if one cannot be used.
-
-        Each must be labelled, by classes of the training or, where nothing has named those yet, of the first source.
-        """
+        """Build the named sources of the evaluation part; False, and a line in the log, if one lacks labels of ``classes``."""
         part = runner.cfg.get('evaluation') or {}
         if not hasattr(unwrap(runner.model), 'extract'):
             return self._off(runner, f'{type(unwrap(runner.model)).__name__} has no extract(images)')

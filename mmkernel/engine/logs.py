@@ -24,16 +24,17 @@ _runs = itertools.count()
 
 
 def open_logs(runner: Any) -> None:
-    """Logger, message hub, log processor and visualizer of a run, and its first line.
-
-    They are global by experiment name, which two runs in one second must not share.
-    """
+    """Logger, hub, log processor and visualizer, global by experiment name: two runs in one second must not share them."""
     cfg = runner.cfg
     stem = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
     name = runner.experiment_name = f'{stem}_{os.getpid()}_{next(_runs)}_{runner.timestamp}'
     runner.log_dir = runner._log_dir = os.path.join(runner.work_dir, runner.timestamp)
     runner.default_scope = DefaultScope.get_instance(name, scope_name=cfg.get('default_scope', 'mmkernel'))
-    runner.logger = build_logger(name, runner.log_dir, cfg.get('log_level', 'INFO'))
+    os.makedirs(runner.log_dir, exist_ok=True)
+    file = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
+    runner.logger = MMLogger.get_instance(name, log_level=cfg.get('log_level', 'INFO'), log_file=file, file_mode='a')
+    for handler in runner.logger.handlers:  # mmengine's LoggerHook repeats the name of the run after each epoch
+        handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
     device = f'CPU, {torch.get_num_threads()} threads'
     runner.logger.info(
         f'mmkernel {mmkernel.__version__}, torch {torch.__version__}, {runner.world_size} process(es) on '
@@ -41,20 +42,9 @@ def open_logs(runner: Any) -> None:
         f'The resolved config is {Path(runner.work_dir) / "config.py"}.'
     )
     runner.message_hub = LogHub.get_instance(name)
-    processor = {'type': 'LogProcessor', **(runner._parts.get('log_processor') or {})}
-    runner.log_processor = LOG_PROCESSORS.build(processor)
+    runner.log_processor = LOG_PROCESSORS.build(dict(type='LogProcessor') | (runner._parts.get('log_processor') or {}))
     runner.visualizer = build_visualizer(runner._parts.get('visualizer'), name, runner.log_dir)
     runner.visualizer.add_config(cfg)
-
-
-def build_logger(name: str, folder: str, level: str) -> MMLogger:
-    """To the console, and to a file in ``folder`` that has its name."""
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    logger = MMLogger.get_instance(name, log_level=level, log_file=str(path / f'{path.name}.log'), file_mode='a')
-    for handler in logger.handlers:  # mmengine's LoggerHook repeats the name of the run after each epoch
-        handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
-    return logger
 
 
 def build_visualizer(given: Any, name: str, folder: str) -> Visualizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -34,7 +34,7 @@ class EpochLoop:
 
     def __init__(self, runner: Any, dataloader: DataLoader, max_epochs: int, virtual_batch: int | None = None) -> None:
         self.runner, self.max_epochs, self.virtual_batch = runner, int(max_epochs), virtual_batch
-        self.dataloader = grouped(runner, dataloader, virtual_batch) if virtual_batch else dataloader
+        self.dataloader = self._grouped(dataloader) if virtual_batch else dataloader
         self.max_iters = self.max_epochs * len(self.dataloader)
         self._epoch, self._iter, self._told, self.stop_training = 0, 0, '', False
         self.equal = EqualBatches(dataloader)
@@ -53,7 +53,10 @@ class EpochLoop:
             for i, batch in enumerate(self.dataloader):
                 call('before_train_iter', batch_idx=i, data_batch=batch)
                 with self.equal(batch):
-                    outputs = self.step(batch)
+                    if isinstance(batch, MicroBatches):
+                        outputs = virtual_step(runner.model, batch, runner.optim_wrapper)
+                    else:
+                        outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
                 call('after_train_iter', batch_idx=i, data_batch=batch, outputs=outputs)
                 self._iter += 1
             call('after_train_epoch')
@@ -62,12 +65,22 @@ class EpochLoop:
         call('after_train')
         return runner.model
 
-    def step(self, batch: Any) -> dict:
-        """Forward, backward and what the optimizer makes of it; returns what is logged."""
-        model, wrapper = self.runner.model, self.runner.optim_wrapper
-        if isinstance(batch, MicroBatches):
-            return virtual_step(model, batch, wrapper)
-        return model.train_step(batch, optim_wrapper=wrapper)
+    def _grouped(self, loader: DataLoader) -> DataLoader | VirtualBatches:
+        """The loader, or its batches in groups if a step takes more than one."""
+        size, rows, W = loader.batch_sampler.batch_size, self.virtual_batch, self.runner.world_size
+        if (k := micro_batches(rows, size, W, loader.batch_sampler.drop_last)) == 1:
+            return loader
+        if not hasattr(model := unwrap(self.runner.model), 'roots'):
+            raise ValueError(
+                f'train_cfg.virtual_batch needs a JointEmbedding or its roots(), got {type(model).__name__}.'
+            )
+        if len(loader) < k:
+            raise ValueError(f'train_cfg.virtual_batch = {rows} takes {k} batches, but an epoch has {len(loader)}.')
+        self.runner.logger.info(
+            f'Virtual batch {rows} = {size} x {W} process(es) x {k} micro-batches; the last {len(loader) % k} of each epoch '
+            'are left out.'
+        )
+        return VirtualBatches(loader, k)
 
     def tell_left_out(self) -> None:
         text = left_out_text(getattr(dataset_of(self.runner), 'source', None))
@@ -89,10 +102,7 @@ class MicroBatches(list):
 
 
 class VirtualBatches:
-    """A loader's batches, ``count`` at a time as ``MicroBatches``; what is left over at the end of an epoch is not loaded.
-
-    Everything else is the loader's own (``sampler``, ``dataset``, ``generator``, ...).
-    """
+    """A loader whose batches come ``count`` at a time as ``MicroBatches``; what is left over in an epoch is not loaded."""
 
     def __init__(self, loader: DataLoader, count: int) -> None:
         self.micro_batches, self.count = loader, count
@@ -109,25 +119,6 @@ class VirtualBatches:
         return getattr(self.__dict__['micro_batches'], name)
 
 
-def grouped(runner: Any, loader: DataLoader, virtual_batch: int) -> DataLoader | VirtualBatches:
-    """The loader, or its batches in groups if a step takes more than one."""
-    size, model = loader.batch_sampler.batch_size, unwrap(runner.model)
-    k = micro_batches(virtual_batch, size, runner.world_size, loader.batch_sampler.drop_last)
-    if k == 1:
-        return loader
-    if not hasattr(model, 'roots'):
-        raise ValueError(f'train_cfg.virtual_batch needs a JointEmbedding or its roots(), got {type(model).__name__}.')
-    if len(loader) < k:
-        raise ValueError(
-            f'train_cfg.virtual_batch = {virtual_batch} takes {k} batches, but an epoch has {len(loader)}.'
-        )
-    runner.logger.info(
-        f'Virtual batch {virtual_batch} = {size} x {runner.world_size} process(es) x {k} micro-batches; '
-        f'the last {len(loader) % k} micro-batch(es) of each epoch are left out.'
-    )
-    return VirtualBatches(loader, k)
-
-
 class EqualBatches:
     """``with equal(batch):`` around a step on that batch, so that no gather inside it need ask whether rows are equally many.
 
@@ -137,39 +128,27 @@ class EqualBatches:
     """
 
     def __init__(self, loader: Any) -> None:
-        if world_size() == 1:
-            return
-        plan = batch_plan(loader)
-        self.fixed = plan is not None
-        (least, most), (fewest, largest) = bounds_over_ranks(*(plan or (len(loader), 0)))
+        sampler, batches, collate = loader.sampler, loader.batch_sampler, loader.collate_fn
+        keeps_all = (default_collate, pseudo_collate, torch_default_collate)
+        self.fixed = type(sampler) in (EpochSampler, BalancedSampler) and type(batches) is BatchSampler
+        self.fixed = self.fixed and getattr(collate, 'func', collate) in keeps_all
+        # batches of an epoch, and rows of a shorter last one where they are fixed
+        self.plan = len(loader), len(sampler) % batches.batch_size if self.fixed and not batches.drop_last else 0
+        (least, most), (fewest, largest) = bounds_over_ranks(*self.plan) if world_size() > 1 else ((0, 0), (0, 0))
         if least != most or fewest != largest:
-            of = f', the last of {fewest} to {largest} images,' if largest else ''
             raise ValueError(
-                f'An epoch has from {least} to {most} batches{of} on the {world_size()} processes, and a step needs equal ones. '
-                'Set train_dataloader.sampler.round_up=True, and check that every machine has the same images.'
+                f'An epoch has from {least} to {most} batches on the {world_size()} processes, and a shorter last one of '
+                f'{fewest} to {largest} images (0: none); a step needs equal ones. Set train_dataloader.sampler.round_up=True, '
+                'and check that every machine has the same images.'
             )
 
-    @contextmanager
-    def __call__(self, batch: Any) -> Iterator[None]:
+    def __call__(self, batch: Any) -> AbstractContextManager:
         rows = rows_of(batch) if world_size() > 1 else None
         if rows is None:  # then each gather asks
-            yield
-            return
+            return nullcontext()
         if not self.fixed:
             check_equal_rows(rows)
-        with equal_rows():
-            yield
-
-
-def batch_plan(loader: Any) -> tuple[int, int] | None:
-    """(batches of an epoch, rows of the last one) of this process; None where the batches alone can tell."""
-    sampler, batches, collate = loader.sampler, loader.batch_sampler, loader.collate_fn
-    known = type(sampler) in (EpochSampler, BalancedSampler) and type(batches) is BatchSampler
-    keeps_all = (default_collate, pseudo_collate, torch_default_collate)
-    if not known or getattr(collate, 'func', collate) not in keeps_all:
-        return None
-    left = 0 if batches.drop_last else len(sampler) % batches.batch_size
-    return len(batches), left or batches.batch_size
+        return equal_rows()
 
 
 def rows_of(batch: Any) -> int | None:

@@ -33,10 +33,9 @@ class PretrainOptimWrapper(OptimWrapper):
     without float16's loss scaling a gradient, is final: no step after it is real, in any process, and ``check`` says which
     it was. A gradient that overflowed in float16 skips its step alone, until the scale of the loss has fallen below 1e-4.
 
-    ``precision``: 'float32', 'bfloat16' (CPU or GPU) or 'float16' (GPU, with loss scaling). ``accumulative_counts``
-    batches make one step; windows end with the epoch, so that no gradient is pending when a checkpoint is written.
-    ``clip_grad=dict(max_norm=1.)`` as in mmengine. Optimizers: LARS and torch's SGD, Adam and AdamW obey the flag; any other
-    costs a read of the host in each step. Errors: ValueError for float16 on a CPU or an unknown precision.
+    ``precision``: 'float32', 'bfloat16' or, on a GPU and with loss scaling, 'float16'. ``accumulative_counts`` batches make
+    one step; windows end with the epoch. ``clip_grad=dict(max_norm=1.)`` as in mmengine. LARS and torch's SGD, Adam and AdamW
+    obey the flag; any other optimizer costs a read of the host in each step.
     """
 
     def __init__(

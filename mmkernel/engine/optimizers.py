@@ -25,7 +25,6 @@ class LARS(Optimizer):
     Biases and norm parameters (at most one axis) get neither decay nor scaling: u <- momentum u + g.
 
     Args:
-        trust_coefficient: of the ratio r.
         norms: 'joint': the ratio above. 'separate': r = trust_coefficient ||p|| / (||g|| + wd ||p|| + eps), and a
             parameter of which a norm is 0 gets neither ratio nor decay; the LARC of NVIDIA's apex, as Caron et al.
             (NeurIPS 2020) use it with ``scale_all=True``.
@@ -33,9 +32,8 @@ class LARS(Optimizer):
         clip: r <- min(r / lr, 1): the step is never longer than plain SGD's. In da Costa et al., JMLR 2022.
         eps: in the denominator of 'separate'.
 
-    Nothing of the model's size is allocated beside the momentum buffer. Gradients are consumed: those of scaled parameters
-    hold r (g + wd p) afterwards. Nothing is read from the device. Where ``found_inf``, a 0-dim float tensor, is not 0,
-    parameters and momentum keep their bits (torch's contract for optimizers and loss scaling).
+    Nothing of the model's size is allocated beside the momentum buffer: gradients of scaled parameters hold r (g + wd p)
+    afterwards. Where ``found_inf``, a 0-dim float tensor, is not 0, parameters and momentum keep their bits.
     """
 
     _step_supports_amp_scaling = True  # torch.amp.GradScaler: this optimizer looks at found_inf

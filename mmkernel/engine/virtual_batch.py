@@ -6,8 +6,8 @@ of the head gives g_n = dL/dz_n (and the gradients of the head's own parameters)
 with graph, and back-propagate its g_n. Gao et al., Scaling deep contrastive learning batch size under memory limited setup,
 RepL4NLP 2021.
 
-The result is that of one big batch, to rounding, where rows do not meet inside the encoder. Batch norm in train mode takes
-its statistics from each micro-batch (of each process, or of all with SyncBN), exactly as it does with accumulation.
+The result is that of one big batch, to rounding, where rows do not meet inside the encoder. Batch norm takes its statistics
+from each micro-batch, as it does with accumulation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def virtual_step(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> dic
     """
     net = unwrap(model)
     union, states = _embed(model, batches, wrapper)
-    leaves = _leaves(union, getattr(net.target, 'gradient', True))
+    leaves: dict[str, Tensor] = {}  # the different tensors at which a gradient is taken
+    for name in FIELDS if getattr(net.target, 'gradient', True) else FIELDS[:2]:
+        x = getattr(union, name)
+        if all(x is not other for other in leaves.values()):
+            leaves[name] = x.requires_grad_()
     with wrapper.optim_context(model):
         losses = net.score(union)
     loss, log_vars = net.parse_losses(losses)
@@ -56,33 +60,19 @@ def _embed(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> tuple[Emb
             states.append(random_state())
             data = net.data_preprocessor(batch, True)
             piece = net.embeddings(data['inputs'], data['sample_index'])
-            union = _room(piece, len(batches)) if union is None else union
+            if union is None:  # room for all rows; what is one tensor in a piece is one here
+                rooms = {
+                    id(x): x.new_empty(len(x), len(batches) * x.shape[1], x.shape[2])
+                    for x in (piece.online, piece.predicted, piece.target)
+                }
+                index = piece.sample_index.new_empty(len(batches) * len(piece.sample_index))
+                union = replace(piece, **{name: rooms[id(getattr(piece, name))] for name in FIELDS}, sample_index=index)
             rows = slice(start, start + len(piece.sample_index))
             for name in FIELDS:
                 getattr(union, name)[:, rows] = getattr(piece, name)
             union.sample_index[rows] = piece.sample_index
             start = rows.stop
     return union, states
-
-
-def _room(piece: Embeddings, count: int) -> Embeddings:
-    """Empty Embeddings for ``count`` micro-batches like ``piece``; what is one tensor there is one here."""
-    rooms: dict[int, Tensor] = {}
-    for x in (piece.online, piece.predicted, piece.target):
-        V, B, q = x.shape
-        rooms.setdefault(id(x), x.new_empty(V, count * B, q))
-    index = piece.sample_index.new_empty(count * len(piece.sample_index))
-    return replace(piece, **{name: rooms[id(getattr(piece, name))] for name in FIELDS}, sample_index=index)
-
-
-def _leaves(union: Embeddings, target_has_gradient: bool) -> dict[str, Tensor]:
-    """The different tensors of ``union`` at which a gradient is taken, by name."""
-    leaves: dict[str, Tensor] = {}
-    for name in FIELDS:
-        x = getattr(union, name)
-        if all(x is not other for other in leaves.values()) and (name != 'target' or target_has_gradient):
-            leaves[name] = x.requires_grad_()
-    return leaves
 
 
 def _pull_back(

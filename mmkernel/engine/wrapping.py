@@ -84,10 +84,7 @@ def compile_encoder(model: nn.Module, **keywords: Any) -> None:
 
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
-    """The backbone's blocks keep their inputs alone and are computed again in the backward pass. Chen et al., 2016.
-
-    A block is a module of several layers inside a Sequential or a ModuleList. ValueError where there is none.
-    """
+    """The backbone's blocks keep their inputs alone and are computed again in the backward pass. Chen et al., 2016."""
     blocks = list(_blocks(backbone))
     if not blocks:
         raise ValueError(

@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from mmkernel import distributed
 from mmkernel.datasets import BalancedSampler, EpochSampler
 from mmkernel.engine import load_config, train
-from mmkernel.engine.loop import EqualBatches, batch_plan, rows_of
+from mmkernel.engine.loop import EqualBatches, rows_of
 from mmkernel.registry import DATA_SAMPLERS
 
 
@@ -50,21 +50,23 @@ def loader_of(images, sampler=EpochSampler, batch=4, rank=0, ranks=1, drop_last=
 )
 def test_what_a_loader_of_ours_will_give(images, ranks, options, equal):
     loaders = [loader_of(images, rank=r, ranks=ranks, **options) for r in range(ranks)]
-    plans = [batch_plan(loader) for loader in loaders]
+    equals = [EqualBatches(loader) for loader in loaders]
+    plans = [each.plan for each in equals]
+    assert all(each.fixed for each in equals)
     sizes = [[len(rows) for rows in loader.batch_sampler] for loader in loaders]
-    assert plans == [(len(rows), rows[-1]) for rows in sizes]
+    assert plans == [(len(rows), rows[-1] % 4) for rows in sizes]
     assert (len(set(plans)) == 1) == equal
 
 
 def test_what_only_the_batches_can_tell():
     data = range(9)
-    assert batch_plan(loader_of(9, MoreOfEachRank, more=1)) is None
-    assert batch_plan(DataLoader(data, 4, sampler=EpochSampler(data), collate_fn=torch.tensor)) is None
+    assert not EqualBatches(loader_of(9, MoreOfEachRank, more=1)).fixed
+    assert not EqualBatches(DataLoader(data, 4, sampler=EpochSampler(data), collate_fn=torch.tensor)).fixed
 
     class Own(BatchSampler):
         pass
 
-    assert batch_plan(DataLoader(data, batch_sampler=Own(EpochSampler(data), 4, False))) is None
+    assert not EqualBatches(DataLoader(data, batch_sampler=Own(EpochSampler(data), 4, False))).fixed
     batch = dict(sample_index=torch.arange(3))
     assert rows_of(batch) == 3
     assert rows_of(dict(label=[1, 2])) == 2
@@ -115,7 +117,7 @@ def on_rank(rank, world_size, folder):
 def test_two_processes(tmp_path):
     for counts, said in run_processes(on_rank, 2, tmp_path, timeout=300):
         assert counts == [0, 3, 1]
-        assert 'from 2 to 2 batches, the last of 1 to 2 images, on the 2 processes' in said[0]
+        assert 'from 2 to 2 batches on the 2 processes, and a shorter last one of 1 to 2 images' in said[0]
         assert 'round_up=True' in said[0]
         assert 'from 2 to 3 batches' in said[1]
         assert 'that every machine has the same images' in said[1]

@@ -88,7 +88,7 @@ def test_fine_tuning_moves_the_backbone_at_its_own_rate(pretraining, checkpoint,
 def test_a_checkpoint_of_another_backbone_is_refused(pretraining, checkpoint, tmp_path):
     cfg = protocol(pretraining, tmp_path)
     cfg.model.backbone.channels = (4, 4, 8, 12)
-    with pytest.raises(CheckpointError, match='another architecture: .* must be the one of the pretraining config'):
+    with pytest.raises(CheckpointError, match='another architecture: '):
         fine_tune(cfg, checkpoint)
     partial = tmp_path / 'partial.pth'
     state = read_checkpoint(checkpoint)['state_dict']
