@@ -11,9 +11,6 @@ import torch
 from mmengine.config import DictAction
 from rich.console import Console
 
-from mmkernel.engine import ConfigError
-from mmkernel.engine.config import check_contradictions
-
 console = Console(highlight=False)
 say = partial(console.print, soft_wrap=True)  # a paragraph that terminals break, and files do not
 
@@ -27,17 +24,13 @@ class OptionsAction(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
     ) -> None:
-        options = [*(getattr(namespace, self.dest, None) or {}).items()]
+        options = dict(getattr(namespace, self.dest, None) or {})
         for pair in values:
             key, equals, value = pair.partition('=')
             if not equals or not key:
                 parser.error(f"--cfg-options takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
-            options.append((key, option_value(value)))
-        try:
-            check_contradictions(options)
-        except ConfigError as error:
-            parser.error(str(error))
-        setattr(namespace, self.dest, dict(options))
+            options[key] = option_value(value)
+        setattr(namespace, self.dest, options)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

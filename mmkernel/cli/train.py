@@ -12,7 +12,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.options import OptionsAction
 from mmkernel.engine import CheckpointError, ConfigError, NonFiniteLossError, RunFolderError, load_config, train
-from mmkernel.engine.config import check_contradictions
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
@@ -38,12 +37,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
-    """The checked config with the command line's values put in."""
+    """The checked config with the command line's values put in; a flag counts more than --cfg-options."""
     flags = dict(work_dir=args.work_dir, **{'optim_wrapper.precision': AMP.get(args.amp), 'randomness.seed': args.seed})
-    flags = {key: value for key, value in flags.items() if value is not None}
-    check_contradictions([*(args.cfg_options or {}).items(), *flags.items()])
     cfg = load_config(args.config, args.cfg_options)
-    cfg.merge_from_dict(dict(launcher=args.launcher, **flags))
+    cfg.merge_from_dict(dict(launcher=args.launcher, **{k: v for k, v in flags.items() if v is not None}))
     return cfg
 
 

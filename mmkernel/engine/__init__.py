@@ -6,7 +6,7 @@ from .check import ConfigError
 from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
 from .cluster_hook import ClusterHook
-from .config import check_config, load_config, set_option
+from .config import check_config, default_work_dir, load_config, set_option, train
 from .epoch_scores import AccuracyHook, KeepBestHook
 from .finite import NonFiniteGuardHook, NonFiniteLossError
 from .hooks import BackboneWeightsHook, CheckpointHook, CommitHook, RuntimeInfoHook, SeedHook
@@ -20,4 +20,3 @@ from .optimizers import LARS
 from .resume_check import OtherRunError
 from .runner import Runner
 from .schedule import WarmupCosineLR
-from .start import default_work_dir, train

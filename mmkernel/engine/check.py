@@ -25,12 +25,11 @@ from mmkernel.engine.schedule import FIXED
 from mmkernel.registry import Registry, accepted_keywords, check_names, unknown_type_message
 
 TOP_LEVEL = (
-    'model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'lr_scaling',
-    'evaluation', 'randomness', 'default_scope', 'default_hooks', 'custom_hooks', 'custom_imports', 'import_folders',
-    'work_dir', 'load_from', 'resume', 'resume_anyway', 'launcher', 'env_cfg', 'log_level', 'log_processor', 'visualizer',
-    'sync_bn', 'channels_last', 'find_unused_parameters', 'num_samples', 'experiment_name', 'compile', 'activation_checkpointing',
-    'tf32', 'model_wrapper_cfg',
-)  # fmt: skip
+    'model data_preprocessor train_dataloader train_cfg optim_wrapper param_scheduler lr_scaling evaluation randomness '
+    'default_scope default_hooks custom_hooks custom_imports import_folders work_dir load_from resume resume_anyway launcher '
+    'env_cfg log_level log_processor visualizer sync_bn channels_last find_unused_parameters num_samples experiment_name '
+    'compile activation_checkpointing tf32 model_wrapper_cfg'
+).split()
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {
     'hook': ('priority',), 'loop': ('by_epoch',), 'optim_wrapper': ('constructor', 'paramwise_cfg', 'optimizer'),
@@ -51,19 +50,19 @@ MULTIPLIERS = (
 DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 # Which registry a component is looked for in first, by the key that holds it.
 KINDS = {
-    'model': ours.MODELS, 'data_preprocessor': ours.MODELS, 'kernel': ours.KERNELS, 'dataset': ours.DATASETS,
-    'source': ours.DATASETS, 'evaluation': ours.DATASETS, 'views': ours.TRANSFORMS, 'transform': ours.TRANSFORMS,
-    'ops': ours.TRANSFORMS, 'sampler': ours.DATA_SAMPLERS, 'batch_sampler': ours.DATA_SAMPLERS,
-    'collate_fn': ours.FUNCTIONS, 'worker_init_fn': ours.FUNCTIONS, 'default_hooks': ours.HOOKS,
-    'custom_hooks': ours.HOOKS, 'optim_wrapper': ours.OPTIM_WRAPPERS, 'optimizer': ours.OPTIMIZERS,
-    'param_scheduler': ours.PARAM_SCHEDULERS, 'train_cfg': ours.LOOPS, 'visualizer': ours.VISUALIZERS,
+    key: registry for registry, keys in {
+        ours.MODELS: 'model data_preprocessor', ours.KERNELS: 'kernel', ours.DATASETS: 'dataset source evaluation',
+        ours.TRANSFORMS: 'views transform ops', ours.DATA_SAMPLERS: 'sampler batch_sampler',
+        ours.FUNCTIONS: 'collate_fn worker_init_fn', ours.HOOKS: 'default_hooks custom_hooks',
+        ours.OPTIM_WRAPPERS: 'optim_wrapper', ours.OPTIMIZERS: 'optimizer', ours.PARAM_SCHEDULERS: 'param_scheduler',
+        ours.LOOPS: 'train_cfg', ours.VISUALIZERS: 'visualizer',
+    }.items() for key in keys.split()
+} | {  # to these we add nothing; mmengine warns about a scope that lacks one
+    key: Registry(root.name, parent=root, scope='mmkernel') for key, root in dict(
+        vis_backends=roots.VISBACKENDS, log_processor=roots.LOG_PROCESSORS, model_wrapper_cfg=roots.MODEL_WRAPPERS,
+        constructor=roots.OPTIM_WRAPPER_CONSTRUCTORS,
+    ).items()
 }  # fmt: skip
-# To these we add nothing; mmengine warns about a scope that lacks one.
-for _key, _root in dict(
-    vis_backends=roots.VISBACKENDS, log_processor=roots.LOG_PROCESSORS, model_wrapper_cfg=roots.MODEL_WRAPPERS,
-    constructor=roots.OPTIM_WRAPPER_CONSTRUCTORS,
-).items():  # fmt: skip
-    KINDS[_key] = Registry(_root.name, parent=_root, scope='mmkernel')
 
 
 class ConfigError(ValueError):

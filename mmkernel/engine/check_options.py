@@ -81,13 +81,6 @@ def check_options(cfg: Mapping) -> None:
         for place, allowed in NUMBERS.items():
             check_numbers(**{'whole': True, 'none': True, **allowed, place: at(cfg, place)})
         _check_optimizer(cfg.get('optim_wrapper') or {})
-        for where, node in walk({'param_scheduler': cfg.get('param_scheduler')}):
-            signed = not str(node.get('type')).endswith(('LR', 'Momentum'))
-            for key, value in node.items():
-                values = value if isinstance(value, (list, tuple)) else [value]
-                numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-                if numbers and key not in ('end', 'last_step'):  # ``end`` may be infinite
-                    check_numbers(where, zero=True, signed=signed, **{key: numbers})
     precision = at(cfg, 'env_cfg.matmul_precision')
     if precision not in (None, 'highest'):  # an earlier version wrote 'highest': what the default is
         raise ConfigError(f'env_cfg.matmul_precision = {precision!r} is not read. Write tf32=True at the top level.')

@@ -1,21 +1,26 @@
-"""Read a config, override single keys, and refuse what it cannot mean."""
+"""Read a config, override single keys, refuse what it cannot mean, and train what it describes."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import torch
 from mmengine.config import Config, ConfigDict
 
 from mmkernel.checks import did_you_mean
 from mmkernel.engine.check import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
 from mmkernel.engine.check_options import NOT_HERE, check_options, check_run
+from mmkernel.engine.checkpoint import epoch_files
 from mmkernel.engine.learning_rates import micro_batches
+from mmkernel.engine.runner import Runner
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import ordered
 
@@ -23,22 +28,31 @@ from mmkernel.zoo.config_text import ordered
 def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Config:
     """The config in ``path`` with ``cfg_options`` ({'a.b.0.c': value}) put in, checked by ``check_config``.
 
-    Outside a checkout, 'configs/...' is found in the package. The file's own folder (and each folder of a key
+    Outside a checkout, 'configs/...' is found in the package, as a ``_base_`` too. The file's own folder (and each folder of a key
     ``import_folders``) joins the import path first, so that ``custom_imports=dict(imports=['my_kernel'])`` finds
-    ``my_kernel.py`` beside the config. Errors: FileNotFoundError; ConfigError for an unknown key, type or keyword, naming
-    the nearest right one.
+    ``my_kernel.py`` beside the config. Errors: FileNotFoundError, ConfigError.
     """
-    path = Path(path)
-    if not path.is_file() and path.parts[:1] == ('configs',) and (root() / path).is_file():
-        path = root() / path
+    path = found(path)
     if not path.is_file():
         hint = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
         raise FileNotFoundError(f"There is no config '{path}'. {hint}".rstrip())
     _check_bases(path)
-    check_contradictions((cfg_options or {}).items())
-    cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
+    with mock.patch.object(Config, '_get_cfg_path', staticmethod(_base_and_scope)):
+        cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
     _import_custom_modules(cfg, path)
     return checked(cfg, cfg_options)
+
+
+def found(path: str | Path, folder: Path = Path()) -> Path:
+    """``folder / path``, or where nothing lies there, what the package has as 'configs/...' or 'mmkernel::...'."""
+    inside = root() / 'configs' / str(path).removeprefix('mmkernel::').removeprefix('configs/')
+    named = str(path).startswith(('mmkernel::', 'configs/')) and not (folder / path).is_file()
+    return inside if named and inside.is_file() else folder / path
+
+
+def _base_and_scope(base: str, config: str, mmengine: Any = Config._get_cfg_path) -> tuple[str, str | None]:
+    foreign = '::' in base and not base.startswith('mmkernel::')
+    return mmengine(base, config) if foreign else (str(found(base, Path(config).parent)), None)
 
 
 def checked(cfg: Config, cfg_options: Mapping[str, Any] | None = None) -> Config:
@@ -58,8 +72,8 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
         text = f"'{below[-1]}' has _base_ '{path}', which does not exist; the configs of mmkernel are in {root() / 'configs'}."
         raise FileNotFoundError(text)
     for base in Config._get_base_files(str(path)):
-        if '::' not in base:  # a config of an installed package
-            _check_bases(path.parent / base, (*below, path))
+        if '::' not in base or base.startswith('mmkernel::'):  # else a config of another installed package
+            _check_bases(found(base, path.parent), (*below, path))
 
 
 def _import_custom_modules(cfg: Config, path: Path) -> None:
@@ -85,18 +99,14 @@ def _import_custom_modules(cfg: Config, path: Path) -> None:
 
 
 def check_config(cfg: Config) -> None:
-    """Raise ConfigError for a mistyped top-level key, an unknown ``type``, or a keyword that its class does not take.
-
-    Other unknown top-level keys are legal: they are helper variables of the config. One like a known name is warned of.
-    """
+    """ConfigError for a mistyped top-level key (others are helper variables), an unknown ``type``, or a wrong option."""
     check_run(cfg)
     for key in [key for key in cfg if key not in (*TOP_LEVEL, *NOT_HERE)]:
         near = next((known for known in TOP_LEVEL if slips(key, known) <= 2), None)
         if near and not (isinstance(cfg[key], (str, float, int)) and isinstance(cfg.get(near), Mapping)):
             raise ConfigError(f"Unknown top-level key '{key}'. Did you mean '{near}'? (Rename a helper variable.)")
         if like := did_you_mean(key, TOP_LEVEL, cutoff=0.7):
-            text = f"The top-level key '{key}' is taken for a helper variable: nothing reads it. {like}"
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(f"The top-level key '{key}' is a helper variable: nothing reads it. {like}", stacklevel=3)
     read = {key: cfg._cfg_dict[key] for key in cfg if key in TOP_LEVEL}  # nobody reads what helper variables hold
     check_components(read)
     check_options(read)
@@ -110,8 +120,7 @@ def slips(word: str, known: str) -> float:
 
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     """Micro-batches per step; ConfigError for a virtual batch that is no multiple of the batch, or beside accumulation."""
-    virtual, loader = cfg.get('train_cfg', {}).get('virtual_batch'), cfg.get('train_dataloader') or {}
-    if virtual is None:
+    if (virtual := cfg.get('train_cfg', {}).get('virtual_batch')) is None:
         return 1
     if (accumulated := cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)) > 1:
         raise ConfigError(
@@ -119,31 +128,8 @@ def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
             'the losses of several: remove accumulative_counts.'
         )
     with as_config_error():
-        batch = loader.get('batch_size') or virtual
-        return micro_batches(virtual, batch, world_size, bool(loader.get('drop_last')))
-
-
-def check_contradictions(options: Iterable[tuple[str, Any]]) -> None:
-    """ConfigError if two options say different things of one place: a.b=1 beside a={'b': 2}, or beside a.b=2.
-
-    An item of a list is no contradiction to the list: it is put in afterwards.
-    """
-    said: dict[str, tuple[Any, str]] = {}
-    for key, value in options:
-        for place, leaf in _leaves(key, value):
-            before, text = said.setdefault(place, (leaf, f'{key}={value!r}'))
-            if before != leaf:
-                text = f'Two options say different things of {place}: {text} and {key}={value!r}.'
-                raise ConfigError(f'{text} Leave one of them out.')
-
-
-def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(place, value) of what nested dicts hold."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _leaves(f'{place}.{key}', part)
-    else:
-        yield place, value
+        loader = cfg.get('train_dataloader') or {}
+        return micro_batches(virtual, loader.get('batch_size') or virtual, world_size, bool(loader.get('drop_last')))
 
 
 def set_option(cfg: Config, key: str, value: Any) -> None:
@@ -183,3 +169,31 @@ def set_option(cfg: Config, key: str, value: Any) -> None:
         return type(node)(put(item, rest, value, here) if i == int(name) else item for i, item in enumerate(node))
 
     put(cfg._cfg_dict, key.split('.'), value, '')
+
+
+def default_work_dir(cfg: Config) -> str:
+    """``work_dirs/<folder of the config>/<its stem>``: several methods have a config called digits.py."""
+    path = Path(cfg.filename or 'run').resolve()
+    return str(Path('work_dirs') / (path.parent.name if cfg.filename else '') / path.stem)
+
+
+def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = False) -> Runner:
+    """Train ``cfg`` to the end and return its Runner (``runner.model`` is the model).
+
+    ``resume=True`` continues from the furthest checkpoint of the work folder that opens (from the beginning in a folder
+    without any); a path continues from that file. ``resume_anyway=True`` does so even if model, objective, views or data have
+    changed. Errors: RunFolderError, OtherRunError, ConfigError.
+    """
+    if cfg.get('optim_wrapper', {}).get('precision') == 'float16' and not torch.cuda.is_available():
+        raise ConfigError("precision='float16' needs a GPU, and here is none. Use --amp bf16 (precision='bfloat16').")
+    cfg = copy.deepcopy(ordered(cfg))  # the Runner writes into it
+    cfg.work_dir = cfg.get('work_dir') or default_work_dir(cfg)
+    if resume_anyway:
+        cfg.resume_anyway, resume = True, resume or True
+    if resume is True and cfg.get('load_from') and not epoch_files(cfg.work_dir):
+        resume = False  # nothing to go on with: the run begins, with the weights that its config names
+    if resume:
+        cfg.resume, cfg.load_from = True, None if resume is True else str(resume)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner

@@ -84,12 +84,9 @@ def check_groups(optimizer: Any) -> None:
 
 
 def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
-    """ValueError for a key of ``custom_keys`` that is part of no parameter's name, or only of frozen ones.
-
-    A constructor of the user's own may mean something else by its keys.
-    """
+    """ValueError for a key of ``custom_keys`` that is part of no parameter's name, or only of frozen ones."""
     if optim_wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
-        return
+        return  # a user's own may mean something else by its keys
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for key in (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}:
         if not any(key in name for name in names):
@@ -109,7 +106,7 @@ def prefixes(name: str) -> list[str]:
 
 
 class _GroupsConstructor:
-    """Builds the optimizer of the dicts (``params`` and their options) that ``groups(model, parameters, optimizer)`` returns."""
+    """Builds an optimizer of groups: ``options(optimizer)`` says what is theirs, ``group_of`` which a parameter is in, or ''."""
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.optim_wrapper_cfg, self.paramwise_cfg = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})
@@ -117,9 +114,14 @@ class _GroupsConstructor:
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = getattr(model, 'module', model)  # inside DistributedDataParallel
         optimizer = dict(self.optim_wrapper_cfg.pop('optimizer'))
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        filled = [group for group in self.groups(model, parameters, optimizer) if group['params']]
-        built = OPTIMIZERS.build(dict(params=filled, **optimizer))
+        groups = {name: dict(own, params=[]) for name, own in {'': {}, **self.options(optimizer)}.items()}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups[self.group_of(name, parameter)]['params'].append(parameter)
+        if empty := [name for name, group in groups.items() if name and not group['params']]:
+            text = f"{type(self).__name__}: no parameter that trains lies below '{empty[0]}' (frozen?)."
+            raise ValueError(f'{text} {_parts_of(model)}')
+        built = OPTIMIZERS.build(dict(params=[group for group in groups.values() if group['params']], **optimizer))
         self.optim_wrapper_cfg.setdefault('type', 'OptimWrapper')
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args=dict(optimizer=built))
 
@@ -132,17 +134,17 @@ class VectorRateConstructor(_GroupsConstructor):
     paramwise_cfg=dict(vector_lr_mult=0.1))``.
     """
 
-    def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
-        if unknown := sorted(set(self.paramwise_cfg) - set(KEYS)):
-            raise ValueError(f'VectorRateConstructor: paramwise_cfg takes {", ".join(KEYS)}; got {", ".join(unknown)}.')
-        vectors: dict[str, Any] = dict(params=[p for p in parameters.values() if p.ndim <= 1])
-        for key, factor in self.paramwise_cfg.items():
-            if KEYS[key] not in optimizer:
-                raise ValueError(
-                    f'VectorRateConstructor: {key} needs optim_wrapper.optimizer.{KEYS[key]} in the config.'
-                )
-            vectors[KEYS[key]] = optimizer[KEYS[key]] * factor
-        return [dict(params=[p for p in parameters.values() if p.ndim > 1]), vectors]
+    def options(self, optimizer: Mapping) -> dict[str, dict]:
+        given = {KEYS.get(key): key for key in self.paramwise_cfg}
+        if not given.keys() <= optimizer.keys():
+            raise ValueError(
+                f'VectorRateConstructor: paramwise_cfg takes {", ".join(KEYS)}, and the optimizer must have what they '
+                f'multiply; got {", ".join(self.paramwise_cfg)} and {", ".join(optimizer)}.'
+            )
+        return {'vectors': {name: optimizer[name] * self.paramwise_cfg[key] for name, key in given.items()}}
+
+    def group_of(self, name: str, parameter: nn.Parameter) -> str:
+        return 'vectors' if parameter.ndim <= 1 else ''
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -153,13 +155,8 @@ class PartRateConstructor(_GroupsConstructor):
     paramwise_cfg=dict(backbone=dict(lr=0.02))``: the head learns at 5, the backbone at 0.02.
     """
 
-    def groups(self, model: nn.Module, parameters: dict[str, nn.Parameter], optimizer: Mapping) -> list[dict]:
-        groups = {'': dict(params=[])} | {part: dict(given, params=[]) for part, given in self.paramwise_cfg.items()}
-        for name, parameter in parameters.items():
-            part = next((part for part in self.paramwise_cfg if f'{name}.'.startswith(f'{part}.')), '')
-            groups[part]['params'].append(parameter)
-        for part in self.paramwise_cfg:
-            if not groups[part]['params']:
-                text = f"PartRateConstructor: no parameter that trains lies below '{part}' (frozen?)."
-                raise ValueError(f'{text} {_parts_of(model)}')
-        return [*groups.values()]
+    def options(self, optimizer: Mapping) -> dict[str, dict]:
+        return self.paramwise_cfg
+
+    def group_of(self, name: str, parameter: nn.Parameter) -> str:
+        return next((part for part in self.paramwise_cfg if f'{name}.'.startswith(f'{part}.')), '')

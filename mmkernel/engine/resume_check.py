@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import platform
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from mmkernel.engine.check import ConfigError, at, find_component, walk
 from mmkernel.engine.learning_rates import effective_batch
 from mmkernel.registry import PARAM_SCHEDULERS
 from mmkernel.zoo.files import CheckpointError
-from mmkernel.zoo.plain_config import ConfigTextError, config_values
 
 REFUSED, SAID, QUIET = 'refused', 'said', 'quiet'
 # The longest beginning of a path decides; what is not listed is a helper variable of the config, whose use is compared.
@@ -64,10 +62,8 @@ class Difference(NamedTuple):
 
 def resolved(values: Any) -> Any:
     """The values of a config as a checkpoint holds them: dicts, lists, numbers, texts; classes and functions by name."""
-    # the text of an object may hold its address, new in each process
-    return json.loads(
-        json.dumps(values, skipkeys=True, default=lambda value: getattr(value, '__name__', type(value).__name__))
-    )
+    name_of = lambda value: getattr(value, '__name__', type(value).__name__)  # noqa: E731  (its text may hold an address)
+    return json.loads(json.dumps(values, skipkeys=True, default=name_of))
 
 
 def versions() -> dict[str, str]:
@@ -83,27 +79,21 @@ def compare_runs(meta: Mapping, settings: dict, world_size: int, source: str, an
     ``meta``: of the checkpoint ``source``. ``settings``: ``resolved`` of the config. OtherRunError if one of them changes
     model, objective, views or data, or would have no effect; ``anyway``: they are words like the others.
     """
-    then, unreadable = meta.get('settings'), []
-    if not isinstance(then, dict):  # an earlier version wrote its text alone, which is never run
-        try:
-            then = resolved(config_values(meta.get('config', ''), source))
-        except ConfigTextError as error:
-            then, unreadable = {}, [f'the config of the checkpoint is not compared: {error}']
-    found, now = compare_settings(then, settings) if then and settings else [], versions()
+    then, now = meta.get('settings') or {}, versions()
+    found = compare_settings(then, settings) if then and settings else []
     batches = [_effective(then, meta.get('world_size', 1)), _effective(settings, world_size)]
     facts = [('world_size', meta.get('world_size', world_size), world_size), ('effective batch', *batches)]
     facts += [(f'version of {name}', old, now[name]) for name, old in meta.get('versions', {}).items() if name in now]
     found += [Difference(*fact, SAID) for fact in facts if None not in fact and fact[1] != fact[2]]
     refused = [str(each) for each in found if each.meaning == REFUSED]
-    allowed = [*(str(each) for each in found if each.meaning == SAID), *unreadable]
+    allowed = [str(each) for each in found if each.meaning == SAID]
+    allowed += [] if then else ['the checkpoint does not say what was trained: nothing of it is compared']
     if refused and not anyway:
+        head = f"'{source}' belongs to another run than this config describes (checkpoint -> now):"
+        lines = '\n  '.join([head, *refused, *(f'{each} (allowed)' for each in allowed)])
         raise OtherRunError(
-            '\n  '.join(
-                [f"'{source}' belongs to another run than this config describes (checkpoint -> now):", *refused]
-            )
-            + ('\n  '.join(['\nAlso different, and allowed:', *allowed]) if allowed else '')
-            + '\nResume with the config of that run, or start a new one: another --work-dir, and load_from=FILE for its weights. '
-            'If the change is meant (or the same images lie elsewhere now): --resume-anyway (in Python resume_anyway=True).'
+            f'{lines}\nResume with the config of that run, or start a new one: another --work-dir, and load_from=FILE for its '
+            'weights. If the change is meant: --resume-anyway (in Python resume_anyway=True).'
         )
     return refused + allowed
 
@@ -145,12 +135,7 @@ def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
                 yield from _walk(f'{path}.{key}'.lstrip('.'), a, b)
         if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
             yield f'{path} (order)', list(old), list(new)
-    elif (
-        isinstance(old, list)
-        and isinstance(new, list)
-        and len(old) == len(new)
-        and {dict, list} & {*map(type, old + new)}
-    ):
+    elif type(old) is type(new) is list and len(old) == len(new) and {dict, list} & {*map(type, old + new)}:
         for i, (a, b) in enumerate(zip(old, new, strict=True)):  # a list of numbers is one value
             yield from _walk(f'{path}.{i}', a, b)
     elif not _equal(old, new):
@@ -168,10 +153,7 @@ def _default(path: str, part: Mapping, key: str) -> Any:
 
 def _equal(a: Any, b: Any) -> bool:
     """Whether two values train the same: 1 is 1.0 but not True, NaN is NaN."""
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    number = {int, float} >= {type(a), type(b)}
-    return (number or type(a) is type(b)) and (a == b or (number and math.isnan(a) and math.isnan(b)))
+    return repr(a) == repr(b) or (a == b and bool not in (type(a), type(b)))
 
 
 def _text(value: Any) -> str:

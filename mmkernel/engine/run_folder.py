@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -24,11 +25,6 @@ from mmkernel.engine.checkpoint import (
 from mmkernel.evaluation import CRITERIA
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.files import CheckpointError
-
-try:
-    import fcntl
-except ImportError:  # Windows has other locks
-    fcntl = None
 
 # (process, folder) -> its lock. Opened twice by one process, a lock would be lost with the first close.
 _held: dict[tuple[int, Path], TextIO] = {}
@@ -150,8 +146,8 @@ class RunFolder:
         self.release()  # of a folder that was taken away in between
         file = self.mark.open('a+')
         try:
-            if fcntl:  # a lock of the process: workers of a loader, which may outlive it, do not inherit it
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a lock of the process: workers of a loader, which may outlive it, do not inherit it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 about = {'pid': '?', 'host': '?', 'started': 'a moment ago', **_read(file)}

@@ -96,16 +96,6 @@ def test_hooks_are_compared_by_what_they_are():
     ]  # fmt: skip
 
 
-def test_a_checkpoint_without_settings_is_compared_by_its_text_which_is_never_run(digits, tmp_path):
-    text = f"import os\nos.mkdir('{tmp_path / 'ran'}')\n"
-    (words,) = compare_runs(dict(config=text), digits(), 1, 'old.pth')
-    assert 'not compared' in words
-    assert not (tmp_path / 'ran').exists()
-    old = 'custom_imports = dict(imports=["no_such_module"])\nmodel = dict(type="JointEmbedding", head=dict(type="my.Other"))\n'
-    with pytest.raises(OtherRunError, match='model.head: my.Other'):
-        compare_runs(dict(config=old), digits(), 1, 'old.pth')
-
-
 def strip(path):
     """As earlier versions wrote it."""
     content = read_checkpoint(path)
