@@ -29,37 +29,28 @@ class Command(NamedTuple):
 MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
 """What a person's input can lead to."""
 
+RUN = 'work_dirs/kernels/digits_rbf/epoch_20.pth'
 COMMANDS = {
     'train': Command(
-        'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', whole=True
-    ),
+        'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', whole=True),
     'diagnose': Command(
-        'is this embedding healthy, doubtful or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:diagnose',
-        'work_dirs/kernels/digits_rbf/epoch_20.pth',
-    ),
+        'is this embedding healthy, doubtful or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:diagnose', RUN),
     'benchmark': Command(
         'kNN, linear, few labels, transfer, ...: judge an encoder by a published protocol', 'mmkernel.cli:benchmark',
-        'knn configs/kernels/digits_rbf.py work_dirs/kernels/digits_rbf/epoch_20.pth', whole=True,
-    ),
+        f'knn configs/kernels/digits_rbf.py {RUN}', whole=True),
     'kernel': Command(
         'show, compare and fit kernels K(u, v) = phi(u.v) on the sphere', 'mmkernel.cli.kernel_lab:kernel',
-        'show LegendreKernel weights=1,40,40 --width 256',
-    ),
-    'zoo': Command(
-        'published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:zoo', "list '*r50*'",
-    ),
+        'show LegendreKernel weights=1,40,40 --width 256'),
+    'zoo': Command('published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:zoo', "list '*r50*'"),
     'export': Command(
         'write an encoder for timm, torchvision, the hub, ONNX, detectors; proven by equal features',
-        'mmkernel.cli.weights:export', 'work_dirs/kernels/digits_rbf/epoch_20.pth --to onnx',
-    ),
+        'mmkernel.cli.weights:export', f'{RUN} --to onnx'),
     'import': Command(
         'read weights of another library into a file of this one', 'mmkernel.cli.weights:import',
-        'resnet50.pth --from torchvision --arch resnet50',
-    ),
+        'resnet50.pth --from torchvision --arch resnet50'),
     'publish': Command(
         'make a file for others of a checkpoint: weights only, hash in the name, card', 'mmkernel.cli.weights:publish',
-        'work_dirs/kernels/digits_rbf/epoch_20.pth --name digits_rbf',
-    ),
+        f'{RUN} --name digits_rbf'),
 }  # fmt: skip
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,22 +30,23 @@ OPTIMIZER_STATES = dict.fromkeys(('Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', '
 UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
 
-@dataclass
 class Plan:
     """The numbers of a run. ``images`` is None if neither the config nor the disk says it."""
 
-    parameters: dict[str, int]
-    width: int  # q
-    views: int  # V
-    batch: int  # B, per process
-    world_size: int  # W
-    accumulation: int
-    images: int | None
-    epochs: int | None
-    optimizer_states: int
-    micro_batches: int  # that make the batch of one step
-    batches: int | None  # of one process in an epoch, where the config says how many
-    weights: list[tuple[str, str]]  # of squared distances, in both conventions
+    def __init__(self, cfg: Config, model: nn.Module, world_size: int) -> None:
+        loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
+        widths = (getattr(getattr(model, part, None), 'out_dim', 0) for part in ('neck', 'backbone'))
+        views = loader.dataset.get('views', {}).values()
+        count = sum(view.get('count', 1) for view in views if view is not None) or 1
+        self.width = int(next(filter(None, widths), 0))  # q
+        self.views = count if getattr(model, 'online_views', None) is None else len(model.online_views)  # V
+        self.batch, self.world_size = loader.batch_size, world_size  # B, per process, and W
+        self.accumulation = wrapper.get('accumulative_counts', 1)
+        self.micro_batches = check_virtual_batch(cfg, world_size)  # that make the batch of one step
+        self.batches = loader.get('num_batch_per_epoch')  # of one process in an epoch, where the config says how many
+        self.images, self.epochs = number_of_images(cfg), cfg.train_cfg.get('max_epochs')
+        self.parameters, self.optimizer = count_parameters(model), wrapper.optimizer.type
+        self.weights = describe_weights(model, self.width)  # of squared distances, in both conventions
 
     @property
     def total(self) -> int:
@@ -71,7 +70,7 @@ class Plan:
         numbers = {
             'weights': self.total,
             'gradients': self.total,
-            'optimizer': self.total * self.optimizer_states,
+            'optimizer': self.total * OPTIMIZER_STATES.get(self.optimizer, 1),
             f'embeddings, V x B x q = {self.views} x {own} x {q}': self.views * own * q,
             f'gathered embeddings of one view, N x q = {n} x {q}': n * q,
             f'Gram matrix of one view, N x N = {n} x {n}': n**2,
@@ -91,8 +90,7 @@ class Plan:
 def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str:
     """Print and return the resolved config, parameters, batch, learning rate, steps and estimated memory of a run.
 
-    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1). ConfigError for what training
-    would refuse before its first step.
+    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1). ConfigError: see ``make_plan``.
     """
     plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
     console = Console(record=True, width=120, file=file)
@@ -115,24 +113,9 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
 
 
 def make_plan(cfg: Config, world_size: int) -> Plan:
+    """The plan of a run whose first step was played through; ConfigError for what training would refuse."""
     model = build_on_meta(cfg)
-    loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
-    widths = (getattr(getattr(model, part, None), 'out_dim', 0) for part in ('neck', 'backbone'))
-    width = int(next(filter(None, widths), 0))
-    plan = Plan(
-        parameters=count_parameters(model),
-        width=width,
-        views=_number_of_views(model, loader.dataset),
-        batch=loader.batch_size,
-        world_size=world_size,
-        accumulation=wrapper.get('accumulative_counts', 1),
-        images=number_of_images(cfg),
-        epochs=cfg.train_cfg.get('max_epochs'),
-        optimizer_states=OPTIMIZER_STATES.get(wrapper.optimizer.type, 1),
-        micro_batches=check_virtual_batch(cfg, world_size),
-        batches=loader.get('num_batch_per_epoch'),
-        weights=describe_weights(model, width),
-    )
+    plan = Plan(cfg, model, world_size)
     check_hooks(cfg, model, plan)
     if not plan.problems():
         images = max((plan.images or 10**6) // world_size, 1)
@@ -155,10 +138,8 @@ def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
             images = -(-plan.images // plan.world_size)
             check_last_batch(model, images, plan.batch, cfg.train_dataloader.get('drop_last', False))
     except ValueError as error:
-        raise ConfigError(
-            f'{error} (Reckoned with {plan.world_size} process(es) of {plan.rows // plan.world_size} images; --gpus takes '
-            'another number.)'
-        ) from None
+        with_what = f'{plan.world_size} process(es) of {plan.rows // plan.world_size} images'
+        raise ConfigError(f'{error} (Reckoned with {with_what}; --gpus takes another number.)') from None
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -171,13 +152,6 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         if own:
             counts[name] = sum(own.values())
     return counts
-
-
-def _number_of_views(model: nn.Module, dataset: Mapping) -> int:
-    online = getattr(model, 'online_views', None)
-    if online is not None:
-        return len(online)
-    return sum(view.get('count', 1) for view in dataset.get('views', {}).values() if view is not None) or 1
 
 
 def number_of_images(cfg: Config) -> int | None:
@@ -210,18 +184,17 @@ def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, 
     optimizer, steps = cfg.optim_wrapper.optimizer, plan.steps_per_epoch
     taken = inspect.signature(find_component(optimizer.type, 'optim_wrapper.optimizer')[0]).parameters
     lr = optimizer.get('lr', getattr(taken.get('lr'), 'default', None))
+    length = 'unknown: the data was not found and the config has no num_samples'
+    if steps is not None:
+        length = f'{steps:,}' + (f'; {steps * plan.epochs:,} in {plan.epochs} epochs' if plan.epochs else '')
     rows = [
         ('effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {several}'),
         ('learning rate', describe_scaling(cfg.get('lr_scaling'), lr, images)),
         *plan.weights,
+        ('images', 'unknown' if plan.images is None else f'{plan.images:,}'),
+        ('steps per epoch', length),
+        *(('problem', problem) for problem in plan.problems()),
     ]
-    if steps is None:
-        rows.append(('steps per epoch', 'unknown: the data was not found and the config has no num_samples'))
-    else:
-        rows += [('images', f'{plan.images:,}')] if plan.images is not None else []
-        rows.append(('steps per epoch', f'{steps:,}'))
-        rows += [('steps in all', f'{steps * plan.epochs:,} in {plan.epochs} epochs')] if plan.epochs else []
-    rows += [('problem', problem) for problem in plan.problems()]
     if here and cfg.optim_wrapper.get('precision') == 'float16' and not torch.cuda.is_available():
         rows.append(
             ('problem', "precision='float16' needs a GPU, and here is none (--gpus N: for a machine that has N)")

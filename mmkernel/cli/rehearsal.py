@@ -61,8 +61,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
 def rehearse(cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | None, images: int) -> None:
     """ConfigError if loader, optimizer, schedules, views, encoder or head of a run would stop at its beginning.
 
-    ``model``: on the meta device. ``batch``: B of one process, ``rows``: N, ``steps``: optimizer steps of an epoch,
-    ``images``: of one process.
+    ``model``: on the meta device. ``batch``: B, ``rows``: N, ``steps``: of an epoch, ``images``: of one process.
     """
     with DefaultScope.overwrite_default_scope('mmkernel'):
         with refused('train_dataloader'):  # as many images as one process has, none of which is read

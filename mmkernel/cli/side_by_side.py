@@ -25,8 +25,6 @@ from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import DATASETS
 from mmkernel.visualization import read_scalars
 
-DONE = 'done.json'
-
 
 class Run:
     """One pretraining: what it is called, its config, its folder, and how far it is."""
@@ -38,7 +36,7 @@ class Run:
         loader = self.cfg.train_dataloader
         steps = len(self.views) // loader.batch_size
         self.steps = self.cfg.train_cfg.max_epochs * min(steps, loader.get('num_batch_per_epoch') or steps)
-        self.log = folder / 'train.log'
+        self.log, self.done = folder / 'train.log', folder / 'done.json'
         self.process: subprocess.Popen | None = None
         self.started = self.seconds = 0.0
 
@@ -53,11 +51,10 @@ class Run:
         return self._recorded('run') == self.digest and self._recorded('seconds') is not None
 
     def _recorded(self, key: str) -> Any:
-        done = self.folder / DONE
-        return json.loads(done.read_text()).get(key) if done.is_file() else None
+        return json.loads(self.done.read_text()).get(key) if self.done.is_file() else None
 
     def _record(self, seconds: float | None) -> None:
-        (self.folder / DONE).write_text(json.dumps(dict(run=self.digest, seconds=seconds)) + '\n')
+        self.done.write_text(json.dumps(dict(run=self.digest, seconds=seconds)) + '\n')
 
     def start(self) -> None:
         """Begin, or go on where an earlier call was interrupted. Another run in the folder is kept beside it as NAME.old.
@@ -68,30 +65,16 @@ class Run:
             set_aside(self.folder)  # neither its curve nor its weights may be taken for this one's
         self.folder.mkdir(parents=True, exist_ok=True)
         self._record(None)
-        command = [
-            sys.executable,
-            '-m',
-            'mmkernel.cli',
-            'train',
-            self.config,
-            '--work-dir',
-            self.folder,
-            '--seed',
-            self.seed,
-        ]
-        threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        words = ['train', self.config, '--work-dir', self.folder, '--seed', self.seed, '--resume']
+        command = [sys.executable, '-m', 'mmkernel.cli', *map(str, words)]
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
         self.started = time.monotonic()
         with self.log.open('a') as log:
-            self.process = subprocess.Popen(
-                [*map(str, command), '--resume'], stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
     def fraction(self) -> float:
         """How much of the run is logged, between 0 and 1."""
-        try:
-            records = read_scalars(self.folder)
-        except FileNotFoundError:
-            return 0.0
+        records = read_scalars(self.folder) if any(self.folder.glob('*/vis_data/scalars.json')) else []
         return min(1.0, max((record.get('step', 0) for record in records), default=0) / self.steps)
 
     def ended(self) -> bool:
@@ -129,30 +112,27 @@ def progress_bars(console: Console) -> Progress:
 
 
 def pretrain(runs: Iterable[Run], console: Console, when_done: Callable[[Run], None] | None = None) -> None:
-    """Train all ``runs``; a bar for each that is under way and one for all. ``when_done`` gets each run as it ends."""
-    waiting, going, said = list(runs), {}, time.monotonic()
-    few, cores = len(waiting) <= 8, usable_cores()
+    """Train all ``runs``, with a bar that names those under way. ``when_done`` gets each run as it ends."""
+    runs, going = list(runs), []
+    waiting, said = list(runs), time.monotonic()
     with progress_bars(console) as bar:
-        whole = bar.add_task('[bold]all pretraining', total=float(len(waiting)))
+        task = bar.add_task('pretraining', total=float(len(runs)))
         try:
             while waiting or going:
-                while waiting and len(going) < cores:
-                    run = waiting.pop(0)
-                    run.start()
-                    going[run] = bar.add_task(f'pretraining {run.name}', total=1.0)
+                while waiting and len(going) < usable_cores():
+                    going.append(waiting.pop(0))
+                    going[-1].start()
                 time.sleep(0.5)
-                for run, task in list(going.items()):
-                    if done := run.ended():
-                        del going[run]
-                    bar.update(task, completed=1.0 if done else run.fraction(), visible=few or not done)
-                    if done and when_done:
+                for run in [run for run in going if run.ended()]:
+                    going.remove(run)
+                    if when_done:
                         when_done(run)
-                bar.update(whole, completed=sum(task.completed for task in bar.tasks if task.id != whole))
+                done = len(runs) - len(waiting) - len(going) + sum(run.fraction() for run in going)
+                text = f'pretraining {", ".join(run.name for run in going)}'
+                bar.update(task, completed=done, description=text)
                 if not console.is_terminal and time.monotonic() - said > 15:  # a log file shows no bars
                     said = time.monotonic()
-                    console.print(
-                        ', '.join(f'{run.name}: {bar.tasks[task].percentage:.0f} %' for run, task in going.items())
-                    )
+                    console.print(f'{text}: {done:.1f} of {len(runs)} done')
         finally:
             for run in going:
                 run.process.terminate()

@@ -116,8 +116,12 @@ def publish(args: argparse.Namespace) -> None:
     say(f'{args.checkpoint}: {escape(str(encoder.report))}')
     epochs = encoder.facts.get('epochs')
     encoder.facts |= {key: value for key, value in vars(args).items() if key in ('source', 'trained_on') and value}
+    source = 'run here' + (f', epoch {epochs}' if epochs else '')
     if args.result:
-        encoder.facts['metrics'] = [_result(*words, epochs) for words in args.result]
+        encoder.facts['metrics'] = [
+            {'Task': task, 'Dataset': dataset, 'Metrics': {metric: _number(value)}, 'Source': source}
+            for task, dataset, metric, value in args.result
+        ]
     row: dict[str, Any] = {'In Collection': args.collection or args.name.split('_')[0]}
     row |= {'Config': args.config} if args.config else {}
     row['Metadata'] = {'Training Data': args.trained_on or 'not stated', 'Epochs': epochs or 'not stated'}
@@ -133,11 +137,8 @@ def publish(args: argparse.Namespace) -> None:
         say(f'row for the metafile:\n{escape(row_text(found.entry))}')
 
 
-def _result(task: str, dataset: str, metric: str, value: str, epochs: Any) -> dict[str, Any]:
-    """A result of the metafile from the words of ``--result``."""
+def _number(value: str) -> float:
     try:
-        metrics = {metric: float(value)}
+        return float(value)
     except ValueError:
         raise ValueError(f'--result TASK DATASET METRIC VALUE: the value is a number, got {value!r}.') from None
-    source = 'run here' + (f', epoch {epochs}' if epochs else '')
-    return {'Task': task, 'Dataset': dataset, 'Metrics': metrics, 'Source': source}
