@@ -10,28 +10,16 @@ import torch
 from mmengine.config import Config
 from rich.markup import escape
 
+from mmkernel import evaluation
 from mmkernel.cli.options import add_config_options, say, usable_device
 from mmkernel.engine import CheckpointError, ConfigError, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.config import checked
-from mmkernel.evaluation import (
-    COLLAPSED,
-    DOUBTFUL,
-    HEALTHY,
-    check_trained,
-    diagnose_cloud,
-    load_cloud,
-    sample_cloud,
-    sample_source,
-    save_cloud,
-    save_report,
-    untrained_encoder,
-)
 from mmkernel.evaluation.report import set_aside, writable
 from mmkernel.zoo.config_text import OrderedConfig
 from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside
 
-STYLES = {HEALTHY: 'bold white on green', DOUBTFUL: 'bold black on yellow', COLLAPSED: 'bold white on red'}
+STYLES = dict(healthy='bold white on green', doubtful='bold black on yellow', collapsed='bold white on red')
 
 
 def diagnose_options(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +42,7 @@ def diagnose(args: argparse.Namespace) -> None:
     cfg = find_config(path, checkpoint, args.config, args.cfg_options)
     if not args.text:
         writable(f'{stem}.json')  # said now, not after the work
-    model = untrained_encoder(cfg)
+    model = evaluation.untrained_encoder(cfg)
     weights = weights_of(checkpoint)
     if getattr(model, 'neck', None) is not None and not any(key.startswith('neck.') for key in weights):
         raise CheckpointError(
@@ -63,18 +51,21 @@ def diagnose(args: argparse.Namespace) -> None:
         )
     load_weights(model, weights, source=str(path))
     meta = meta_of(checkpoint)
-    check_trained(model, meta, str(path))
+    evaluation.check_trained(model, meta, str(path))
     model.to(args.device)
-    source = sample_source(cfg)
-    cloud = load_cloud(args.embeddings, model) if args.embeddings else sample_cloud(model, cfg, args.images, source)
+    source = evaluation.sample_source(cfg)
+    if args.embeddings:
+        cloud = evaluation.load_cloud(args.embeddings, model)
+    else:
+        cloud = evaluation.sample_cloud(model, cfg, args.images, source)
     about = dict(checkpoint=str(path), config=args.config or 'of the checkpoint', epoch=meta.get('epoch'),
                  encoder=cloud.encoder[:16], images=source.__class__.__name__)  # fmt: skip
-    found = replace(diagnose_cloud(cloud, model), about=about)
+    found = replace(evaluation.diagnose_cloud(cloud, model), about=about)
     say(f'[{STYLES[found.state]}] {found.state} [/] {escape(found.verdict)}')
     for finding in found.findings:
         say(f'  • {escape(finding)}')
     if args.save_embeddings:
-        say(f'written: {save_cloud(cloud, args.save_embeddings)}')
+        say(f'written: {evaluation.save_cloud(cloud, args.save_embeddings)}')
     if args.text:
         return
     from mmkernel.visualization.diagnosis_page import diagnosis_html, diagnosis_page  # matplotlib: a second to import
@@ -84,7 +75,7 @@ def diagnose(args: argparse.Namespace) -> None:
             set_aside(old)
     figure = diagnosis_page(found, cloud, source, str(path), f'{stem}.png')
     diagnosis_html(found, figure, str(path), f'{stem}.html')
-    save_report(f'{stem}.json', asdict(found))
+    evaluation.save_report(f'{stem}.json', asdict(found))
     say(f'written: {stem}.png, .html, .json')
 
 

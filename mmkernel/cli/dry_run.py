@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.filesize import pick_unit_and_suffix
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -78,7 +80,7 @@ class Plan:
         return {name: 4 * count for name, count in numbers.items()}
 
     def problems(self) -> list[str]:
-        """Of the amount of data: what a run here would end with, though another machine may have more."""
+        """What a run here would end with for want of data, though another machine may have more."""
         found = []
         if self.steps_per_epoch == 0:
             found.append(f'{self.images} images are less than one batch per process')
@@ -98,14 +100,12 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
     counts = {name: f'{count:,}' for name, count in [*plan.parameters.items(), ('total', plan.total)]}
     memory = plan.memory()
     sizes = {name: readable(size) for name, size in [*memory.items(), ('sum', sum(memory.values()))]}
-    for title, rows in {
-        'Parameters of the model': [*counts.items()],
-        'Run': _numbers_of_the_run(cfg, plan, here=world_size is None),
-        'Estimated memory per device, float32, without activations': [*sizes.items()],
-    }.items():
-        table = Table(title=title, title_justify='left', show_header=False)
-        for _ in range(2):
-            table.add_column(overflow='fold')
+    run = _numbers_of_the_run(cfg, plan, here=world_size is None)
+    estimate = 'Estimated memory per device, float32, without activations'
+    for title, rows in ('Parameters of the model', counts.items()), ('Run', run), (estimate, sizes.items()):
+        table = Table(
+            *(Column(overflow='fold') for _ in range(2)), title=title, title_justify='left', show_header=False
+        )
         for row in rows:
             table.add_row(*row)
         console.print(table)
@@ -144,14 +144,11 @@ def check_hooks(cfg: Config, model: nn.Module, plan: Plan) -> None:
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Trainable and frozen parameters of each part that has any; shared ones count where they come first."""
-    seen: set[int] = set()
-    counts = {}
-    for name, part in [*model.named_children(), ('other', model)]:
-        own = {id(p): p.numel() for p in part.parameters() if id(p) not in seen and not is_lazy(p)}
-        seen |= set(own)
-        if own:
-            counts[name] = sum(own.values())
-    return counts
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        if not is_lazy(parameter):
+            counts[name.partition('.')[0] if '.' in name else 'other'] += parameter.numel()
+    return dict(counts)
 
 
 def number_of_images(cfg: Config) -> int | None:
@@ -164,10 +161,9 @@ def number_of_images(cfg: Config) -> int | None:
     length = expected(**{k: v for k, v in source.items() if k != 'type'}) if expected else None
     if length is not None:
         return length
-    try:
+    with suppress(OSError, RuntimeError, ValueError):  # no such data here
         return len(DATASETS.build(source))
-    except (OSError, RuntimeError, ValueError):
-        return None
+    return None
 
 
 def readable(size: int) -> str:

@@ -105,12 +105,12 @@ def fit(args: argparse.Namespace) -> None:
                 continue
             weights = ', '.join(f'{b:.4g}' for b in m.weights)
             table.add_row(str(order), weighting, weights, f'{m.residual:.2%}', f'{m.slope_residual:.2%}')
-            rows.append(dict(order=order, weighting=weighting, weights=m.weights, residual=m.residual,
-                             slope_residual=m.slope_residual))  # fmt: skip
-    console.print(f'[bold]LegendreKernel nearest to {kernel}[/] at q = {args.width:,}')
+            found = dict(weights=m.weights, residual=m.residual, slope_residual=m.slope_residual)
+            rows.append(dict(order=order, weighting=weighting, **found))
+    say(f'[bold]LegendreKernel nearest to {kernel}[/] at q = {args.width:,}')
     console.print(table)
     say(
-        "residual: rms of what is left over rms of phi - mean; 'typical': over pairs of uniform points, 'flat': over t in [-1, 1]"
+        "residual: rms of what is left over rms of phi - mean, over pairs of uniform points ('typical') or t in [-1, 1] ('flat')"
     )
     if args.json:
         say(f'written: {save_report(args.json, dict(kernel=str(kernel), width=args.width, fits=rows))}')

@@ -31,20 +31,18 @@ def encoder_of(args: argparse.Namespace) -> Encoder:
     return load_encoder(path, cfg, license=args.license)
 
 
-def add_shared_options(parser: argparse.ArgumentParser, writes_over: bool = True) -> None:
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     parser.add_argument('--license', metavar='TEXT', help="e.g. Apache-2.0 (default: 'not stated')")
-    if writes_over:
-        parser.add_argument('--force', action='store_true', help='replace what is there')
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('checkpoint', help='a file, or a name of the zoo')
-    parser.add_argument('--to', required=True, choices=TARGETS, help='the format')
-    parser.add_argument('--out', type=Path, help='default: <checkpoint>_<target>.<its ending>; hf: a folder')
-    parser.add_argument(
-        '--size', type=int, nargs='+', metavar='PIXELS', help='height and width of images (default: of the config)'
-    )
+    add = parser.add_argument
+    add('checkpoint', help='a file, or a name of the zoo')
+    add('--to', required=True, choices=TARGETS, help='the format')
+    add('--out', type=Path, help='default: <checkpoint>_<target>.<its ending>; hf: a folder')
+    add('--size', type=int, nargs='+', metavar='PIXELS', help='height and width of images (default: of the config)')
+    add('--force', action='store_true', help='replace what is there')
     add_shared_options(parser)
 
 
@@ -61,17 +59,15 @@ def export(args: argparse.Namespace) -> None:
 
 
 def import_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('file', type=Path, help="a .pth, .tar, .safetensors or .pkl, or a folder of the hub's layout")
-    parser.add_argument(
-        '--from', dest='layout', default='auto', choices=layouts(), help='default: found', metavar='LAYOUT'
-    )
-    parser.add_argument('--arch', metavar='NAME', help='what to build: a timm name, resnet50; or give a --config')
-    parser.add_argument('--channels', type=int, default=3, help='of the images, with --arch (default 3)')
-    parser.add_argument('--prefix', help="where several parts fit: 'module.encoder_k.'")
-    parser.add_argument(
-        '--adapt-input', action='store_true', help='filters for 3 channels into a model for another number'
-    )
-    parser.add_argument('--out', type=Path, help='default: <file>_imported.safetensors')
+    add = parser.add_argument
+    add('file', type=Path, help="a .pth, .tar, .safetensors or .pkl, or a folder of the hub's layout")
+    add('--from', dest='layout', default='auto', choices=layouts(), help='default: found', metavar='LAYOUT')
+    add('--arch', metavar='NAME', help='what to build: a timm name, resnet50; or give a --config')
+    add('--channels', type=int, default=3, help='of the images, with --arch (default 3)')
+    add('--prefix', help="where several parts fit: 'module.encoder_k.'")
+    add('--adapt-input', action='store_true', help='filters for 3 channels into a model for another number')
+    add('--out', type=Path, help='default: <file>_imported.safetensors')
+    add('--force', action='store_true', help='replace what is there')
     add_shared_options(parser)
     parser.set_defaults(run=import_)
 
@@ -92,21 +88,20 @@ def import_(args: argparse.Namespace) -> None:
 
 
 def publish_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('checkpoint', help='e.g. work_dirs/digits_L3/epoch_20.pth')
-    parser.add_argument('--name', required=True, help='snake case; the name in the zoo')
-    parser.add_argument('--out', type=Path, default=Path('published'), help='a folder (default: published)')
-    parser.add_argument('--holds', choices=HOLDS, default='backbone', help="'model': all that training goes on with")
-    parser.add_argument('--half', action='store_true', help='matrices and filters in float16')
-    parser.add_argument(
-        '--result', nargs=4, action='append', metavar=('TASK', 'DATASET', 'METRIC', 'VALUE'), default=[],
-        help="a figure of this checkpoint, e.g. 'Linear probe' digits 'Top 1 Accuracy' 97.1; may be repeated",
-    )  # fmt: skip
-    parser.add_argument('--trained-on', metavar='DATA', help='the images it was trained on')
-    parser.add_argument('--source', metavar='TEXT', help='where it comes from')
-    parser.add_argument('--url', help='folder where the file will lie: https://..., or package:weights')
-    parser.add_argument('--metafile', type=Path, help='add the row here; a row of this name gets what it lacks')
-    parser.add_argument('--collection', help='of the metafile, for a new row (default: the first word of the name)')
-    add_shared_options(parser, writes_over=False)
+    add = parser.add_argument
+    add('checkpoint', help='e.g. work_dirs/digits_L3/epoch_20.pth')
+    add('--name', required=True, help='snake case; the name in the zoo')
+    add('--out', type=Path, default=Path('published'), help='a folder (default: published)')
+    add('--holds', choices=HOLDS, default='backbone', help="'model': all that training goes on with")
+    add('--half', action='store_true', help='matrices and filters in float16')
+    add('--result', nargs=4, action='append', metavar=('TASK', 'DATASET', 'METRIC', 'VALUE'), default=[],
+        help="a figure of this checkpoint, e.g. 'Linear probe' digits 'Top 1 Accuracy' 97.1; may be repeated")  # fmt: skip
+    add('--trained-on', metavar='DATA', help='the images it was trained on')
+    add('--source', metavar='TEXT', help='where it comes from')
+    add('--url', help='folder where the file will lie: https://..., or package:weights')
+    add('--metafile', type=Path, help='add the row here; a row of this name gets what it lacks')
+    add('--collection', help='of the metafile, for a new row (default: the first word of the name)')
+    add_shared_options(parser)
 
 
 def publish(args: argparse.Namespace) -> None:

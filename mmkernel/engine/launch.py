@@ -77,12 +77,11 @@ def slurm_environment(given: Mapping[str, str]) -> dict[str, str]:
     first = re.match(r'([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?', nodes.strip())  # 'gpu[03-05,9],x1' -> 'gpu03'
     job = int(re.sub(r'\D', '', given.get('SLURM_JOB_ID', '')) or 0)
     return dict(
-        RANK=rank,
-        WORLD_SIZE=world,
+        RANK=rank, WORLD_SIZE=world,
         LOCAL_RANK=given.get('SLURM_LOCALID', str(int(rank) % max(torch.cuda.device_count(), 1))),
         MASTER_ADDR=given.get('MASTER_ADDR', ''.join(part or '' for part in first.groups())),
         MASTER_PORT=given.get('MASTER_PORT', str(20000 + job % 20000)),  # jobs sharing a node must differ
-    )
+    )  # fmt: skip
 
 
 def set_numerics(cfg: Mapping[str, Any]) -> None:

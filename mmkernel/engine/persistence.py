@@ -56,19 +56,12 @@ class Persistence:
     def _write(self, path: Path, more: dict, random_states: list) -> None:
         """This runs at the end of an epoch, before the counter moves."""
         meta = dict(
-            epoch=self.epoch + 1,
-            iter=self.iter,
-            run=self.folder.run,
-            time=time.time(),
-            seed=self.seed,
-            world_size=self.world_size,
-            optimizer=self._optimizer_name(),
-            steps_per_epoch=len(self.train_dataloader),
-            images=len(dataset_of(self)),
-            config=config_text(self.cfg.to_dict()),
-            settings=self._settings,  # the same as values: what a resume compares
+            epoch=self.epoch + 1, iter=self.iter, run=self.folder.run, time=time.time(), seed=self.seed,
+            world_size=self.world_size, optimizer=self._optimizer_name(), steps_per_epoch=len(self.train_dataloader),
+            images=len(dataset_of(self)), config=config_text(self.cfg.to_dict()),
+            settings=self._settings,  # the config as values: what a resume compares
             versions=versions(),
-        )
+        )  # fmt: skip
         checkpoint = dict(
             meta={**meta, **more},
             state_dict=unwrap(self.model).state_dict(),
