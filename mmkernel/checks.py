@@ -1,7 +1,5 @@
 """Settings that would make a run or its figures nonsense are refused before anything is computed."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The bytes of a file against the hash that its name tells: ``name-ab12cd34.pth``, the convention of torch.hub and OpenMMLab."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

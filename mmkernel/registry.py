@@ -4,8 +4,6 @@
 Locations load at the first look-up: importing this file imports none of the rooms.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from typing import Any

@@ -13,10 +13,10 @@ from torchvision.transforms import AutoAugment as _AutoAugment
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 from torchvision.transforms.autoaugment import _apply_op
 
+from mmkernel.checks import check_words
 from mmkernel.registry import TRANSFORMS
 
 from .operations import Operation, RandomGrayscale, interval, with_pillow
-from .sources import one_of
 
 
 @TRANSFORMS.register_module()
@@ -90,7 +90,7 @@ class AutoAugment(Operation):
 
     def __init__(self, policy: str = 'imagenet', fill: int | None = None, probability: float = 1.0) -> None:
         super().__init__(probability)
-        one_of(policy, 'AutoAugment: policy', tuple(known.value for known in AutoAugmentPolicy))
+        check_words('AutoAugment', policy=(policy, [known.value for known in AutoAugmentPolicy]))
         self.reference = _AutoAugment(AutoAugmentPolicy(policy))
         self.fill = fill
 

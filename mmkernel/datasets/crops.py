@@ -7,11 +7,10 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import TRANSFORMS
 
 from .operations import Operation, check_interval, height_width, with_pillow
-from .sources import one_of
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -50,7 +49,8 @@ class Crop(Operation):
     def __init__(self, size: int | tuple[int, int], interpolation: str) -> None:
         super().__init__()
         self.size = height_width(size)
-        self.interpolation = one_of(interpolation, 'interpolation', tuple(RESAMPLING))
+        check_words(interpolation=(interpolation, RESAMPLING))
+        self.interpolation = interpolation
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:
         return self.size
@@ -119,7 +119,8 @@ class CenterView:
     def __init__(self, resize: int | None = 256, crop: int | None = 224, interpolation: str = 'bicubic') -> None:
         check_numbers('CenterView', whole=True, none=True, resize=resize, crop=crop)
         self.resize, self.crop = resize, crop
-        self.interpolation = one_of(interpolation, 'interpolation', tuple(RESAMPLING))
+        check_words(interpolation=(interpolation, RESAMPLING))
+        self.interpolation = interpolation
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.resize is not None:

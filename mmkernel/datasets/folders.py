@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import DATASETS
 
-from .images import decode
-from .sources import Source, existing_folder, one_of
+from .images import MODES, decode
+from .sources import Source, existing_folder
 from .walk import walk
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
@@ -34,7 +34,8 @@ class FileSource(Source):
 
     def __init__(self, root: Path, paths: list[str], labels: np.ndarray, mode: str, on_corrupt: str) -> None:
         super().__init__(on_corrupt)
-        self.root, self.mode = str(root), one_of(mode, 'mode', ('RGB', 'L'))
+        check_words(mode=(mode, MODES))
+        self.root, self.mode = str(root), mode
         self.paths = Paths(paths)
         self.labels = labels
         if len(self.labels) != len(paths):
@@ -110,7 +111,7 @@ class ImageNet(FileSource):
         held_out: bool = False,
         on_corrupt: str = 'raise',
     ) -> None:
-        one_of(split, 'split', tuple(self.lengths))
+        check_words(type(self).__name__, split=(split, self.lengths))
         if held_out and images_per_class is None:
             raise ValueError('held_out=True takes the images after the first images_per_class: give images_per_class')
         check_numbers('ImageNet', whole=True, none=True, images_per_class=images_per_class)

@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import TRANSFORMS
 
 from .operations import Operation, check_interval, height_width
-from .sources import one_of
 
 BORDERS = dict(constant=cv2.BORDER_CONSTANT, edge=cv2.BORDER_REPLICATE, reflect=cv2.BORDER_REFLECT_101)
 
@@ -40,7 +39,8 @@ class RandomAffine(Operation):
             raise ValueError(f'RandomAffine: shear={shear}; expected less than 90 degrees')
         self.scale = check_interval('RandomAffine', scale=scale)
         self.degrees, self.translate, self.shear = degrees, translate, shear
-        self.border, self.fill = BORDERS[one_of(border, 'RandomAffine: border', tuple(BORDERS))], fill
+        check_words('RandomAffine', border=(border, BORDERS))
+        self.border, self.fill = BORDERS[border], fill
 
     def sample(self, rng: Generator, height: int, width: int) -> tuple[float, ...]:
         """Angle and shear in radians, scale, shift right and down in pixels."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+MODES = ('RGB', 'L')
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BIT = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I')
 

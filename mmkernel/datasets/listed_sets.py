@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
 from .folders import FileSource
-from .sources import existing_folder, one_of
+from .sources import existing_folder
 from .walk import text_of, walk
 
 
@@ -18,14 +19,14 @@ from .walk import text_of, walk
 class SUN397(FileSource):
     """397 scenes, the first of ten partitions: 19 850 images each of 'train' and 'test'. Xiao et al., CVPR 2010.
 
-    Reads SUN397/<letter>/<class>/*.jpg below ``root`` and the lists ClassName.txt, Training_01.txt, Testing_01.txt of
-    Partitions.zip, in SUN397/, SUN397/Partitions/ or Partitions/. Not tried on the set itself.
+    Reads SUN397/<letter>/<class>/*.jpg below ``root`` and the lists Training_01.txt and Testing_01.txt of Partitions.zip, in
+    SUN397/, SUN397/Partitions/ or Partitions/. Classes are those of the list, sorted. Not tried on the set itself.
     """
 
     lengths = dict(train=19850, test=19850)
 
     def __init__(self, root: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
-        one_of(split, 'SUN397: split', tuple(self.lengths))
+        check_words('SUN397', split=(split, self.lengths))
         layout = 'SUN397/ from SUN397.tar.gz, Partitions/ from Partitions.zip (vision.princeton.edu/projects/2010/SUN)'
         home = existing_folder(root, 'SUN397', layout)
         images = existing_folder(home / 'SUN397', 'SUN397', layout)
@@ -36,16 +37,11 @@ class SUN397(FileSource):
             where = ', '.join(f"'{place.parent}'" for place in places)
             raise FileNotFoundError(f'SUN397: {name} stands in none of {where}. Expected: {layout}.')
         paths = text_of(list_).split()  # '/a/abbey/sun_x.jpg'
-        names = next((p / 'ClassName.txt' for p in (list_.parent, images) if (p / 'ClassName.txt').is_file()), None)
-        self.classes = text_of(names).split() if names else sorted({os.path.dirname(path) for path in paths})
-        number = {name: k for k, name in enumerate(self.classes)}
-        if unknown := [path for path in paths if os.path.dirname(path) not in number]:
-            raise ValueError(
-                f"SUN397: '{list_}' lists {len(unknown)} images of classes that '{names}' does not, "
-                f"e.g. '{unknown[0]}'. Take both from Partitions.zip."
-            )
-        labels = [number[os.path.dirname(path)] for path in paths]
-        super().__init__(images, [path.lstrip('/') for path in paths], np.array(labels), mode, on_corrupt)
+        names, labels = np.unique(
+            [os.path.dirname(path) for path in paths], return_inverse=True
+        )  # of each split all 397
+        self.classes = names.tolist()
+        super().__init__(images, [path.lstrip('/') for path in paths], labels, mode, on_corrupt)
 
 
 @DATASETS.register_module()
@@ -59,7 +55,7 @@ class Birdsnap(FileSource):
     """
 
     def __init__(self, root: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
-        one_of(split, 'Birdsnap: split', ('train', 'test'))
+        check_words('Birdsnap', split=(split, ('train', 'test')))
         layout = 'birdsnap/{images.txt, test_images.txt, download/images/} from birdsnap.tgz and its get_birdsnap.py'
         home = existing_folder(Path(root) / 'birdsnap', 'Birdsnap', layout)
         for name in ('images.txt', 'test_images.txt'):
@@ -112,7 +108,7 @@ class VOC2007(FileSource):
         mode: str = 'RGB',
         on_corrupt: str = 'raise',
     ) -> None:
-        one_of(split, 'split', tuple(self.lengths))
+        check_words(type(self).__name__, split=(split, self.lengths))
         folder = existing_folder(root, 'VOC2007', 'VOCdevkit/VOC2007/ as unpacked from the published archives')
         inner = [folder / part for part in ('VOCdevkit/VOC2007', 'VOC2007', '.')]
         folder = next((path.resolve() for path in inner if (path / 'ImageSets/Main').is_dir()), None)

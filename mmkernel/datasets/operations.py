@@ -13,10 +13,8 @@ import torchvision.transforms.functional as F
 from numpy.random import Generator
 from PIL import Image, ImageFilter
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import TRANSFORMS
-
-from .sources import one_of
 
 
 class Operation:
@@ -90,7 +88,8 @@ class RandomFlip(Operation):
 
     def __init__(self, probability: float = 0.5, direction: str = 'horizontal') -> None:
         super().__init__(probability)
-        self.axis = dict(horizontal=1, vertical=0)[one_of(direction, 'direction', ('horizontal', 'vertical'))]
+        check_words('RandomFlip', direction=(direction, ('horizontal', 'vertical')))
+        self.axis = 1 if direction == 'horizontal' else 0
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         return np.flip(image, self.axis)

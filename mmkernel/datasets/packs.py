@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
-from .images import decode
-from .sources import Source, one_of
+from .images import MODES, decode
+from .sources import Source
 
 
 @DATASETS.register_module()
@@ -22,7 +23,8 @@ class NpzPack(Source):
 
     def __init__(self, path: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
         super().__init__(on_corrupt)
-        self.path, self.split, self.mode = str(Path(path).expanduser()), split, one_of(mode, 'mode', ('RGB', 'L'))
+        check_words(mode=(mode, MODES))
+        self.path, self.split, self.mode = str(Path(path).expanduser()), split, mode
         _, self.offsets, small = self.arrays  # opened here once: an error shows early, and forked workers share it
         count = len(self.offsets) - 1
         self.classes = small['classes'].tolist() if 'classes' in small else []

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torchvision.datasets as published
 
+from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
 from .draws import draw_per_class, smallest_keys
 from .folders import FileSource
-from .sources import existing_folder, one_of
+from .sources import existing_folder
 from .walk import walk
 
 
@@ -30,7 +31,7 @@ class PublishedSet(FileSource):
     validation: np.ndarray | None = None
 
     def __init__(self, root: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
-        one_of(split, f'{type(self).__name__}: split', tuple(self.lengths))
+        check_words(type(self).__name__, split=(split, self.lengths))
         home = existing_folder(root, type(self).__name__, f'{self.folder}/ from {self.archive}')
         read = [self._read(home, part) for part in self.parts.get(split, (split,))]
         self.classes = list(dict.fromkeys(name for each in read for name in each.classes))
@@ -140,7 +141,7 @@ class Caltech101(FileSource):
         mode: str = 'RGB',
         on_corrupt: str = 'raise',
     ) -> None:
-        one_of(split, 'Caltech101: split', ('train', 'test'))
+        check_words('Caltech101', split=(split, ('train', 'test')))
         layout = 'caltech101/101_ObjectCategories/<class>/*.jpg from data.caltech.edu/records/20086'
         home = existing_folder(Path(root) / 'caltech101/101_ObjectCategories', 'Caltech101', layout)
         self.classes = sorted(entry.name for entry in home.iterdir() if entry.is_dir() and entry.name[0] != '.')

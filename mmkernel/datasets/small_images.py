@@ -7,10 +7,11 @@ import torchvision.datasets as published
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
 from .crops import resize
-from .sources import Source, existing_folder, one_of
+from .sources import Source, existing_folder
 from .walk import text_of
 
 
@@ -39,7 +40,7 @@ class STL10(Source):
 
     def __init__(self, root: str, split: str = 'unlabeled', on_corrupt: str = 'raise') -> None:
         super().__init__(on_corrupt)
-        one_of(split, 'split', tuple(self.lengths))
+        check_words(type(self).__name__, split=(split, self.lengths))
         folder = existing_folder(root, 'STL10', f'stl10_binary/{split}_X.bin from stl10_binary.tar.gz')
         folder = folder / 'stl10_binary' if (folder / 'stl10_binary').is_dir() else folder
         self.path = folder / f'{split}_X.bin'
@@ -80,7 +81,7 @@ class _CIFAR(Source):
 
     def __init__(self, root: str, split: str = 'train', on_corrupt: str = 'raise') -> None:
         super().__init__(on_corrupt)
-        one_of(split, 'split', tuple(self.lengths))
+        check_words(type(self).__name__, split=(split, self.lengths))
         layout = f'{self.python_version.base_folder}/ or {self.binary_folder}/ as unpacked from the published archive'
         self.root, self.split = existing_folder(root, type(self).__name__, layout), split
         if not any((self.root / name).is_dir() for name in (self.binary_folder, self.python_version.base_folder)):
@@ -157,7 +158,7 @@ class Digits(Source):
 
     def __init__(self, split: str = 'train', size: int = 16) -> None:
         super().__init__()
-        one_of(split, 'split', tuple(self.lengths))
+        check_words(type(self).__name__, split=(split, self.lengths))
         scans = load_digits()
         everyone = np.arange(len(scans.target))
         train, test = train_test_split(everyone, test_size=360, stratify=scans.target, random_state=0)

@@ -184,9 +184,3 @@ def existing_folder(path: str | os.PathLike, what: str, layout: str) -> Path:
             'Put the data or a link there, or point `root` of the source in the config to it.'
         )
     return folder
-
-
-def one_of(value: str, name: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f'{name}={value!r} is unknown, expected one of {", ".join(allowed)}')
-    return value

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS, TRANSFORMS
 
 from .corruptions import GaussianNoise, Sobel
@@ -14,7 +15,7 @@ from .images import check_pixels
 from .label_checks import targets_of
 from .names import rows_named
 from .operations import Operation, RandomGrayscale
-from .sources import Source, one_of
+from .sources import Source
 from .training import as_source, transformed
 
 TASKS: dict[str, tuple[list[str], tuple[float, ...]]] = {
@@ -108,7 +109,7 @@ class TransformedSource(Source):
     def __init__(
         self, source: Source | dict, task: str, transform: Any = None, seed: int = 0, noise_sigma: float = 25.0
     ) -> None:
-        one_of(task, 'task', tuple(TASKS))
+        check_words(task=(task, TASKS))
         self.source, self.task, self.seed = as_source(source), task, seed
         super().__init__(self.source.on_corrupt)
         self.transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform

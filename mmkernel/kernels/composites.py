@@ -124,10 +124,7 @@ def check_kernel(kernel: Kernel, owner: str) -> Kernel:
     """``kernel``; TypeError, with the likely fix, for a class, a name or a function."""
     if isinstance(kernel, Kernel):
         return kernel
-    if isinstance(kernel, type) and issubclass(kernel, Kernel):
-        given, fix = f'the class {kernel.__name__}', f'Make one: {kernel.__name__}(...).'
-    elif isinstance(kernel, str):
-        given, fix = repr(kernel), f'A config is a dict: dict(type={kernel!r}).'
-    else:
-        given, fix = type(kernel).__name__, 'A phi of your own goes into a subclass of Kernel.'
-    raise TypeError(f'{owner} expected a Kernel or its config, got {given}. {fix}')
+    fix = (
+        'a class is made by MyKernel(...), a name is a config in dict(type=name), a phi goes into a subclass of Kernel'
+    )
+    raise TypeError(f'{owner} expected a Kernel or its config, got {kernel!r}: {fix}.')

@@ -30,10 +30,9 @@ TRANSPORTS = (None, 'bfloat16', 'float16')
 BLOCK_ENTRIES = dict(cpu=2**21, cuda=2**26)  # of a large matrix at a time: 8 and 256 MB in float32
 
 
-def rows_at_a_time(columns: int, like: Tensor) -> int:
-    """Rows of a matrix with that many columns in one block, where ``like`` lives."""
-    entries = BLOCK_ENTRIES.get(like.device.type, BLOCK_ENTRIES['cuda'])
-    return max(1, entries // max(1, columns))
+def rows_at_a_time(columns: int, like: Tensor, passes: int = 1) -> int:
+    """Rows of a matrix with that many columns in one block, where ``like`` lives; ``passes`` times as many."""
+    return max(1, passes * BLOCK_ENTRIES.get(like.device.type, BLOCK_ENTRIES['cuda']) // max(1, columns))
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,7 @@ class Rows:
         Twice that in two passes, for which every block but an only one is made twice.
         """
         first, last = self.mine.start, self.mine.stop
-        entries = passes * BLOCK_ENTRIES.get(self.x.device.type, BLOCK_ENTRIES['cuda'])
-        parts = -(-(last - first) // max(1, entries // (len(self.x) * self.count)))
+        parts = -(-(last - first) // rows_at_a_time(len(self.x) * self.count, self.x, passes))
         step = -(-(last - first) // parts)  # of equal size
         return [slice(i, min(i + step, last)) for i in range(first, last, step)]
 

@@ -145,7 +145,7 @@ def test_inputs_are_not_changed(image, name):
         (dict(type='ColorDrop', keep=3), 'keep 1 or 2 of three channels, got 3'),
         (
             dict(type='AutoAugment', policy='mnist'),
-            "policy='mnist' is unknown, expected one of imagenet, cifar10, svhn",
+            "policy is one of 'imagenet', 'cifar10', 'svhn', got 'mnist'",
         ),
         (dict(type='PaddedCrop', size=0), 'size=0; expected'),
     ],

@@ -99,7 +99,7 @@ def test_all_images_damaged(tmp_path):
 def test_bad_arguments(folder):
     with pytest.raises(ValueError, match='on_corrupt'):
         ImageFolder(str(folder), on_corrupt='ignore')
-    with pytest.raises(ValueError, match="mode='BGR'"):
+    with pytest.raises(ValueError, match="got 'BGR'"):
         ImageFolder(str(folder), mode='BGR')
     with pytest.raises(IndexError, match='image 4 asked for'):
         ImageFolder(str(folder)).image(4)
@@ -144,7 +144,7 @@ def test_imagenet_errors(imagenet):
         ImageNet(str(imagenet), split='val')
     with pytest.raises(ValueError, match='give images_per_class'):
         ImageNet(str(imagenet), held_out=True)
-    with pytest.raises(ValueError, match="split='test'"):
+    with pytest.raises(ValueError, match="split is 'train' or 'val', got 'test'"):
         ImageNet(str(imagenet), split='test')
 
 

@@ -78,7 +78,7 @@ def test_erasing_one_box():
 @pytest.mark.parametrize(
     'make, message',
     [
-        (lambda: RandomAffine(border='wrap'), "border='wrap' is unknown"),
+        (lambda: RandomAffine(border='wrap'), "border is one of 'constant'.*got 'wrap'"),
         (lambda: RandomAffine(scale=(0, 1)), 'scale=0; expected'),
         (lambda: RandomAffine(degrees=-1), 'degrees=-1; expected'),
         (lambda: RandomErasing(scale=(0.3, 0.1)), 'scale must be'),

@@ -126,7 +126,7 @@ def test_inputs_are_not_changed(image):
         (dict(type='RandomFlip', probability=1.5), 'probability=1.5; expected .* at most 1'),
         (
             dict(type='RandomFlip', direction='left'),
-            "direction='left' is unknown, expected one of horizontal, vertical",
+            "direction is 'horizontal' or 'vertical', got 'left'",
         ),
         (dict(type='ColorJitter', brightness=-0.1), 'brightness=-0.1 is no interval'),
         (dict(type='ColorJitter', contrast=(1.2, 0.8)), 'contrast='),

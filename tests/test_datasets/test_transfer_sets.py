@@ -145,13 +145,10 @@ def test_missing_list_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('where', ['SUN397', 'SUN397/Partitions', 'Partitions'])
-@pytest.mark.parametrize('named', [True, False])
-def test_scenes(tmp_path, where, named):
+def test_scenes(tmp_path, where):
     draw(tmp_path / 'SUN397/a/abbey/sun_1.jpg')
     draw(tmp_path / 'SUN397/b/bar/outdoor/sun_2.jpg')
     write(tmp_path / where / 'Training_01.txt', '/b/bar/outdoor/sun_2.jpg\n/a/abbey/sun_1.jpg\n')
-    if named:
-        write(tmp_path / where / 'ClassName.txt', '/a/abbey\n/b/bar/outdoor\n')
     source = SUN397(str(tmp_path), 'train')
     assert source.labels.tolist() == [1, 0]
     assert source.image(0).shape == (4, 6, 3)

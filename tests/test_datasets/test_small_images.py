@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torchvision.datasets as published
 
-from mmkernel.datasets import CIFAR10, CIFAR100, STL10
+from mmkernel.datasets import CIFAR10, CIFAR100, STL10, Digits
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_stl10_errors(stl10, tmp_path):
     root, _ = stl10
     with pytest.raises(FileNotFoundError, match='stl10_binary/unlabeled_X.bin'):
         STL10(str(tmp_path / 'no'))
-    with pytest.raises(ValueError, match="split='val'"):
+    with pytest.raises(ValueError, match="got 'val'"):
         STL10(str(root), 'val')
     file = root / 'stl10_binary' / 'unlabeled_X.bin'
     file.write_bytes(file.read_bytes()[:-1])
@@ -118,3 +118,22 @@ def test_cifar_missing(tmp_path):
 def test_expected_lengths():
     assert STL10.expected_length(split='train', root='x') == 5000
     assert CIFAR100.expected_length(root='x') == 50000
+
+
+def test_split_is_fixed_stratified_and_disjoint():
+    train, test = Digits('train'), Digits('test')
+    assert (len(train), len(test)) == (1437, 360) == (Digits.expected_length(), Digits.expected_length(split='test'))
+    assert not set(train.members) & set(test.members)
+    assert np.bincount(test.labels).min() >= 34
+    assert hashlib.md5(test.members.astype('<i8').tobytes()).hexdigest() == '0bd339e2197b5d4b8fe356294424736f'
+
+
+def test_digits():
+    source = Digits('test', size=16)
+    assert source.image(0).shape == (16, 16, 1)
+    assert source.image(0).dtype == np.uint8
+    assert source.classes == [str(k) for k in range(10)]
+    assert source.image(3).max() > 200
+    native = Digits('test', size=8)
+    assert set(np.unique(native.images)) <= {round(k * 255 / 16) for k in range(17)}
+    assert 'test 5' in native.name(5)

@@ -66,5 +66,5 @@ def test_what_is_missing_is_named(tmp_path):
     (main / 'test.txt').unlink()
     with pytest.raises(FileNotFoundError, match=r'test\.txt. is missing or empty; the folder has train\.txt'):
         VOC2007(str(root), 'test')
-    with pytest.raises(ValueError, match='expected one of trainval, train'):
+    with pytest.raises(ValueError, match="split is one of 'trainval', 'train'"):
         VOC2007(str(root), 'trainval2')
