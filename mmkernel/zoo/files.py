@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,10 @@ from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 SAFE = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}  # of a pickle: what arrays are made of
 SAFE |= {(f'numpy.{core}.multiarray', name) for core in ('core', '_core') for name in ('_reconstruct', 'scalar')}
 SAFE |= {(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')}
+
+# Numbers of numpy, as logs of other programs hold them.
+NUMBERS = [(np.float64(0).__reduce__()[0], f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
+NUMBERS += [np.dtype, *{type(np.dtype(code)) for code in '?bhilqBHILQefd'}]
 
 
 class DiskFullError(DownloadError):
@@ -89,11 +94,13 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if path.suffix == '.pkl' and not zipfile.is_zipfile(path):
         return _read_arrays(path)
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals(NUMBERS):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        what = f'an object of {found[1]}' if found else 'more than plain tensors and values, or is damaged'
         raise CheckpointError(
-            f"'{path}' is not a checkpoint of plain tensors and values, or is damaged: {str(error).splitlines()[0]} Classes are "
-            'not loaded, because loading one can run code.'
+            f"'{path}' holds {what}. Classes are not loaded, because loading one can run code: save its state dict alone."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         size = path.stat().st_size

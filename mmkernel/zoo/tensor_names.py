@@ -177,12 +177,12 @@ def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
 
 
 def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """(keys that lead there, tensors) of each dict of tensors, at most three deep. An optimizer's are no weights."""
+    """(keys that lead there, tensors) of each dict of tensors, at most five deep. An optimizer's are no weights."""
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if state:
         yield path, state
     for key, value in content.items():
-        if isinstance(value, Mapping) and 'optim' not in str(key) and len(path) < 3:
+        if isinstance(value, Mapping) and 'optim' not in str(key) and len(path) < 5:
             yield from _containers(value, (*path, str(key)))
 
 
