@@ -126,7 +126,7 @@ def test_changed_bytes_in_a_file_that_still_opens_are_seen(tmp_path):
     ones = torch.ones(100).numpy().tobytes()
     path.write_bytes(content.replace(ones, bytes(400), 1))
     assert torch.load(path, weights_only=True)['state_dict']['weight'].sum() == 900  # without a word
-    with pytest.raises(CheckpointError, match='does not have the checksum that was written with it'):
+    with pytest.raises(CheckpointError, match='another checksum than was written'):
         read_checkpoint(path)
     torch.serialization.set_crc32_options(False)
     try:
