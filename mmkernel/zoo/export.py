@@ -78,7 +78,7 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
     that differ; FileExistsError without ``force``; TypeError for a model that is no ``Encoder``.
     """
     if not isinstance(encoder, Encoder):
-        raise TypeError(f'expected an encoder of get_model(name) or load_encoder(file), got {type(encoder).__name__}.')
+        raise TypeError(f'expected an encoder of get_model(name), got {type(encoder).__name__}.')
     if target not in TARGETS:
         raise ExportError(f"there is no target '{target}'; expected one of {', '.join(TARGETS)}.")
     chosen, path = TARGETS[target], Path(path)
