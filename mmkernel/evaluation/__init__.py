@@ -24,66 +24,24 @@ from mmkernel.evaluation.checkpoint_selection import (
     regret,
     untrained_encoder,
 )
-from mmkernel.evaluation.classifier_metrics import (
-    METRICS,
-    accuracy,
-    accuracy_history,
-    main_metrics,
-    metric_of,
-    metrics_heading,
-)
+from mmkernel.evaluation.classifier_metrics import METRICS, accuracy, accuracy_history, main_metrics, metric_of
 from mmkernel.evaluation.cloud import (
     YARDSTICK,
-    CloudStatistics,
     cloud_statistics,
     covariance_spectrum,
     effective_rank,
     embedding_statistics,
     rankme,
 )
-from mmkernel.evaluation.diagnosis import (
-    COLLAPSED,
-    DOUBTFUL,
-    HEALTHY,
-    Diagnosis,
-    diagnose,
-    diagnose_cloud,
-    judge,
-    run_kernel,
-)
-from mmkernel.evaluation.features import (
-    FeatureSet,
-    encoder_digest,
-    evaluate,
-    evaluation_loader,
-    extract_features,
-    feature_sets,
-    raw_pixels,
-)
+from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosis, diagnose_cloud, judge, run_kernel
+from mmkernel.evaluation.features import evaluate, evaluation_loader, extract_features, feature_sets, raw_pixels
 from mmkernel.evaluation.fine_tuning import choose_options, fine_tune, semi_supervised, with_encoder, with_labels
 from mmkernel.evaluation.inputs import scale_features, split_rows
 from mmkernel.evaluation.knn import KNNPrediction, knn_predict, nearest, weighted_knn
 from mmkernel.evaluation.linear import linear_probe, linear_sweep, score_heads, train_heads
 from mmkernel.evaluation.logistic import draw_labelled, few_label_scores, logistic_path, logistic_regression
 from mmkernel.evaluation.metrics import average_precision, class_precisions, label_ranks, mean_per_class, top_k
-from mmkernel.evaluation.report import (
-    amount_table,
-    knn_table,
-    probe_table,
-    report,
-    save_report,
-    score_table,
-    svm_table,
-    transfer_table,
-    transformation_table,
-)
-from mmkernel.evaluation.sampled_images import (
-    Cloud,
-    FeatureMismatchError,
-    load_cloud,
-    sample_cloud,
-    sample_source,
-    save_cloud,
-)
+from mmkernel.evaluation.report import amount_table, probe_table, report, save_report, score_table
+from mmkernel.evaluation.sampled_images import Cloud, load_cloud, sample_cloud, sample_source, save_cloud
 from mmkernel.evaluation.svm import low_shot_svm, voc_svm
 from mmkernel.evaluation.transfer_tasks import TRANSFER_SETS, mlp_probe, predict_transformations, transfer

@@ -33,9 +33,8 @@ def checkpoint_statistics(
 ) -> dict[str, float]:
     """Statistics of embeddings, views and features of ``images`` images, in eval mode; no label is read.
 
-    The same images and views whatever the epoch, so that checkpoints can be compared. ``source``: default the training
-    images. Every process computes its own answer: no collectives. An encoder that gives NaN or infinity has NaN statistics:
-    it is never the best.
+    The same images and views whatever the epoch. ``source``: default the training images. No collectives. An encoder that gives
+    NaN or infinity has NaN statistics: it is never the best.
     """
     source = DATASETS.build(cfg.train_dataloader.dataset.source) if source is None else source
     cloud = sample_cloud(model, cfg, images, source)
@@ -76,22 +75,21 @@ def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> fl
         raise ValueError(
             f'{len(scores)} scores and {len(accuracies)} accuracies; expected at least 3 checkpoints with one of each.'
         )
-    a, b = _comparable(scores), _measured(accuracies)
+    a, b = _paired(scores, accuracies)
     return None if min(len(set(a)), len(set(b))) == 1 else float(spearmanr(a, b).statistic)
 
 
 def regret(scores: Sequence[float], accuracies: Sequence[float]) -> float:
     """Accuracy lost by taking the checkpoint with the best score (the first of equals) instead of the best accuracy."""
-    accuracies = _measured(accuracies)
-    return float(max(accuracies) - accuracies[int(np.argmax(_comparable(scores)))])
+    scores, accuracies = _paired(scores, accuracies)
+    return float(max(accuracies) - accuracies[int(np.argmax(scores))])
 
 
 def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[str, dict[str, float | None]]:
     """{criterion: dict(rho=Spearman with the accuracy, regret=percent lost by trusting it)}, over ``checkpoints``.
 
     Each is ``dict(statistics=checkpoint_statistics(...), <accuracy>=percent, epoch=number)``. 'epoch' stands for the habit
-    of taking the last. Criteria that not every checkpoint has (alignment of runs on patches, rankme of results from before
-    it was measured) are left out.
+    of taking the last. Criteria that not every checkpoint has (alignment of runs on patches) are left out.
     """
     scores = {'epoch': [float(each['epoch']) for each in checkpoints]}
     for criterion in CRITERIA:
@@ -101,15 +99,11 @@ def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[s
     return {name: dict(rho=rank_correlation(s, values), regret=regret(s, values)) for name, s in scores.items()}
 
 
-def _comparable(scores: Sequence[float]) -> np.ndarray:
-    return np.nan_to_num(np.asarray(scores, float), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-
-
-def _measured(accuracies: Sequence[float]) -> np.ndarray:
+def _paired(scores: Sequence[float], accuracies: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     if np.isnan(accuracies).any():
         bad = int(np.isnan(accuracies).sum())
         raise ValueError(f'{bad} of {len(accuracies)} accuracies are NaN; expected percentages.')
-    return np.asarray(accuracies, float)
+    return np.nan_to_num(np.asarray(scores, float), nan=-np.inf, posinf=np.inf, neginf=-np.inf), np.asarray(accuracies)
 
 
 def untrained_encoder(cfg: Any, seed: int = 0) -> nn.Module:

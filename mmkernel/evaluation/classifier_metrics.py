@@ -169,10 +169,7 @@ def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] =
     images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained.
     """
     if int(model.steps) == 0:
-        raise ValueError(
-            'The head of this classifier has never been trained: its accuracy is chance. Train it first, or name a '
-            'checkpoint from the end of a training.'
-        )
+        raise ValueError('The head of this classifier has never been trained: its accuracy is chance. Train it first.')
     rank, world_size = get_dist_info()
     source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']
     given, reads = classes_of(source), model.objective.reads
@@ -189,10 +186,7 @@ def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] =
 
 
 def accuracy_history(message_hub: Any, metric: str | None = None) -> dict[str, Any]:
-    """``dict(last=, best=, history=)`` of what AccuracyHook has recorded: dicts of epoch and the keys of ``accuracy``.
-
-    ``metric``: by which the best is chosen; None: top-1, or 11-point mAP.
-    """
+    """``dict(last=, best=, history=)`` of what AccuracyHook has recorded; the best by ``metric`` (top-1, or 11-point mAP)."""
     rows = message_hub.get_info(HISTORY)
     history = [dict(epoch=int(row['epoch']), **{name: row[name] for name in METRICS if name in row}) for row in rows]
     metric = metric or main_metrics(history[0])[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from mmkernel.evaluation.checkpoint_selection import check_trained
 from mmkernel.evaluation.cloud import RIVALS, YARDSTICK, CloudStatistics, cloud_statistics
-from mmkernel.evaluation.sampled_images import Cloud, sample_cloud
+from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.kernels import Kernel
 
 HEALTHY, DOUBTFUL, COLLAPSED = 'healthy', 'doubtful', 'collapsed'
-REFERENCE = Path(__file__).with_name('diagnosis_reference.json')
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What ``diagnose`` found."""
+    """What ``judge`` found."""
 
     state: str  # HEALTHY, DOUBTFUL or COLLAPSED
     verdict: str  # one sentence with the likely cause
@@ -52,20 +49,8 @@ class Diagnosis:
 @cache
 def reference() -> dict[str, Any]:
     """``dict(thresholds={statistic: Threshold}, runs=[...])``: measured by tools/diagnosis_thresholds.py on small runs."""
-    content = json.loads(REFERENCE.read_text())
+    content = json.loads(Path(__file__).with_name('diagnosis_reference.json').read_text())
     return {**content, 'thresholds': {name: Threshold(**t) for name, t in content['thresholds'].items()}}
-
-
-def diagnose(
-    model: nn.Module, cfg: Any, images: int = 1000, meta: Mapping[str, Any] | None = None, source: str = 'the model'
-) -> tuple[Diagnosis, Cloud]:
-    """The verdict on the embeddings that ``model`` gives to images of ``cfg``, and those embeddings.
-
-    ``meta``: of the checkpoint, ``source``: its name. UntrainedError if no step was ever made.
-    """
-    check_trained(model, meta, source)
-    cloud = sample_cloud(model, cfg, images)
-    return diagnose_cloud(cloud, model), cloud
 
 
 def diagnose_cloud(cloud: Cloud, model: nn.Module | None = None) -> Diagnosis:

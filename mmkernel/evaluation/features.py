@@ -25,7 +25,6 @@ from mmkernel.evaluation.feature_cache import Allocate, files_digest, images_dig
 from mmkernel.evaluation.labels import Labels, classes_of
 
 Progress = Callable[[int, int], None]
-RAW = 'raw pixels'
 
 
 def evaluation_dataset(source: Any, transform: Any = None) -> EvaluationDataset:
@@ -174,11 +173,11 @@ def feature_sets(
     part = cfg.get('evaluation')
     if part is None:
         raise KeyError(
-            "the config has no 'evaluation' part; expected evaluation=dict(train=<source>, test=<source>, transform=...)."
+            "the config has no 'evaluation' part; expected dict(train=<source>, test=<source>, transform=...)."
         )
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
     settings['cache'] = cache
-    for name, model in {**({RAW: RawPixels()} if raw else {}), **encoders}.items():
+    for name, model in {**({'raw pixels': RawPixels()} if raw else {}), **encoders}.items():
         settings['stage'] = 'pixels' if isinstance(model, RawPixels) else stage
         settings['progress'] = (lambda done, total, name=name: progress(name, done, total)) if progress else None
         yield FeatureSet(

@@ -21,9 +21,8 @@ def with_encoder(protocol: Any, pretraining: Any) -> Any:
     """The config ``protocol`` with backbone, normalisation and channel order of the pretraining it is to judge."""
     cfg = copy.deepcopy(protocol)
     if cfg['model'].get('type') != 'Classifier':
-        raise ValueError(
-            f"The protocol's model is a {cfg['model'].get('type')}; expected a Classifier, as in configs/benchmarks."
-        )
+        kind = cfg['model'].get('type')
+        raise ValueError(f"The protocol's model is a {kind}; expected a Classifier, as in configs/benchmarks.")
     cfg['model']['backbone'] = copy.deepcopy(pretraining['model']['backbone'])
     for key in ('data_preprocessor', 'channels_last'):
         if key in pretraining:

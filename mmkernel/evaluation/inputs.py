@@ -43,10 +43,8 @@ def as_features(x: ArrayLike | Tensor, name: str) -> Tensor:
         raise ValueError(f'{name} has shape {tuple(x.shape)}; expected (images, features) with at least one image.')
     if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():  # the sum is several times cheaper
         bad = int((~torch.isfinite(x)).any(1).sum())
-        raise ValueError(
-            f'{name}: {bad} of {len(x)} rows hold NaN or infinity. The encoder has diverged, '
-            'or the checkpoint is damaged; look at the training loss.'
-        )
+        text = f'{name}: {bad} of {len(x)} rows hold NaN or infinity. The encoder has diverged, or the checkpoint is damaged'
+        raise ValueError(f'{text}; look at the training loss.')
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -148,8 +146,7 @@ def scaling_of(train_x: Tensor, scaling: str) -> Callable[[Tensor], Tensor]:
 def scale_features(train_x: Tensor, test_x: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
     """'none': as they are; 'l2': x / ||x||; 'standard': (x - mean) / std per column, statistics of ``train_x``.
 
-    Statistics use no label, so where labels are few they may (and should) come from the whole training set.
-    A column that never changes in training is set to zero.
+    A column that never changes in training is set to zero. Statistics use no label: take those of the whole training set.
     """
     train_x, test_x = as_pair(train_x, test_x)
     scale = scaling_of(train_x, scaling)

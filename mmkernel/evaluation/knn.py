@@ -27,8 +27,8 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """(cosine similarities, bank rows) of the k nearest, best first; both (n, k), on ``device``; k is at most the bank's rows.
 
-    The bank is walked once, each chunk normalised and moved once, with a running list of the best k per query. Scores held
-    at a time: 512 x 65536, 134 MB in float32; on a CPU faiss multiplies and selects in one pass.
+    The bank is walked once, with a running list of the best k per query. Scores held at a time: 512 x 65536, 134 MB in
+    float32; on a CPU faiss multiplies and selects in one pass.
     """
     queries, bank = as_pair(queries, bank, ('queries', 'rows of the bank'))
     device = torch.device(device) if device is not None else bank.device

@@ -79,9 +79,7 @@ def logistic_regression(
     train_x, test_x = scale_features(train_x, test_x, scaling)
     known, y = train_y.unique(return_inverse=True)
     if len(known) < 2:
-        raise ValueError(
-            f'all {len(train_y)} training images have label {int(train_y[0])}; expected at least 2 classes.'
-        )
+        raise ValueError(f'all {len(y)} training images have label {int(known)}; expected at least 2 classes.')
     y, columns = (y[:, None], 1) if len(known) == 2 else (y, len(known))
     (predict,) = logistic_path(train_x.double(), y, [1 / strength], columns, max_iter, tolerance=1e-6)
     margin = predict(test_x).cpu()
@@ -119,9 +117,8 @@ def few_label_scores(
     """``{'knn' | 'linear': {'1', '4', 'all': dict(mean=, sd=, values=[percent of each draw])}}`` on the test set.
 
     kNN is the weighted vote of as many nearest as there are labels per class, at most ``k``: with more, images of other
-    classes must vote, which punishes encoders whose cosines are all alike. (With one label per class the nearest image
-    decides whatever k.) Linear is L-BFGS logistic regression on features scaled by statistics of the whole training
-    set, which need no label. ``sd`` is the sample deviation over draws (divisor draws - 1).
+    classes must vote, which punishes encoders whose cosines are all alike. Linear is ``logistic_regression`` on features
+    scaled by statistics of the whole training set, which need no label.
     """
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
     scaled, scaled_test = scale_features(train_x, test_x, scaling)
@@ -133,17 +130,13 @@ def few_label_scores(
         line = logistic_regression(scaled[rows], train_y[rows], scaled_test, test_y, strength, 'none')
         return vote[count]['top1'], line['top1']
 
-    values, done, total = {}, 0, len(shots) * draws + 1
-    for shot in shots:
-        values[str(shot)] = []
-        for draw in range(draws):
-            values[str(shot)].append(both(draw_labelled(train_y.cpu(), shot, draw, seed)))
-            done += 1
-            if progress:
-                progress(done, total)
-    values['all'] = [both(slice(None))]
-    if progress:
-        progress(total, total)
+    tasks = [(str(shot), draw_labelled(train_y.cpu(), shot, draw, seed)) for shot in shots for draw in range(draws)]
+    tasks.append(('all', slice(None)))
+    values: dict[str, list] = {shot: [] for shot, _ in tasks}
+    for done, (shot, rows) in enumerate(tasks, 1):
+        values[shot].append(both(rows))
+        if progress:
+            progress(done, len(tasks))
     return {
         name: {shot: mean_and_sd([pair[column] for pair in pairs]) for shot, pairs in values.items()}
         for column, name in enumerate(('knn', 'linear'))

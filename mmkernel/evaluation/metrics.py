@@ -11,8 +11,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-POINTS = ('all', '11')
-
 
 def label_ranks(scores: Tensor, label: Tensor) -> Tensor:
     """(..., C) scores and (...) true classes -> how many classes stand before the true one: below k, it is among the first k.
@@ -53,19 +51,19 @@ def average_precision(relevant: ArrayLike, scores: ArrayLike, points: str = 'all
     """AP = sum_i (r_i - r_{i-1}) max_{r >= r_i} p(r) ('all'), or mean over t in {0, .1, ..., 1} of max_{r >= t} p(r) ('11').
 
     Everingham et al., IJCV 2010: '11' up to VOC2007, 'all' since. ``relevant``: (N,) booleans, at least one true;
-    ``scores``: (N,), higher means more relevant. Images of equal score count together, so their order does not matter.
-    scikit-learn's ``average_precision_score`` is 'all' without the maximum, hence never above it.
+    ``scores``: (N,), higher means more relevant. Images of equal score count together. scikit-learn's
+    ``average_precision_score`` is 'all' without the maximum.
     """
     from sklearn.metrics import precision_recall_curve  # a second to import: only who needs it pays
 
     relevant, scores = np.asarray(relevant), np.asarray(scores)
-    if points not in POINTS:
+    if points not in ('all', '11'):
         raise ValueError(f"points={points!r}; expected 'all' or '11'.")
     if relevant.shape != scores.shape or not (relevant == 1).any():
-        raise ValueError(
-            f'{int((relevant == 1).sum())} of {relevant.shape} images are relevant, scores have shape {scores.shape}; expected '
-            'one score per image and at least one relevant image.'
+        count = (
+            f'{int((relevant == 1).sum())} of {relevant.shape} images are relevant, scores have shape {scores.shape}'
         )
+        raise ValueError(f'{count}; expected one score per image and at least one relevant image.')
     if not np.isin(relevant, (0, 1)).all() or not np.isfinite(scores).all():
         raise ValueError('expected relevance of 0 and 1 (leave difficult images, -1, out) and finite scores.')
     precision, recall, _ = precision_recall_curve(relevant, scores)

@@ -17,17 +17,11 @@ from rich.table import Table
 
 from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics
 
-PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
-
 
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
-    """Rows whose scores are ``{protocol: dict(top1=, top5=)}``, or map11 and map: the two figures for every protocol."""
-    return _by_encoder(title, rows, {name: lambda s, name=name: _two_figures(s[name]) for name in rows[0]['scores']})
-
-
-def knn_table(rows: list[dict], title: str = 'weighted kNN') -> Table:
-    """Rows of :func:`evaluate` with :func:`weighted_knn`: top-1/top-5 for every k."""
-    return _by_encoder(title, rows, {f'k = {k}': lambda s, k=k: _two_figures(s[k]) for k in rows[0]['scores']})
+    """Rows whose scores are ``{protocol or k: dict(top1=, top5=)}``, or map11 and map: the two figures for each."""
+    names = {f'k = {key}' if isinstance(key, int) else key: key for key in rows[0]['scores']}
+    return _by_encoder(title, rows, {name: lambda s, key=key: _two_figures(s[key]) for name, key in names.items()})
 
 
 def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per class') -> Table:
@@ -107,10 +101,10 @@ def _mean_and_sd(score: dict) -> str:
 
 def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed: int, **settings: Any) -> dict:
     """What a reader needs to believe a number and to make it again: paths of configs and checkpoints as given."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    packages = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
     return dict(
         benchmark=benchmark, status='run here', config=config, checkpoint=checkpoint, seed=seed, settings=settings, rows=rows,
-        versions={'python': platform.python_version(), **versions},
+        versions={'python': platform.python_version(), **{name: metadata.version(name) for name in packages}},
         hardware=f'{platform.machine()}, {os.cpu_count()} cores',
     )  # fmt: skip
 
@@ -135,9 +129,7 @@ def save_report(path: str | Path, content: Any, replace: bool = False) -> Path:
 def set_aside(path: Path) -> Path:
     """Rename a file or folder to the first free of NAME.old, NAME.old2, ...: nothing that others wrote is lost."""
     names = (path.with_name(f'{path.name}.old{n if n > 1 else ""}') for n in itertools.count(1))
-    free = next(name for name in names if not name.exists())
-    path.rename(free)
-    return free
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def writable(path: str | Path) -> Path:
@@ -150,7 +142,5 @@ def writable(path: str | Path) -> Path:
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(errno.EACCES, 'its folder is read-only')
     except OSError as error:
-        raise OSError(
-            f"'{path}' cannot be written ({error.strerror}). Expected a file, such as results/knn.json."
-        ) from error
+        raise OSError(f"'{path}' cannot be written ({error.strerror}). Expected a file: results/knn.json.") from error
     return path

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from mmkernel.datasets import PatchView, ViewDataset
+from mmkernel.datasets import EvaluationDataset, PatchView, ViewDataset
 from mmkernel.evaluation.features import encoder_digest
 from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.evaluation.report import set_aside
@@ -45,13 +45,10 @@ def sample_source(cfg: Any) -> Any:
 def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = None) -> Cloud:
     """At most ``images`` of the evaluation images, evenly spaced, and two augmentations of each as in training.
 
-    Nothing is random: the views are those of epochs 0 and 1. Where the config has no evaluation part, the first
-    augmentation stands for the image.
+    The views are those of epochs 0 and 1. Without an evaluation part the first augmentation stands for the image.
     """
     if not hasattr(model, 'extract') or getattr(model, 'neck', None) is None:
-        raise ValueError(
-            f'{type(model).__name__} has no embeddings: expected a model with a neck, such as JointEmbedding.'
-        )
+        raise ValueError(f'{type(model).__name__} has no embeddings: expected a model with a neck: a JointEmbedding.')
     if images < 2:
         raise ValueError(f'images={images}: one embedding is no cloud; expected at least 2, and better some hundreds.')
 
@@ -63,17 +60,17 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     part = cfg.get('evaluation') or {}
     batch = dict(batch_size=min(part.get('batch_size', 256), 256), num_workers=0)
     position, augmented = augmentations(cfg, source)
-    if 'test' in part:
-        plain = DATASETS.build(dict(type='EvaluationDataset', source=source, transform=part.get('transform')))
-        whole = [item['inputs'][0] for item in DataLoader(Subset(plain, index.tolist()), **batch)]
     views = None
     if position is not None:
         seen = [DataLoader(Subset(augmented, [(e, i) for i in index.tolist()]), **batch) for e in (0, 1)]
         seen = [[item['inputs'][position] for item in loader] for loader in seen]
         views = tuple(extract(view, 'neck') for view in seen)
-    if 'test' not in part:
-        if position is None:
-            raise KeyError("the config has no 'evaluation' part, and its training views are patches of images only.")
+    if 'test' in part:
+        plain = EvaluationDataset(source, part.get('transform'))
+        whole = [item['inputs'][0] for item in DataLoader(Subset(plain, index.tolist()), **batch)]
+    elif position is None:
+        raise KeyError("the config has no 'evaluation' part, and its training views are patches of images only.")
+    else:
         whole = seen[0]
     labels = Labels([source.label(i) for i in index.tolist()], classes_of(source))
     h, z = extract(whole, 'backbone'), extract(whole, 'neck')

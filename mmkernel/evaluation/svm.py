@@ -42,8 +42,7 @@ def voc_svm(
     Features (N, d); targets (N, C): 1 there, 0 not there, -1 there only as a difficult object, which is a negative in
     training and left out in the test. AP is the all-points one; ``mAP_11`` the one of 2007.
 
-    Returns ``dict(mAP=, mAP_11=, ap={class: percent}, cost={class: C})``. ValueError if a class has fewer than ``folds``
-    positive or negative training images. ``seed`` orders the coordinates of the solver.
+    Returns ``dict(mAP=, mAP_11=, ap={class: percent}, cost={class: C})``. ``seed`` orders the coordinates of the solver.
     """
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -81,8 +80,8 @@ def low_shot_svm(
     """mAP of machines that see k positives and (C - 1) k negatives of each class, drawn anew ``draws`` times.
 
     Goyal et al., ICCV 2019, section 6.1, and its code: one C for all classes, the one with the best mean over draws *on
-    the test set*; optimistic, but so are the published figures. Images of which the class is only a difficult object are
-    not drawn. The draws depend on ``seed`` and the targets alone, so encoders are compared on the same images.
+    the test set*; optimistic, but so are the published figures. Difficult objects are not drawn. The draws depend on ``seed``
+    and the targets alone, so encoders are compared on the same images.
 
     Returns ``{'1': dict(mean=, sd=, values=[mAP of each draw], cost=), '2': ...}``.
     """

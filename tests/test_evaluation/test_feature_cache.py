@@ -12,12 +12,12 @@ from multiprocess import run_processes
 from torch import nn
 
 from mmkernel.evaluation import (
-    encoder_digest,
     evaluate,
     extract_features,
     raw_pixels,
     weighted_knn,
 )
+from mmkernel.evaluation.features import encoder_digest
 
 SOURCE = dict(type='Digits', split='test', size=16)
 VIEW = dict(type='CenterView', resize=None, crop=None)

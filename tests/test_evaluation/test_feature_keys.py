@@ -10,8 +10,9 @@ from PIL import Image
 from torch import nn
 
 from mmkernel.datasets import ImageFolder, NpzPack, Source, Subset, TransformedSource
-from mmkernel.evaluation import encoder_digest, features, raw_pixels
+from mmkernel.evaluation import features, raw_pixels
 from mmkernel.evaluation.feature_cache import files_digest, images_digest
+from mmkernel.evaluation.features import encoder_digest
 
 
 @pytest.fixture

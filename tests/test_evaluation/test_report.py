@@ -4,7 +4,7 @@ import json
 import pytest
 from rich.console import Console
 
-from mmkernel.evaluation import knn_table, probe_table, report, save_report, score_table
+from mmkernel.evaluation import probe_table, report, save_report, score_table
 
 FEW = {
     '1': dict(mean=78.24, sd=3.14, values=[1, 2]),
@@ -28,7 +28,7 @@ def test_few_label_table():
 
 def test_knn_and_probe_tables():
     score = dict(top1=61.5, top5=90.0)
-    assert '61.5/90.0' in text(knn_table([dict(name='raw pixels', width=256, scores={20: score})]))
+    assert '61.5/90.0' in text(probe_table([dict(name='raw pixels', width=256, scores={20: score})]))
     shown = text(probe_table([dict(name='raw pixels', width=256, scores={'SGD, 100 epochs': score})]))
     assert 'SGD, 100 epochs' in shown
     assert '61.5/90.0' in shown

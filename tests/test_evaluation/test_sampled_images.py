@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from mmkernel.engine import load_config
-from mmkernel.evaluation import FeatureMismatchError, load_cloud, sample_cloud, save_cloud, untrained_encoder
+from mmkernel.evaluation import load_cloud, sample_cloud, save_cloud, untrained_encoder
+from mmkernel.evaluation.sampled_images import FeatureMismatchError
 
 SMALL = {'model.backbone.channels': (4, 4, 4, 4), 'model.neck.dims': (8, 8)}
 

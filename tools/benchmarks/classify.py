@@ -27,12 +27,12 @@ from mmkernel.evaluation import (
     accuracy,
     choose_options,
     fine_tune,
-    metrics_heading,
     probe_table,
     report,
     save_report,
     with_encoder,
 )
+from mmkernel.evaluation.classifier_metrics import metrics_heading
 from mmkernel.evaluation.labels import classes_of
 from mmkernel.models import build_model
 from mmkernel.registry import DATASETS

@@ -8,7 +8,7 @@ from functools import partial
 from common import arguments, compare, publish
 from console_errors import run
 
-from mmkernel.evaluation import knn_table, weighted_knn
+from mmkernel.evaluation import probe_table, weighted_knn
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     score = partial(weighted_knn, k=args.k, temperature=args.temperature, device=args.device)
     cfg, rows = compare(args, score)
     title = f'weighted kNN, T = {args.temperature:g}: top-1/top-5 in percent'
-    publish('knn', args, cfg, rows, knn_table(rows, title), k=args.k, temperature=args.temperature)
+    publish('knn', args, cfg, rows, probe_table(rows, title), k=args.k, temperature=args.temperature)
 
 
 if __name__ == '__main__':

@@ -19,8 +19,9 @@ from rich.markup import escape
 from torch import Tensor
 
 from mmkernel.engine import load_config
-from mmkernel.evaluation import TRANSFER_SETS, transfer, transfer_table
+from mmkernel.evaluation import TRANSFER_SETS, transfer
 from mmkernel.evaluation.labels import labels_of
+from mmkernel.evaluation.report import transfer_table
 from mmkernel.evaluation.transfer_tasks import PENALTIES
 from mmkernel.registry import DATASETS
 

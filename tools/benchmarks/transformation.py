@@ -10,7 +10,8 @@ from console_errors import run
 
 from mmkernel.datasets import TASKS
 from mmkernel.engine import load_checkpoint, load_config
-from mmkernel.evaluation import predict_transformations, transformation_table, untrained_encoder
+from mmkernel.evaluation import predict_transformations, untrained_encoder
+from mmkernel.evaluation.report import transformation_table
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ from console_errors import run
 from torch import Tensor
 
 from mmkernel.engine import load_config
-from mmkernel.evaluation import amount_table, low_shot_svm, svm_table, voc_svm
+from mmkernel.evaluation import amount_table, low_shot_svm, voc_svm
 from mmkernel.evaluation.labels import labels_of
+from mmkernel.evaluation.report import svm_table
 from mmkernel.evaluation.svm import COSTS, SHOTS
 from mmkernel.registry import DATASETS
 
