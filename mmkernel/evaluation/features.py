@@ -172,9 +172,7 @@ def feature_sets(
     """One FeatureSet per row of the table: raw pixels, then ``encoders`` in their order, made when asked for."""
     part = cfg.get('evaluation')
     if part is None:
-        raise KeyError(
-            "the config has no 'evaluation' part; expected dict(train=<source>, test=<source>, transform=...)."
-        )
+        raise KeyError("the config has no 'evaluation' part; expected evaluation=dict(train=<source>, test=<source>).")
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
     settings['cache'] = cache
     for name, model in {**({'raw pixels': RawPixels()} if raw else {}), **encoders}.items():

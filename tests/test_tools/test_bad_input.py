@@ -47,7 +47,7 @@ def test_result_and_cache_in_places_that_are_none(said, tmp_path):
     (tmp_path / 'file').write_text('')
     assert 'cannot be written (it is a folder)' in said('knn.py', '--json', tmp_path)
     assert not list(tmp_path.parent.glob('*.partial'))
-    assert 'Expected a folder that can be written' in said('knn.py', '--cache', tmp_path / 'file')
+    assert 'name another folder that can be written' in said('knn.py', '--cache', tmp_path / 'file')
 
 
 @pytest.mark.parametrize(

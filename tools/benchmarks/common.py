@@ -77,14 +77,7 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
     if args.json:
         writable(args.json)
     cfg = load_config(args.config, args.cfg_options)
-    encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
-    if args.checkpoint and args.checkpoint.lower() != 'none':
-        trained = untrained_encoder(cfg, args.seed)
-        said = load_trained(trained, args.checkpoint, args.stage)
-        console.print(f'{args.checkpoint}: {said}', highlight=False, soft_wrap=True)
-        encoders['trained encoder'] = trained
-    for model in encoders.values():
-        model.to(args.device)
+    encoders = encoders_of(args, cfg, args.stage)
     with progress_bar() as bar:
         tasks = {}
 
@@ -97,6 +90,16 @@ def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Confi
         if several:
             share_extraction(cfg, encoders, **options)
         return cfg, evaluate(cfg, encoders, score, **options)
+
+
+def encoders_of(args: argparse.Namespace, cfg: Config, stage: str) -> dict[str, nn.Module]:
+    """{row of the table: model}: untrained, and trained where there is a checkpoint."""
+    encoders = {'untrained encoder': untrained_encoder(cfg, args.seed)}
+    if args.checkpoint and args.checkpoint.lower() != 'none':
+        encoders['trained encoder'] = trained = untrained_encoder(cfg, args.seed)
+        said = load_trained(trained, args.checkpoint, stage)
+        console.print(f'{args.checkpoint}: {said}', highlight=False, soft_wrap=True)
+    return {name: model.to(args.device) for name, model in encoders.items()}
 
 
 def load_trained(model: nn.Module, path: str, stage: str) -> LoadReport:

@@ -16,8 +16,7 @@ def main() -> None:
     parser.add_argument('--k', type=int, nargs='+', default=[10, 20, 100, 200], help='numbers of neighbours')
     parser.add_argument('--temperature', type=float, default=0.07)
     args = parser.parse_args()
-    score = partial(weighted_knn, k=args.k, temperature=args.temperature, device=args.device)
-    cfg, rows = compare(args, score)
+    cfg, rows = compare(args, partial(weighted_knn, k=args.k, temperature=args.temperature, device=args.device))
     title = f'weighted kNN, T = {args.temperature:g}: top-1/top-5 in percent'
     publish('knn', args, cfg, rows, probe_table(rows, title), k=args.k, temperature=args.temperature)
 

@@ -5,12 +5,12 @@ python tools/benchmarks/transformation.py configs/sfrik/digits_L3.py work_dirs/s
 
 import os
 
-from common import arguments, console, progress_bar, publish
+from common import arguments, console, encoders_of, progress_bar, publish
 from console_errors import run
 
 from mmkernel.datasets import TASKS
-from mmkernel.engine import load_checkpoint, load_config
-from mmkernel.evaluation import predict_transformations, untrained_encoder
+from mmkernel.engine import load_config
+from mmkernel.evaluation import predict_transformations
 from mmkernel.evaluation.report import transformation_table
 
 
@@ -26,11 +26,7 @@ def main() -> None:
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise SystemExit('Transformation prediction runs in one process.')
     cfg = load_config(args.config, args.cfg_options)
-    encoders = {'untrained encoder': untrained_encoder(cfg, args.seed).to(args.device)}
-    if args.checkpoint and args.checkpoint.lower() != 'none':
-        trained = untrained_encoder(cfg, args.seed)
-        console.print(f'{args.checkpoint}: {load_checkpoint(trained, args.checkpoint)}', highlight=False)
-        encoders['trained encoder'] = trained.to(args.device)
+    encoders = encoders_of(args, cfg, 'neck')
     settings = dict(noise_sigma=args.noise_sigma, hidden=args.hidden, epochs=args.epochs)
     with progress_bar() as bar:
         task = bar.add_task('features')
