@@ -124,8 +124,8 @@ def non_finite_argument(error: BaseException) -> str | None:
 
 def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
     """NonFiniteLossError if a tensor of what is about to be written holds NaN or infinity: weights, buffers, optimizer, EMA."""
-    parts = {key: value for key, value in checkpoint.items() if key not in ('meta', 'message_hub', 'random_states')}
-    if bad := [*non_finite(parts, 'checkpoint')]:
+    skipped = ('meta', 'message_hub', 'random_states')
+    if bad := [name for key, part in checkpoint.items() if key not in skipped for name in non_finite(part, key)]:
         raise NonFiniteLossError(
             f'{len(bad)} tensors hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); no checkpoint '
             f'was written. {runner.folder.way_back()}'
