@@ -37,9 +37,8 @@ DEFAULT_HOOKS = dict(
     param_scheduler='ParamSchedulerHook', checkpoint='CheckpointHook',
 )  # fmt: skip
 # What may stand at a place, beside None.
-CHOICES = dict.fromkeys(
-    ('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing'), (True, False)
-) | {  # fmt: skip
+CHOICES = {
+    **dict.fromkeys(('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing'), (True, False)),
     'tf32': (True, False, 'convolutions'),
     'optim_wrapper.precision': PRECISIONS,
     'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
@@ -48,8 +47,7 @@ CHOICES = dict.fromkeys(
 # Whole numbers at a place, beside None, and what else check_numbers allows there.
 NUMBERS = {
     'train_cfg.max_epochs': {}, 'train_cfg.virtual_batch': {}, 'num_samples': {}, 'train_dataloader.batch_size': {},
-    'evaluation.batch_size': {},
-    'train_dataloader.num_workers': dict(zero=True), 'evaluation.num_workers': dict(zero=True),
+    'evaluation.batch_size': {}, 'train_dataloader.num_workers': dict(zero=True), 'evaluation.num_workers': dict(zero=True),
     'randomness.seed': dict(zero=True), 'env_cfg.dist_cfg.timeout': dict(whole=False),
 }  # fmt: skip
 # Multipliers of a decay that LARS leaves out unless it scales all parameters.
@@ -94,10 +92,8 @@ def _check_hooks(cfg: Mapping) -> None:
     """ConfigError for a hook without ``type`` or of no priority, or for an unknown one that is taken out: it is mistyped."""
     named = cfg.get('default_hooks') or {}
     if cfg.get('param_scheduler') and named.get('param_scheduler', True) is None:
-        raise ConfigError(
-            'default_hooks.param_scheduler = None: nothing would move the schedules of param_scheduler. For a constant learning '
-            'rate set param_scheduler=None.'
-        )
+        text = 'default_hooks.param_scheduler = None: nothing would move the schedules of param_scheduler.'
+        raise ConfigError(f'{text} For a constant learning rate set param_scheduler=None.')
     there = [name for name in {**DEFAULT_HOOKS, **named} if named.get(name, True) is not None]
     for where, hook in hooks_of(cfg).items():
         name = where.rpartition('.')[2]
@@ -136,9 +132,7 @@ def _check_optimizer(wrapper: Mapping) -> None:
             raise TypeError(f'optim_wrapper.paramwise_cfg.custom_keys.{key} = {given!r}; expected a dict.')
     decay = next((key for key in OF_VECTORS if rules.get(key)), None)
     if decay and optimizer['type'].endswith('LARS') and not optimizer.get('scale_all'):
-        raise ValueError(
-            f'optim_wrapper.paramwise_cfg.{decay} = {rules[decay]} has no effect: LARS never decays biases and norm '
-            'parameters. Set optim_wrapper.optimizer.scale_all=True, or leave it out.'
-        )
+        text = f'optim_wrapper.paramwise_cfg.{decay} = {rules[decay]} has no effect: LARS never decays biases and norm parameters.'
+        raise ValueError(f'{text} Set optim_wrapper.optimizer.scale_all=True, or leave it out.')
     for path, node in walk(rules, 'optim_wrapper.paramwise_cfg'):
         check_numbers(path, zero=True, **{key: value for key, value in node.items() if key.endswith('_mult')})

@@ -64,10 +64,9 @@ def epoch_files(work_dir: str | Path) -> list[Path]:
 
 
 def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
-    """(file, meta) of every training checkpoint of a folder that opens, furthest last; a warning names the others.
+    """(file, meta) of every training checkpoint of a folder that opens, in the order of epochs; a warning names the others.
 
-    The order is that of the position in the run (epoch, iteration): clocks go wrong, and copies have new times. ``run`` in
-    the meta tells runs apart; it is None in files of earlier versions.
+    Clocks go wrong, and copies have new times. ``run`` in the meta tells runs apart; it is None in files of earlier versions.
     """
     found = []
     for path in epoch_files(work_dir):

@@ -27,10 +27,7 @@ def effective_batch(batch: int, world_size: int = 1, accumulation: int = 1) -> i
 
 
 def micro_batches(virtual_batch: int, batch: int, world_size: int = 1, drop_last: bool = True) -> int:
-    """k = virtual / (batch x W): micro-batches that each process passes in one step.
-
-    ValueError if that is no whole number, or if the last micro-batch of an epoch may be smaller than the others.
-    """
+    """k = virtual / (batch x W): micro-batches of a process in one step. ValueError if some may be smaller than others."""
     at_once = batch * world_size
     k, rest = divmod(virtual_batch, at_once)
     if rest or k < 1:
@@ -137,9 +134,9 @@ class VectorRateConstructor(_GroupsConstructor):
     def options(self, optimizer: Mapping) -> dict[str, dict]:
         given = {KEYS.get(key): key for key in self.paramwise_cfg}
         if not given.keys() <= optimizer.keys():
+            got = f'got {", ".join(self.paramwise_cfg)} and {", ".join(optimizer)}'
             raise ValueError(
-                f'VectorRateConstructor: paramwise_cfg takes {", ".join(KEYS)}, and the optimizer must have what they '
-                f'multiply; got {", ".join(self.paramwise_cfg)} and {", ".join(optimizer)}.'
+                f'VectorRateConstructor: paramwise_cfg takes {", ".join(KEYS)} of what the optimizer has; {got}.'
             )
         return {'vectors': {name: optimizer[name] * self.paramwise_cfg[key] for name, key in given.items()}}
 

@@ -67,17 +67,15 @@ def resolved(values: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    return dict(
-        mmkernel=mmkernel.__version__, torch=str(torch.__version__), mmengine=mmengine.__version__,
-        python=platform.python_version(),
-    )  # fmt: skip
+    found = {package.__name__: str(package.__version__) for package in (mmkernel, torch, mmengine)}
+    return found | dict(python=platform.python_version())
 
 
 def compare_runs(meta: Mapping, settings: dict, world_size: int, source: str, anyway: bool = False) -> list[str]:
-    """Every difference between the run in a checkpoint and the one asked for, once each, in words.
+    """Every difference between the run in the checkpoint ``source`` and the one asked for, once each, in words.
 
-    ``meta``: of the checkpoint ``source``. ``settings``: ``resolved`` of the config. OtherRunError if one of them changes
-    model, objective, views or data, or would have no effect; ``anyway``: they are words like the others.
+    ``settings``: ``resolved`` of the config. OtherRunError if one of them changes model, objective, views or data, or would
+    have no effect; ``anyway``: they are words like the others.
     """
     then, now = meta.get('settings') or {}, versions()
     found = compare_settings(then, settings) if then and settings else []

@@ -66,9 +66,8 @@ class RunFolder:
         if self.resumed and self.resumed.parent == self.path:
             self._go_on(checkpoint_meta(self.resumed))
         about = dict(run=self.run, launch=_launch(), host=platform.node(), pid=os.getpid(), started=time.ctime())
-        lock.seek(0)
-        lock.truncate()
-        lock.write(json.dumps(about) + '\n')
+        lock.truncate(0)
+        lock.write(json.dumps(about) + '\n')  # it was opened to append
         lock.flush()
         return self.resumed
 
@@ -171,9 +170,7 @@ def make_folder(path: str | Path) -> None:
 
 
 def _foreign(path: Path) -> RunFolderError:
-    return RunFolderError(
-        f"'{path}' would be replaced, and no run has left it there. Take {ELSEWHERE}, or rename the file."
-    )
+    return RunFolderError(f"'{path}' would be replaced, and no run has left it there. Take {ELSEWHERE}.")
 
 
 def _read(mark: TextIO) -> dict:
@@ -191,6 +188,5 @@ def _read(mark: TextIO) -> dict:
 
 def _launch() -> str | None:
     """The launcher of this process, the same after it has started it again; None without one."""
-    if 'TORCHELASTIC_RESTART_COUNT' not in os.environ:
-        return None
-    return f'{os.environ.get("TORCHELASTIC_RUN_ID")} {platform.node()} {os.getppid()}'
+    name = f'{os.environ.get("TORCHELASTIC_RUN_ID")} {platform.node()} {os.getppid()}'
+    return name if 'TORCHELASTIC_RESTART_COUNT' in os.environ else None
