@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -19,6 +18,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmkernel.datasets import Source
 from mmkernel.engine.check import ConfigError
 from mmkernel.engine.learning_rates import check_custom_keys, check_groups
 from mmkernel.engine.runner import Runner
@@ -46,11 +46,10 @@ def refused(what: str) -> Iterator[None]:
 
 def build_on_meta(cfg: Config) -> nn.Module:
     """The model of a config with shapes but no memory, no weights read, nothing downloaded."""
-    model = copy.deepcopy(cfg.model)
-    if 'data_preprocessor' in cfg:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    given = dict(data_preprocessor=cfg.data_preprocessor) if 'data_preprocessor' in cfg else {}
+    model = copy.deepcopy({**given, **cfg.model})
     if model.get('backbone', {}).get('pretrained'):
-        model.backbone.pretrained = False
+        model['backbone']['pretrained'] = False
     with DefaultScope.overwrite_default_scope('mmkernel'):
         with refused('model'), torch.device('meta'):
             return MODELS.build(copy.deepcopy(model))
@@ -120,16 +119,19 @@ def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', ())
     channels = len(mean) if len(mean) > 1 or first is None else first.in_channels
-    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels or 3), dtype=np.uint8)
-    source = _OneImage(classes=None, labels=(0,), sample=lambda index: (noise, 0))
-    return [tuple(view.shape) for view in DATASETS.build({**dataset, 'source': source})[0, 0]['inputs']]
+    made = DATASETS.build({**dataset, 'source': _Noise(channels or 3)})
+    return [tuple(view.shape) for view in made[0, 0]['inputs']]
 
 
-class _OneImage(SimpleNamespace):
+class _Noise(Source):
     """A source of one image, for views to be made of."""
 
-    def __len__(self) -> int:
-        return 1
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.labels, self.channels = [-1], channels
+
+    def read(self, i: int) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, self.channels), dtype=np.uint8)
 
 
 def _is_ours(kind: type) -> bool:

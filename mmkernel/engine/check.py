@@ -44,9 +44,9 @@ UNTYPED = {
     'env_cfg.dist_cfg': (None, 'timeout', 'backend'), 'custom_imports': (None, 'imports', 'allow_failed_imports'),
     'evaluation': (None, 'train', 'test', 'transform', 'batch_size', 'num_workers', 'metric'),
 }  # fmt: skip
-MULTIPLIERS = (
-    'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
-)  # fmt: skip
+MULTIPLIERS = tuple(
+    f'{name}_mult' for name in 'bias_lr bias_decay norm_decay flat_decay dwconv_decay dcn_offset_lr'.split()
+)
 DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 # Which registry a component is looked for in first, by the key that holds it.
 KINDS = {

@@ -98,8 +98,7 @@ class Persistence:
         elif self._resume:
             self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
         if self._differences:
-            text = '\n  '.join(['Resumed with differences (checkpoint -> now):', *self._differences])
-            self.logger.warning(text)
+            self.logger.warning('\n  '.join(['Resumed with differences (checkpoint -> now):', *self._differences]))
         on_first_process(lambda: self._write_config(Path(self.work_dir) / 'config.py'))
 
     def _write_config(self, path: Path) -> None:
@@ -173,6 +172,5 @@ class Persistence:
             return
         kept = {key: (state[key], value) for key, value in config.items() if key in state and state[key] != value}
         if kept and not self.cfg.get('resume_anyway'):  # then it is among the differences
-            self.logger.warning(
-                f'{type(scheduler).__name__} goes on as the checkpoint holds it (checkpoint, config): {kept}.'
-            )
+            name = type(scheduler).__name__
+            self.logger.warning(f'{name} goes on as the checkpoint holds it (checkpoint, config): {kept}.')
