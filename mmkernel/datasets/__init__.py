@@ -10,16 +10,7 @@ from .listed_sets import SUN397, VOC2007, Birdsnap
 from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, part_of_epoch
 from .operations import ColorJitter, GaussianBlur, Operation, RandomFlip, RandomGrayscale, Solarize
 from .packs import NpzPack
-from .published_sets import (
-    DTD,
-    Caltech101,
-    FGVCAircraft,
-    Flowers102,
-    Food101,
-    OxfordPets,
-    PublishedSet,
-    StanfordCars,
-)
+from .published_sets import DTD, Caltech101, FGVCAircraft, Flowers102, Food101, OxfordPets, PublishedSet, StanfordCars
 from .small_images import CIFAR10, CIFAR100, STL10, Digits
 from .sources import Source
 from .subsets import TASKS, Subset, TransformedSource

@@ -35,10 +35,8 @@ def decode(source: str | PathLike | bytes, name: str, mode: str = 'RGB') -> np.n
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
             # with its neighbours in its place a run would see other data than it says
             gone = isinstance(error, FileNotFoundError)
-            raise type(error)(
-                f'{name} is gone: it was there when the files were listed. Put it back, or start again.' if gone
-                else f'{name} cannot be read ({error.strerror}). It is not damaged, so nothing takes its place.'
-            ) from error  # fmt: skip
+            why = 'is gone: it was there when the files were listed' if gone else f'cannot be read ({error.strerror})'
+            raise type(error)(f'{name} {why}. It is not damaged, so nothing takes its place. Put it back.') from error
         raise CorruptImageError(
             f'{name} cannot be decoded ({type(error).__name__}: {error}). It is truncated, empty or not an image. '
             "Fetch or save it again or remove it; or set on_corrupt='skip' on the source, "

@@ -21,11 +21,10 @@ class Chain:
     def __init__(
         self, size: int | tuple[int, int] | None = None, crop: dict | None = None, ops: dict | None = None
     ) -> None:
-        if (crop is None) != (size is None):
-            raise ValueError(
-                'a view with a crop needs a size, e.g. size=224' if size is None
-                else f'size={size} is given but no crop that makes it; e.g. crop=dict(type="RandomResizedCrop")'
-            )  # fmt: skip
+        if crop is not None and size is None:
+            raise ValueError('a view with a crop needs a size, e.g. size=224')
+        if crop is None and size is not None:
+            raise ValueError(f'size={size} needs a crop that makes it, e.g. crop=dict(type="RandomResizedCrop")')
         steps = [] if crop is None else [TRANSFORMS.build(crop, default_args=dict(size=size))]
         # a child config removes an inherited operation by setting it to None
         self.steps = steps + [TRANSFORMS.build(op) for op in (ops or {}).values() if op is not None]

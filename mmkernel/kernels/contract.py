@@ -64,11 +64,8 @@ class KernelContract:
         """E (phi - sum b_l P_l)^2 = E phi^2 - sum b_l^2 / N(q, l): no more is left over than higher degrees carry."""
         for q in (16, 256):
             t, w = adapted_quadrature(self.kernel.profile(q), q)
-            phi = self.kernel.phi(t, q)
-            left = phi.clone()
-            for b, p in zip(
-                self.kernel.coefficients(q, self.order), legendre_polynomials(self.order, q, t), strict=True
-            ):
+            left, polynomials = self.kernel.phi(t, q), legendre_polynomials(self.order, q, t)
+            for b, p in zip(self.kernel.coefficients(q, self.order), polynomials, strict=True):
                 smaller = left - b * p
                 assert float((w * smaller**2).sum()) <= float((w * left**2).sum()) * (1 + 1e-9) + 1e-20
                 left = smaller

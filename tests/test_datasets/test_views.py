@@ -86,7 +86,7 @@ def test_patches_have_operations_of_their_own(image):
 @pytest.mark.parametrize(
     'cfg, message',
     [
-        (dict(size=8), 'no crop that makes it'),
+        (dict(size=8), 'needs a crop that makes it'),
         (dict(crop=dict(type='RandomResizedCrop')), 'needs a size'),
         (dict(count=0), 'count=0; expected'),
         (dict(count=10, size=8, parent=PARENT), 'a 3x3 grid has 9'),
