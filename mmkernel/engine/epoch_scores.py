@@ -64,9 +64,8 @@ class KeepBestHook(Hook):
     """After every ``interval`` epochs, ``best_<criterion>.pth`` if the score of the embeddings is the best so far.
 
     The score is that of ``mmkernel.evaluation.checkpoint_selection`` on ``images`` training images, the same ones and the same
-    views each time, in eval mode; no label is read. The log has the quantity itself, ``keep_best/<criterion>``. The file is a
-    whole checkpoint, from which resuming never starts. Of equal scores the first stays; one that is not finite never counts.
-    The record travels in checkpoints. How far each criterion can be trusted: docs/choosing_a_checkpoint.md.
+    views each time, in eval mode; no label is read. The file is a whole checkpoint, from which resuming never starts. Of equal
+    scores the first stays. How far each criterion can be trusted: docs/choosing_a_checkpoint.md.
     """
 
     priority = 'LOW'  # before the epoch's own checkpoint, which is to know the record

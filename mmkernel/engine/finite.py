@@ -33,8 +33,7 @@ class NonFiniteLossError(RuntimeError):
 class FirstFailure:
     """The first iteration whose loss, or gradient, was not finite, and its loss. On the device; only ``read`` waits for it.
 
-    ``poison`` is 0 until then and NaN ever after: added to what enters a backward pass it tells every process, by the sum of
-    gradients that they exchange anyway.
+    ``poison``, 0 until then and NaN ever after, enters the backward pass: the sum of gradients tells every process.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -136,9 +135,8 @@ def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
 class NonFiniteGuardHook(Hook):
     """End the run at a loss or gradient that is not finite, and say which images it came from.
 
-    From the first such iteration on nothing moves (``PretrainOptimWrapper``); the host looks every ``interval`` iterations
-    and at the end of an epoch. Every process then writes epoch, iteration, loss, the sample indices of its batch and of the
-    one before, seed and last good checkpoint to ``non_finite_rank<r>.json`` beside the log, and raises.
+    The host looks every ``interval`` iterations and after an epoch. Every process then writes epoch, iteration, loss, the sample
+    indices of its batch and of the one before, seed and last good checkpoint to ``non_finite_rank<r>.json``, and raises.
     """
 
     writes = ('non_finite_rank<r>.json',)

@@ -18,10 +18,7 @@ KEPT = 100  # values of a name, where the log asks for no wider window
 
 
 class History(HistoryBuffer):
-    """The last values of one name; of all that there ever were, number, sum, weight, least and largest.
-
-    A window over the whole run is exact; a shorter one reaches as far back as values are kept.
-    """
+    """The last values of one name; of all that there ever were, number, sum, weight, least and largest."""
 
     def __init__(self, hub: LogHub) -> None:
         self.hub, self.waiting, self.kept = hub, 0, deque(maxlen=hub.kept)  # (value, count)

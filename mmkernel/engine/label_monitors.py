@@ -74,8 +74,7 @@ class _LabelMonitor(Hook):
 class KNNMonitorHook(_LabelMonitor):
     """After every ``interval`` epochs, weighted kNN of evaluation.test in evaluation.train: knn/top1, knn/top5 in percent.
 
-    At most ``max_images`` of each, evenly spaced: the course of a run, not the benchmark (``tools/benchmarks/knn.py``). Rank 0
-    computes it, in eval mode, without gradient and with random state kept.
+    At most ``max_images`` of each, evenly spaced: the course of a run, not the benchmark (``tools/benchmarks/knn.py``).
     """
 
     def __init__(

@@ -61,10 +61,7 @@ def build_visualizer(given: Any, name: str, folder: str) -> Visualizer:
 
 @VISBACKENDS.register_module()
 class CSVBackend(BaseVisBackend):
-    """``scalars.csv`` in the log folder: a line per step that is logged, a column per name, empty where there is no value.
-
-    A name that comes later adds a column at the end; the file is then written anew.
-    """
+    """``scalars.csv`` in the log folder: a line per step that is logged, a column per name, also of those that come later."""
 
     experiment = property(lambda self: self.path)
 

@@ -31,10 +31,7 @@ FIELDS = ('online', 'predicted', 'target')
 
 
 def virtual_step(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> dict[str, Tensor]:
-    """What ``model.train_step(batch, wrapper)`` does, for the union of the ``batches``. Returns what is logged.
-
-    ``model``: a JointEmbedding, perhaps inside DistributedDataParallel; ``wrapper``: a PretrainOptimWrapper.
-    """
+    """What ``model.train_step(batch, wrapper)`` does, for the union of the ``batches``. Returns what is logged."""
     net = unwrap(model)
     union, states = _embed(model, batches, wrapper)
     leaves: dict[str, Tensor] = {}  # the different tensors at which a gradient is taken
@@ -119,11 +116,7 @@ def _kept_buffers(net: nn.Module) -> Iterator[None]:
 
 
 class Snapshot:
-    """The buffers of some modules at one moment: one flat tensor of each dtype, so a few kernels whatever their number.
-
-    A buffer of another shape afterwards is left alone. So is one whose elements share memory, by ``expand``: nothing can be
-    written into it.
-    """
+    """The buffers of some modules at one moment: one flat tensor of each dtype, so a few kernels whatever their number."""
 
     @torch.no_grad()
     def __init__(self, modules: Iterable[nn.Module]) -> None:
