@@ -3,8 +3,6 @@
 A command of your own is one line in ``COMMANDS``. Files are imported when their command is called, so help is quick.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import runpy

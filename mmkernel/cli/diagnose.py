@@ -1,7 +1,5 @@
 """``mmkernel diagnose CHECKPOINT``: a verdict in the terminal, a page beside the checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path

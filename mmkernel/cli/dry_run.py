@@ -1,7 +1,5 @@
 """What a config would do, without data, GPU or memory: the model is built on the meta device."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """``mmkernel kernel show | compare | fit``: the kernel lab on the command line."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

@@ -1,7 +1,5 @@
 """What commands share: ``--cfg-options KEY=VALUE ...``, ``--device``, and where they print."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 from functools import partial

@@ -1,7 +1,5 @@
 """The first step of a run, played through on tensors without memory: what training would refuse is refused here."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """Several small runs at once, each in a process of its own with one thread, as many at a time as there are cores."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

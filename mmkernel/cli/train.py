@@ -1,7 +1,5 @@
 """``mmkernel train``, and tools/train.py."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """``mmkernel export | import | publish``: weights go out to other libraries, come in from them, and to other people."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

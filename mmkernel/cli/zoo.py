@@ -1,7 +1,5 @@
 """``mmkernel zoo list | info | download | verify | clean``: names, and what lies in the cache."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """Who reads each dict of a config, and which keys it takes: what nobody would read is refused before anything is built."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the values of a config may be: options of the run, of hooks, of parameter groups and of schedules."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from numbers import Real
 

@@ -1,7 +1,5 @@
 """Checkpoints of a run: what they may hold, and which of a folder to go on from. Files and keys are the zoo's."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Hooks that say when a momentum target moves, a queue begins and layers are frozen; and what is checked before training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

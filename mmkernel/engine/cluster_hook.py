@@ -1,7 +1,5 @@
 """The clock of clustering: once before the first epoch, then at the end of each."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Read a config, override single keys, refuse what it cannot mean, and train what it describes."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 import sys

@@ -1,7 +1,5 @@
 """Scores of the model after epochs: the accuracy of a classifier, and the checkpoint that a label-free criterion likes best."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Losses, gradients and checkpoints that are not finite: noticed on the device, read and explained once something has failed."""
 
-from __future__ import annotations
-
 import json
 import math
 import traceback

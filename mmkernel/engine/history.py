@@ -1,7 +1,5 @@
 """Logged values, which wait on the device until somebody reads one of them; what is kept of them is bounded."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -20,7 +18,7 @@ KEPT = 100  # values of a name, where the log asks for no wider window
 class History(HistoryBuffer):
     """The last values of one name; of all that there ever were, number, sum, weight, least and largest."""
 
-    def __init__(self, hub: LogHub) -> None:
+    def __init__(self, hub: 'LogHub') -> None:
         self.hub, self.waiting, self.kept = hub, 0, deque(maxlen=hub.kept)  # (value, count)
         self.whole = [0, 0.0, 0, math.inf, -math.inf]  # number, sum, weight, least, largest
 

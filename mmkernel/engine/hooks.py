@@ -1,7 +1,5 @@
 """Hooks of every run: seeds, commits, checkpoints; and weights for a backbone before it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Accuracy while training, where there are labels: nearest neighbours, and a linear probe that learns beside the encoder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Prepare a process for a run: join those of a launcher (NCCL where GPUs are, gloo elsewhere), arithmetic, random numbers."""
 
-from __future__ import annotations
-
 import gc
 import os
 import random

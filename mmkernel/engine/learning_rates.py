@@ -1,7 +1,5 @@
 """What learning rates come to: for a batch of n images, and for groups of parameters with rates of their own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

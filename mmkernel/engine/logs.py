@@ -1,7 +1,5 @@
 """Where a run writes its log: console and file, visualizer, and a table of scalars that a spreadsheet opens."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Epochs of optimizer steps, each on one batch or on a virtual batch of several, as many rows of each process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -65,7 +63,7 @@ class EpochLoop:
         call('after_train')
         return runner.model
 
-    def _grouped(self, loader: DataLoader) -> DataLoader | VirtualBatches:
+    def _grouped(self, loader: DataLoader) -> 'DataLoader | VirtualBatches':
         """The loader, or its batches in groups if a step takes more than one."""
         size, rows, W = loader.batch_sampler.batch_size, self.virtual_batch, self.runner.world_size
         if (k := micro_batches(rows, size, W, loader.batch_sampler.drop_last)) == 1:

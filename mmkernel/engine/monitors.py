@@ -1,7 +1,5 @@
 """Hooks that watch the embeddings of a run without touching it; what they compute stands in ``evaluation``."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

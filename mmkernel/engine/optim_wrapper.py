@@ -1,7 +1,5 @@
 """The one owner of the optimizer step: precision, accumulation, clipping, and whether the step was real."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

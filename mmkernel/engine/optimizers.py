@@ -1,7 +1,5 @@
 """LARS; steps that a flag on the device skips, of LARS and of torch's fused SGD, Adam and AdamW; settings of clipping."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

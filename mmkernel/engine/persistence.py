@@ -1,7 +1,5 @@
 """Saving, loading and resuming: a resumed run equals an uninterrupted one, bit for bit, from the ends of epochs."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a resume compares: the run inside the checkpoint and the one asked for, as resolved values."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import platform

@@ -1,7 +1,5 @@
 """The work folder of a run: one run writes into it at a time, and deletes only what is its own."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """One run: everything that a config names is built, and a loop of epochs calls the model and the hooks."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Mapping
@@ -76,7 +74,7 @@ class Runner(Persistence):
             raise
 
     @classmethod
-    def from_cfg(cls, cfg: Config | Mapping) -> Runner:
+    def from_cfg(cls, cfg: Config | Mapping) -> 'Runner':
         return cls(cfg)
 
     epoch = property(lambda self: self.train_loop.epoch)

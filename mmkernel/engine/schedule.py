@@ -1,7 +1,5 @@
 """Learning rate as a closed form of the step, so that a resumed or extended run is on the right curve by construction."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -104,7 +102,7 @@ class WarmupCosineLR(_ParamScheduler):
     def build_iter_from_epoch(
         cls, optimizer: Any, end: int, epoch_length: int, warmup_epochs: float = 10, end_factor: float = 0.001,
         start_factor: float = 0.0,
-    ) -> WarmupCosineLR:  # fmt: skip
+    ) -> 'WarmupCosineLR':  # fmt: skip
         """``end`` epochs of ``epoch_length`` iterations, the first ``warmup_epochs`` of them rising."""
         check_numbers('WarmupCosineLR', zero=True, warmup_epochs=warmup_epochs)
         warmup = round(warmup_epochs * epoch_length)

@@ -10,8 +10,6 @@ The result is that of one big batch, to rounding, where rows do not meet inside 
 from each micro-batch, as it does with accumulation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """From a built model to the one that trains: device, memory format, batch norm over processes, compilation, exchange."""
 
-from __future__ import annotations
-
 import inspect
 import types
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Checkpoints without labels: was one trained at all, criteria to choose among them, and how well each orders them by accuracy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Test metrics of a classifier: accuracy where an image has one class, average precision where it has several."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

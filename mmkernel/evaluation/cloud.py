@@ -1,7 +1,5 @@
 """Label-free statistics of an embedding cloud: spread, spectrum, effective rank, RankMe, uniformity, MMD, agreement of views."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass

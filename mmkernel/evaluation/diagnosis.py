@@ -1,7 +1,5 @@
 """Diagnosis of an embedding cloud: healthy, doubtful or collapsed, by measured thresholds, with cause and remedy."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ A folder per entry, named by a hash of what they depend on (weights, stage, ever
 appear whole or not at all, and may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Features of every image of a source, in its order, for one encoder or for several that are compared."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings

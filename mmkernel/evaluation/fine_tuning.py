@@ -1,7 +1,5 @@
 """Classifiers trained on images: linear on a frozen encoder with augmentation, or fine-tuned, on all labels or on few."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Features and labels as checked tensors, whatever arrays they come as; the scaling of features, and a split to choose by."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 

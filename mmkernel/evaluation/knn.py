@@ -1,7 +1,5 @@
 """Weighted k-nearest-neighbour classification by cosine: the search, and accuracies, votes and predictions."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Labels that know the names of their classes, and the one place where two labelled sources meet."""
 
-from __future__ import annotations
-
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence, Set
@@ -27,7 +25,7 @@ class Labels(Tensor):
 
     classes: tuple[str, ...]
 
-    def __new__(cls, y: ArrayLike | Tensor, classes: Sequence[Any] | None = ()) -> Labels:
+    def __new__(cls, y: ArrayLike | Tensor, classes: Sequence[Any] | None = ()) -> 'Labels':
         plain = torch.as_tensor(y)
         names = _names(classes)
         numbers = plain.shape[1] if plain.ndim == 2 else int(plain.max()) + 1 if plain.numel() else 0
@@ -51,7 +49,7 @@ class Labels(Tensor):
     def __reduce_ex__(self, protocol: int) -> tuple:
         return self.as_subclass(Tensor).__reduce_ex__(protocol)  # a file of torch.save opens with weights_only=True
 
-    def __deepcopy__(self, memo: dict) -> Labels:
+    def __deepcopy__(self, memo: dict) -> 'Labels':
         return self.clone()
 
 

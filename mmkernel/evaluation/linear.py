@@ -1,7 +1,5 @@
 """Softmax regression on cached features by SGD: one recipe, or the best of hundreds, chosen without the test set."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import product

@@ -1,7 +1,5 @@
 """Logistic regression on features by L-BFGS, for one strength of its penalty or many, and the benchmark with few labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np

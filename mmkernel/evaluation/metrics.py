@@ -1,7 +1,5 @@
 """Top-k accuracy, accuracy per class, and average precision as the PASCAL VOC benchmarks measure it."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Results of benchmarks as tables for people and as JSON for programs; files that replace none that others wrote."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import json

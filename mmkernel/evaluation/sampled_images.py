@@ -1,7 +1,5 @@
 """Features and embeddings of a sample of images, and embeddings of two views of each: made, saved and loaded."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from dataclasses import dataclass

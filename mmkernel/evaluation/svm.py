@@ -1,7 +1,5 @@
 """Linear support vector machines on cached features, one per class: VOC07 with all images, and with a few per class."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What frozen features are good for elsewhere: linear transfer to other data sets, and telling transformations of an image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

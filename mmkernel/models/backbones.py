@@ -1,7 +1,5 @@
 """Backbones by their timm name."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A classifier on an encoder, linear on a frozen one or trained together with it, and its objectives."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -67,7 +65,7 @@ class Classifier(BaseModel):
         if frozen:
             self.backbone.eval()
 
-    def train(self, mode: bool = True) -> Classifier:
+    def train(self, mode: bool = True) -> 'Classifier':
         super().train(mode)
         if self.frozen:
             self.backbone.eval()

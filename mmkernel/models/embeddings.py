@@ -7,8 +7,6 @@ Which views share a forward pass, and with it their batch-norm statistics: ``'vi
 one image size together; ``'all'``: everything in one pass. Backbone and neck may follow different words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +33,7 @@ class Embeddings:
     @classmethod
     def of(
         cls, views: Views, predicted: Views | None = None, target: Views | None = None, sample_index: Tensor | None = None
-    ) -> Embeddings:  # fmt: skip
+    ) -> 'Embeddings':  # fmt: skip
         """From tensors (B, q), one a view, or stacked ones; what is None is ``views``. All pairs of different views.
 
         ``target``: of the first G views; one view and one target are two different views. ValueError for other shapes.
@@ -69,7 +67,7 @@ class Embeddings:
         return cls(online, predicted, target, pairs, sample_index, online_views, target_views)
 
     @classmethod
-    def from_views(cls, *z: Tensor, sample_index: Tensor | None = None) -> Embeddings:
+    def from_views(cls, *z: Tensor, sample_index: Tensor | None = None) -> 'Embeddings':
         """The plain case: predicted = target = online, all ordered pairs. ``z``: V tensors (B, q)."""
         return cls.of(z, sample_index=sample_index)
 
@@ -78,7 +76,7 @@ class Embeddings:
         """q."""
         return self.online.shape[-1]
 
-    def promoted(self) -> Embeddings:
+    def promoted(self) -> 'Embeddings':
         """Half precision -> float32, float64 stays: at q = 32 768 a typical t^3 is 1e-7, below what half can hold."""
         online = _promote(self.online)
         predicted = online if self.predicted is self.online else _promote(self.predicted)

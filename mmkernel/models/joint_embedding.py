@@ -1,7 +1,5 @@
 """The one pretraining model: views -> Embeddings -> head."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

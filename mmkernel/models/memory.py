@@ -1,7 +1,5 @@
 """Cluster labels and embeddings of all images of a data set, by dataset index."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

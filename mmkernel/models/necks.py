@@ -1,7 +1,5 @@
 """Projectors and predictors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

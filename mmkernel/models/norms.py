@@ -1,7 +1,5 @@
 """Normalisation layers of embeddings by short name or config, and batch normalisation that decorrelates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

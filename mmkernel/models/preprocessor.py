@@ -1,7 +1,5 @@
 """uint8 views -> normalised floats, on the device."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """First-in-first-out queue of the embeddings of earlier steps."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What changes from step to step: buffers that obey a flag on the device, counters of the host, train and eval mode."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

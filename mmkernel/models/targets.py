@@ -6,8 +6,6 @@ online encoder, once, when the model is built), ``start()`` (after the weights w
 and what ``Head`` lists for any module.
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

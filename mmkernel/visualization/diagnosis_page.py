@@ -1,7 +1,5 @@
 """A page on one embedding cloud: verdict, spectrum, plane, moments, neighbours, map; as PNG and as one HTML file."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,7 +1,5 @@
 """Pictures of an embedding cloud: its covariance spectrum and a map in the plane."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

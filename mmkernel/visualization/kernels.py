@@ -1,7 +1,5 @@
 """Kernels side by side: profile, slope, expansion, and which degree pulls."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures of a run and of a comparison: augmented views, curves, and an overview with spectra, a map and accuracies."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The look that all plots share: thin axes, few colours that colour-blind readers tell apart, no global state."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Names of the zoo, every row of every metafile, and the folders where configs and weights lie."""
 
-from __future__ import annotations
-
 import fnmatch
 import os
 from functools import cache

@@ -1,7 +1,5 @@
 """A config as Python text that reads back as the same config."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from keyword import iskeyword

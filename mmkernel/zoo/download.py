@@ -1,7 +1,5 @@
 """From a row of the zoo to a verified file: mirrors in their order, one download for all ranks, whole or not at all."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import tarfile

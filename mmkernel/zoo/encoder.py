@@ -1,7 +1,5 @@
 """A pretrained image encoder, images in and features out, with all that someone needs who uses it elsewhere."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Mapping
@@ -66,7 +64,7 @@ class Encoder(nn.Module):
     @classmethod
     def from_config(
         cls, cfg: Mapping[str, Any], backbone: nn.Module | None = None, info: ModelInfo | None = None, **facts: Any
-    ) -> Encoder:
+    ) -> 'Encoder':
         """The encoder of a config, in eval mode; ``backbone`` None: built, with random weights. Its config is one of its facts."""
         options = copy.deepcopy(without_weights(cfg['model']['backbone']))
         backbone = MODELS.build(dict(options)) if backbone is None else backbone
@@ -81,7 +79,7 @@ class Encoder(nn.Module):
         return cls(backbone, options, pixels, facts, info, bool(given.get('channels_last'))).eval()
 
     @classmethod
-    def from_header(cls, meta: Mapping[str, str], source: str) -> Encoder:
+    def from_header(cls, meta: Mapping[str, str], source: str) -> 'Encoder':
         """An encoder with random weights, as the header of a file of ours describes it (see ``metadata``)."""
         facts = facts_of(meta, source)
         if 'config' in meta:

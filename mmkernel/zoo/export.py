@@ -1,7 +1,5 @@
 """An encoder for another library: written, read back there, and compared on the same images before the file appears; its card."""
 
-from __future__ import annotations
-
 import copy
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Writers of an encoder for other libraries; each returns what the library makes of the file that it has read back."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import warnings

@@ -1,7 +1,5 @@
 """Files of weights that cannot run code and cannot be half written."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

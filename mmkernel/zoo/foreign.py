@@ -1,7 +1,5 @@
 """Weights of other libraries become an encoder of ours that describes itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

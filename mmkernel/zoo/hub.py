@@ -1,7 +1,5 @@
 """From a name to a model with verified weights, from images to features."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any

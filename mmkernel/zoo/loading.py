@@ -1,7 +1,5 @@
 """Weights that never load silently into the wrong model: a report of every tensor, an error unless all fit."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping

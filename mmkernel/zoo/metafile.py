@@ -5,8 +5,6 @@ https://github.com/paperswithcode/model-index; ``Files``, ``Config Options``, ``
 are ours, and so is ``Other Weights``: published files of architectures that no config here builds.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

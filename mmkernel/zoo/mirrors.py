@@ -1,7 +1,5 @@
 """One file of the web from the first of its mirrors that gives it whole, by pooch."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

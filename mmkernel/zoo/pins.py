@@ -1,7 +1,5 @@
 """The cache of downloads: bytes against the published hash, that in the file's name or that of its first use; cleaning up."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

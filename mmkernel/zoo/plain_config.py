@@ -4,8 +4,6 @@ A config file is Python and is run; a text that came with a download is not. Wha
 never the text that they came from.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """A checkpoint of a run -> a file to be published, with its hash in its name, its row of a metafile and its card."""
 
-from __future__ import annotations
-
 import os
 import re
 import textwrap

@@ -4,8 +4,6 @@ Every prefix in the file is tried against the names and shapes of the model. Net
 rules that are data (configs/_base_/key_maps.yml).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Predict the cluster of an image from each of its views."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Predict the target's direction."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mmkernel.checks import check_numbers

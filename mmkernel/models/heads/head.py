@@ -1,7 +1,5 @@
 """What a head is and may define, and the sum of several heads."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """InfoNCE: find the positive among negatives of the batch or of a queue."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Mutual information between two views, bounded from below and raised; critics that score how well two embeddings go together."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -1,7 +1,5 @@
 """Alignment + distance of the embedding distribution to the uniform distribution on the sphere."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words

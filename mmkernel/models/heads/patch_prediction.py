@@ -1,7 +1,5 @@
 """Predict the patches of a grid further on from those before, and the context network that sees those before alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

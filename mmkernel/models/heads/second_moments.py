@@ -1,7 +1,5 @@
 """Heads of second moments: variance and covariance within views, correlation between views."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Predict one view's soft prototype assignment from another view."""
 
-from __future__ import annotations
-
 import warnings
 
 import torch

@@ -1,7 +1,5 @@
 """Distance between views after whitening, so that they cannot collapse."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
