@@ -4,7 +4,7 @@ from mmkernel.zoo import CheckpointError, LoadReport, load_weights, read_checkpo
 
 from .check import ConfigError
 from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
-from .clocks import FreezeHook, MomentumUpdateHook, QueueHook
+from .clocks import FreezeHook, MomentumUpdateHook, QueueHook, momentum_at
 from .cluster_hook import ClusterHook
 from .config import check_config, default_work_dir, load_config, set_option, train
 from .epoch_scores import AccuracyHook, KeepBestHook
@@ -19,4 +19,4 @@ from .optim_wrapper import PretrainOptimWrapper
 from .optimizers import LARS
 from .resume_check import OtherRunError
 from .runner import Runner
-from .schedule import WarmupCosineLR
+from .schedule import WarmupCosineLR, warmup_cosine

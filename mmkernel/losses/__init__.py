@@ -1,7 +1,28 @@
-"""Objectives as pure functions of tensors: nothing is drawn, remembered or changed inside."""
+"""Objectives as pure functions of tensors: nothing is drawn, remembered or changed inside.
 
-from mmkernel.losses.alignment import alignment, mean_over_pairs, squared_distance, uniformity
-from mmkernel.losses.clustering import cluster_cross_entropy, spherical_kmeans
+``views`` are stacked, (V, B, q) with V >= 2: ``moment_terms(torch.stack([z1, z2]))``. ``pairs`` None compares every two views.
+Kernel energies are in ``mmkernel.kernels``.
+"""
+
+from mmkernel.losses.alignment import alignment, mean_over_pairs, paired_distance, squared_distance, uniformity
+from mmkernel.losses.clustering import cluster_cross_entropy, random_rows, spherical_kmeans
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.losses.covariance import correlation_terms, moment_terms
+from mmkernel.losses.mutual_information import (
+    dv_bound,
+    infonce_bound,
+    interpolated_bound,
+    js_bound,
+    nwj_bound,
+    tuba_bound,
+)
+from mmkernel.losses.predictive_coding import prediction_loss
 from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
+from mmkernel.losses.whitening import (
+    draw_sub_batches,
+    sub_batches,
+    whiten,
+    whiten_views,
+    whitened_distance,
+    whitening_matrix,
+)

@@ -43,11 +43,12 @@ def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor
     return torch.pdist(z).pow(2).mul(-scale).exp().mean().log()
 
 
-def paired_distance(x: Tensor, y: Tensor, pairs: Pairs, reduction: str = 'sample') -> Tensor:
+def paired_distance(x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction: str = 'sample') -> Tensor:
     """mean over pairs (i, j) of mean_n ||x^_in - y^_jn||^2, rows normalised here, over the rows of all ranks.
 
     ``x``: (V, B, q), ``y``: (G, B, q) raw rows. ``reduction='element'`` divides by q. Raises where there is no pair.
     """
+    pairs = all_pairs(x, y) if pairs is None else pairs
     check_pairs(pairs, 'align')
     if x is y:
         return to_sphere(x, pairs, reduction)[1]
@@ -63,6 +64,16 @@ def mean_square(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
     y = x if same else y.unbind()
     squares = [F.mse_loss(x[i], y[j]) for i, j in pairs]
     return squares[0] if len(squares) == 1 else torch.stack(squares).mean()
+
+
+def every_other(x: Tensor, y: Tensor) -> Pairs:
+    """All (i of x, j of y), i != j: position i of both stands for one view."""
+    return [(i, j) for i in range(len(x)) for j in range(len(y)) if i != j]
+
+
+def all_pairs(x: Tensor, y: Tensor) -> Pairs:
+    """``every_other``; of one tensor, whose distances are symmetric, each two views once."""
+    return [(i, j) for i, j in every_other(x, y) if x is not y or i < j]
 
 
 def mean_over_pairs(losses: list[Tensor]) -> Tensor:

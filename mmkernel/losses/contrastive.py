@@ -14,7 +14,7 @@ from torch import Tensor
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere, unit_rows
 from mmkernel.kernels.layouts import promoted
-from mmkernel.losses.alignment import mean_over_pairs
+from mmkernel.losses.alignment import every_other, mean_over_pairs
 
 
 def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options: Any) -> Tensor:
@@ -34,7 +34,7 @@ def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options
             f'{V} view(s) of {B * W} image(s) leave an anchor without a negative; at least 2 images are needed. '
             'Raise train_dataloader.batch_size.'
         )
-    pairs = [(i, j) for i in range(V) for j in range(V) if i != j] if pairs is None else pairs
+    pairs = every_other(z, z) if pairs is None else pairs
     if not pairs:
         return mean_over_pairs([])
     engine, z = Engine(**options), promoted(z)
@@ -97,11 +97,12 @@ def _softmax(
     return values, slope.scatter_add(-1, partners, shares), None
 
 
-def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pairs: Pairs) -> Tensor:
+def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor:
     """mean_(i,j) mean_n [ logsumexp_m p_in.t_jm / T - p_in.t_jn / T ], m over the N rows of all ranks.
 
     van den Oord et al., 2018; Chen, Xie & He, ICCV 2021. ``predicted``: (V, B, q), ``target``: (G, B, q).
     """
+    pairs = every_other(predicted, target) if pairs is None else pairs
     predicted, target = unit_rows(predicted), unit_rows(target)
     gather = gather_rows_with_gradient if target.requires_grad else gather_rows  # keys without a graph cost no backward
     keys = gather(target.transpose(0, 1))  # (N, G, q)
@@ -114,11 +115,14 @@ def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pai
     return global_mean(mean_over_pairs(losses))
 
 
-def queue_info_nce(predicted: Tensor, target: Tensor, queue: Tensor, temperature: float, pairs: Pairs) -> Tensor:
+def queue_info_nce(
+    predicted: Tensor, target: Tensor, queue: Tensor, temperature: float, pairs: Pairs | None = None
+) -> Tensor:
     """mean_(i,j) mean_n [ log(e^{p_in.t_jn / T} + sum_k e^{p_in.c_jk / T}) - p_in.t_jn / T ], c_j the queue of target view j.
 
     He et al., CVPR 2020. ``predicted``: (V, B, q), ``target``: (G, B, q), ``queue``: (G, K, q) of unit rows.
     """
+    pairs = every_other(predicted, target) if pairs is None else pairs
     predicted, target = unit_rows(predicted), unit_rows(target)
     first, losses = torch.zeros(predicted.shape[1], dtype=torch.long, device=predicted.device), []
     for i, j in pairs:

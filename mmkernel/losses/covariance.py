@@ -22,14 +22,19 @@ from mmkernel.distributed import (
 )
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
 from mmkernel.kernels.layouts import promoted, refuse_second_derivative, sum_of
-from mmkernel.losses.alignment import mean_square
+from mmkernel.losses.alignment import all_pairs, mean_square
 from mmkernel.losses.matrices import product
 
 _DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
 
 
 def moment_terms(
-    z: Tensor, pairs: Pairs, target_std: float = 1.0, eps: float = 1e-4, covariance: str = 'trained', **options: Any
+    z: Tensor,
+    pairs: Pairs | None = None,
+    target_std: float = 1.0,
+    eps: float = 1e-4,
+    covariance: str = 'trained',
+    **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """mean_pairs mean_n ||z_in - z_jn||^2 / q,  mean_v (1/q) sum_j max(0, std - sqrt(var_j + eps)),
     mean_v (1/q) sum_{i != j} C_ij^2.
@@ -39,12 +44,13 @@ def moment_terms(
 
     Args:
         z: (V, B, q) this rank's rows, equal B on every rank. Half precision is computed in float32.
-        pairs: (i, j), each pair of views once; none: the first term is 0.
+        pairs: (i, j), each pair of views once (None: every two views); empty: the first term is 0.
         covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
         options: those of ``mmkernel.kernels.engine.Engine``.
     """
     if covariance not in ('trained', 'value', 'none'):
         raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
+    pairs = all_pairs(z, z) if pairs is None else pairs
     return fused_whole(_moment_terms, promoted(z), tuple(pairs), target_std, eps, covariance, Engine(**options))
 
 
@@ -86,7 +92,7 @@ def diagonal_of(K: Tensor, first: int, columns: Tensor) -> Tensor:
 
 
 def correlation_terms(
-    predicted: Tensor, target: Tensor | None, pairs: Pairs, eps: float = 1e-5, **options: str | None
+    predicted: Tensor, target: Tensor | None = None, pairs: Pairs | None = None, eps: float = 1e-5, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """mean_(i,j) sum_k (C_kk - 1)^2  and  mean_(i,j) sum_{k != l} C_kl^2,  C = x'y / N of standardised x_i, y_j.
 
@@ -95,9 +101,10 @@ def correlation_terms(
 
     Args:
         predicted, target: (V, B, q) and (G, B, q), this rank's rows, equal B on every rank; ``target`` None: ``predicted``.
-        pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once.
+        pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once. None: every two views.
         options: those of ``mmkernel.kernels.engine.Engine``.
     """
+    pairs = all_pairs(predicted, predicted if target is None else target) if pairs is None else pairs
     views = promoted(predicted) if target is None else torch.cat([promoted(predicted), promoted(target)])
     if target is not None:
         pairs = [(i, len(predicted) + j) for i, j in pairs]

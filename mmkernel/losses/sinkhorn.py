@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from mmkernel.distributed import max_over_ranks, sum_over_ranks_
-from mmkernel.losses.alignment import check_pairs
+from mmkernel.kernels.engine import Pairs
+from mmkernel.losses.alignment import check_pairs, every_other
 
 
 @torch.no_grad()
@@ -42,11 +43,12 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: i
     return M[..., kept, :].mul_(v.mT).mul_(u[..., kept, :])
 
 
-def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs: list[tuple[int, int]]) -> Tensor:
+def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor:
     """mean_(i,j) mean_n -sum_k codes_jnk log softmax_k(scores_in / T) over this rank's rows. Caron et al., NeurIPS 2020.
 
     ``scores``: (V, B, K), ``codes``: (G, B, K).
     """
+    pairs = every_other(scores, codes) if pairs is None else pairs
     check_pairs(pairs)
     log_probability = (scores / temperature).log_softmax(-1)
     sums: dict[tuple[int, ...], Tensor] = {}  # of the codes that a view predicts; views mostly predict the same ones

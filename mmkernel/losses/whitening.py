@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkernel.kernels.engine import Pairs, unit_rows
 from mmkernel.kernels.layouts import refuse_second_derivative
-from mmkernel.losses.alignment import check_pairs, mean_over_pairs, squared_distance
+from mmkernel.losses.alignment import all_pairs, check_pairs, mean_over_pairs, squared_distance
 from mmkernel.losses.matrices import add_to_diagonal, cholesky, eigenvectors, factor, inverse_square_root
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
@@ -169,13 +169,14 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
 
 
 def whitened_distance(
-    p: Tensor, t: Tensor, pairs: Pairs, distance: str = 'cosine', reduction: str = 'element'
+    p: Tensor, t: Tensor, pairs: Pairs | None = None, distance: str = 'cosine', reduction: str = 'element'
 ) -> Tensor:
     """mean over pairs (i, j) and rows of 2 - 2 cos ('cosine') or ||p_i - t_j||^2 ('squared') of whitened rows.
 
     ``p``: (I, V, K, s, q), ``t``: (I, G, K, s, q). Where all rows of a block are one point, they were whitened to 0: these
     count as if they had nothing in common, for otherwise a collapse would have the least distance there is.
     """
+    pairs = all_pairs(p[0], p[0] if t is p else t[0]) if pairs is None else pairs
     check_pairs(pairs)
     if distance == 'cosine':
         u = unit_rows(p, point=False)

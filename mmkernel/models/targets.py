@@ -69,8 +69,8 @@ class MomentumTarget(HostCounters):
         if shuffle_bn:  # passes so far: the seed of the next order, alike on every rank and after a resume
             self.counters, self.passes = ('passes',), 0
 
-    def attach(self, backbone: nn.Module, neck: nn.Module, batching: str, neck_batching: str) -> None:
-        """Copy the online encoder."""
+    def attach(self, backbone: nn.Module, neck: nn.Module, batching: str = 'view', neck_batching: str = 'view') -> None:
+        """Copy the online encoder, which this target follows from now on: ``neck(backbone(images))``, any two modules."""
         self.backbone, self.neck = copy.deepcopy(backbone), copy.deepcopy(neck)
         self.requires_grad_(False)
         self._online, self.batching, self.neck_batching = (backbone, neck), batching, neck_batching
