@@ -68,13 +68,21 @@ def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) 
     return built
 
 
+def warmup_cosine(step: int, total: int, warmup: int = 0, end_factor: float = 0.0, start_factor: float = 0.0) -> float:
+    """s + (1-s) k/w for k < w, then e + (1-e) (1 + cos(pi (k-w)/(K-w)))/2; k: ``step`` from 0, K: ``total``, w: ``warmup``."""
+    if step < warmup:
+        return start_factor + (1 - start_factor) * step / warmup
+    cosine = 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(total - warmup, 1), 1.0)))
+    return cosine + end_factor * (1 - cosine)
+
+
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(_ParamScheduler):
     """Linear warm-up and cosine decay of the learning rate, once per iteration k from 0.
 
-    lr_k / peak = s + (1-s) k/w for k < w, then e + (1-e) (1 + cos(pi (k-w)/(K-w)))/2, with K: ``total_steps``, w:
-    ``warmup_steps``, s: ``start_factor``, e: ``end_factor``. Step 0 has exactly s (0); the last step, K-1, is one step short
-    of e. Schedule of the official code of Barlow Twins, VICReg and SFRIK; mmengine's LinearLR cannot start at 0.
+    lr_k = peak * ``warmup_cosine`` of step k, ``total_steps`` and ``warmup_steps``. Step 0 has exactly the start factor (0); the
+    last step is one short of the end factor. Schedule of the official code of Barlow Twins, VICReg and SFRIK; mmengine's
+    LinearLR cannot start at 0.
 
     In a config: ``param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=10, end_factor=0.001)``; the peak is the
     optimizer's (scaled) learning rate and the length comes from the train loop. Only the position is saved, so a run resumed
@@ -118,17 +126,10 @@ class WarmupCosineLR(_ParamScheduler):
             group['lr'] = value
         self._last_value = [group['lr'] for group in self.optimizer.param_groups]
 
-    def factor(self) -> float:
-        """The rate of the present step as a fraction of the peak."""
-        step, warmup = self.last_step, self.warmup_steps
-        if step < warmup:
-            return self.start_factor + (1 - self.start_factor) * step / warmup
-        cosine = 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)))
-        return cosine + self.end_factor * (1 - cosine)
-
     def _get_value(self) -> list[float]:
+        factor = warmup_cosine(self.last_step, self.total_steps, self.warmup_steps, self.end_factor, self.start_factor)
         pairs = zip(self.base_values, self.optimizer.param_groups, strict=True)
-        return [base if group.get('fixed_lr') else base * self.factor() for base, group in pairs]
+        return [base if group.get('fixed_lr') else base * factor for base, group in pairs]
 
     def state_dict(self) -> dict:
         return {'last_step': self.last_step}
