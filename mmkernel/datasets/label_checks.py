@@ -37,8 +37,13 @@ def whole_targets(targets: Any, source: Any) -> np.ndarray:
 def check_labels(source: Any) -> None:
     """ValueError unless labels and targets of a whole source fit each other, its length and its classes."""
     count, C, targets = len(source), len(source.classes), targets_of(source)
+    labels = whole_labels(source.labels, source)  # once more: they may be a property of the class
+    if len(labels) != count:
+        raise ValueError(
+            f'{type(source).__name__} has {count} images, but {len(labels)} labels; expected one per image.'
+        )
     if C:
-        _refuse(source, source.labels, source.labels >= C, f'-1 to {C - 1}, since there are {C} classes')
+        _refuse(source, labels, labels >= C, f'-1 to {C - 1}, since there are {C} classes')
     if targets is not None and targets.shape != (count, C or targets.shape[1]):
         raise ValueError(
             f'{type(source).__name__} has targets of shape {targets.shape}; expected ({count}, {C}): images, classes.'

@@ -39,6 +39,8 @@ class Source:
 
     classes: list[str] = []
     lengths: dict[str, int] = {}
+    on_corrupt: str | int = 'raise'
+    _arrays: Any = None
 
     def __init__(self, on_corrupt: str | int = 'raise') -> None:
         number = isinstance(on_corrupt, int) and not isinstance(on_corrupt, bool) and on_corrupt > 0
@@ -47,7 +49,6 @@ class Source:
                 f"on_corrupt must be 'raise', 'skip' or the number of images that may be left out, got {on_corrupt!r}"
             )
         self.on_corrupt = on_corrupt
-        self._arrays: Any = None
 
     @property
     def labels(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import nn
 from mmkernel.checks import check_numbers, did_you_mean
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.learning_rates import prefixes
-from mmkernel.registry import HOOKS
+from mmkernel.registry import HOOKS, accepted_keywords
 
 
 def steps_per_epoch(runner: Any) -> int:
@@ -116,9 +116,18 @@ class FreezeHook(Hook):
 def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, world_size: int = 1) -> None:
     """ValueError for a momentum target or a queue that nothing moves, a head that ``batch`` does not fit, and hooks at odds.
 
+    Also for a ``commit`` of a head, or an ``update`` of a target, that takes no ``real``.
+
     ``batch``: rows that a head sees at a time, those of all ``world_size`` processes; None or 0 if unknown.
     """
     hooks = list(hooks)
+    for part, name in [*((part, 'commit') for part in model.modules()), (getattr(model, 'target', None), 'update')]:
+        names, anything = accepted_keywords(getattr(part, name, lambda real: None))
+        if 'real' not in names and not anything:
+            raise ValueError(
+                f'{type(part).__name__}.{name}() is not told whether the step counts. Write {name}({", ".join(["self", *names])}, '
+                'real=None): real is a 0-dim bool tensor; change state by mmkernel.models.move(buffer, value, real).'
+            )
     movers = [type(hook).__name__ for hook in hooks if getattr(hook, 'moves_target', False)]
     if hasattr(getattr(model, 'target', None), 'update') and len(movers) != 1:
         raise ValueError(

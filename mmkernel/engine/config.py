@@ -153,9 +153,9 @@ def set_option(cfg: Config, key: str, value: Any) -> None:
         if isinstance(node, Mapping):
             new = name in TOP_LEVEL if not where else reader_of(cfg, node, where).name
             if name not in node and (rest or not new):
-                hint = did_you_mean(name, node if where else {**node, **dict.fromkeys(TOP_LEVEL)})
-                text = f"--cfg-options {key}: the config has no key '{here}'. {hint} Keys there: {', '.join(node)}."
-                raise ConfigError(text)
+                hint = did_you_mean(name, node if where else {**node, **dict.fromkeys(TOP_LEVEL)}, cutoff=0.6)
+                text = f"--cfg-options {key}: the config has no key '{here}'. {hint}".rstrip()
+                raise ConfigError(f'{text} Keys there: {", ".join(node)}.')
             node[name] = put(node.get(name), rest, value, here)
             return node
         if not isinstance(node, (list, tuple)):

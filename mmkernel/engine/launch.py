@@ -90,7 +90,7 @@ def set_numerics(cfg: Mapping[str, Any]) -> None:
     there is none; otherwise cuDNN tries several and keeps the fastest (``env_cfg.cudnn_benchmark=False``: it does not).
     """
     tf32, deterministic = cfg.get('tf32', 'convolutions'), bool((cfg.get('randomness') or {}).get('deterministic'))
-    torch.set_float32_matmul_precision('high' if tf32 is True else 'highest')
+    torch.set_float32_matmul_precision('high' if tf32 and tf32 != 'convolutions' else 'highest')
     if torch.backends.cudnn.allow_tf32 != bool(tf32):  # some versions of torch warn about this name when it is set
         torch.backends.cudnn.allow_tf32 = bool(tf32)
     torch.backends.cudnn.benchmark = bool((cfg.get('env_cfg') or {}).get('cudnn_benchmark', not deterministic))

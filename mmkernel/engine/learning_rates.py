@@ -113,7 +113,7 @@ class _GroupsConstructor:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 groups[self.group_of(name, parameter)]['params'].append(parameter)
-        if empty := [name for name, group in groups.items() if name and not group['params']]:
+        if empty := [name for name in self.paramwise_cfg if name in groups and not groups[name]['params']]:
             text = f"{type(self).__name__}: no parameter that trains lies below '{empty[0]}' (frozen?)."
             raise ValueError(f'{text} {_parts_of(model)}')
         built = OPTIMIZERS.build(dict(params=[group for group in groups.values() if group['params']], **optimizer))

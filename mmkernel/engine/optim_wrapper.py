@@ -137,7 +137,11 @@ class PretrainOptimWrapper(OptimWrapper):
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """As the config asks; the 2-norm is not taken twice."""
-        if (given := self.clip_grad_kwargs) and self.clip_func is clip_grad_norm_ and given.get('norm_type', 2) == 2:
+        if (
+            (given := self.clip_grad_kwargs)
+            and self.clip_func is clip_grad_norm_
+            and given.get('norm_type') in (None, 2)
+        ):
             norm = self.grad_norm
             clip_grads_with_norm_(parameters, given['max_norm'], norm, given.get('foreach'))
         else:

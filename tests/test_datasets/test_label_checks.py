@@ -103,3 +103,14 @@ def test_rows_by_label():
     assert {label: rows.tolist() for label, rows in found.items()} == {-1: [1], 0: [2, 4], 3: [0, 3], 7: [5]}
     assert list(found) == [-1, 0, 3, 7]
     assert rows_by_label(labels[:0]) == {}
+
+
+def test_labels_of_the_class_are_looked_at_too():
+    class Given(Source):
+        labels = property(lambda self: [0, 1, 0.5])
+
+        def read(self, i):
+            return np.zeros((4, 4, 1), np.uint8)
+
+    with pytest.raises(ValueError, match='label of record 2'):
+        EvaluationDataset(Given())

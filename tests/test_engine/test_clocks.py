@@ -14,7 +14,7 @@ from mmkernel.datasets import CorruptImageError, Source, ViewDataset
 from mmkernel.engine import FreezeHook, MomentumUpdateHook, QueueHook, WarmupCosineLR, load_config, train
 from mmkernel.engine.clocks import check_clocks, check_last_batch, current_step, momentum_at
 from mmkernel.engine.loop import EpochLoop
-from mmkernel.models import MomentumTarget, build_model
+from mmkernel.models import CosinePredictionHead, MomentumTarget, build_model
 from mmkernel.registry import HOOKS
 
 PARTS = dict(
@@ -99,6 +99,23 @@ def test_a_hook_without_its_part(tmp_path, repository):
         train(config(tmp_path, repository, model, momentum=dict(type='MomentumUpdateHook')))
     with pytest.raises(ValueError, match='QueueHook has no queue to start'):
         train(config(tmp_path, repository, model, queue=dict(type='QueueHook')))
+
+
+def test_what_is_not_told_of_steps_that_do_not_count_is_refused():
+    class Remembers(CosinePredictionHead):
+        def commit(self):
+            super().commit()
+
+    class Moves(MomentumTarget):
+        def update(self, momentum):
+            super().update(momentum)
+
+    model = build_model(dict(model={**PREDICTION, 'head': Remembers()}))
+    with pytest.raises(ValueError, match=r'Remembers.*Write commit\(self, real=None\)'):
+        check_clocks(model, [MomentumUpdateHook()], 5)
+    model = build_model(dict(model={**PREDICTION, 'target': dict(type=Moves)}))
+    with pytest.raises(ValueError, match=r'Moves.*Write update\(self, momentum, real=None\)'):
+        check_clocks(model, [MomentumUpdateHook()], 5)
 
 
 def test_a_queue_begins_with_its_epoch(tmp_path, repository):
