@@ -5,6 +5,7 @@ A folder per entry, named by a hash of what they depend on (weights, stage, ever
 appear whole or not at all, and may be deleted at any time.
 """
 
+import copyreg
 import errno
 import hashlib
 import io
@@ -55,17 +56,32 @@ def images_digest(dataset: Any, source: Any, transform: Any, looks: int = 16) ->
 
 
 class _Content(pickle.Pickler):
-    """What an object consists of: settings and arrays; of a function its code and what it holds on to, of a class its call."""
+    """What an object consists of, alike in every process: of a function its code and what it holds on to, of a class its call."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.begun: set[FunctionType] = set()  # one that calls itself, or super(), holds on to itself, or to its class
+
+    def persistent_id(self, value: Any) -> Any:  # asked first, of every part
+        return sorted(value, key=repr) if isinstance(value, (set, frozenset)) else None
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, FunctionType):
-            held = [cell.cell_contents for cell in value.__closure__ or ()]
-            return tuple, ((marshal.dumps(value.__code__, 2), value.__defaults__, held),)
-        if isinstance(value, type) and value.__module__ != 'builtins':
-            call = vars(value).get('__call__')
-            name = f'{value.__module__}.{value.__qualname__}'
-            return tuple, ((name, call if isinstance(call, FunctionType) else None),)
-        return NotImplemented
+        own = value if isinstance(value, (type, FunctionType)) else type(value)
+        parts = [f'{own.__module__}.{own.__qualname__}']
+        if isinstance(value, Tensor):  # its own way tells an address
+            parts += [str(value.dtype), tuple(value.shape), tensor_bytes(value)]
+        elif own is not value:
+            try:
+                return NotImplemented if own in copyreg.dispatch_table else value.__reduce_ex__(4)
+            except (TypeError, NotImplementedError):  # a lock, a module: the name of its class
+                pass
+        elif own.__module__ == 'builtins':
+            return NotImplemented
+        elif isinstance(call := getattr(own, '__call__'), FunctionType) or isinstance(call := own, FunctionType):  # noqa: B004, B009
+            held = [] if call in self.begun else [cell.cell_contents for cell in call.__closure__ or ()]
+            self.begun.add(call)
+            parts += [marshal.dumps(call.__code__, 2), call.__defaults__, held]
+        return tuple, (tuple(parts),)
 
 
 def files_digest(source: Any) -> str:

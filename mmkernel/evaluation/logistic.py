@@ -36,7 +36,7 @@ def logistic_path(
     N, centre = len(x), x.mean(0)
     x = x - centre
     _, s, axes = torch.linalg.svd(torch.linalg.qr(x, mode='r').R if N > x.shape[1] else x, full_matrices=False)
-    x, s = x @ axes.T, s.clamp_min(1e-6 * float(s[0]) + 1e-30)
+    x, s = x @ axes.T, s.clamp_min(1e-6 * float(s[0]) + 1e-18)
     one, W = x.new_ones(1), x.new_zeros(num_classes, len(s) + 1)  # the last column is the bias
     for l2 in penalties:
         unit = torch.cat([((s.square() + l2) / N).sqrt(), one])

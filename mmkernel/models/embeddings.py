@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from mmkernel.kernels.layouts import promoted
+
 BATCHINGS = ('view', 'size', 'all')
 Views = Tensor | Sequence[Tensor]
 
@@ -78,9 +80,9 @@ class Embeddings:
 
     def promoted(self) -> 'Embeddings':
         """Half precision -> float32, float64 stays: at q = 32 768 a typical t^3 is 1e-7, below what half can hold."""
-        online = _promote(self.online)
-        predicted = online if self.predicted is self.online else _promote(self.predicted)
-        target = online if self.target is self.online else _promote(self.target)
+        online = promoted(self.online)
+        predicted = online if self.predicted is self.online else promoted(self.predicted)
+        target = online if self.target is self.online else promoted(self.target)
         computed_in = self.computed_in or self.online.dtype
         return replace(self, online=online, predicted=predicted, target=target, computed_in=computed_in)
 
@@ -118,10 +120,6 @@ def _stacked(name: str, views: Views) -> Tensor:
 
 def _words(z: Tensor) -> str:
     return f'{z.shape[0]} of shape {tuple(z.shape[1:])}'
-
-
-def _promote(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def encode(backbone: nn.Module, neck: nn.Module, views: list[Tensor], batching: str, neck_batching: str) -> Tensor:

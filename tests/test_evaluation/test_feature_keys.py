@@ -1,7 +1,11 @@
 """The key of kept features covers what they depend on, and their checksums every byte that is read."""
 
 import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -131,6 +135,11 @@ class Nested:
         return image
 
 
+class Inherited(Nested):
+    def __call__(self, image):
+        return super().__call__(image)  # holds on to its class
+
+
 def shifted(by, image):
     return image + by
 
@@ -143,6 +152,10 @@ def shifted(by, image):
         (Nested(table=torch.zeros(2)), Nested(table=torch.zeros(2).double())),
         (lambda image: image.clip(0, 254), lambda image: image.clip(0, 253)),
         (partial(shifted, 0), partial(shifted, np.uint8(0))),
+        (
+            Inherited(lock=Lock(), module=os, a=1),
+            Inherited(lock=Lock(), module=os, a=2),
+        ),  # no pickle holds the first two
         (dict(type='CenterView', resize=None, crop=None), dict(type='CenterView', resize=None, crop=6)),
     ],
 )
@@ -161,6 +174,25 @@ def test_transforms_differ_where_no_look_shows_it(images, first, second):
 
     assert images_digest(Seen(), source, first) == images_digest(Seen(), source, first)
     assert images_digest(Seen(), source, first) != images_digest(Seen(), source, second)
+
+
+def test_the_same_transform_has_the_same_key_in_another_process():
+    script = """
+from io import BytesIO
+import torch
+from test_feature_keys import Inherited
+from mmkernel.evaluation.feature_cache import _Content
+_Content(content := BytesIO()).dump(Inherited(table=torch.ones(3), names={'a', 'bc', 'def'}, generator=torch.Generator()))
+print(content.getvalue().hex())
+"""
+    keys = set()
+    for seed in '12':  # of Python's hashes, and with them the order of a set
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        environment = {**os.environ, 'PYTHONHASHSEED': seed, 'PYTHONPATH': path}
+        keys.add(
+            subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, check=True).stdout
+        )
+    assert len(keys) == 1
 
 
 def test_versions_and_precision_are_part_of_the_key(images, tmp_path, monkeypatch):

@@ -33,10 +33,7 @@ def said(config, tmp_path, monkeypatch, capsys):
         (('--device', 'gpu'), "argument --device: 'gpu' cannot be used here; there is cpu"),
         (('--cfg-options', 'evaluation=None'), "the config has no 'evaluation' part; expected evaluation=dict("),
         (('--cfg-options', 'evaluation.test.type=Digit'), "type 'Digit' is not registered"),
-        (
-            ('--cfg-options', 'evaluation.train.size=8', 'evaluation.test.split=x'),
-            "split='x' is unknown, expected one of",
-        ),
+        (('--cfg-options', 'evaluation.test.split=x'), "Digits.split is 'train' or 'test', got 'x'"),
     ],
 )
 def test_knn(said, words, answer):
