@@ -18,6 +18,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -71,10 +72,8 @@ class _Content(pickle.Pickler):
         if isinstance(value, Tensor):  # its own way tells an address
             parts += [str(value.dtype), tuple(value.shape), tensor_bytes(value)]
         elif own is not value:
-            try:
+            with suppress(TypeError, NotImplementedError):  # a lock, a module: the name of its class
                 return NotImplemented if own in copyreg.dispatch_table else value.__reduce_ex__(4)
-            except (TypeError, NotImplementedError):  # a lock, a module: the name of its class
-                pass
         elif own.__module__ == 'builtins':
             return NotImplemented
         elif isinstance(call := getattr(own, '__call__'), FunctionType) or isinstance(call := own, FunctionType):  # noqa: B004, B009
