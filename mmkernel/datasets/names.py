@@ -164,7 +164,7 @@ def _json_items(text: str, path: Path) -> list[Any]:
         if isinstance(named := _named(found), list):
             return named
         if all(isinstance(value, list) for value in found.values()):
-            return sum(found.values(), [])
+            return [item for value in found.values() for item in value]
         return list(found) if named is None else [found]
     return found if isinstance(found, list) else [found]
 
