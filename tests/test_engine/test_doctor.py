@@ -64,6 +64,16 @@ def test_it_warns_once_and_says_when_it_is_over(gain):
     assert 'no longer collapsed' in run.logger[1]
 
 
+def test_an_image_that_cannot_be_read_ends_no_run(monkeypatch):
+    def sample(*args):
+        raise ValueError('photo-3.png cannot be decoded')
+
+    monkeypatch.setattr(monitors, 'sample_cloud', sample)
+    hook, run = DoctorHook(interval=1, begin=0.0), runner()
+    epoch(hook, run, 0)
+    assert run.logger == ['DoctorHook could not look after epoch 1: photo-3.png cannot be decoded']
+
+
 def test_it_looks_at_intervals_and_at_the_end(gain):
     hook, run, looked = DoctorHook(interval=3, begin=0.0), runner(epochs=8), []
     for number in range(8):
