@@ -91,7 +91,7 @@ def test_errors_are_one_line(monkeypatch):
             ['show', 'RBFKernel', '--imports', 'no_such_module_of_mine'],
             'Failed to import no_such_module_of_mine. Modules are looked for in',
         ),
-        (['show', 'RBFKernel', '--plot', 'no_suffix'], "expected a file such as 'no_suffix.png'"),
+        (['show', 'RBFKernel', '--plot', 'no_suffix'], "name it 'no_suffix.png'"),
         (['show', 'RBFKernel', '--width', '1'], 'q >= 2, got q = 1'),
         (['show', 'RBFKernel', '--batch', '1'], 'N >= 2 points, got count = 1'),
         (['fit', 'RBFKernel', '--max-order', '0'], '--max-order 0: a LegendreKernel has order >= 1'),
