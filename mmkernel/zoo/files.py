@@ -1,5 +1,6 @@
 """Files of weights that cannot run code and cannot be half written."""
 
+import codecs
 import errno
 import json
 import os
@@ -19,13 +20,44 @@ from safetensors.torch import save_file
 
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 
-SAFE = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}  # of a pickle: what arrays are made of
-SAFE |= {(f'numpy.{core}.multiarray', name) for core in ('core', '_core') for name in ('_reconstruct', 'scalar')}
-SAFE |= {(f'numpy.{core}.numeric', '_frombuffer') for core in ('core', '_core')}
 
-# Numbers of numpy, as logs of other programs hold them.
-NUMBERS = [(np.float64(0).__reduce__()[0], f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
-NUMBERS += [np.dtype, *{type(np.dtype(code)) for code in '?bhilqBHILQefd'}]
+class _Kind:
+    """In place of numpy.dtype: with a state from a hostile file that one can crash the process, or worse."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        self.code = state[1] + self.code
+
+    def of(self, content: bytes) -> np.ndarray:
+        if not re.fullmatch(r'[<>|=]?[biuf]\d', self.code):
+            raise ValueError(f'expected numbers, got {self.code!r}')
+        return np.frombuffer(content, self.code)
+
+
+class _Array:
+    def __init__(self, *_: Any) -> None:
+        self.value = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_columns, content = state
+        self.value = kind.of(content).reshape(shape, order='F' if by_columns else 'C')
+
+
+def _number(kind: _Kind, content: bytes) -> np.generic:
+    return kind.of(content)[0]
+
+
+def _whole(content: bytes, kind: _Kind, shape: tuple, order: str) -> np.ndarray:
+    return kind.of(content).reshape(shape, order=order)
+
+
+# What stands for the names by which numbers and arrays of numpy are pickled.
+NUMBERS = {'numpy.dtype': _Kind, **{f'numpy.{core}.multiarray.scalar': _number for core in ('core', '_core')}}
+ARRAYS = {**NUMBERS, 'numpy.ndarray': _Array, '_codecs.encode': codecs.encode}
+ARRAYS |= {f'numpy.{core}.multiarray._reconstruct': _Array for core in ('core', '_core')}
+ARRAYS |= {f'numpy.{core}.numeric._frombuffer': _whole for core in ('core', '_core')}
 
 
 class DiskFullError(DownloadError):
@@ -92,7 +124,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if path.suffix == '.pkl' and not zipfile.is_zipfile(path):
         return _read_arrays(path)
     try:
-        with torch.serialization.safe_globals(NUMBERS):
+        with torch.serialization.safe_globals([(value, name) for name, value in NUMBERS.items()]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
@@ -100,7 +132,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
         raise CheckpointError(
             f"'{path}' holds {what}. Classes are not loaded, because loading one can run code: save its state dict alone."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         size = path.stat().st_size
         if size == 0:
             raise CheckpointError(f"'{path}' is empty: whatever wrote it was stopped, or the disk was full.") from error
@@ -155,21 +187,23 @@ class _ArraysOnly(pickle.Unpickler):
     """numpy arrays and plain values; anything else in a pickle could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in SAFE:
+        if f'{module}.{name}' not in ARRAYS:
             raise pickle.UnpicklingError(f'{module}.{name}')
-        return super().find_class(module, name)
+        return ARRAYS[f'{module}.{name}']
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     with open(path, 'rb') as file:
         try:
             content = _ArraysOnly(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError) as error:
+        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
                 f"'{path}' is no pickle of arrays, or is damaged: {error}. Other classes are not loaded: they can run code."
             ) from error
     arrays = content.get('model', content) if isinstance(content, dict) else {}
-    return dict(model={key: torch.from_numpy(np.array(a)) for key, a in arrays.items() if isinstance(a, np.ndarray)})
+    arrays = {key: getattr(value, 'value', value) for key, value in arrays.items()}
+    native = {key: np.array(a, a.dtype.newbyteorder('=')) for key, a in arrays.items() if isinstance(a, np.ndarray)}
+    return dict(model={key: torch.from_numpy(array) for key, array in native.items()})
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: dict[str, str]) -> None:

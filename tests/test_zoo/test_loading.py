@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -9,7 +10,15 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from mmkernel.models import build_model
-from mmkernel.zoo import CheckpointError, KeyMapError, key_maps, load_file, load_weights, write_checkpoint
+from mmkernel.zoo import (
+    CheckpointError,
+    KeyMapError,
+    key_maps,
+    load_file,
+    load_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
 from mmkernel.zoo.loading import adapted
 
 SMALL = dict(num_classes=0, layers=(1, 1, 1, 1), channels=(4, 8, 8, 16))
@@ -259,6 +268,36 @@ def test_a_pickle_with_code_is_not_run(tmp_path, capsys, save):
     with pytest.raises(CheckpointError, match='loading one can run code'):
         load_file(encoder(9), tmp_path / 'w.pth')
     assert 'ran' not in capsys.readouterr().out
+
+
+class Kind:
+    """numpy.dtype with flags that make 8 bytes of the file the address of an object."""
+
+    def __reduce__(self):
+        return np.dtype, ('f8', False, True), (3, '<', None, None, None, 8, 8, 127)
+
+
+class Number:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __reduce__(self):
+        return np.float64(0).__reduce__()[0], (self.kind, bytes(8))
+
+
+@pytest.mark.parametrize('name', ['w.pth', 'w.pkl'])
+def test_numbers_of_numpy_are_read_and_their_kinds_cannot_crash_the_process(tmp_path, name):
+    save = torch.save if name == 'w.pth' else lambda value, path: path.write_bytes(pickle.dumps(value))
+    numbers = [np.float64(0.1), np.float32(2), np.int64(-3), np.bool_(True), np.dtype('>f4').type(5)]
+    for i, number in enumerate([*numbers, Number(Kind())]):
+        save(dict(model=dict(w=np.ones(2) if name == 'w.pkl' else torch.ones(2)), number=number), tmp_path / name)
+        found = read_checkpoint(tmp_path / name)
+        assert found['model']['w'].tolist() == [1, 1]
+        expected = np.float64(0) if i == len(numbers) else number
+        assert name == 'w.pkl' or (found['number'] == expected and type(found['number']) is type(expected))
+    save(dict(number=Number(np.dtype('O'))), tmp_path / name)
+    with pytest.raises(CheckpointError, match="expected numbers, got '.?O"):
+        read_checkpoint(tmp_path / name)
 
 
 def test_a_page_in_place_of_weights(tmp_path):
