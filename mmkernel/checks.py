@@ -28,6 +28,7 @@ def check_numbers(
     for name, values in given.items():
         if none and values is None:
             continue
+        values = values.tolist() if hasattr(values, 'tolist') else values  # of a tensor or an array
         listed = isinstance(values, Iterable) and not isinstance(values, str)
         if several and not listed:
             raise ValueError(f'{owner + "." if owner else ""}{name}={values!r}; expected a list: [{values!r}].')

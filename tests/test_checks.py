@@ -13,6 +13,7 @@ DATA = (torch.eye(6), torch.arange(6) % 2) * 2
 def test_what_passes():
     assert check_numbers(epochs=1, batch_size=256, whole=True) is None
     assert check_numbers(decay=(0.0, 1e-6), zero=True) is None
+    assert check_numbers(scale=torch.tensor(2.0), weights=torch.ones(2)) is None
     assert check_distinct(seeds=(0, 1, 2), names=('a', 'b')) is None
 
 
