@@ -9,7 +9,7 @@ import reference
 import torch
 from harness import Case, Maker, Step, arguments, measure
 
-from mmkernel.losses.sinkhorn import sinkhorn
+from mmkernel.losses.clustering import sinkhorn
 
 
 def scores(B: int, K: int, device: torch.device) -> torch.Tensor:

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmkernel.checks import check_numbers, did_you_mean
-from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.hooks import attempt, unwrap
 from mmkernel.engine.learning_rates import prefixes
 from mmkernel.registry import HOOKS, accepted_keywords
 
@@ -54,10 +54,11 @@ class MomentumUpdateHook(Hook):
             raise ValueError(f'MomentumUpdateHook has nothing to move: {text}')
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.optim_wrapper.stepped:
+        stepped, real = attempt(runner.optim_wrapper)
+        if stepped:
             total = runner.max_epochs * steps_per_epoch(runner)
             m = momentum_at(current_step(runner, batch_idx), total, self.momentum, self.end_momentum, self.schedule)
-            unwrap(runner.model).target.update(m, real=runner.optim_wrapper.real)
+            unwrap(runner.model).target.update(m, real=real)
 
 
 @HOOKS.register_module()

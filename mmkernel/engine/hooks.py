@@ -28,6 +28,11 @@ def dataset_of(runner: Any) -> Dataset:
     return getattr(dataset, '_dataset', dataset)
 
 
+def attempt(wrapper: Any) -> tuple[bool, torch.Tensor | None]:
+    """Whether the last batch closed its accumulation window, and whether that step counts (None: it does, as mmengine's do)."""
+    return (wrapper.stepped, wrapper.real) if hasattr(wrapper, 'stepped') else (wrapper.should_update(), None)
+
+
 @HOOKS.register_module()
 class SeedHook(Hook):
     """Before each epoch, seed python, numpy and torch from (seed, epoch, rank): a resumed run draws what a straight one does."""
@@ -47,9 +52,9 @@ class CommitHook(Hook):
     priority = 'NORMAL'
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        model = unwrap(runner.model)
-        if runner.optim_wrapper.stepped and hasattr(model, 'commit'):
-            model.commit(real=runner.optim_wrapper.real)
+        model, (stepped, real) = unwrap(runner.model), attempt(runner.optim_wrapper)
+        if stepped and hasattr(model, 'commit'):
+            model.commit(real=real)
 
 
 @HOOKS.register_module(force=True)

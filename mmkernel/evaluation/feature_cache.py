@@ -5,22 +5,16 @@ A folder per entry, named by a hash of what they depend on (weights, stage, ever
 appear whole or not at all, and may be deleted at any time.
 """
 
-import copyreg
 import errno
 import hashlib
-import io
 import json
-import marshal
 import os
-import pickle
 import shutil
 import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -29,6 +23,7 @@ from mmengine.dist import all_gather_object, barrier, get_dist_info
 from torch import Tensor
 
 from mmkernel.distributed import on_first_process
+from mmkernel.hashes import content, tensor_bytes
 
 LAYOUT = 3  # part of every key: raise it when the same inputs would give other features
 NAMES = ('features', 'labels')
@@ -47,40 +42,12 @@ def images_digest(dataset: Any, source: Any, transform: Any, looks: int = 16) ->
         try:
             digest.update(json.dumps(part).encode())
         except TypeError:
-            _Content(content := io.BytesIO()).dump(part)
-            digest.update(content.getvalue())
+            digest.update(content(part))
     for i in np.linspace(0, len(dataset) - 1, min(looks, len(dataset))).astype(int).tolist():
         image = dataset[i]['inputs'][0]
         digest.update(f'{tuple(image.shape)}'.encode())
         digest.update(tensor_bytes(image))
     return digest.hexdigest()
-
-
-class _Content(pickle.Pickler):
-    """What an object consists of, alike in every process: of a function its code and what it holds on to, of a class its call."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
-        self.begun: set[FunctionType] = set()  # one that calls itself, or super(), holds on to itself, or to its class
-
-    def persistent_id(self, value: Any) -> Any:  # asked first, of every part
-        return sorted(value, key=repr) if isinstance(value, (set, frozenset)) else None
-
-    def reducer_override(self, value: Any) -> Any:
-        own = value if isinstance(value, (type, FunctionType)) else type(value)
-        parts = [f'{own.__module__}.{own.__qualname__}']
-        if isinstance(value, Tensor):  # its own way tells an address
-            parts += [str(value.dtype), tuple(value.shape), tensor_bytes(value)]
-        elif own is not value:
-            with suppress(TypeError, NotImplementedError):  # a lock, a module: the name of its class
-                return NotImplemented if own in copyreg.dispatch_table else value.__reduce_ex__(4)
-        elif own.__module__ == 'builtins':
-            return NotImplemented
-        elif isinstance(call := getattr(own, '__call__'), FunctionType) or isinstance(call := own, FunctionType):  # noqa: B004, B009
-            held = [] if call in self.begun else [cell.cell_contents for cell in call.__closure__ or ()]
-            self.begun.add(call)
-            parts += [marshal.dumps(call.__code__, 2), call.__defaults__, held]
-        return tuple, (tuple(parts),)
 
 
 def files_digest(source: Any) -> str:
@@ -98,10 +65,6 @@ def files_digest(source: Any) -> str:
         digest.update(f'{image.shape} {image.dtype}'.encode())
         digest.update(image)
     return digest.hexdigest()
-
-
-def tensor_bytes(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def stored(

@@ -19,8 +19,9 @@ from mmkernel.datasets import EvaluationDataset
 from mmkernel.datasets.label_checks import targets_of
 from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import on_first_process
-from mmkernel.evaluation.feature_cache import Allocate, files_digest, images_digest, stored, tensor_bytes
+from mmkernel.evaluation.feature_cache import Allocate, files_digest, images_digest, stored
 from mmkernel.evaluation.labels import Labels, classes_of
+from mmkernel.hashes import tensor_bytes
 
 Progress = Callable[[int, int], None]
 

@@ -5,7 +5,13 @@ Kernel energies are in ``mmkernel.kernels``.
 """
 
 from mmkernel.losses.alignment import alignment, mean_over_pairs, paired_distance, squared_distance, uniformity
-from mmkernel.losses.clustering import cluster_cross_entropy, random_rows, spherical_kmeans
+from mmkernel.losses.clustering import (
+    cluster_cross_entropy,
+    random_rows,
+    sinkhorn,
+    spherical_kmeans,
+    swapped_prediction,
+)
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.losses.covariance import correlation_terms, moment_terms
 from mmkernel.losses.mutual_information import (
@@ -17,7 +23,6 @@ from mmkernel.losses.mutual_information import (
     tuba_bound,
 )
 from mmkernel.losses.predictive_coding import prediction_loss
-from mmkernel.losses.sinkhorn import sinkhorn, swapped_prediction
 from mmkernel.losses.whitening import (
     draw_sub_batches,
     sub_batches,

@@ -1,6 +1,5 @@
 """Files of weights that cannot run code and cannot be half written."""
 
-import codecs
 import errno
 import json
 import os
@@ -13,51 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mmkernel.zoo.pickles import NUMBERS, read_arrays
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
-
-
-class _Kind:
-    """In place of numpy.dtype: with a state from a hostile file that one can crash the process, or worse."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        self.code = code
-
-    def __setstate__(self, state: tuple) -> None:
-        self.code = state[1] + self.code
-
-    def of(self, content: bytes) -> np.ndarray:
-        if not re.fullmatch(r'[<>|=]?[biuf]\d', self.code):
-            raise ValueError(f'expected numbers, got {self.code!r}')
-        return np.frombuffer(content, self.code)
-
-
-class _Array:
-    def __init__(self, *_: Any) -> None:
-        self.value = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, by_columns, content = state
-        self.value = kind.of(content).reshape(shape, order='F' if by_columns else 'C')
-
-
-def _number(kind: _Kind, content: bytes) -> np.generic:
-    return kind.of(content)[0]
-
-
-def _whole(content: bytes, kind: _Kind, shape: tuple, order: str) -> np.ndarray:
-    return kind.of(content).reshape(shape, order=order)
-
-
-# What stands for the names by which numbers and arrays of numpy are pickled.
-NUMBERS = {'numpy.dtype': _Kind, **{f'numpy.{core}.multiarray.scalar': _number for core in ('core', '_core')}}
-ARRAYS = {**NUMBERS, 'numpy.ndarray': _Array, '_codecs.encode': codecs.encode}
-ARRAYS |= {f'numpy.{core}.multiarray._reconstruct': _Array for core in ('core', '_core')}
-ARRAYS |= {f'numpy.{core}.numeric._frombuffer': _whole for core in ('core', '_core')}
 
 
 class DiskFullError(DownloadError):
@@ -122,7 +82,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     if path.suffix == '.pkl' and not zipfile.is_zipfile(path):
-        return _read_arrays(path)
+        return read_arrays(path)
     try:
         with torch.serialization.safe_globals([(value, name) for name, value in NUMBERS.items()]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
@@ -181,29 +141,6 @@ def _read_safetensors(path: Path) -> dict:
         raise CheckpointError(
             f"'{path}' ({path.stat().st_size} bytes) is no whole safetensors file: {error}"
         ) from error
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """numpy arrays and plain values; anything else in a pickle could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f'{module}.{name}' not in ARRAYS:
-            raise pickle.UnpicklingError(f'{module}.{name}')
-        return ARRAYS[f'{module}.{name}']
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    with open(path, 'rb') as file:
-        try:
-            content = _ArraysOnly(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, LookupError, TypeError) as error:
-            raise CheckpointError(
-                f"'{path}' is no pickle of arrays, or is damaged: {error}. Other classes are not loaded: they can run code."
-            ) from error
-    arrays = content.get('model', content) if isinstance(content, dict) else {}
-    arrays = {key: getattr(value, 'value', value) for key, value in arrays.items()}
-    native = {key: np.array(a, a.dtype.newbyteorder('=')) for key, a in arrays.items() if isinstance(a, np.ndarray)}
-    return dict(model={key: torch.from_numpy(array) for key, array in native.items()})
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: dict[str, str]) -> None:

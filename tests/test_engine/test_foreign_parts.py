@@ -1,15 +1,17 @@
 """Hooks, backends and configs written for mmengine and mmselfsup go on working, or are refused with the word that is right here."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmengine.registry as roots
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.visualization import BaseVisBackend
 
-from mmkernel.engine import ConfigError, Runner, load_config, read_checkpoint, train
+from mmkernel.engine import CommitHook, ConfigError, Runner, load_config, read_checkpoint, train
 from mmkernel.registry import LOOPS
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
@@ -126,6 +128,17 @@ def test_a_hook_and_a_backend_are_called_at_their_times_with_the_values(tmp_path
     assert last['seen'] == pytest.approx(2 * history.current())
     assert last['lr'] == runner.message_hub.get_scalar('train/lr').current()
     assert (last['epoch'], last['iter']) == (2, 16)
+
+
+def test_a_commit_follows_each_window_of_mmengines_wrapper():
+    model = torch.nn.Linear(2, 1)
+    model.commit = lambda real: told.append(real)
+    wrapper, told = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=2), []
+    wrapper.initialize_count_status(model, 0, 4)
+    for i in range(4):
+        wrapper.update_params(model(torch.ones(3, 2)).mean())
+        CommitHook().after_train_iter(SimpleNamespace(model=model, optim_wrapper=wrapper), i)
+    assert told == [None, None]
 
 
 def foreign_config(folder, **wrapper):

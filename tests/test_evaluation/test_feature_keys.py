@@ -178,12 +178,10 @@ def test_transforms_differ_where_no_look_shows_it(images, first, second):
 
 def test_the_same_transform_has_the_same_key_in_another_process():
     script = """
-from io import BytesIO
 import torch
 from test_feature_keys import Inherited
-from mmkernel.evaluation.feature_cache import _Content
-_Content(content := BytesIO()).dump(Inherited(table=torch.ones(3), names={'a', 'bc', 'def'}, generator=torch.Generator()))
-print(content.getvalue().hex())
+from mmkernel.hashes import content
+print(content(Inherited(table=torch.ones(3), names={'a', 'bc', 'def'}, generator=torch.Generator())).hex())
 """
     keys = set()
     for seed in '12':  # of Python's hashes, and with them the order of a set
