@@ -106,11 +106,8 @@ class DoctorHook(Hook):
     def _look(self, runner: Any, model: Any, source: Any) -> None:
         try:
             cloud = sample_cloud(model, runner.cfg, self.images, source)
-        except (
-            ValueError,
-            RuntimeError,
-            OSError,
-        ) as error:  # of an image that training has not met: no reason to end it
+        except (ValueError, RuntimeError, OSError) as error:
+            # of an image that training has not met: no reason to end it
             return runner.logger.warning(f'DoctorHook could not look after epoch {runner.epoch + 1}: {error}')
         if min(cloud.z.shape) < 2 or not all(torch.isfinite(part).all() for part in (cloud.z, *(cloud.views or ()))):
             return  # no cloud; or the guard of non-finite losses speaks of it

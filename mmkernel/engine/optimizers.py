@@ -1,7 +1,7 @@
 """LARS; steps that a flag on the device skips, of LARS and of torch's fused SGD, Adam and AdamW; settings of clipping."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -64,7 +64,11 @@ class LARS(Optimizer):
                 group.setdefault(name, value)
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:  # as Lightning calls every optimizer
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group['params'] if p.grad is not None]
             if parameters and getattr(self, 'grad_scale', None) is not None:  # left to us by torch.amp.GradScaler
@@ -77,6 +81,7 @@ class LARS(Optimizer):
                 found_inf=getattr(self, 'found_inf', None), weight_decay=0.0, momentum=group['momentum'],
                 lr=group['lr'], dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
+        return loss
 
     def _momentum(self, p: Tensor) -> Tensor:
         """The buffer u of ``p``, at first zero, stored in the same order."""

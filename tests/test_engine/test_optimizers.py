@@ -254,3 +254,21 @@ def test_a_parameter_with_gaps_is_refused():
     p.grad = torch.ones(4, 3)
     with pytest.raises(ValueError, match=r'shape \(4, 3\) has gaps in memory'):
         LARS([p], lr=0.1).step()
+
+
+def test_a_closure_is_evaluated_with_gradients_first():
+    w, v = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+    first, second = LARS([w], lr=0.1), LARS([v], lr=0.1)
+
+    def closure():
+        first.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    loss = first.step(closure)
+    v.square().sum().backward()
+    second.step()
+    assert loss.item() == 6
+    assert torch.equal(w, v)
+    assert (w < 1).all()
