@@ -27,8 +27,22 @@ class OptionsAction(argparse.Action):
             key, equals, value = pair.partition('=')
             if not equals or not key:
                 parser.error(f"--cfg-options takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
-            options[key] = option_value(value)
+            said, new = _leaves(options), {key: option_value(value)}
+            for place, leaf in _leaves(new).items():
+                if said.get(place, leaf) != leaf:
+                    parser.error(
+                        f'Two options say different things of {place}: {said[place]!r} and {leaf!r}. Leave one out.'
+                    )
+            options |= new
         setattr(namespace, self.dest, options)
+
+
+def _leaves(options: dict, below: str = '') -> dict[str, Any]:
+    """{'a.b': 1} of {'a': {'b': 1}} and of {'a.b': 1}."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        found |= _leaves(value, f'{below}{key}.') if isinstance(value, dict) and value else {f'{below}{key}': value}
+    return found
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +80,7 @@ def usable_device(text: str) -> str:
     before would stay on GPU 0, some hundred MB per process.
     """
     there = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
-    if text not in there and not (text == 'cuda' and len(there) > 1):
+    there += ['mps'] if torch.backends.mps.is_available() else []
+    if text not in there and not (text == 'cuda' and 'cuda:0' in there):
         raise argparse.ArgumentTypeError(f"'{text}' cannot be used here; there is {', '.join(there)}")
     return text

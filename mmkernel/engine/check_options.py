@@ -77,6 +77,10 @@ def check_options(cfg: Mapping) -> None:
         for place, allowed in NUMBERS.items():
             check_numbers(**{'whole': True, 'none': True, **allowed, place: at(cfg, place)})
         _check_optimizer(cfg.get('optim_wrapper') or {})
+        for where, node in walk(cfg.get('param_scheduler'), 'param_scheduler'):
+            signed = not str(node.get('type')).endswith(('LR', 'Momentum'))
+            numbers = {key: v for key, v in node.items() if type(v) in (int, float) and key not in ('end', 'last_step')}
+            check_numbers(where, zero=True, signed=signed, **numbers)
     precision = at(cfg, 'env_cfg.matmul_precision')
     if precision not in (None, 'highest'):  # an earlier version wrote 'highest': what the default is
         raise ConfigError(f'env_cfg.matmul_precision = {precision!r} is not read. Write tf32=True at the top level.')

@@ -68,5 +68,22 @@ def test_a_gpu_is_not_touched_before_each_process_has_its_own(monkeypatch):
         usable_device('cuda:2')
 
 
-def test_of_two_options_the_last_counts():
-    assert parse('a.b=1', 'a.b=2', 'a=dict(c=2)') == {'a.b': 2, 'a': {'c': 2}}
+@pytest.mark.parametrize(
+    'pairs, place',
+    [
+        (('a.b=1', 'a.b=2'), 'a.b'),
+        (('a.b=1', 'a=dict(b=2)'), 'a.b'),
+        (("a={'b': {'c': 1}}", 'a.b.c=2'), 'a.b.c'),
+        (('a=dict(b=1)', 'a=dict(b=2)'), 'a.b'),
+        (('a=1', 'a=[1]'), 'a'),
+    ],
+)
+def test_two_options_that_contradict_each_other_are_refused(pairs, place, capsys):
+    with pytest.raises(SystemExit):
+        parse(*pairs)
+    assert f'different things of {place}:' in capsys.readouterr().err
+
+
+def test_options_that_agree_or_go_together_pass():
+    assert parse('a.b=1', 'a.b=1') == {'a.b': 1}
+    assert parse('a.b=1', 'a=dict(c=2)') == {'a.b': 1, 'a': {'c': 2}}

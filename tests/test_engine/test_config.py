@@ -142,6 +142,10 @@ def test_the_tiny_config_is_right():
             "param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', eta_mn=0.1)",
             ['param_scheduler', "'eta_min'"],
         ),
+        (
+            "param_scheduler = dict(_delete_=True, type='StepLR', step_size=1, gamma=-1.0)",
+            ['param_scheduler', 'gamma=-1.0'],
+        ),
         ('model = dict(width=float("nan"))', ['model.width = nan']),
         ('train_dataloader = dict(sampler=dict(shufle=True))', ['train_dataloader.sampler', "'shuffle'"]),
         ('train_cfg = dict(max_epoch=1)', ['train_cfg', "'max_epochs'"]),
