@@ -192,7 +192,7 @@ def test_only_so_many_images_may_be_left_out():
             Mine(on_corrupt=wrong)
 
 
-@pytest.mark.parametrize('start', ['fork', 'spawn'])
+@pytest.mark.parametrize('start', ['fork', pytest.param('spawn', marks=pytest.mark.slow)])
 def test_workers_share_what_they_found(start, capfd):
     data = ViewDataset(Mine(count=8, broken=(2,), on_corrupt='skip'), PLAIN)
     sampler = EpochSampler(data, shuffle=False)

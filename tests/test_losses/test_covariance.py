@@ -91,7 +91,7 @@ def on_rank(rank, world_size):
     return results
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize('world_size', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_form_the_union_batch(world_size):
     """Values on every rank; gradients W times those of the union, so that their mean over ranks is it."""
     outcomes = run_processes(on_rank, world_size)

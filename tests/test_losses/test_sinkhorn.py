@@ -62,7 +62,7 @@ def codes_on_rank(rank, world_size):
     return sinkhorn(unit_scores().chunk(world_size)[rank], 0.02)
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize('world_size', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_make_the_codes_of_the_union_batch(world_size):
     codes = torch.cat(run_processes(codes_on_rank, world_size))
     torch.testing.assert_close(codes, sinkhorn(unit_scores(), 0.02), rtol=0, atol=1e-12)

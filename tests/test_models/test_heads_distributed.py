@@ -112,7 +112,7 @@ def on_rank(rank: int, world_size: int) -> list[dict[str, torch.Tensor]]:
     return [outcome(toy, DistributedDataParallel(toy), rank, world_size) for toy in toys]
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize('world_size', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_union_batch(world_size):
     toys = [Toy(head) for head in HEADS]
     expected = [outcome(toy, toy) for toy in toys]
