@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse
-from mmkernel.engine.check import ConfigError, find_component
-from mmkernel.engine.check_options import hooks_of
+from mmkernel.engine.allowed_keys import ConfigError, find_component
+from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch

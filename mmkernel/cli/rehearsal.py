@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmkernel.datasets import Source
-from mmkernel.engine.check import ConfigError
+from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.engine.learning_rates import check_custom_keys, check_groups
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules

@@ -2,7 +2,7 @@
 
 from mmkernel.zoo import CheckpointError, LoadReport, load_weights, read_checkpoint, weights_of, write_checkpoint
 
-from .check import ConfigError
+from .allowed_keys import ConfigError
 from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook, momentum_at
 from .cluster_hook import ClusterHook

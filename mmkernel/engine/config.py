@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from mmkernel.checks import did_you_mean
-from mmkernel.engine.check import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
-from mmkernel.engine.check_options import NOT_HERE, check_options, check_run
+from mmkernel.engine.allowed_keys import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
+from mmkernel.engine.allowed_values import NOT_HERE, check_options, check_run
 from mmkernel.engine.checkpoint import epoch_files
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.runner import Runner

@@ -10,7 +10,7 @@ import mmengine
 import torch
 
 import mmkernel
-from mmkernel.engine.check import ConfigError, at, find_component, walk
+from mmkernel.engine.allowed_keys import ConfigError, at, find_component, walk
 from mmkernel.engine.learning_rates import effective_batch
 from mmkernel.registry import PARAM_SCHEDULERS
 from mmkernel.zoo.files import CheckpointError

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from mmkernel.datasets import build_dataloader, check_dataloader
 from mmkernel.engine import learning_rates as rates
-from mmkernel.engine.check import ConfigError, as_config_error
-from mmkernel.engine.check_options import DEFAULT_HOOKS, check_run
+from mmkernel.engine.allowed_keys import ConfigError, as_config_error
+from mmkernel.engine.allowed_values import DEFAULT_HOOKS, check_run
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap

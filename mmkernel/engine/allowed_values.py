@@ -6,7 +6,15 @@ from numbers import Real
 from mmengine.runner import Priority, get_priority
 
 from mmkernel.checks import check_numbers, did_you_mean
-from mmkernel.engine.check import DEFAULT_CONSTRUCTOR, ConfigError, as_config_error, at, find_component, is_typed, walk
+from mmkernel.engine.allowed_keys import (
+    DEFAULT_CONSTRUCTOR,
+    ConfigError,
+    as_config_error,
+    at,
+    find_component,
+    is_typed,
+    walk,
+)
 from mmkernel.engine.learning_rates import lr_factor
 from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
 from mmkernel.engine.wrapping import check_wrapping
