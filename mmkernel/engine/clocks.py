@@ -98,6 +98,9 @@ class FreezeHook(Hook):
         self.layers = dict(layers)
 
     def before_train(self, runner: Any) -> None:
+        if not hasattr(runner.optim_wrapper, 'frozen'):
+            text = f"{type(runner.optim_wrapper).__name__} would train them: set optim_wrapper.type='PretrainOptimWrapper'."
+            raise ValueError(f'FreezeHook freezes {", ".join(self.layers)}, but {text}')
         names, self.parameters = dict(unwrap(runner.model).named_parameters()), {}
         for layer in self.layers:
             self.parameters[layer] = [p for n, p in names.items() if f'{n}.'.startswith(f'{layer}.')]

@@ -195,6 +195,16 @@ def test_layers_are_frozen_for_their_own_lengths(tmp_path, repository):
     assert moved['backbone.layer1.0.conv1.weight'][:1] == [1]  # step 0 has learning rate 0
 
 
+def test_a_wrapper_that_freezes_nothing_is_refused(tmp_path, repository):
+    cfg = config(tmp_path, repository, PREDICTION, momentum=dict(type='MomentumUpdateHook'))
+    cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=cfg.optim_wrapper.optimizer)
+    cfg.default_hooks.update(freeze=dict(type='FreezeHook', layers={'backbone': 'all'}))
+    with pytest.raises(
+        ValueError, match="OptimWrapper would train them: set optim_wrapper.type='PretrainOptimWrapper'"
+    ):
+        train(cfg)
+
+
 def test_a_mistyped_layer(tmp_path, repository):
     cfg = config(tmp_path, repository, PREDICTION, momentum=dict(type='MomentumUpdateHook'))
     cfg.default_hooks.update(freeze=dict(type='FreezeHook', layers={'backbon.conv1': 'all'}))
