@@ -66,10 +66,10 @@ def links(info: ModelInfo) -> str:
 
 def link(file: WeightsFile) -> str:
     if file.parts:
-        return f'{file.holds} ({", ".join(f"[part {i + 1}]({part.urls[0]})" for i, part in enumerate(file.parts))})'
+        return f'{file.stage} ({", ".join(f"[part {i + 1}]({part.urls[0]})" for i, part in enumerate(file.parts))})'
     if file.urls[0].startswith('package:'):
-        return f'{file.holds} (in the package)'
-    return f'[{file.holds}]({file.urls[0]})' + ''.join(f', [mirror]({url})' for url in file.urls[1:])
+        return f'{file.stage} (in the package)'
+    return f'[{file.stage}]({file.urls[0]})' + ''.join(f', [mirror]({url})' for url in file.urls[1:])
 
 
 def digests(info: ModelInfo) -> str:

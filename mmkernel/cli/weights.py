@@ -13,7 +13,7 @@ from mmkernel.zoo import Encoder, get_model, list_models, load_encoder, read_che
 from mmkernel.zoo.export import TARGETS, export_model
 from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.foreign import import_weights, layouts
-from mmkernel.zoo.publish import HOLDS, add_row, publish_checkpoint, row_text
+from mmkernel.zoo.publish import STAGES, add_row, publish_checkpoint, row_text
 
 
 def encoder_of(args: argparse.Namespace) -> Encoder:
@@ -90,7 +90,7 @@ def publish_options(parser: argparse.ArgumentParser) -> None:
     add('checkpoint', help='e.g. work_dirs/digits_L3/epoch_20.pth')
     add('--name', required=True, help='snake case; the name in the zoo')
     add('--out', type=Path, default=Path('published'), help='a folder (default: published)')
-    add('--holds', choices=HOLDS, default='backbone', help="'model': all that training goes on with")
+    add('--stage', choices=STAGES, default='backbone', help="'model': all that training goes on with")
     add('--half', action='store_true', help='matrices and filters in float16')
     add('--result', nargs=4, action='append', metavar=('TASK', 'DATASET', 'METRIC', 'VALUE'), default=[],
         help="a figure of this checkpoint, e.g. 'Linear probe' digits 'Top 1 Accuracy' 97.1; may be repeated")  # fmt: skip
@@ -118,7 +118,7 @@ def publish(args: argparse.Namespace) -> None:
     row: dict[str, Any] = {'In Collection': args.collection or args.name.split('_')[0]}
     row |= {'Config': args.config} if args.config else {}
     row['Metadata'] = {'Training Data': args.trained_on or 'not stated', 'Epochs': epochs or 'not stated'}
-    found = publish_checkpoint(encoder, args.checkpoint, args.out, args.name, args.holds, args.half, args.url, row)
+    found = publish_checkpoint(encoder, args.checkpoint, args.out, args.name, args.stage, args.half, args.url, row)
     say(
         f'written: {found.path} ({found.path.stat().st_size / 1e6:.2f} MB, {"half" if args.half else "full"} precision; read '
         f'back and run: largest difference of features {found.difference:.2g} of the largest), {found.card}'

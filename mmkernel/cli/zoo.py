@@ -10,7 +10,7 @@ from rich.table import Table
 from mmkernel.cli.options import console, say
 from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
-from mmkernel.zoo.metafile import HOLDS, PROTOCOLS, by_protocol
+from mmkernel.zoo.metafile import PROTOCOLS, STAGES, by_protocol
 from mmkernel.zoo.pins import clean, files_here, published, size_of, verify
 
 COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each
@@ -28,7 +28,7 @@ def zoo_options(parser: argparse.ArgumentParser) -> None:
     one.set_defaults(run=show_info)
     one = commands.add_parser('download', help='fetch files and check them')
     one.add_argument('names', nargs='+', metavar='NAME')
-    one.add_argument('--holds', choices=HOLDS, help='which file: backbone, model ... (default: the first of the row)')
+    one.add_argument('--stage', choices=STAGES, help='which file: backbone, model ... (default: the first of the row)')
     one.set_defaults(run=fetch)
     one = commands.add_parser('verify', help='read every byte of what is here and compare it with what is published')
     one.add_argument('names', nargs='*', metavar='NAME', help='default: all that is here')
@@ -76,7 +76,7 @@ def show_info(args: argparse.Namespace) -> None:
         digest = f'{known} {file.sha256 or file.md5}' if known else 'sha256 unknown: pinned on first use'
         here = path.is_file()
         size = f'{(file.size or size_of(path)) / 1e6:.1f} MB' if file.size or here else 'size unknown'
-        lines.append((file.holds, f'{path} ({"here" if here else "not here"}), {size}, {digest}'))
+        lines.append((file.stage, f'{path} ({"here" if here else "not here"}), {size}, {digest}'))
         lines += [('', url) for part in file.parts or (file,) for url in part.urls]
     for key, value in lines:
         say(f'  {key:<13} {escape(value)}')
@@ -86,7 +86,7 @@ def fetch(args: argparse.Namespace) -> None:
     for info in [model_info(name) for name in args.names]:
         if not info.files:
             raise ValueError(f"no weights of '{info.name}' are public.")
-        path = download(info, args.holds or info.files[0].holds)
+        path = download(info, args.stage or info.files[0].stage)
         say(f'{info.name}: {escape(str(path))} ({size_of(path) / 1e6:.1f} MB)')
 
 

@@ -29,16 +29,16 @@ from mmkernel.zoo.pins import (
 WEIGHTS = ('.pth', '.pt', '.tar', '.pkl', '.bin', '.safetensors', '.ckpt')
 
 
-def download(info: ModelInfo, holds: str = 'backbone', progress: bool = True) -> Path:
-    """The path of the verified file of ``info`` that holds this, fetched if it is not there yet.
+def download(info: ModelInfo, stage: str = 'backbone', progress: bool = True) -> Path:
+    """The path of the verified file of ``info`` with the weights of ``stage``, fetched if it is not there yet.
 
     Errors: ValueError if the row has no such file; DownloadError, with what to do by hand, if no mirror gives it;
     HashMismatchError for a file with other bytes than published (or than at its first use); DiskFullError.
     """
-    file = info.file(holds)
+    file = info.file(stage)
     if file is None:
-        there = ', '.join(dict.fromkeys(file.holds for file in info.files)) or 'no public weights'
-        raise ValueError(f"'{info.name}' has no file that holds '{holds}'; there is: {there}.")
+        there = ', '.join(dict.fromkeys(file.stage for file in info.files)) or 'no public weights'
+        raise ValueError(f"'{info.name}' has no file of the stage '{stage}'; there is: {there}.")
     path = path_of(info, file)
     key = f'{info.name}/{path.name}'
     if PACKAGE in path.parents:

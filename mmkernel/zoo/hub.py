@@ -20,13 +20,13 @@ from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.pins import console
 
-PARTS = {'encoder': ('backbone', 'model'), 'whole': ('model',)}  # which files serve, the smaller first
+FILES = {'backbone': ('backbone', 'model'), 'model': ('model',)}  # stage -> the files that serve, the smaller first
 
 
 def get_model(
     name: str,
     pretrained: bool = True,
-    part: str = 'encoder',
+    stage: str = 'backbone',
     cfg_options: Mapping[str, Any] | None = None,
     adapt_input: bool = False,
     progress: bool = True,
@@ -36,21 +36,21 @@ def get_model(
     Args:
         name: one of ``list_models()``.
         pretrained: False: as it is before training; nothing is fetched.
-        part: 'encoder': ``Encoder``, in eval mode; 'whole': the pretraining model, to go on with.
+        stage: 'backbone': an ``Encoder``, in eval mode; 'model': the pretraining model, to go on with.
         cfg_options: changes of the config, {'model.backbone.drop_path_rate': 0.1}.
         adapt_input: with cfg_options={'model.backbone.in_channels': n}, make the filters of the first convolution for n channels
             from those for 3 (``loading.adapted``); the mean and std of n channels are yours to give (data_preprocessor.mean, .std).
         progress: a bar while downloading, on a terminal.
 
     Errors: UnknownModelError with the nearest names; ValueError for a row without public weights, or whose files lack the
-    part; DownloadError with what to do by hand; CheckpointError for weights of another architecture.
+    stage; DownloadError with what to do by hand; CheckpointError for weights of another architecture.
     """
-    check_words(part=(part, PARTS))
+    check_words(stage=(stage, FILES))
     info = model_info(name)
-    file = _file(info, part) if pretrained else None
+    file = _file(info, stage) if pretrained else None
     cfg = config_of(info)
     cfg.merge_from_dict(dict(cfg_options or {}))
-    if part == 'encoder':
+    if stage == 'backbone':
         facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note') if getattr(info, key)}
         model = Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
     else:
@@ -61,8 +61,8 @@ def get_model(
         model.transform = TRANSFORMS.build(cfg.evaluation.transform) if 'evaluation' in cfg else None
         model.info = info
     if file is not None:
-        path = download(info, file.holds, progress=progress)
-        filled, prefix = (model.backbone, 'backbone.') if part == 'encoder' else (model, None)
+        path = download(info, file.stage, progress=progress)
+        filled, prefix = (model.backbone, 'backbone.') if stage == 'backbone' else (model, None)
         layout = file.key_map or 'mmkernel'
         report = load_file(filled, path, layout, prefix, adapt_input)
         if is_main_process():
@@ -70,13 +70,13 @@ def get_model(
     return model
 
 
-def _file(info: ModelInfo, part: str) -> WeightsFile:
-    found = next((file for holds in PARTS[part] if (file := info.file(holds))), None)
+def _file(info: ModelInfo, stage: str) -> WeightsFile:
+    found = next((file for each in FILES[stage] if (file := info.file(each))), None)
     if found is not None or info.config is None:  # the latter: config_of says what these files are good for
         return found or info.files[0]
     said = f"No weights of '{info.name}' are public. pretrained=False builds it; 'mmkernel train {root() / info.config}' trains it."
     if info.file('backbone'):
-        said = f"The weights of '{info.name}' are those of its encoder; the rest would stay random. Use part='encoder'."
+        said = f"'{info.name}' has weights of its backbone only; the rest would stay random. Use stage='backbone'."
     raise ValueError(said)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-HOLDS = ('backbone', 'model', 'classifier', 'other')
+STAGES = ('backbone', 'model', 'classifier', 'other')  # 'model': all that pretraining goes on with
 LOCAL = ('localhost', '127.0.0.1', '::1')
 COLLECTION = {'Name', 'Paper', 'Code', 'README', 'Metadata'}
 MODEL = {
@@ -27,7 +27,7 @@ SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 
 PROTOCOLS = ('linear', 'fine-tuned', 'online', 'other')  # columns of tables; no figures of two protocols in one
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
-FILE = PART | {'Holds', 'Parts', 'Unpack', 'KeyMap'}
+FILE = PART | {'Stage', 'Parts', 'Unpack', 'KeyMap'}
 
 
 class MetafileError(ValueError):
@@ -52,7 +52,7 @@ class Part:
 class WeightsFile(Part):
     """A file of weights: one download, or ``parts`` that are joined in order, and unpacked where ``unpack`` says how."""
 
-    holds: str = 'backbone'
+    stage: str = 'backbone'
     parts: tuple[Part, ...] = ()
     unpack: str | None = None
     key_map: str | None = None
@@ -85,9 +85,9 @@ class ModelInfo:
         """Results measured with this package, of the files of this row: their source starts with 'run here'."""
         return tuple(result for result in self.results if str(result['Source']).startswith('run here'))
 
-    def file(self, holds: str) -> WeightsFile | None:
-        """The first file that holds this: 'backbone', 'model', 'classifier' or 'other'."""
-        return next((file for file in self.files if file.holds == holds), None)
+    def file(self, stage: str) -> WeightsFile | None:
+        """The first file with the weights of this stage, one of ``STAGES``; None if there is none."""
+        return next((file for file in self.files if file.stage == stage), None)
 
 
 def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:
@@ -131,15 +131,17 @@ def _model(item: Any, collections: Mapping, where: str, built: bool) -> ModelInf
 
 
 def _file(item: Any, where: str) -> WeightsFile:
-    _keys(item, FILE, {'Name', 'Holds'}, where)
-    _check(item['Holds'] in HOLDS, where, f'Holds is one of {", ".join(HOLDS)}, got {item["Holds"]!r}')
+    if isinstance(item, Mapping) and 'Stage' not in item:  # earlier metafiles call it Holds
+        item = {'Stage' if key == 'Holds' else key: value for key, value in item.items()}
+    _keys(item, FILE, {'Name', 'Stage'}, where)
+    _check(item['Stage'] in STAGES, where, f'Stage is one of {", ".join(STAGES)}, got {item["Stage"]!r}')
     _check(item.get('Unpack') in (None, 'tar.gz'), where, f'Unpack is tar.gz or null, got {item.get("Unpack")!r}')
     one = bool(item.get('URLs')) != bool(item.get('Parts'))
     _check(one, where, 'a file has URLs (mirrors of the whole) or Parts (to be joined), one of them')
     parts = tuple(_part(part, f'{where}: Parts[{i}]') for i, part in enumerate(item.get('Parts') or []))
     whole = _part({key: value for key, value in item.items() if key in PART}, where, needed={'Name'})
     return WeightsFile(
-        **vars(whole), holds=item['Holds'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap')
+        **vars(whole), stage=item['Stage'], parts=parts, unpack=item.get('Unpack'), key_map=item.get('KeyMap')
     )
 
 

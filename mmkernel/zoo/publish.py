@@ -23,7 +23,7 @@ from mmkernel.zoo.metafile import MetafileError, read_metafile
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.tensor_names import weights_of
 
-HOLDS = ('backbone', 'model')
+STAGES = ('backbone', 'model')
 
 
 class Published(NamedTuple):
@@ -40,7 +40,7 @@ def publish_checkpoint(
     checkpoint: str | Path,
     folder: str | Path,
     name: str,
-    holds: str = 'backbone',
+    stage: str = 'backbone',
     half: bool = False,
     url: str | None = None,
     row: Mapping[str, Any] | None = None,
@@ -51,18 +51,18 @@ def publish_checkpoint(
 
     Args:
         encoder: loaded from ``checkpoint``, with its facts.
-        holds: 'backbone', or 'model': every part that training goes on with.
+        stage: 'backbone', or 'model': every part that training goes on with.
         half: matrices and filters in float16; vectors (batch statistics) stay as they are.
         url: where the file will lie, without its name ('https://host/folder', 'package:weights').
         row: more keys of the metafile's row (In Collection, Config, Metadata).
 
     Errors: UntrainedError for weights that no step has changed; CheckpointError for numbers that are not finite.
     """
-    check_words(holds=(holds, HOLDS))
+    check_words(stage=(stage, STAGES))
     content = read_checkpoint(checkpoint)
     check_trained(encoder.backbone, meta_of(content), str(checkpoint))
     encoder.facts['name'] = name
-    tensors = weights_of(content) if holds == 'model' else encoder.state_dict()
+    tensors = weights_of(content) if stage == 'model' else encoder.state_dict()
     tensors = {key: _halved(key, value) if half else value for key, value in tensors.items()}
     partial = Path(folder) / f'.{name}.partial.safetensors'
     try:
@@ -82,7 +82,7 @@ def publish_checkpoint(
     if card.exists() and card.read_text(encoding='utf-8') != text:
         set_aside(card)  # another card of the same weights, perhaps with a person's words in it
     card.write_text(text, encoding='utf-8')
-    file = dict(Name=path.name, Holds=holds, SHA256=sha256, Size=size, KeyMap='mmkernel')
+    file = dict(Name=path.name, Stage=stage, SHA256=sha256, Size=size, KeyMap='mmkernel')
     return Published(path, card, _entry(encoder, file, url, row or {}), difference)
 
 
@@ -105,7 +105,7 @@ def _entry(encoder: Encoder, file: dict[str, Any], url: str | None, row: Mapping
     if place:
         entry['Weights'] = place
         known = {key: file[key] for key in ('SHA256', 'Size', 'KeyMap')}
-        entry['Files'] = [dict(Name=file['Name'], Holds=file['Holds'], URLs=[place], **known)]
+        entry['Files'] = [dict(Name=file['Name'], Stage=file['Stage'], URLs=[place], **known)]
     entry['Source'] = facts.get('source') or 'trained with this package'
     entry['License'] = facts.get('license') or 'not stated'
     entry['Status'] = 'run here' if place else f'not uploaded: {file["Name"]}, sha256 {file["SHA256"]}'

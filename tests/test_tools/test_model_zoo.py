@@ -32,7 +32,7 @@ def test_rows_with_weights_and_rows_to_train(tool):
         Source='us',
     )
     files = (WeightsFile('a', ('https://x/a',), sha256='0123456789abcdef'),
-             WeightsFile('b.tar.gz', parts=(Part('1', ('https://x/1',)), Part('2', ('https://x/2',))), holds='model'))  # fmt: skip
+             WeightsFile('b.tar.gz', parts=(Part('1', ('https://x/1',)), Part('2', ('https://x/2',))), stage='model'))  # fmt: skip
     with_files = ModelInfo('w', 'C', 'configs/c/w.py', {}, dict(Epochs=3), (result,), files, 'them', 'MIT', 'unchecked')
     text = tool.section(
         [with_files, ModelInfo('t', 'C', 'configs/c/t.py')], {'configs/c/t.py': '1.0 ± 0.1'}

@@ -233,7 +233,7 @@ def packed(url, faults, data, **known):
     cuts = [data[: len(data) // 3], data[len(data) // 3 : len(data) // 2], data[len(data) // 2 :]]
     faults.bodies = {f'/p{i}': cut for i, cut in enumerate(cuts)}
     parts = tuple(Part(f'p{i}', (f'{url}/p{i}',)) for i in range(3))
-    file = WeightsFile('all.tar.gz', parts=parts, unpack='tar.gz', holds='model', **known)
+    file = WeightsFile('all.tar.gz', parts=parts, unpack='tar.gz', stage='model', **known)
     return ModelInfo('some_model', 'Some', None, files=(file,), note='x')
 
 
@@ -349,7 +349,7 @@ def test_files_of_the_package(cache):
 
 
 def test_a_row_without_such_a_file():
-    with pytest.raises(ValueError, match="no file that holds 'model'; there is: backbone"):
+    with pytest.raises(ValueError, match="no file of the stage 'model'; there is: backbone"):
         download(row('https://example.invalid/x'), 'model')
 
 

@@ -137,7 +137,7 @@ def test_doors_that_need_no_config_do_not_read_it(good, repository, monkeypatch)
         assert read.facts['config'] == config_text(cfg.to_dict())  # what was used, not what the file says
         monkeypatch.setattr(hub, 'download', lambda *_, name=name, **__: name)
         monkeypatch.setattr(hub, 'model_info', lambda _: ModelInfo('x', 'X', 'x.py'))
-        monkeypatch.setattr(hub, '_file', lambda *_: WeightsFile('x', holds='model'))
+        monkeypatch.setattr(hub, '_file', lambda *_: WeightsFile('x', stage='model'))
         monkeypatch.setattr(hub, 'config_of', lambda _: cfg)
         hub.get_model('x')
 

@@ -39,12 +39,12 @@ def zoo(tmp_path, monkeypatch, repository):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
 
-    def write(url, holds='model', layout='mmkernel', **more):
+    def write(url, stage='model', layout='mmkernel', **more):
         row = dict(
             Name='tiny_digits', Config='configs/tiny/digits.py', Weights=url, Source='s', License='l', Status='x'
         )
         row['In Collection'] = 'Tiny'
-        row['Files'] = [dict(Name='tiny.pth', Holds=holds, URLs=[url], KeyMap=layout, **more)]
+        row['Files'] = [dict(Name='tiny.pth', Stage=stage, URLs=[url], KeyMap=layout, **more)]
         content = dict(Collections=[dict(Name='Tiny')], Models=[row])
         (tmp_path / 'configs/tiny/metafile.yml').write_text(yaml.safe_dump(content))
         catalogue.catalogue.cache_clear()
@@ -69,7 +69,7 @@ def test_weights_arrive_and_features_equal(zoo, capfd, monkeypatch):
     assert not encoder.training
     expected = model.extract(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     torch.testing.assert_close(mmkernel.get_features(encoder, images, batch_size=4), expected)
-    whole = mmkernel.get_model('tiny_digits', part='whole')
+    whole = mmkernel.get_model('tiny_digits', stage='model')
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in model.state_dict().items())
     torch.testing.assert_close(mmkernel.get_features(whole, images), expected)
     monkeypatch.setenv('MMKERNEL_OFFLINE', '1')
@@ -101,8 +101,8 @@ def test_an_encoder_of_another_layout_and_no_silent_rest(zoo):
     write(f'{url}/a', 'backbone', 'module_prototypes')
     encoder = mmkernel.get_model('tiny_digits', progress=False)
     assert all(torch.equal(v, encoder.backbone.state_dict()[k]) for k, v in model.backbone.state_dict().items())
-    with pytest.raises(ValueError, match="are those of its encoder; the rest would stay random. Use part='encoder'"):
-        mmkernel.get_model('tiny_digits', part='whole')
+    with pytest.raises(ValueError, match="of its backbone only; the rest would stay random. Use stage='backbone'"):
+        mmkernel.get_model('tiny_digits', stage='model')
     with pytest.raises(CheckpointError, match=r'images of 1 channels, the model takes 3: .*adapt_input=True adapts'):
         mmkernel.get_model('tiny_digits', cfg_options={'model.backbone.in_channels': 3})
     colour = mmkernel.get_model('tiny_digits', cfg_options={'model.backbone.in_channels': 3}, adapt_input=True)
@@ -122,8 +122,8 @@ def test_rows_without_what_is_asked(zoo):
     with pytest.raises(ValueError, match=r"No weights of 'tiny_digits' are public. pretrained=False builds it"):
         mmkernel.get_model('tiny_digits')
     assert mmkernel.get_model('tiny_digits', pretrained=False).out_dim == 96
-    with pytest.raises(ValueError, match="part is 'encoder' or 'whole', got 'neck'"):
-        mmkernel.get_model('tiny_digits', part='neck')
+    with pytest.raises(ValueError, match="stage is 'backbone' or 'model', got 'neck'"):
+        mmkernel.get_model('tiny_digits', stage='neck')
     with pytest.raises(KeyError, match="Did you mean 'tiny_digits"):
         mmkernel.get_model('tiny_digit')
     with pytest.raises(ValueError, match="stage is 'backbone'"):

@@ -76,7 +76,7 @@ def official(layout, keys):
     return [prefix + key for key in bare], more
 
 
-FILES = [(info, file) for info in rows() for file in info.files if file.key_map and file.holds in ('backbone', 'model')]
+FILES = [(info, file) for info in rows() for file in info.files if file.key_map and file.stage in ('backbone', 'model')]
 
 
 @pytest.mark.parametrize('layout', sorted({file.key_map for _, file in FILES}))
@@ -93,7 +93,7 @@ def test_files_of_a_layout_fill_the_encoder_and_nothing_is_left(layout):
         extra = {key for key, value in found.items() if value == 'more'}
         assert {key: value for key, value in found.items() if value != 'more'} == {key: key for key in ours}
         assert all(key.startswith('neck.') for key in extra)
-        assert not extra or file.holds == 'model'
+        assert not extra or file.stage == 'model'
 
 
 def test_a_whole_model_of_the_official_layout(repository):
@@ -120,7 +120,7 @@ def test_every_file_names_a_layout_that_exists():
     for info in rows():
         for file in info.files:
             assert file.key_map is None or file.key_map in key_maps(), f'{info.name}: {file.key_map}'
-            assert file.key_map or file.holds not in ('backbone', 'model'), f'{info.name}: {file.name}'
+            assert file.key_map or file.stage not in ('backbone', 'model'), f'{info.name}: {file.name}'
 
 
 def test_no_two_files_share_a_place():
@@ -150,7 +150,7 @@ Models:
     Config: configs/a/b.py
     Results: [{Task: T, Dataset: D, Metrics: {Top 1 Accuracy: 1.0}, Source: S}]
     Weights: https://example.org/a.pth
-    Files: [{Name: a.pth, Holds: backbone, URLs: ['https://example.org/a.pth'], SHA256: 'abcdef01', Size: 3, KeyMap: bare_resnet}]
+    Files: [{Name: a.pth, Stage: backbone, URLs: ['https://example.org/a.pth'], SHA256: 'abcdef01', Size: 3, KeyMap: bare_resnet}]
     Source: S
     License: L
     Status: link not checked
@@ -160,7 +160,7 @@ Models:
 @pytest.mark.parametrize('place, value, said', [
     ('Name', 'A b', 'snake case'), ('In Collection', 'X', 'one of C'), ('Metric', 1, "unknown key 'Metric'"),
     ('Source', None, 'weights have a Source'), ('Weights', None, 'first URL of the first'),
-    ('Results', [{'Task': 'T'}], "missing key 'Dataset', 'Metrics', 'Source'"), ('Files.Holds', 'all', 'Holds is one of'),
+    ('Results', [{'Task': 'T'}], "missing key 'Dataset', 'Metrics', 'Source'"), ('Files.Stage', 'all', 'Stage is one of'),
     ('Files.URLs', ['http://example.org/a.pth'], 'expected an https URL'), ('Files.URLs', [], 'URLs .* or Parts'),
     ('Files.URLs', ['package:../x'], 'expected an https'), ('Files.Name', '../a.pth', 'Name is that of a file'),
     ('Files.SHA256', 12345678, 'in quotes'), ('Files.SHA256', 'xyz', 'first 8 to 64 hex digits'),
@@ -178,6 +178,14 @@ def test_what_a_metafile_may_not_say(tmp_path, place, value, said):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(MetafileError, match=said):
         read_metafile(path)
+
+
+@pytest.mark.parametrize('method', ['sfrik', 'swav', 'deepcluster'])
+def test_earlier_metafiles_call_the_stage_holds(repository, tmp_path, method):
+    path = repository / 'configs' / method / 'metafile.yml'
+    (tmp_path / 'metafile.yml').write_text(re.sub(r'^( +)Stage:', r'\1Holds:', path.read_text(), flags=re.M))
+    assert 'Holds: backbone' in (tmp_path / 'metafile.yml').read_text()
+    assert read_metafile(tmp_path / 'metafile.yml') == read_metafile(path)
 
 
 def test_the_example_of_the_documentation(repository, tmp_path):

@@ -113,7 +113,7 @@ def test_half_precision(run, tmp_path):
 
 def test_the_whole_model(run, tmp_path):
     _, checkpoint = run
-    found = publish_checkpoint(loaded(checkpoint), checkpoint, tmp_path, 'tiny_a', holds='model')
+    found = publish_checkpoint(loaded(checkpoint), checkpoint, tmp_path, 'tiny_a', stage='model')
     with safe_open(found.path, 'pt') as file:
         assert 'neck.0.weight' in file.keys()  # noqa: SIM118
     assert found.difference == 0
@@ -147,12 +147,12 @@ Other Weights:
     License: MIT
     Status: link not checked
     Weights: https://example.org/d.pth
-    Files: [{Name: d.pth, Holds: other, URLs: ['https://example.org/d.pth']}]
+    Files: [{Name: d.pth, Stage: other, URLs: ['https://example.org/d.pth']}]
 """
 
 
 def entry(name):
-    file = dict(Name='w.safetensors', Holds='backbone', URLs=['https://example.org/w.safetensors'], KeyMap='mmkernel')
+    file = dict(Name='w.safetensors', Stage='backbone', URLs=['https://example.org/w.safetensors'], KeyMap='mmkernel')
     return {
         'Name': name,
         **ROW,

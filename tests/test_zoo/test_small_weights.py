@@ -114,7 +114,7 @@ def test_export_of_an_encoder(tmp_path, digits):
     images = digits[1][0][:4]
     again = load_encoder(found.path)
     assert torch.equal(mmkernel.get_features(again, images), mmkernel.get_features(model, images))
-    whole = mmkernel.get_model('vicreg_digits', pretrained=False, part='whole')
+    whole = mmkernel.get_model('vicreg_digits', pretrained=False, stage='model')
     with pytest.raises(TypeError, match=r'expected an encoder of get_model\(name\), got JointEmbedding'):
         mmkernel.export_model(whole, 'safetensors', tmp_path / 'b.safetensors')
     for encoder in (load_encoder(path('vicreg_digits')), again):
@@ -122,8 +122,8 @@ def test_export_of_an_encoder(tmp_path, digits):
 
 
 def test_the_rest_of_the_model_is_not_in_it():
-    with pytest.raises(ValueError, match='are those of its encoder; the rest would stay random'):
-        mmkernel.get_model('simclr_digits', part='whole')
+    with pytest.raises(ValueError, match='weights of its backbone only; the rest would stay random'):
+        mmkernel.get_model('simclr_digits', stage='model')
 
 
 def test_figures_here_are_not_called_published(capsys):
