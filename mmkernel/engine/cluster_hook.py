@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from mmkernel.checks import check_numbers
 from mmkernel.datasets import EvaluationDataset
 from mmkernel.distributed import gather_rows, on_first_process, rank, world_size
 from mmkernel.engine.hooks import dataset_of, unwrap
+from mmkernel.evaluation import extract_features
 from mmkernel.losses.clustering import check_enough_samples
 from mmkernel.registry import HOOKS
 
@@ -101,14 +100,19 @@ class ClusterHook(Hook):
         runner.logger.info(f'Clusters for epoch {epoch + 1}: {in_use} of {head.num_clusters} in use.')
 
     def _cluster_features(self, runner: Any, generator: torch.Generator) -> None:
-        model, given = unwrap(runner.model), runner.cfg.get('evaluation') or {}
+        model, given, W = unwrap(runner.model), runner.cfg.get('evaluation') or {}, world_size()
         dataset = EvaluationDataset(dataset_of(runner).source, given.get('transform'))
-        rows = features_of(model, dataset, self.features, given.get('batch_size', 256), given.get('num_workers', 0))
+        settings = given.get('batch_size', 256), given.get('num_workers', 0), self.features
+        own = [i % len(dataset) for i in range(rank(), -(-len(dataset) // W) * W, W)]  # every W-th, equally many
+        part, _ = extract_features(model, dataset, None, *settings, rows=own)
+        where = model.head.pseudo.labels.device  # where collectives work
+        by_rank = gather_rows(part.to(where)).unflatten(0, (W, -1))
+        rows = by_rank.transpose(0, 1).flatten(0, 1)[: len(dataset)].cpu()
         for h, K in enumerate(model.head.num_clusters):
             seed = int(torch.randint(2**31 - 1, (), generator=generator))
             make = partial(whitened_kmeans, rows.numpy(), K, self.pca_dim, self.iterations, seed)
             labels = torch.from_numpy(on_first_process(make)).long()
-            model.head.pseudo.set(h, torch.arange(len(rows)), labels.to(model.head.pseudo.labels.device))
+            model.head.pseudo.set(h, torch.arange(len(rows)), labels.to(where))
         model.head.reset_classifiers(generator)
         for parameter in model.head.classifiers.parameters():
             runner.optim_wrapper.optimizer.state.pop(parameter, None)
@@ -118,16 +122,6 @@ class ClusterHook(Hook):
         if hasattr(loader.sampler, 'set_labels'):
             labels = unwrap(runner.model).head.pseudo.labels[0]
             loader.sampler.set_labels(labels[: len(loader.dataset)].cpu().numpy())
-
-
-def features_of(model: nn.Module, dataset: Dataset, stage: str, batch_size: int, num_workers: int) -> Tensor:
-    """``model.extract`` (eval mode, no gradient) of every image of an EvaluationDataset: (n, d) on every rank, on the CPU."""
-    W = world_size()
-    own = DistributedSampler(dataset, W, rank(), shuffle=False)  # every W-th, equally many: the last ones repeat
-    loader = DataLoader(dataset, batch_size, sampler=own, num_workers=num_workers)
-    rows = torch.cat([model.extract(batch['inputs'][0], stage=stage).float() for batch in loader])
-    gathered = gather_rows(rows)  # rank by rank
-    return gathered.view(W, -1, rows.shape[1]).transpose(0, 1).flatten(0, 1)[: len(dataset)].cpu()
 
 
 def whitened_kmeans(features: np.ndarray, clusters: int, dim: int | None, iterations: int, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.monitors import log_values, look_alone
 from mmkernel.engine.optimizers import as_built, step_where
 from mmkernel.engine.virtual_batch import Snapshot
-from mmkernel.evaluation import evaluation_loader, top_k, weighted_knn
+from mmkernel.evaluation import extract_features, top_k, weighted_knn
 from mmkernel.evaluation.labels import classes_of, renumber
 from mmkernel.models.state import sent
 from mmkernel.registry import DATASETS, HOOKS
@@ -59,13 +59,11 @@ class _LabelMonitor(Hook):
 
     def features(self, runner: Any, name: str) -> tuple[Tensor, Tensor]:
         """Backbone features and labels of at most ``max_images`` evenly spaced images, the same in every epoch."""
-        part, source, model = runner.cfg.evaluation, self.sources[name], unwrap(runner.model)
-        step = -(-len(source) // (self.max_images or len(source)))
+        part, source = runner.cfg.evaluation, self.sources[name]
+        rows = range(0, len(source), -(-len(source) // (self.max_images or len(source))))
         settings = part.get('transform'), part.get('batch_size', 256), part.get('num_workers', 0)
-        loader = evaluation_loader(source, *settings, rows=range(0, len(source), step))
-        rows = [(model.extract(batch['inputs'][0]).float().cpu(), torch.as_tensor(batch['label'])) for batch in loader]
-        x, y = map(torch.cat, zip(*rows, strict=True))
-        return x, renumber(y, classes_of(source), self.classes)
+        x, y = extract_features(unwrap(runner.model), source, *settings, rows=rows)
+        return x, renumber(y.as_subclass(Tensor), classes_of(source), self.classes)
 
 
 @HOOKS.register_module()

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 
 
 def evaluation_dataset(source: Any, transform: Any = None) -> EvaluationDataset:
+    if isinstance(source, EvaluationDataset):
+        return source
     dataset = EvaluationDataset(source, transform)
     if len(dataset) == 0:
         raise ValueError(f'the source {source} holds no image; look at the evaluation part of the config.')
@@ -39,13 +41,13 @@ def evaluation_dataset(source: Any, transform: Any = None) -> EvaluationDataset:
 
 
 def evaluation_loader(
-    source: Any, transform: Any = None, batch_size: int = 256, num_workers: int = 2, rows: range | None = None
+    source: Any, transform: Any = None, batch_size: int = 256, num_workers: int = 2, rows: Sequence[int] | None = None
 ) -> DataLoader:
     """Batches ``dict(inputs=[(B, C, H, W) uint8], sample_index=(B,), label=(B,))`` of a source or its config, in order.
 
     ``rows``: these images only. Never more workers than cores, none for a single batch.
     """
-    dataset = source if isinstance(source, EvaluationDataset) else evaluation_dataset(source, transform)
+    dataset = evaluation_dataset(source, transform)
     part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
     workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # processes for one batch only cost
     return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
@@ -65,8 +67,11 @@ def extract_features(
     stage: str = 'backbone',
     progress: Progress | None = None,
     cache: str | Path | None = None,
+    rows: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract`` and nothing else.
+
+    ``rows``: these images only, and without a cache.
 
     ``cache``: a folder where they are kept under a hash of the weights, the stage, the transform, the versions and the state
     (name, size, times) of every image file; see ``feature_cache``. Several processes divide the work through it.
@@ -75,7 +80,7 @@ def extract_features(
     classes = classes_of(dataset.source)
 
     @torch.no_grad()
-    def compute(rows: range, allocate: Allocate) -> None:
+    def compute(rows: Sequence[int], allocate: Allocate) -> None:
         """One array filled in place: a list of batches and their concatenation would hold everything twice."""
         done, features = 0, None
         for batch in evaluation_loader(dataset, None, batch_size, num_workers, rows):
@@ -91,7 +96,8 @@ def extract_features(
 
     if cache is None:
         arrays: dict[str, np.ndarray] = {}
-        compute(range(len(dataset)), lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
+        rows = range(len(dataset)) if rows is None else rows
+        compute(rows, lambda name, shape, dtype: arrays.setdefault(name, np.empty(shape, dtype)))
         features, labels = torch.from_numpy(arrays['features']), arrays['labels']
     else:
         about = dict(encoder=encoder_digest(model, stage), stage=stage, images=len(dataset), classes=list(classes))

@@ -1,14 +1,17 @@
 """Clustering through the Runner: labels before the first step, exact resume, balanced sampling, and its errors."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from multiprocess import run_processes
 
-from mmkernel.engine import load_checkpoint, load_config, train
+from mmkernel.engine import ClusterHook, load_checkpoint, load_config, train
 from mmkernel.engine.cluster_hook import whitened_kmeans
 from mmkernel.models import build_model
+from mmkernel.registry import DATASETS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/deepcluster'
 V1, V2 = CONFIGS / 'digits_v1.py', CONFIGS / 'digits_v2.py'
@@ -45,6 +48,26 @@ def test_two_epochs_and_one_resumed_equal_three(tmp_path, path, clusters):
     assert int((labels[0] >= 0).sum()) == (3 * 64 if path == V2 else 1437)  # v1 looks at all images, v2 at those seen
     evaluated = build_model(config(path, tmp_path, clusters))  # knows nothing of the number of images
     assert load_checkpoint(evaluated, tmp_path / 'a/epoch_3.pth').exact
+
+
+def labels_of_features(rank, world_size):
+    cfg = config(V1, 'unused')
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)  # 1437 images: not a multiple of two
+    model.head.prepare(len(dataset))
+    hook = ClusterHook(features='backbone', pca_dim=6)
+    loader, wrapper = SimpleNamespace(dataset=dataset), SimpleNamespace(optimizer=SimpleNamespace(state={}))
+    runner = SimpleNamespace(model=model, cfg=cfg, train_dataloader=loader, optim_wrapper=wrapper)
+    hook._cluster_features(runner, torch.Generator().manual_seed(1))
+    return model.head.pseudo.labels
+
+
+def test_processes_share_the_images_and_get_the_labels_of_one():
+    (alone,), shared = run_processes(labels_of_features, 1), run_processes(labels_of_features, 2)
+    assert alone.shape == (1, 1437)
+    assert torch.equal(shared[0], shared[1])
+    assert (shared[0] == alone).float().mean() > 0.99  # features of other batches differ by rounding
 
 
 def test_a_new_classifier_has_no_optimizer_state(tmp_path):
