@@ -4,7 +4,7 @@
 Kernel energies are in ``mmkernel.kernels``.
 """
 
-from mmkernel.losses.alignment import alignment, mean_over_pairs, paired_distance, squared_distance, uniformity
+from mmkernel.losses.alignment import alignment, paired_distance, squared_distance, uniformity
 from mmkernel.losses.clustering import (
     cluster_cross_entropy,
     random_rows,

@@ -48,8 +48,7 @@ def paired_distance(x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction:
 
     ``x``: (V, B, q), ``y``: (G, B, q) raw rows. ``reduction='element'`` divides by q. Raises where there is no pair.
     """
-    pairs = all_pairs(x, y) if pairs is None else pairs
-    check_pairs(pairs, 'align')
+    pairs = compared_pairs(x, y, pairs)
     if x is y:
         return to_sphere(x, pairs, reduction)[1]
     distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))
@@ -66,26 +65,28 @@ def mean_square(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:
     return squares[0] if len(squares) == 1 else torch.stack(squares).mean()
 
 
-def every_other(x: Tensor, y: Tensor) -> Pairs:
-    """All (i of x, j of y), i != j: position i of both stands for one view."""
-    return [(i, j) for i in range(len(x)) for j in range(len(y)) if i != j]
+def pairs_of_views(views: Sequence[int], target_views: Sequence[int]) -> list[tuple[int, int]]:
+    """All (i, j) whose source views ``views[i]`` and ``target_views[j]`` differ, target by target."""
+    return [(i, j) for j, g in enumerate(target_views) for i, v in enumerate(views) if v != g]
 
 
-def all_pairs(x: Tensor, y: Tensor) -> Pairs:
-    """``every_other``; of one tensor, whose distances are symmetric, each two views once."""
-    return [(i, j) for i, j in every_other(x, y) if x is not y or i < j]
+def compared_pairs(
+    x: Tensor, y: Tensor, pairs: Pairs | None = None, ordered: bool = False, needed: bool = True
+) -> Pairs:
+    """The pairs (i of x, j of y) of an objective. None: all pairs of different views; position i of both is view i.
 
-
-def mean_over_pairs(losses: list[Tensor]) -> Tensor:
-    """The mean of one scalar per pair of views; ValueError where there is no pair."""
-    check_pairs(losses)
-    return torch.stack(losses).mean()
-
-
-def check_pairs(pairs: Sequence, verb: str = 'compare') -> None:
-    """ValueError where there is no pair."""
-    if not pairs:
+    Unless ``ordered``, d(a, b) = d(b, a): where x is y and each pair comes both ways, each is kept once. Their mean stays
+    the same. ValueError where there is no pair, unless that is allowed (``needed=False``).
+    """
+    if pairs is None:
+        pairs = pairs_of_views(range(len(x)), range(len(y)))
+    if x is y and not ordered:
+        once = [(i, j) for i, j in pairs if i < j]
+        if sorted(pairs) == sorted(once + [(j, i) for i, j in once]):
+            pairs = once
+    if needed and not pairs:
         raise ValueError(
-            f'No pair of views to {verb}: an objective of pairs needs at least two views, head(z1, z2) in a loop of your '
+            'No pair of views to compare: an objective of pairs needs at least two views, head(z1, z2) in a loop of your '
             'own. In a config, check the views of the data.'
         )
+    return pairs

@@ -7,7 +7,7 @@ from torch import Tensor
 from mmkernel.distributed import global_mean, max_over_ranks, rank, sum_over_ranks, sum_over_ranks_, world_size
 from mmkernel.kernels.engine import Pairs
 from mmkernel.kernels.layouts import rows_at_a_time
-from mmkernel.losses.alignment import check_pairs, every_other
+from mmkernel.losses.alignment import compared_pairs
 
 UNSEEN = -100  # label of an image that was not clustered; ignored by the loss
 
@@ -119,8 +119,7 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs:
 
     ``scores``: (V, B, K), ``codes``: (G, B, K).
     """
-    pairs = every_other(scores, codes) if pairs is None else pairs
-    check_pairs(pairs)
+    pairs = compared_pairs(scores, codes, pairs, ordered=True)
     log_probability = (scores / temperature).log_softmax(-1)
     sums: dict[tuple[int, ...], Tensor] = {}  # of the codes that a view predicts; views mostly predict the same ones
     for i in range(len(scores)):

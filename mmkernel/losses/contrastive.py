@@ -14,7 +14,7 @@ from torch import Tensor
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere, unit_rows
 from mmkernel.kernels.layouts import promoted
-from mmkernel.losses.alignment import every_other, mean_over_pairs
+from mmkernel.losses.alignment import compared_pairs
 
 
 def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options: Any) -> Tensor:
@@ -34,9 +34,7 @@ def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options
             f'{V} view(s) of {B * W} image(s) leave an anchor without a negative; at least 2 images are needed. '
             'Raise train_dataloader.batch_size.'
         )
-    pairs = every_other(z, z) if pairs is None else pairs
-    if not pairs:
-        return mean_over_pairs([])
+    pairs = compared_pairs(z, z, pairs, ordered=True)
     engine, z = Engine(**options), promoted(z)
     constants = (temperature, *_positives(tuple(pairs), V, B, W, temperature, z.dtype, z.device))
     return fused_whole(_nt_xent, z, constants, engine)
@@ -102,7 +100,7 @@ def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pai
 
     van den Oord et al., 2018; Chen, Xie & He, ICCV 2021. ``predicted``: (V, B, q), ``target``: (G, B, q).
     """
-    pairs = every_other(predicted, target) if pairs is None else pairs
+    pairs = compared_pairs(predicted, target, pairs, ordered=True)
     predicted, target = unit_rows(predicted), unit_rows(target)
     gather = gather_rows_with_gradient if target.requires_grad else gather_rows  # keys without a graph cost no backward
     keys = gather(target.transpose(0, 1))  # (N, G, q)
@@ -112,7 +110,7 @@ def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pai
         )
     positive = torch.arange(predicted.shape[1], device=predicted.device) + predicted.shape[1] * rank()
     losses = [F.cross_entropy(predicted[i] @ keys[:, j].T / temperature, positive) for i, j in pairs]
-    return global_mean(mean_over_pairs(losses))
+    return global_mean(torch.stack(losses).mean())
 
 
 def queue_info_nce(
@@ -122,11 +120,11 @@ def queue_info_nce(
 
     He et al., CVPR 2020. ``predicted``: (V, B, q), ``target``: (G, B, q), ``queue``: (G, K, q) of unit rows.
     """
-    pairs = every_other(predicted, target) if pairs is None else pairs
+    pairs = compared_pairs(predicted, target, pairs, ordered=True)
     predicted, target = unit_rows(predicted), unit_rows(target)
     first, losses = torch.zeros(predicted.shape[1], dtype=torch.long, device=predicted.device), []
     for i, j in pairs:
         positive = (predicted[i] * target[j]).sum(-1, keepdim=True)  # (B, 1)
         logits = torch.cat([positive, predicted[i] @ queue[j].T], dim=1) / temperature  # (B, 1 + K)
         losses.append(F.cross_entropy(logits, first))
-    return global_mean(mean_over_pairs(losses))
+    return global_mean(torch.stack(losses).mean())

@@ -22,7 +22,7 @@ from mmkernel.distributed import (
 )
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
 from mmkernel.kernels.layouts import promoted, refuse_second_derivative, sum_of
-from mmkernel.losses.alignment import all_pairs, mean_square
+from mmkernel.losses.alignment import compared_pairs, mean_square
 from mmkernel.losses.matrices import product
 
 _DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
@@ -50,7 +50,7 @@ def moment_terms(
     """
     if covariance not in ('trained', 'value', 'none'):
         raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
-    pairs = all_pairs(z, z) if pairs is None else pairs
+    pairs = compared_pairs(z, z, pairs, needed=False)
     return fused_whole(_moment_terms, promoted(z), tuple(pairs), target_std, eps, covariance, Engine(**options))
 
 
@@ -104,7 +104,7 @@ def correlation_terms(
         pairs: (i in predicted, j in target); where both are one tensor, i != j and each pair once. None: every two views.
         options: those of ``mmkernel.kernels.engine.Engine``.
     """
-    pairs = all_pairs(predicted, predicted if target is None else target) if pairs is None else pairs
+    pairs = compared_pairs(predicted, predicted if target is None else target, pairs)
     views = promoted(predicted) if target is None else torch.cat([promoted(predicted), promoted(target)])
     if target is not None:
         pairs = [(i, len(predicted) + j) for i, j in pairs]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkernel.kernels.engine import Pairs, unit_rows
 from mmkernel.kernels.layouts import refuse_second_derivative
-from mmkernel.losses.alignment import all_pairs, check_pairs, mean_over_pairs, squared_distance
+from mmkernel.losses.alignment import compared_pairs, squared_distance
 from mmkernel.losses.matrices import add_to_diagonal, cholesky, eigenvectors, factor, inverse_square_root
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
@@ -176,8 +176,8 @@ def whitened_distance(
     ``p``: (I, V, K, s, q), ``t``: (I, G, K, s, q). Where all rows of a block are one point, they were whitened to 0: these
     count as if they had nothing in common, for otherwise a collapse would have the least distance there is.
     """
-    pairs = all_pairs(p[0], p[0] if t is p else t[0]) if pairs is None else pairs
-    check_pairs(pairs)
+    first = p[0]  # of the I, V views
+    pairs = compared_pairs(first, first if t is p else t[0], pairs)
     if distance == 'cosine':
         u = unit_rows(p, point=False)
         v = u if t is p else unit_rows(t, point=False)
@@ -187,7 +187,7 @@ def whitened_distance(
     unit = p[0].shape[-1] if reduction == 'sample' else 1  # the mean square of a whitened row
     distances = [squared_distance(p[i], t[j], reduction) for i, j in pairs]
     nowhere = [_share_of_zeros(p[i]) + _share_of_zeros(t[j]) for i, j in pairs]
-    return mean_over_pairs(distances) + unit * mean_over_pairs(nowhere)
+    return torch.stack(distances).mean() + unit * torch.stack(nowhere).mean()
 
 
 @torch.no_grad()

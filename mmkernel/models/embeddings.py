@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.kernels.layouts import promoted
+from mmkernel.losses.alignment import pairs_of_views
 
 BATCHINGS = ('view', 'size', 'all')
 Views = Tensor | Sequence[Tensor]
@@ -85,20 +86,6 @@ class Embeddings:
         target = online if self.target is self.online else promoted(self.target)
         computed_in = self.computed_in or self.online.dtype
         return replace(self, online=online, predicted=predicted, target=target, computed_in=computed_in)
-
-    def symmetric_pairs(self) -> list[tuple[int, int]]:
-        """Pairs for a term with d(a, b) = d(b, a): each unordered pair once where (i, j) and (j, i) are the same two rows.
-
-        Only where predicted, target and online are one tensor; the mean over pairs is then unchanged.
-        """
-        if self.predicted is self.online and self.target is self.online:
-            return [(i, j) for i, j in self.pairs if i < j]
-        return self.pairs
-
-
-def pairs_of_views(online_views: tuple[int, ...], target_views: tuple[int, ...]) -> list[tuple[int, int]]:
-    """All (i, j) whose source views differ, target by target."""
-    return [(i, j) for j, g in enumerate(target_views) for i, v in enumerate(online_views) if v != g]
 
 
 def _stacked(name: str, views: Views) -> Tensor:

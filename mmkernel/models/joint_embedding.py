@@ -8,7 +8,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmkernel.checks import check_words
-from mmkernel.models.embeddings import BATCHINGS, Embeddings, encode, pairs_of_views, project
+from mmkernel.losses.alignment import pairs_of_views
+from mmkernel.models.embeddings import BATCHINGS, Embeddings, encode, project
 from mmkernel.models.state import evaluating
 from mmkernel.registry import MODELS, accepted_keywords
 

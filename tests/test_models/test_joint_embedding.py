@@ -5,8 +5,9 @@ import torch
 from launches import Launches
 from torch import nn
 
+from mmkernel.losses.alignment import compared_pairs, pairs_of_views
 from mmkernel.models import Embeddings, Head, JointEmbedding, OnlineTarget, build_model
-from mmkernel.models.embeddings import encode, group_views, pairs_of_views, project
+from mmkernel.models.embeddings import encode, group_views, project
 from mmkernel.registry import MODELS
 
 BACKBONE = dict(
@@ -74,13 +75,22 @@ def test_multi_crop_embeddings():
     assert embeddings.online.shape == (5, 6, 12)
     assert torch.equal(embeddings.target, embeddings.online[:2])
     assert len(embeddings.pairs) == 8
-    assert embeddings.symmetric_pairs() == embeddings.pairs
+    assert compared_pairs(embeddings.predicted, embeddings.target, embeddings.pairs) == embeddings.pairs
 
 
 def test_two_views_are_aligned_once():
     embeddings = model().embeddings(images(16, 16))
     assert embeddings.target is embeddings.online
-    assert embeddings.symmetric_pairs() == [(0, 1)]
+    assert compared_pairs(embeddings.predicted, embeddings.target, embeddings.pairs) == [(0, 1)]
+
+
+def test_pairs_are_kept_once_only_where_all_come_both_ways():
+    z = torch.randn(3, 4, 2)
+    assert compared_pairs(z, z) == [(0, 1), (0, 2), (1, 2)]
+    assert compared_pairs(z, z, ordered=True) == pairs_of_views(range(3), range(3))
+    assert compared_pairs(z, z.clone()) == pairs_of_views(range(3), range(3))
+    for pairs in ([(0, 1)], [(1, 0)], [(0, 1), (1, 0), (0, 2)], [(0, 1), (1, 0), (2, 2)], [(0, 1), (0, 1), (1, 0)]):
+        assert compared_pairs(z, z, pairs) == pairs
 
 
 @pytest.mark.parametrize('batching, groups', [('view', [[0], [1], [2]]), ('size', [[0, 2], [1]]), ('all', [[0, 1, 2]])])

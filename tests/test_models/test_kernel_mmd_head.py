@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmkernel.kernels import Kernel, LegendreKernel, mmd2_to_uniform
+from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models import Embeddings, KernelMMDHead
-from mmkernel.models.embeddings import pairs_of_views
 from mmkernel.registry import MODELS
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}

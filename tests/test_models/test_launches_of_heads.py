@@ -16,8 +16,8 @@ if __name__ == '__main__':
 
 from launches import Launches
 
+from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models import Embeddings
-from mmkernel.models.embeddings import pairs_of_views
 from mmkernel.models.joint_embedding import build_part
 from mmkernel.registry import MODELS
 

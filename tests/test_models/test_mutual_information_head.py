@@ -113,5 +113,5 @@ def test_bad_options():
         SeparableCritic(in_dim=4, temperature=0.0)
     with pytest.raises(ValueError, match='ConcatenatedCritic.dims=nothing'):
         ConcatenatedCritic(dims=(), in_dim=4)
-    with pytest.raises(ValueError, match='No pair of views to score'):
+    with pytest.raises(ValueError, match='No pair of views'):
         MutualInformationHead(in_dim=4).loss(Embeddings.from_views(views()[0]))

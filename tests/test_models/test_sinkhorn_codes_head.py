@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models import Embeddings
-from mmkernel.models.embeddings import pairs_of_views
 from mmkernel.registry import MODELS
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 1e-5}

@@ -23,7 +23,7 @@ class CosinePredictionHead(Head):
         self.weight = weight
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        distance = paired_distance(embeddings.predicted, embeddings.target, embeddings.symmetric_pairs())
+        distance = paired_distance(embeddings.predicted, embeddings.target, embeddings.pairs)
         return {
             'loss_prediction': self.weight * distance,
             'distance': distance.detach(),

@@ -11,7 +11,7 @@ from mmkernel.distributed import gather_rows_with_gradient
 from mmkernel.kernels.engine import unit_rows
 from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.losses import mutual_information as bounds
-from mmkernel.losses.alignment import check_pairs
+from mmkernel.losses.alignment import compared_pairs
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
 from mmkernel.models.joint_embedding import build_part, require_width
@@ -57,13 +57,9 @@ class MutualInformationHead(Head):
             self.baseline = nn.Sequential(nn.Linear(in_dim, 256), nn.ReLU(), nn.Linear(256, 1), nn.Flatten(0))
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        pairs = embeddings.symmetric_pairs()
-        check_pairs(pairs, 'score')
-        views = (
-            [embeddings.predicted]
-            if embeddings.target is embeddings.predicted
-            else [embeddings.predicted, embeddings.target]
-        )
+        pairs = compared_pairs(embeddings.predicted, embeddings.target, embeddings.pairs)
+        same = embeddings.target is embeddings.predicted
+        views = [embeddings.predicted] if same else [embeddings.predicted, embeddings.target]
         rows = [gather_rows_with_gradient(z.transpose(0, 1)).transpose(0, 1).unbind() for z in views]  # V x (N, q) each
         predicted, target = rows[0], rows[-1]
         value = torch.stack([self.estimate(predicted[i], target[j]) for i, j in pairs]).mean()

@@ -8,7 +8,7 @@ from mmkernel.kernels import Kernel
 from mmkernel.kernels.composites import check_kernel
 from mmkernel.kernels.energy import aligned_energies
 from mmkernel.kernels.engine import Engine
-from mmkernel.losses.alignment import REDUCTIONS, paired_distance
+from mmkernel.losses.alignment import REDUCTIONS, compared_pairs, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
 from mmkernel.registry import KERNELS, MODELS
@@ -57,7 +57,8 @@ class KernelMMDHead(Head):
         self.statistic, self.log, self.reduction, self.regularize = statistic, log, reduction, regularize
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        predicted, target, pairs = embeddings.predicted, embeddings.target, embeddings.symmetric_pairs()
+        predicted, target = embeddings.predicted, embeddings.target
+        pairs = compared_pairs(predicted, target, embeddings.pairs)
         views = embeddings.online if self.regularize == 'online' else target  # (V or G, B, q)
         together = pairs if predicted is views and target is views else ()
         options = self.engine.options(views, embeddings.computed_in)

@@ -1,12 +1,11 @@
 """Heads of second moments: variance and covariance within views, correlation between views."""
 
-import torch
 from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Engine
-from mmkernel.losses.alignment import REDUCTIONS, check_pairs, squared_distance
+from mmkernel.losses.alignment import REDUCTIONS, compared_pairs, mean_square
 from mmkernel.losses.covariance import correlation_terms, moment_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
@@ -53,19 +52,16 @@ class VarianceCovarianceHead(Head):
         self.engine = Engine(precision, layout, transport_dtype)
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        z, pairs = embeddings.online, embeddings.symmetric_pairs()
-        if self.weights['invariance'] != 0:
-            check_pairs(pairs)
-        plain = embeddings.predicted is z and embeddings.target is z
+        z, predicted, target = embeddings.online, embeddings.predicted, embeddings.target
+        pairs = compared_pairs(predicted, target, embeddings.pairs, needed=self.weights['invariance'] != 0)
+        plain = predicted is z and target is z
         invariance, variance, covariance = moment_terms(
             z, pairs if plain else [], self.target_std, self.eps,
             covariance='trained' if self.weights['covariance'] else 'value',
             **self.engine.options(z, embeddings.computed_in),
         )  # fmt: skip
-        if not plain and pairs:
-            predicted, target = embeddings.predicted, embeddings.target
-            distances = [squared_distance(predicted[i], target[j]) for i, j in pairs]
-            invariance = global_mean(torch.stack(distances).mean()) / embeddings.width
+        if not plain:
+            invariance = global_mean(mean_square(predicted, target, pairs))
         if self.reduction == 'sample':
             invariance = invariance * embeddings.width
         parts = dict(invariance=invariance, variance=variance, covariance=covariance)
@@ -104,10 +100,10 @@ class CrossCorrelationHead(Head):
         self.engine = Engine(precision, layout, transport_dtype)
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        pairs = embeddings.symmetric_pairs()
-        check_pairs(pairs, 'correlate')
         target = None if embeddings.target is embeddings.predicted else embeddings.target
         options = self.engine.options(embeddings.online, embeddings.computed_in)
-        on_diagonal, off_diagonal = correlation_terms(embeddings.predicted, target, pairs, self.eps, **options)
+        on_diagonal, off_diagonal = correlation_terms(
+            embeddings.predicted, target, embeddings.pairs, self.eps, **options
+        )
         weight = self.scale * self.off_diagonal_weight
         return weighted(on_diagonal=(self.scale, on_diagonal), off_diagonal=(weight, off_diagonal))

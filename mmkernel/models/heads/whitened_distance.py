@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, max_over_ranks, rank
-from mmkernel.losses.alignment import REDUCTIONS, check_pairs
+from mmkernel.losses.alignment import REDUCTIONS, compared_pairs
 from mmkernel.losses.matrices import warn_of_jitter
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
 from mmkernel.models.embeddings import Embeddings
@@ -71,8 +71,7 @@ class WhiteningHead(HostCounters, Head):
             draw_sub_batches(rows, self.sub_batch_size, 1, torch.Generator())
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        pairs = embeddings.symmetric_pairs()
-        check_pairs(pairs)
+        pairs = compared_pairs(embeddings.predicted, embeddings.target, embeddings.pairs)
         if self.sub_batch_size is not None:
             self.expect_commit()
         predicted = self.whiten(embeddings.predicted)
