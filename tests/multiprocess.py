@@ -1,7 +1,10 @@
-"""Runs a function in W gloo processes on this machine and returns what each rank returned."""
+"""Runs a function in W gloo processes on this machine and returns what each rank returned.
 
-from __future__ import annotations
+The processes are forked from a server that has imported the package once: a process of its own would spend seconds on that.
+"""
 
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +20,9 @@ import torch.multiprocessing as mp
 def run_processes(function: Callable, world_size: int, *args: Any, timeout: float = 300) -> list[Any]:
     """[function(rank, world_size, *args) on each rank]. ``function`` stands at the top of a module; a hang ends in an error."""
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.spawn(_worker, (function, world_size, folder, timeout, args), nprocs=world_size, join=False)
+        multiprocessing.set_forkserver_preload(['mmkernel.engine', 'mmkernel.evaluation'])
+        given = (dict(os.environ), function, world_size, folder, timeout, args)
+        context = mp.start_processes(_worker, given, nprocs=world_size, join=False, start_method='forkserver')
         deadline = time.monotonic() + timeout
         while not context.join(timeout=1, grace_period=5):
             if time.monotonic() > deadline:
@@ -27,7 +32,11 @@ def run_processes(function: Callable, world_size: int, *args: Any, timeout: floa
         return [torch.load(Path(folder) / f'{rank}.pt', weights_only=True) for rank in range(world_size)]
 
 
-def _worker(rank: int, function: Callable, world_size: int, folder: str, timeout: float, args: tuple) -> None:
+def _worker(
+    rank: int, environment: dict, function: Callable, world_size: int, folder: str, timeout: float, args: tuple
+) -> None:
+    os.environ.clear()  # the server's is that of the first test
+    os.environ.update(environment)
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo', f'file://{folder}/rendezvous', rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout)
