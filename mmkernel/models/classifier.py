@@ -8,13 +8,13 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers, check_words
+from mmkernel.models.feature_extractor import FeatureExtractor
 from mmkernel.models.joint_embedding import build_part
-from mmkernel.models.state import evaluating
 from mmkernel.registry import MODELS
 
 
 @MODELS.register_module()
-class Classifier(BaseModel):
+class Classifier(FeatureExtractor, BaseModel):
     """logits = W backbone(x) + b, loss by ``objective``; W ~ N(0, head_std^2), b = 0.
 
     Inputs: ``dict(inputs=[one view (B, C, H, W)], label=(B,))``, as the data of pretraining with a single view; or, for
@@ -31,6 +31,8 @@ class Classifier(BaseModel):
         norm_momentum: fraction that the backbone's batch norms keep of their running statistics (None: as they are).
         data_preprocessor: uint8 -> float, as in pretraining.
     """
+
+    stages = ('backbone', 'head')  # features (B, d), logits (B, C)
 
     def __init__(
         self,
@@ -101,14 +103,6 @@ class Classifier(BaseModel):
     def commit(self, real: Tensor | None = None) -> None:
         """After an attempt at an optimizer step: count it where it was real."""
         self.steps += 1 if real is None else real
-
-    @torch.no_grad()
-    def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
-        """Eval mode: ``stage`` 'backbone' for features (B, d), 'head' for logits (B, C); uint8 or normalised images."""
-        check_words(stage=(stage, ('backbone', 'head')))  # no neck
-        with evaluating(self):
-            features = self.backbone(self.data_preprocessor.normalize(images))
-            return self.head(features) if stage == 'head' else features
 
     def init_weights(self) -> None:
         """Parts initialise themselves when they are built, and a pretrained backbone must not be initialised again."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from mmkernel.checks import check_words
 from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models.embeddings import BATCHINGS, Embeddings, encode, project
-from mmkernel.models.state import evaluating
+from mmkernel.models.feature_extractor import FeatureExtractor
 from mmkernel.registry import MODELS, accepted_keywords
 
 
 @MODELS.register_module()
-class JointEmbedding(BaseModel):
+class JointEmbedding(FeatureExtractor, BaseModel):
     """z = neck(backbone(view)), p = predictor(z), t = target(views, z); the head scores how they agree and spread.
 
     Inputs: ``dict(inputs=[V tensors (B, C, H_v, W_v)], sample_index=(B,), label=(B,))``.
@@ -28,6 +28,8 @@ class JointEmbedding(BaseModel):
         neck_batching: the same for neck and predictor; None: as the backbone.
         data_preprocessor: uint8 -> float; see ``ViewPreprocessor``.
     """
+
+    stages = ('backbone', 'neck')  # h, z of the online encoder
 
     def __init__(
         self,
@@ -138,17 +140,6 @@ class JointEmbedding(BaseModel):
     def commit(self, real: Tensor | None = None) -> None:
         """After an attempt at an optimizer step: let the head remember what it staged, where ``real`` is set."""
         self.head.commit(real=real)
-
-    @torch.no_grad()
-    def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
-        """Features of the online encoder in eval mode: (B, C, H, W) uint8 or normalised -> (B, d), on any device.
-
-        ``stage``: 'backbone' for h, 'neck' for z. The one door for monitors and benchmarks.
-        """
-        check_words(stage=(stage, ('backbone', 'neck')))
-        with evaluating(self.backbone, self.neck):
-            features = self.backbone(self.data_preprocessor.normalize(images))
-            return self.neck(features) if stage == 'neck' else features
 
     def init_weights(self) -> None:
         """Parts initialise themselves when they are built; only a target that mirrors the encoder has something to do."""

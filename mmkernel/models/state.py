@@ -1,7 +1,5 @@
-"""What changes from step to step: buffers that obey a flag on the device, counters of the host, train and eval mode."""
+"""What changes from step to step: buffers that obey a flag on the device, and counters of the host."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,16 +47,3 @@ class HostCounters(nn.Module):
 def sent(x: Tensor, device: torch.device) -> Tensor:
     """``x`` of the host on ``device``; a plain copy would wait until a GPU has done all that it was given before."""
     return (x.pin_memory() if device.type == 'cuda' and not x.is_cuda else x).to(device, non_blocking=True)
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module, and each part of it, is in the mode that it was in."""
-    before = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training

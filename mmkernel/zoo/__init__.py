@@ -5,18 +5,17 @@ from typing import Any
 
 from mmkernel.zoo.catalogue import UnknownModelError, config_of, list_models, model_info
 from mmkernel.zoo.download import download
-from mmkernel.zoo.encoder import Encoder, load_encoder
 from mmkernel.zoo.files import DiskFullError, read_checkpoint, write_checkpoint
-from mmkernel.zoo.hub import get_features, get_model
 from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
 from mmkernel.zoo.pins import CheckpointError, DownloadError, HashMismatchError, clean, verify
 from mmkernel.zoo.tensor_names import KeyMapError, key_maps, weights_of
 
-# Bring timm and torchvision: seconds that a list of names, or a resumed run, need not pay.
+# Bring timm and torchvision: seconds that a list of names need not pay.
 _ON_FIRST_USE = {
-    'TARGETS': 'export', 'export_model': 'export', 'ExportError': 'export_targets', 'import_weights': 'foreign',
-    'Published': 'publish', 'publish_checkpoint': 'publish',
+    'Encoder': 'encoder', 'load_encoder': 'encoder', 'get_features': 'hub', 'get_model': 'hub', 'import_weights': 'foreign',
+    'TARGETS': 'export', 'export_model': 'export', 'ExportError': 'export_targets', 'Published': 'publish',
+    'publish_checkpoint': 'publish',
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import mmkernel
-from mmkernel.checks import check_words
+from mmkernel.models.feature_extractor import FeatureExtractor
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import meta_of, read_checkpoint
@@ -30,7 +30,7 @@ LARGEST = 1 << 14  # pixels of a side
 FACTS = ('name', 'license', 'source', 'trained_on', 'note')
 
 
-class Encoder(nn.Module):
+class Encoder(FeatureExtractor, nn.Module):
     """h = backbone((x / 255 - mean) / std): (B, C, H, W) uint8, or floating and normalised already, -> (B, out_dim).
 
     What a run leaves, the zoo gives, benchmarks judge and exports take; its state dict is that of the backbone alone.
@@ -108,15 +108,6 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """With gradients, and in the mode that the module is in."""
         return self.backbone(self.data_preprocessor.normalize(images))
-
-    @torch.no_grad()
-    def extract(self, images: Tensor, stage: str = 'backbone') -> Tensor:
-        """Features in eval mode; the door that monitors and benchmarks use. An encoder has no other stage."""
-        from mmkernel.models.state import evaluating  # brings timm: seconds that a list of names need not pay
-
-        check_words('Encoder', stage=(stage, ['backbone']))
-        with evaluating(self):
-            return self(images)
 
     def images(self, count: int = 2, seed: int = 0) -> Tensor:
         """uint8 noise (count, C, H, W), the same on every machine: exports are compared on it."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_words
 from mmkernel.datasets.images import decode, to_array
+from mmkernel.models import build_model
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.catalogue import config_of, model_info, root
 from mmkernel.zoo.download import download
@@ -54,8 +55,6 @@ def get_model(
         facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note') if getattr(info, key)}
         model = Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
     else:
-        from mmkernel.models import build_model  # brings timm: seconds that a list of names need not pay
-
         model = build_model(cfg)
         model.init_weights()
         model.transform = TRANSFORMS.build(cfg.evaluation.transform) if 'evaluation' in cfg else None
