@@ -1,4 +1,4 @@
-"""Checkpoints without labels: was one trained at all, criteria to choose among them, and how well each orders them by accuracy."""
+"""Choice of a checkpoint without labels: criteria, their agreement with accuracies, and detection of untrained weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,8 @@ from mmkernel.evaluation.sampled_images import sample_cloud
 from mmkernel.kernels import Kernel
 from mmkernel.registry import DATASETS
 
-RISING = ('rank', 'rankme', 'feature_rank')  # larger is better; of the others smaller is
-# name -> the score that is compared, larger is better
-CRITERIA = {
+RISING = ('rank', 'rankme', 'feature_rank')  # larger is better; smaller is for the others
+CRITERIA = {  # name: the score that is compared, larger is better
     'rank': 'effective rank of the covariance of z / ||z||: exp of the entropy of its eigenvalues',
     'rankme': 'RankMe: exp of the entropy of the singular values of the raw embeddings; Garrido et al., ICML 2023',
     'feature_rank': "'rank' of the backbone features in place of the embeddings",
@@ -31,8 +30,8 @@ def checkpoint_statistics(
 ) -> dict[str, float]:
     """Statistics of embeddings, views and features of ``images`` images, in eval mode; no label is read.
 
-    The same images and views whatever the epoch. ``source``: default the training images. No collectives. An encoder that gives
-    NaN or infinity has NaN statistics: it is never the best.
+    The images and views are the same in every epoch. ``source``: default the training images. No collectives. An encoder that
+    gives NaN or infinity has NaN statistics: it is never the best.
     """
     source = DATASETS.build(cfg.train_dataloader.dataset.source) if source is None else source
     cloud = sample_cloud(model, cfg, images, source)
@@ -63,16 +62,15 @@ def criterion_score(criterion: str, statistics: Mapping[str, float]) -> float:
 
 
 def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> float | None:
-    """Spearman's rho. None if either side never varies; a score of NaN, of an encoder that diverged, is below all others.
+    """Spearman's rho. None if either side is constant; a score of NaN (a diverged encoder) is below all others.
 
-    ValueError for unequal lengths, accuracies of NaN, or fewer than 3 pairs, of which any order would be a coincidence.
+    ValueError for unequal lengths, accuracies of NaN, or fewer than 3 pairs, whose order would be a coincidence.
     """
     from scipy.stats import spearmanr
 
     if len(scores) != len(accuracies) or len(scores) < 3:
-        raise ValueError(
-            f'{len(scores)} scores and {len(accuracies)} accuracies; expected at least 3 checkpoints with one of each.'
-        )
+        given = f'{len(scores)} scores and {len(accuracies)} accuracies'
+        raise ValueError(f'{given}; expected at least 3 checkpoints with one of each.')
     a, b = _paired(scores, accuracies)
     return None if min(len(set(a)), len(set(b))) == 1 else float(spearmanr(a, b).statistic)
 
@@ -98,17 +96,18 @@ def agreement(checkpoints: Sequence[Mapping[str, Any]], accuracy: str) -> dict[s
 
 
 def _paired(scores: Sequence[float], accuracies: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    if np.isnan(accuracies).any():
-        bad = int(np.isnan(accuracies).sum())
+    if bad := int(np.isnan(accuracies).sum()):
         raise ValueError(f'{bad} of {len(accuracies)} accuracies are NaN; expected percentages.')
     return np.nan_to_num(np.asarray(scores, float), nan=-np.inf, posinf=np.inf, neginf=-np.inf), np.asarray(accuracies)
 
 
 def untrained_encoder(cfg: Any, seed: int = 0) -> nn.Module:
     """The model of ``cfg`` as it is before its first step; the caller's random state is left alone."""
-    from mmkernel.models import build_model  # brings timm: seconds that a kNN on cached features need not pay
+    from mmkernel.models import (
+        build_model,
+    )  # imports timm, which takes seconds; a kNN on cached features needs no model
 
-    with torch.random.fork_rng(devices=[]):  # it is made on the CPU: the random state of no GPU is read or set
+    with torch.random.fork_rng(devices=[]):  # the model is made on the CPU: the random state of no GPU is read or set
         torch.default_generator.manual_seed(seed)
         model = build_model(cfg)
         model.init_weights()
@@ -132,7 +131,7 @@ def check_trained(model: nn.Module, meta: Mapping[str, Any] | None = None, sourc
 
 
 def untrained_signs(model: nn.Module, meta: Mapping[str, Any]) -> list[str]:
-    """What tells that no step was made: the position in the run, batch norms, a queue, cluster labels, a classifier."""
+    """Signs that no step was made: the position in the run, batch norms, a queue, cluster labels, a classifier."""
     signs = []
     if meta.get('iter') == 0 or meta.get('epoch') == 0:
         signs.append(f'it was written at epoch {meta.get("epoch")}, step {meta.get("iter")}')

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_dist_info
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from mmkernel.evaluation.features import evaluation_loader
 from mmkernel.evaluation.inputs import as_labels
 from mmkernel.evaluation.labels import Labels, aligned, classes_of, labels_of, renumber
-from mmkernel.evaluation.metrics import class_names, class_precisions, label_ranks
+from mmkernel.evaluation.metrics import class_names, label_ranks, mean_average_precision, mean_per_class, percent
 from mmkernel.registry import DATASETS, MODELS
 
 HISTORY = 'test_history'  # of AccuracyHook in the message hub: one dict for each epoch that it looked at
@@ -23,33 +22,29 @@ METRICS = dict(
 
 
 class OneClassMetrics:
-    """Top-1, top-5 and mean per class in percent, and cross-entropy, from counts: those of W processes add up."""
+    """Top-1, top-5 and mean per class in percent, and cross-entropy.
+
+    As in ``SeveralClassesMetrics``, each process fills the rows of its images in one table; the sum of the tables is that of
+    one process.
+    """
 
     shown = ('top1', 'top5')
     metrics = ('top1', 'top5', 'mean_per_class')
 
     def __init__(self, classes: int, images: int) -> None:
-        self.classes = classes
-        self.sums = torch.zeros(2 * classes + 2, dtype=torch.float64)  # right in each class, images, among five, loss
+        self.sums = torch.zeros(images, 3, dtype=torch.float64)  # label, its rank, and loss of each image
 
     def add(self, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Of (B, C) ``logits`` on the CPU."""
         label = batch['label']
-        ranks = label_ranks(logits, label)
-        counts = [torch.bincount(part, minlength=self.classes) for part in (label[ranks < 1], label)]
-        loss = F.cross_entropy(logits, label, reduction='sum')
-        self.sums += torch.cat([*counts, (ranks < 5).sum()[None], loss[None]]).double()
+        found = label, label_ranks(logits, label), F.cross_entropy(logits, label, reduction='none')
+        self.sums[batch['sample_index']] = torch.stack([column.double() for column in found], dim=1)
 
     def scores(self, sums: Tensor) -> dict[str, float]:
         """Of the ``sums`` of all processes."""
-        right, of_class, (among, loss) = sums.split([self.classes, self.classes, 2])
-        images, seen = of_class.sum(), of_class > 0
-        return dict(
-            top1=float(100 * right.sum() / images),
-            top5=float(100 * among / images),
-            mean_per_class=float(100 * (right[seen] / of_class[seen]).mean()),
-            loss=float(loss / images),
-        )
+        label, rank, loss = sums.T
+        by_class = mean_per_class(torch.where(rank < 1, label, -1), label)
+        return dict(top1=percent(rank < 1), top5=percent(rank < 5), mean_per_class=by_class, loss=float(loss.mean()))
 
     @staticmethod
     def check(sources: Mapping[str, Any], classes: int) -> None:
@@ -62,8 +57,7 @@ class OneClassMetrics:
                     'in configs/benchmarks/finetune_voc2007.py.'
                 )
             as_labels(labels[name], len(source), f'{name} labels')
-        numbers = aligned(*labels.values()) if len(labels) == 2 else labels.values()
-        for name, y in zip(labels, numbers, strict=True):
+        for name, y in _numbered_alike(labels).items():
             if (count := int(y.max()) + 1) > classes:
                 raise ValueError(
                     f'The {name} images have labels up to {count - 1}, but model.num_classes={classes}; expected at least '
@@ -74,8 +68,7 @@ class OneClassMetrics:
 class SeveralClassesMetrics:
     """Mean over classes of 11-point and all-points average precision in percent, and the loss of ``SeveralClasses``.
 
-    Everingham et al., IJCV 2010. A ranking needs the logits of all images: each process fills its rows of one table, whose
-    sum is that of one process. Images in which a class is -1 do not count for it.
+    Everingham et al., IJCV 2010. Images in which a class is -1 do not count for it.
     """
 
     shown = ('map11', 'map')
@@ -91,31 +84,26 @@ class SeveralClassesMetrics:
     def scores(self, sums: Tensor) -> dict[str, float]:
         """Of the ``sums`` of all processes. A class without a test image is left out of the means, with a warning."""
         logits, targets = sums.chunk(2, dim=1)
-        bad = int((~torch.isfinite(logits)).any(1).sum())
-        if bad:
+        if bad := int((~torch.isfinite(logits)).any(1).sum()):
             text = f'The logits of {bad} of {len(logits)} test images are NaN or infinite: the classifier has diverged.'
             raise ValueError(f'{text} Lower the learning rate.')
-        eleven, areas = (class_precisions(targets, logits, None, points, points == 'all') for points in ('11', 'all'))
         losses = F.binary_cross_entropy_with_logits(logits, (targets == 1).double(), reduction='none')
         return dict(
-            map11=float(np.mean([*eleven.values()])),
-            map=float(np.mean([*areas.values()])),
+            map11=mean_average_precision(targets, logits, '11', warn=False),
+            map=mean_average_precision(targets, logits),
             loss=float((losses * (targets >= 0)).sum() / len(logits)),
         )
 
     @staticmethod
     def check(sources: Mapping[str, Any], classes: int) -> None:
         """ValueError unless test and training images have the same classes and show some; a warning for those not in training."""
-        known = {name: getattr(source, 'targets', None) for name, source in sources.items()}
-        if len(known) == 2 and all(np.ndim(targets) == 2 for targets in known.values()):
-            named = [Labels(known[name], classes_of(source)) for name, source in sources.items()]
-            known = dict(zip(known, aligned(*named), strict=True))
+        known = {name: labels_of(source) for name, source in sources.items()}
+        known = _numbered_alike(known) if all(y.ndim == 2 for y in known.values()) else known
         for name, source in sources.items():
-            targets = known[name]
-            shape = None if targets is None else tuple(np.shape(targets))
+            targets, shape = known[name], tuple(known[name].shape)
             if shape != (len(source), classes):
-                given = 'one class each' if targets is None else f'targets of shape {shape}'
-                hint = f' Set model.num_classes={shape[1]}.' if shape and shape[1] != classes else ''
+                given = f'targets of shape {shape}' if targets.ndim == 2 else 'one class each'
+                hint = f' Set model.num_classes={shape[1]}.' if targets.ndim == 2 and shape[1] != classes else ''
                 raise ValueError(
                     f'The {name} images have {given}; model.objective and model.num_classes={classes} expect targets of '
                     f'shape ({len(source)}, {classes}).{hint}'
@@ -127,6 +115,11 @@ class SeveralClassesMetrics:
             if without and name == 'training':
                 text = f'no training image of {", ".join(without)} (difficult ones do not count): the classifier learns that '
                 warnings.warn(f'{text}they are never there, and their average precision says nothing.', stacklevel=2)
+
+
+def _numbered_alike(labels: dict[str, Labels]) -> dict[str, Tensor]:
+    """Those of the test under the numbers of the training, where both are there."""
+    return dict(zip(labels, aligned(*labels.values()), strict=True)) if len(labels) == 2 else labels
 
 
 BY_TARGET = dict(label=OneClassMetrics, targets=SeveralClassesMetrics)

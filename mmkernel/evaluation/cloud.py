@@ -15,8 +15,8 @@ from mmkernel.kernels import Kernel, LegendreKernel, legendre_polynomials, null_
 YARDSTICK = LegendreKernel((1.0, 40.0, 40.0))  # Zheng et al., ICLR 2023: for runs whose objective has no kernel
 DEGREES = (1, 2, 3, 4)
 BLOCK = 1024  # rows of the Gram matrix at a time
-RIVALS = 256  # images among which a view must find its fellow
-ROUNDING = 1e-13  # a share of the mean square below which a variance is float32's rounding: (3e-7)^2
+RIVALS = 256  # images among which a view must find the other view of its image
+ROUNDING = 1e-13  # a variance below this share of the mean square is rounding of float32: (3e-7)^2
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CloudStatistics:
         return self.mmd2 / self.mmd2_sd
 
     def logged(self) -> dict[str, float]:
-        """The words of a log and of the criteria by which checkpoints are compared."""
+        """The statistics in logs and in the criteria for checkpoints, by name."""
         words = ('std', 'rank', 'rankme', 'top_share', 'uniformity', 'mmd2', 'mmd2_sd', 'mmd2_score', 'alignment')
         return {word: value for word in words if (value := getattr(self, word)) is not None}
 
@@ -66,8 +66,8 @@ def cloud_statistics(
 ) -> CloudStatistics:
     """Statistics of (N, q) raw embeddings; ``views``: those of two augmentations of M images, (M, q) each.
 
-    Takes O(N^2 q). Of the rows at hand: no other process takes part. ``degrees``: of the moments; ``dtype``: to compute in.
-    ValueError: NaN rows, fewer than 2 images, unequal shapes.
+    O(N^2 q), on this process alone. ``degrees``: of the moments; ``dtype``: of the computation. ValueError: NaN rows, fewer
+    than 2 images, unequal shapes.
     """
     pair = {} if views is None else _pair_statistics(*(as_features(view, 'views').to(dtype) for view in views))
     z = as_features(z, 'embeddings').to(dtype)
@@ -80,7 +80,7 @@ def cloud_statistics(
     *moments, repulsion, energy = _pair_means(u, kernel, degrees)
     try:
         constant, sd = float(kernel.coefficients(q, 0)[0]), null_band(kernel, q, N, 'U').sd
-    except ValueError as error:  # a run goes on without
+    except ValueError as error:  # the other statistics need no kernel
         warnings.warn(f'MMD^2 to uniform is not measured: {error}', stacklevel=3)
         constant = sd = math.nan
     return CloudStatistics(
@@ -108,9 +108,9 @@ def embedding_statistics(
 ) -> dict[str, float]:
     """``cloud_statistics(...).logged()`` of the rows of all ranks, in their own precision; every rank gets the same numbers.
 
-    ``z``: (B, q) this rank's raw embeddings, one per image, so that rows are independent and the null band holds;
-    ``partner``: (B, q) those of another view, for the alignment. At most ``max_rows`` rows in all are looked at, the first
-    of each rank: the cost is O(N^2 q + N^3). NaN rows of any rank raise on all.
+    ``z``: (B, q) raw embeddings of this rank, one per image, so that rows are independent and the null band holds;
+    ``partner``: (B, q) of another view, for the alignment. At most ``max_rows`` rows of all ranks together are used, the
+    first of each: the cost is O(N^2 q + N^3). NaN rows of any rank raise on all.
     """
     rows = max(2 if world_size() == 1 else 1, max_rows // world_size())
     dtype = torch.promote_types(z.dtype, torch.float32)
@@ -148,10 +148,8 @@ def _pair_statistics(first: Tensor, second: Tensor) -> dict[str, float]:
         similarity = x @ y.T
         own = similarity.diagonal().clone()
         rivals = similarity.fill_diagonal_(-torch.inf).amax(1)
-        hits.append(
-            own > rivals + 1e-12
-        )  # a tie is no hit: in a cloud that is a point every view is as near as any other
-    # rows first: one flat float32 mean over rows and columns loses digits
+        hits.append(own > rivals + 1e-12)  # a tie is no hit: in a cloud that is a point, all views are equally near
+    # a sum over columns first: one float32 mean over rows and columns loses digits
     return dict(alignment=float((a - b).square().sum(1).mean()), retrieval=float(torch.cat(hits).double().mean()))
 
 
@@ -167,7 +165,7 @@ def covariance_spectrum(z: Tensor, normalize: bool = True) -> Tensor:
     z = z - z.mean(0)
     values = _squared_singular_values(z).flip(0) / len(z)
     if values.sum() <= ROUNDING * size:
-        values.zero_()  # otherwise noise alone would seem to fill many dimensions
+        values.zero_()  # else rounding noise would seem to fill many dimensions
     return F.pad(values, (0, z.shape[1] - len(values)))
 
 

@@ -18,7 +18,7 @@ HEALTHY, DOUBTFUL, COLLAPSED = 'healthy', 'doubtful', 'collapsed'
 
 @dataclass(frozen=True)
 class Threshold:
-    """Of one statistic that collapse makes small: the largest value of collapsed runs, the smallest of healthy ones."""
+    """Of a statistic that is small after a collapse: its largest value of collapsed runs, its smallest of healthy ones."""
 
     collapsed: float
     healthy: float
@@ -58,10 +58,10 @@ def diagnose_cloud(cloud: Cloud, model: nn.Module | None = None) -> Diagnosis:
 
 
 def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
-    """Collapsed: the cloud is nearly a line, or nearly a point. Doubtful: a statistic is worse than of any healthy run.
+    """Collapsed: the cloud is nearly a line, or nearly a point. Doubtful: a statistic is worse than in any healthy run.
 
-    Without second views only a cloud without any variance is called a point: some objectives leave the mean where it is.
-    Where width or images leave no room for the rank of a healthy run, the rank tells nothing: few images are doubtful then.
+    Without second views only a cloud without variance is called a point: some objectives do not move the mean. Where width
+    or number of images is below the rank of healthy runs, the rank is not judged, and few images are doubtful.
     """
     limits = reference()['thresholds']
     values = dict(std=found.std)
@@ -70,7 +70,7 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
     if found.retrieval is not None:
         values['retrieval'] = found.retrieval
     low = [name for name, value in values.items() if value < limits[name].healthy]
-    # embeddings may lie close together around a mean that no objective cares about: a point is one in which views are lost
+    # an objective that ignores the mean may keep embeddings close together: it is a point only if views are lost too
     lost = found.dimensions == 0 or values.get('retrieval', 1.0) < limits['retrieval'].cut
     gone = [n for n in ('std', 'rank') if n in values and values[n] < limits[n].cut and (lost or n == 'rank')]
     state = COLLAPSED if gone else DOUBTFUL if low else HEALTHY
@@ -91,29 +91,24 @@ def judge(found: CloudStatistics, model: nn.Module | None = None) -> Diagnosis:
 
 def _symptom(statistic: str, found: CloudStatistics, state: str) -> str:
     if statistic == 'retrieval':
-        return (
-            f'only {100 * found.retrieval:.0f} % of the images are nearest to their own second view: views do not agree'
-        )
+        share = f'only {100 * found.retrieval:.0f} % of the images are nearest to their own second view'
+        return f'{share}: views do not agree'
     if statistic == 'std':
-        size, kind = (
-            f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})',
-            'complete collapse',
-        )
-        return f'{size}: {kind}' if state == COLLAPSED else size
+        size = f'all embeddings point nearly the same way (mean cosine {found.moments[0]:.2f})'
+        return f'{size}: complete collapse' if state == COLLAPSED else size
     size = f'99 % of the variance in {found.dimensions} of {found.width} dimensions, effective rank {found.rank:.1f}'
     return f'{size}: {"dimensional collapse" if state == COLLAPSED else "few dimensions are in use"}'
 
 
 def _findings(found: CloudStatistics, kernel: str) -> list[str]:
-    rankme = (
-        '' if found.rankme is None else f'; RankMe {found.rankme:.1f} (of singular values, where rank is of variances)'
-    )
     lines = [
         f'{found.images} images, width {found.width}',
         f'std {found.std:.2f} (sqrt(q) times that per dimension; 1: uniform, 0: a point), length of the mean {found.resultant:.2f}',
         f'effective rank {found.rank:.1f} of {found.width}; 99 % of the variance in {found.dimensions} dimensions, '
-        f'{100 * found.top_share:.0f} % in the first{rankme}',
+        f'{100 * found.top_share:.0f} % in the first',
     ]
+    if found.rankme is not None:
+        lines[-1] += f'; RankMe {found.rankme:.1f} (of singular values, where rank is of variances)'
     if found.alignment is not None:
         rivals = min(RIVALS, found.images)
         lines.append(
@@ -145,21 +140,18 @@ def remedy(statistic: str, state: str, model: nn.Module | None) -> str:
     if statistic == 'std' and state == DOUBTFUL:
         return 'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
     head = getattr(model, 'head', None)
-    for part in getattr(head, 'heads', {'': head}).values():  # those of a sum of heads, or the only one
+    for part in getattr(head, 'heads', {'': head}).values():  # the terms of a SumHead, or the only head
         if found := _cause(part, statistic):
             return found
     if statistic == 'rank':
         return 'raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer'
-    if (
-        getattr(model, 'predictor', None) is not None
-        and type(getattr(model, 'target', None)).__name__ == 'OnlineTarget'
-    ):
+    online = type(getattr(model, 'target', None)).__name__ == 'OnlineTarget'
+    if online and getattr(model, 'predictor', None) is not None:
         return 'as expected of a predictor whose target is trained along; use a StopGradientTarget or a MomentumTarget'
     return 'raise the weight of the term that spreads embeddings, or lower the learning rate'
 
 
-# what a term of weight 0 would do, and the statistics that fall without it
-SPREADING = {
+SPREADING = {  # term: what is missing where its weight is 0, and the statistics that are low then
     'kernel': ('nothing pushes embeddings apart', ('std', 'rank')),
     'variance': ('nothing keeps the variance up', ('std',)),
     'covariance': ('nothing decorrelates the dimensions', ('rank',)),

@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 def evaluation_dataset(source: Any, transform: Any = None) -> EvaluationDataset:
+    """The images of a source or its config; ValueError where it is empty, or where substitutes would spoil targets."""
     if isinstance(source, EvaluationDataset):
         return source
     dataset = EvaluationDataset(source, transform)
@@ -54,7 +55,7 @@ def evaluation_loader(
 
 
 def usable_cores() -> int:
-    """Those that this process may use, which in a container or a batch job are fewer than the machine has."""
+    """Cores that this process may use: in a container or a batch job fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -101,7 +102,7 @@ def extract_features(
         features, labels = torch.from_numpy(arrays['features']), arrays['labels']
     else:
         about = dict(encoder=encoder_digest(model, stage), stage=stage, images=len(dataset), classes=list(classes))
-        # files that rank 0 sees: on disks of their own, times differ
+        # as rank 0 sees the files: times differ where each rank has its own disk
         about |= dict(files=on_first_process(lambda: files_digest(dataset.source)), **circumstances())
         features, labels = stored(cache, about | dict(source=images_digest(dataset, source, transform)), compute)
     if text := left_out_text(dataset.source):
@@ -110,20 +111,17 @@ def extract_features(
 
 
 def circumstances() -> dict[str, str]:
-    """Versions of what decodes, resizes and multiplies, and the precision of products: part of every key."""
+    """Versions of the libraries that features depend on, and the precision of products: part of every key."""
     cast = [f'{kind} {torch.get_autocast_dtype(kind)}' for kind in ('cpu', 'cuda') if torch.is_autocast_enabled(kind)]
     tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    versions = {
-        'mmkernel': __version__,
-        **{name: metadata.version(name) for name in ('torch', 'torchvision', 'timm', 'pillow', 'numpy')},
-    }
-    return {**versions, 'precision': f'{" ".join(map(str, tf32))} {", ".join(cast)}'}
+    versions = {name: metadata.version(name) for name in ('torch', 'torchvision', 'timm', 'pillow', 'numpy')}
+    return {'mmkernel': __version__, **versions, 'precision': f'{" ".join(map(str, tf32))} {", ".join(cast)}'}
 
 
 def encoder_digest(model: nn.Module, stage: str = 'backbone') -> str:
     """A hash of all that ``model.extract(images, stage)`` depends on: architecture, weights, buffers, normalisation.
 
-    A model with a ``backbone`` (and a ``neck``) has no other part that features come from; of any other, the whole.
+    Of a model with a ``backbone``: of that, and of its ``neck`` for that stage; of any other model: of the whole.
     """
     parts = [part for part in (['backbone', 'neck'] if stage == 'neck' else ['backbone']) if hasattr(model, part)]
     modules = [getattr(model, part) for part in parts] or [model]
@@ -140,7 +138,7 @@ def encoder_digest(model: nn.Module, stage: str = 'backbone') -> str:
 
 
 class RawPixels(nn.Module):
-    """An encoder that everyone has to beat: (B, C, H, W) images as plain vectors of grey levels / 255.
+    """The encoder that any other has to beat: (B, C, H, W) images as plain vectors of grey levels / 255.
 
     Images larger than 32 x 32 are area-averaged to that (224 x 224 x 3 floats per image would not fit in memory).
     """

@@ -18,8 +18,7 @@ from mmkernel.registry import DATASETS, RUNNERS
 def with_encoder(protocol: Any, pretraining: Any) -> Any:
     """The config ``protocol`` with backbone, normalisation and channel order of the pretraining it is to judge."""
     cfg = copy.deepcopy(protocol)
-    if cfg['model'].get('type') != 'Classifier':
-        kind = cfg['model'].get('type')
+    if (kind := cfg['model'].get('type')) != 'Classifier':
         raise ValueError(f"The protocol's model is a {kind}; expected a Classifier, as in configs/benchmarks.")
     cfg['model']['backbone'] = copy.deepcopy(pretraining['model']['backbone'])
     for key in ('data_preprocessor', 'channels_last'):
@@ -54,13 +53,13 @@ def fine_tune(cfg: Any, checkpoint: str | Path | None = None, resume: bool | str
 def check_labels(cfg: Any) -> int:
     """Number of training images; ValueError unless training and test images have what the model's objective reads.
 
-    Shrinks a batch that is larger than the training set, which small fractions of small sets make.
+    A batch larger than the training set (a small fraction of a small set) becomes the whole set.
     """
     loader = cfg['train_dataloader']
     parts = dict(training=loader['dataset']['source'], test=cfg.get('evaluation', {}).get('test'))
     sources = {name: DATASETS.build(source) for name, source in parts.items() if source is not None}
     metrics_of(cfg['model']).check(sources, cfg['model']['num_classes'])
-    metric_of(cfg)  # a wrong one ends the run here, not after it
+    metric_of(cfg)  # an unknown one is refused before the run
     images = len(sources['training'])
     loader['batch_size'] = min(loader['batch_size'], images // get_dist_info()[1])
     return images
@@ -88,7 +87,7 @@ def semi_supervised(
     The metric is ``evaluation.metric`` of the config, else 'top1', or 'map11' where images have several classes.
     ``amounts``: what ``Subset`` takes, e.g. ``dict(fraction=0.01)``, ``dict(per_class=4)``; an empty one is the config's own
     training set. A seed draws the subset, the head and the order of images. Runs and weights go below ``folder``;
-    ``resume``: go on with those that an earlier call has left there, which are refused otherwise.
+    ``resume``: go on with those of an earlier call there, which are refused otherwise.
     """
     check_distinct(seeds=seeds)
     found, metric = {}, metric_of(cfg)
@@ -128,18 +127,16 @@ def choose_options(
     """The combination of ``options`` with the highest last-epoch figure on ``held_out`` of each training class, and all tried.
 
     The figure is that of ``semi_supervised``. ``options``: {dotted key of the config: values}. Every combination is trained on
-    the rest of the training images (a ``Subset`` and its complement); the first of equals wins. A run whose loss is not finite
-    has None and never wins. ``resume``: go on with what an earlier call has left in ``folder``, which is refused otherwise.
+    the rest of the training images (a ``Subset`` and its complement); of equal figures the first wins. A run whose loss is
+    not finite has None and never wins. ``resume``: go on with the runs of an earlier call in ``folder``, refused otherwise.
     """
     if not options or any(not isinstance(v, (list, tuple)) or not v for v in options.values()):
         raise ValueError(f'options={dict(options)}; expected at least one {{key: [values]}}, as text KEY=VALUE,VALUE.')
     if not 0 < held_out < 1:
         raise ValueError(f'held_out={held_out}; expected a fraction of each class between 0 and 1, such as 0.1.')
-    trial = with_labels(cfg, fraction=held_out, seed=seed, complement=True)
-    trial['evaluation']['test'] = with_labels(cfg, fraction=held_out, seed=seed)['train_dataloader']['dataset'][
-        'source'
-    ]
-    metric = metric_of(cfg)
+    chosen_by = with_labels(cfg, fraction=held_out, seed=seed)['train_dataloader']['dataset']['source']
+    trial, metric = with_labels(cfg, fraction=held_out, seed=seed, complement=True), metric_of(cfg)
+    trial['evaluation']['test'] = chosen_by
     combinations, tried = list(product(*options.values())), []
     for number, values in enumerate(combinations):
         run, given = copy.deepcopy(trial), dict(zip(options, values, strict=True))

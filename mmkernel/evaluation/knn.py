@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.evaluation.inputs import as_labels, as_pair, as_split, unit_rows
 from mmkernel.evaluation.metrics import label_ranks, percent
 
@@ -28,9 +29,10 @@ def nearest(
     The bank is walked once, with a running list of the best k per query. Scores held at a time: 512 x 65536, 134 MB in
     float32; on a CPU faiss multiplies and selects in one pass.
     """
+    check_numbers(k=k, whole=True)
     queries, bank = as_pair(queries, bank, ('queries', 'rows of the bank'))
     device = torch.device(device) if device is not None else bank.device
-    k = min(*_whole_numbers(k), len(bank))
+    k = min(int(k), len(bank))
     unit = unit_rows(queries.to(device))  # (n, d)
     value = unit.new_full((len(queries), k), -torch.inf)
     index = torch.zeros(len(queries), k, dtype=torch.long, device=device)
@@ -82,8 +84,9 @@ def weighted_knn(
 
     Returns ``{k: dict(top1=, top5=, neighbours=)}``, where ``neighbours`` is the k that was really used.
     """
+    check_numbers(k=k, whole=True)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, num_classes)
-    wanted = {each: min(each, len(train_x)) for each in _whole_numbers(k)}
+    wanted = {int(each): min(int(each), len(train_x)) for each in np.atleast_1d(k)}
     ranks = {count: torch.empty(len(test_x), dtype=torch.long) for count in wanted.values()}
     for rows, count, votes in _votes(train_x, train_y, test_x, [*wanted], classes, temperature, device):
         label = test_y[rows].to(votes.device)
@@ -95,7 +98,7 @@ def weighted_knn(
 
 
 class KNNPrediction(NamedTuple):
-    """Of M images: what the neighbours voted, and for which class the most."""
+    """Votes of the neighbours of M images, and the class with the most."""
 
     votes: Tensor  # (M, C) exp((cos(x, x_i) - cos(x, x_1)) / T) summed over the neighbours of each class
     classes: Tensor  # (M,) of the most votes; of equal ones the lowest number
@@ -110,15 +113,16 @@ def knn_predict(
     num_classes: int | None = None,
     device: str | torch.device | None = None,
 ) -> KNNPrediction:
-    """The votes and predictions that ``weighted_knn`` scores, for images whose labels nobody needs to know.
+    """The votes and predictions that ``weighted_knn`` scores, for images without labels.
 
     Votes are in units of the nearest neighbour's, which changes no ranking: divided by their sum they are the share of
     each class. Both tensors lie on ``device``.
     """
+    check_numbers(k=k, whole=True)
     train_x, test_x = as_pair(train_x, test_x)
     train_y = as_labels(train_y, len(train_x), 'train labels')
     classes = max(num_classes or 0, int(train_y.max()) + 1)
-    parts = _votes(train_x, train_y, test_x, _whole_numbers(k)[:1], classes, temperature, device)
+    parts = _votes(train_x, train_y, test_x, [int(k)], classes, temperature, device)
     votes = torch.cat([votes for _, _, votes in parts])
     return KNNPrediction(votes, votes.argmax(1))
 
@@ -136,8 +140,7 @@ def _votes(
 
     The votes of one k become those of the next: use them before going on.
     """
-    if not temperature > 0:
-        raise ValueError(f'temperature={temperature}; expected a positive number (0.07 in the published protocol).')
+    check_numbers(temperature=temperature)
     bank = len(train_x)
     if max(counts) > bank:
         warnings.warn(f'k={max(counts)} exceeds the {bank} images of the bank; all {bank} vote instead.', stacklevel=3)
@@ -153,10 +156,3 @@ def _votes(
             votes.scatter_add_(1, voted[:, counted:count], weight[:, counted:count])
             counted = count
             yield rows, count, votes
-
-
-def _whole_numbers(k: int | Sequence[int]) -> list[int]:
-    wanted = np.atleast_1d(np.asarray(k)).tolist()
-    if not wanted or any(not isinstance(each, int) or each < 1 for each in wanted):
-        raise ValueError(f'k={k}; expected one or more whole numbers of neighbours >= 1.')
-    return wanted

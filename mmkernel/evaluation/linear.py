@@ -34,10 +34,10 @@ def train_heads(
 ) -> Heads:
     """min mean CE + decay/2 ||W||^2 by SGD for S streams x G settings: weights (S, d, G, C) and biases (S, G, C).
 
-    Stream s sees ``scales[s]`` of the features in an order, and from a start N(0, .01^2), that ``seeds[s]`` fixes; ``grid``
-    holds G pairs (learning rate, weight decay), ``rows`` the images to train on (no copy of them is made: ``x`` may be larger
-    than memory). Momentum .9; the rate falls along a cosine per step, and decay spares the bias. ``as_layer``: weights in the
-    order of ``nn.Linear``, the rate stepped per epoch, the bias decayed. ``after_epoch(epochs done, heads)``.
+    Stream s sees ``scales[s]`` of the features; ``seeds[s]`` fixes its order of images and its start N(0, .01^2). ``grid``:
+    G pairs (learning rate, weight decay). ``rows``: the images to train on, of which no copy is made (``x`` may be larger than
+    memory). Momentum .9, a cosine schedule per step, no decay of the bias. ``as_layer``: weights in the order of
+    ``nn.Linear``, the schedule stepped per epoch, the bias decayed. ``after_epoch(epochs done, heads)``.
     """
     rows = torch.arange(len(x)) if rows is None else rows
     S, G, N, d = len(scales), len(grid), len(rows), x.shape[1]
@@ -82,7 +82,7 @@ def score_heads(
 ) -> dict[str, Tensor]:
     """``dict(top1=, top5=, loss=)`` of each head, (S, G) on the CPU: percent right, mean cross-entropy (inf: diverged).
 
-    ``absent``: (C,) booleans, the classes without a training image, which are never among the first.
+    ``absent``: (C,) booleans of the classes without a training image, which are never predicted.
     """
     weight, bias = heads
     S, d, G, C = weight.shape
@@ -115,10 +115,10 @@ def linear_sweep(
     device: str | torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Softmax regression by SGD for every (rate, decay, scaling); the winner on held-out training images, then refitted.
+    """Softmax regression by SGD for every (rate, decay, scaling): the best on held-out training images, then refitted.
 
-    All heads are trained in one pass over 1 - ``held_out`` of each class. The winner has the most held-out images right
-    (then the lower loss); it is trained again on the whole training set, once per seed, and only those heads meet the test set.
+    All heads are trained in one pass over 1 - ``held_out`` of each class. The best has the most held-out images right (then
+    the lower loss). It is trained again on the whole training set, once per seed; only those heads see the test set.
     Returns ``dict(top1=, top5=, sd=, values=)`` over seeds, ``chosen``, ``held_out`` (its top-1 there), ``by_scaling``,
     ``heads``, and ``at_edge``: which of its settings are the largest or smallest offered.
     """
@@ -131,9 +131,7 @@ def linear_sweep(
     fit_rows, choose_rows = split_rows(train_y.cpu().numpy(), held_out, seeds[0])
     grid = list(product(lrs, weight_decays))
     settings = dict(classes=classes, epochs=epochs, batch_size=batch_size, device=device)
-    scales = [
-        scaling_of(train_x, name) for name in scalings
-    ]  # statistics need no label: held-out images may give theirs
+    scales = [scaling_of(train_x, name) for name in scalings]  # of held-out images too: statistics use no label
     first = [seeds[0]] * len(scales)
     note = progress and (lambda done, _: progress(done, 2 * epochs))
     heads = train_heads(train_x, train_y, scales, first, grid, rows=fit_rows, after_epoch=note, **settings)

@@ -20,9 +20,9 @@ def logistic_path(
     """min_{W, b} sum_i CE(W x_i + b, y_i) + l2 ||W||^2 / 2 by L-BFGS for each l2: functions (M, d) -> (M, C) logits.
 
     ``y``: (N,) classes, or (N, C) of 1, 0, -1: then one binary problem per column, entries of -1 left out.
-    ``penalties`` = 1 / scikit-learn's C; each solution is where the next one starts, so let them fall. The products run on
-    the device and in the type of ``x``, L-BFGS itself (SciPy's) in float64 on the CPU, until no entry of the gradient of the
-    mean loss exceeds ``tolerance``. A convex problem: no seed.
+    ``penalties`` = 1 / scikit-learn's C; give them falling, as each solution starts from the one before. Products run on the
+    device and in the type of ``x``; L-BFGS itself is SciPy's, in float64 on the CPU, until no entry of the gradient of the
+    mean loss exceeds ``tolerance``. The problem is convex: no seed.
     """
     from scipy.optimize import minimize
 
@@ -68,9 +68,9 @@ def logistic_regression(
 ) -> dict[str, float]:
     """min_{W, b} sum_i CE(W x_i + b, y_i) + ||W||^2 / (2 strength): ``dict(top1=, top5=)`` in percent of the test images.
 
-    ``strength`` is scikit-learn's C, as is the case of two classes: one vector w and a sigmoid. A convex problem, solved in
-    float64, hence no seed. Classes that have no training image are never predicted. The defaults suit l2-normalised
-    features with few labels as well as with all; raw pixels and random features gain as much from them as trained ones.
+    ``strength`` is scikit-learn's C; as there, two classes have one vector w and a sigmoid. Solved in float64; the problem
+    is convex: no seed. Classes without a training image are never predicted. The defaults suit l2-normalised features, with
+    few labels and with all; raw pixels and random features gain as much from them as trained ones.
     """
     check_numbers(strength=strength)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
@@ -114,9 +114,9 @@ def few_label_scores(
 ) -> dict[str, dict[str, dict]]:
     """``{'knn' | 'linear': {'1', '4', 'all': dict(mean=, sd=, values=[percent of each draw])}}`` on the test set.
 
-    kNN is the weighted vote of as many nearest as there are labels per class, at most ``k``: with more, images of other
-    classes must vote, which punishes encoders whose cosines are all alike. Linear is ``logistic_regression`` on features
-    scaled by statistics of the whole training set, which need no label.
+    kNN takes as many neighbours as there are labels per class, at most ``k``: with more, images of other classes would have
+    to vote, a disadvantage for encoders whose cosines are all alike. Linear is ``logistic_regression`` on features scaled by
+    statistics of the whole training set, which use no label.
     """
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)
     scaled, scaled_test = scale_features(train_x, test_x, scaling)

@@ -9,12 +9,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mmkernel.checks import check_words
+
 
 def label_ranks(scores: Tensor, label: Tensor) -> Tensor:
-    """(..., C) scores and (...) true classes -> how many classes stand before the true one: below k, it is among the first k.
+    """(..., C) scores and (...) true classes -> the rank of the true class from 0: below k, it is among the first k.
 
-    Classes of equal score stand before it, so that the answer cannot depend on how classes are numbered. A class whose own
-    score is not finite (-inf: without a vote, or absent from training) has no rank, nor has any where a score is NaN.
+    Classes of equal score rank before the true one, so the numbering of classes cannot matter; scikit-learn's
+    ``top_k_accuracy_score`` lets it decide. The rank is the largest int64 where the true class has no finite score (-inf: no
+    vote, or absent from training), and where any score is NaN.
     """
     there = (label >= 0) & (label < scores.shape[-1])
     true_score = scores.gather(-1, torch.where(there, label, 0)[..., None])
@@ -52,26 +55,24 @@ def average_precision(relevant: ArrayLike, scores: ArrayLike, points: str = 'all
     ``scores``: (N,), higher means more relevant. Images of equal score count together. scikit-learn's
     ``average_precision_score`` is 'all' without the maximum.
     """
-    from sklearn.metrics import precision_recall_curve  # a second to import: only who needs it pays
+    from sklearn.metrics import precision_recall_curve  # its import takes a second
 
     relevant, scores = np.asarray(relevant), np.asarray(scores)
-    if points not in ('all', '11'):
-        raise ValueError(f"points={points!r}; expected 'all' or '11'.")
+    check_words(points=(points, ('all', '11')))
     if relevant.shape != scores.shape or not (relevant == 1).any():
-        count = (
-            f'{int((relevant == 1).sum())} of {relevant.shape} images are relevant, scores have shape {scores.shape}'
+        count = f'{int((relevant == 1).sum())} of {relevant.shape} images are relevant'
+        raise ValueError(
+            f'{count}; expected one score for each (scores: {scores.shape}), and at least one relevant image.'
         )
-        raise ValueError(f'{count}; expected one score per image and at least one relevant image.')
     if not np.isin(relevant, (0, 1)).all() or not np.isfinite(scores).all():
         raise ValueError('expected relevance of 0 and 1 (leave difficult images, -1, out) and finite scores.')
     precision, recall, _ = precision_recall_curve(relevant, scores)
-    precision, recall = precision[-2::-1], recall[-2::-1]  # recall rises; without scikit-learn's made-up point (0, 1)
+    precision, recall = precision[-2::-1], recall[-2::-1]  # by rising recall, without the point (0, 1) that it appends
     best = np.maximum.accumulate(precision[::-1])[::-1]  # max over r >= r_i of p(r)
     if points == 'all':
         return float(np.sum(np.diff(recall, prepend=0) * best))
     # in tenths, with a margin: 3 of 10 found is a recall of .3, whatever 3 * .1 rounds to
-    first = np.searchsorted(10 * recall, np.arange(11) - 1e-9)
-    return float(np.mean([best[i] for i in first]))
+    return float(best[np.searchsorted(10 * recall, np.arange(11) - 1e-9)].mean())
 
 
 def class_precisions(
@@ -79,7 +80,7 @@ def class_precisions(
 ) -> dict[str, float]:
     """{class: AP in percent} of (N, C) ``scores`` against ``targets`` 1 (there), 0 (not there), -1 (left out).
 
-    A class of which no test image is left has no AP: it is missing in the answer, with a warning (``warn``).
+    A class without a test image has no AP: it is left out of the answer, with a warning (``warn``).
     """
     targets, scores = np.asarray(targets), np.asarray(scores)
     if targets.ndim != 2 or targets.shape != scores.shape or not np.isin(targets, (-1, 0, 1)).all():
@@ -87,19 +88,22 @@ def class_precisions(
             f'targets of shape {targets.shape} and scores of shape {scores.shape}; expected two of (images, classes), '
             'targets of 1 (there), 0 (not there), -1 (left out).'
         )
-    columns = [*zip(class_names(classes, targets.shape[1]), targets.T, scores.T, strict=True)]
-    without = [name for name, target, _ in columns if not (target == 1).any()]
-    if without and warn:
-        text = f'no test image of {", ".join(without)} (difficult ones do not count): left out of the mean.'
-        warnings.warn(text, stacklevel=2)
-    found = {
-        name: 100 * average_precision(target[target != -1] == 1, score[target != -1], points)
-        for name, target, score in columns
-        if name not in without
-    }
-    if not found:
+    names, there = class_names(classes, targets.shape[1]), (targets == 1).any(0)
+    if warn and not there.all():
+        without = ', '.join(name for name, shown in zip(names, there, strict=True) if not shown)
+        warnings.warn(f'no test image of {without} (difficult ones do not count): left out of the mean.', stacklevel=2)
+    if not there.any():
         raise ValueError('no class has a test image: there is nothing to average. Look at the test source.')
-    return found
+    counted = targets != -1
+    return {
+        names[k]: 100 * average_precision(targets[counted[:, k], k] == 1, scores[counted[:, k], k], points)
+        for k in np.flatnonzero(there)
+    }
+
+
+def mean_average_precision(targets: ArrayLike, scores: ArrayLike, points: str = 'all', warn: bool = True) -> float:
+    """mAP in percent: the mean of :func:`class_precisions`."""
+    return float(np.mean([*class_precisions(targets, scores, None, points, warn).values()]))
 
 
 def class_names(classes: Sequence[str] | None, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Results of benchmarks as tables for people and as JSON for programs; files that replace none that others wrote."""
+"""Results of benchmarks as tables and as JSON reports, and writing of files without loss of existing ones."""
 
 import errno
 import itertools
@@ -77,11 +77,10 @@ def _by_encoder(
 
 
 def _table(title: str, head: list[str], lines: list[list[str]], words: int = 1) -> Table:
-    """``words``: how many columns, from the left, hold words and no numbers."""
+    """The first ``words`` columns hold text, the others numbers."""
     table = Table(title=title, title_justify='left', box=SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(head):
-        left = position < words
-        table.add_column(name, no_wrap=left, justify='left' if left else 'right')
+        table.add_column(name, no_wrap=position < words, justify='left' if position < words else 'right')
     for line in lines:
         table.add_row(*line)
     return table
@@ -98,7 +97,7 @@ def _mean_and_sd(score: dict) -> str:
 
 
 def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed: int, **settings: Any) -> dict:
-    """What a reader needs to believe a number and to make it again: paths of configs and checkpoints as given."""
+    """The content of a report, with all that is needed to repeat it; paths of configs and checkpoints as given."""
     packages = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
     return dict(
         benchmark=benchmark, status='run here', config=config, checkpoint=checkpoint, seed=seed, settings=settings, rows=rows,
@@ -110,7 +109,7 @@ def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed:
 def save_report(path: str | Path, content: Any, replace: bool = False) -> Path:
     """Write JSON, making the folder; the file appears whole or not at all.
 
-    Another result that lies there is kept as NAME.old; ``replace``: a page of the caller's own, written anew.
+    An earlier file with other content is kept as NAME.old; with ``replace`` it is overwritten.
     """
     path, text = writable(path), json.dumps(content, indent=1) + '\n'
     partial = path.with_name(path.name + '.partial')
@@ -125,13 +124,13 @@ def save_report(path: str | Path, content: Any, replace: bool = False) -> Path:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file or folder to the first free of NAME.old, NAME.old2, ...: nothing that others wrote is lost."""
+    """Rename a file or folder to the first free of NAME.old, NAME.old2, ..., so that no earlier result is lost."""
     names = (path.with_name(f'{path.name}.old{n if n > 1 else ""}') for n in itertools.count(1))
     return path.rename(next(name for name in names if not name.exists()))
 
 
 def writable(path: str | Path) -> Path:
-    """``path`` with its folder made; OSError that names it if no file can come to lie there. Ask before hours of work."""
+    """``path``, its folder made; OSError that names it if no file can be written there. Call it before hours of work."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

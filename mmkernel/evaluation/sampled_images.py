@@ -1,4 +1,4 @@
-"""Features and embeddings of a sample of images, and embeddings of two views of each: made, saved and loaded."""
+"""Features and embeddings of a sample of images, and embeddings of two views of each: computed, saved and loaded."""
 
 import zipfile
 import zlib
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmkernel.datasets import EvaluationDataset, PatchView, ViewDataset
-from mmkernel.evaluation.features import encoder_digest
+from mmkernel.evaluation.features import encoder_digest, evaluation_loader
 from mmkernel.evaluation.labels import Labels, classes_of
-from mmkernel.evaluation.report import set_aside
+from mmkernel.evaluation.report import set_aside, writable
 from mmkernel.registry import DATASETS
 
 
 class FeatureMismatchError(RuntimeError):
-    """Stored features that other weights than the given ones have made."""
+    """Saved embeddings that were made by other weights."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Cloud:
 
 
 def sample_source(cfg: Any) -> Any:
-    """The images that a config evaluates on, or trains on if it says nothing about evaluation."""
+    """The test images of a config, or its training images if it has none."""
     part = cfg.get('evaluation') or {}
     return DATASETS.build(part['test'] if 'test' in part else cfg.train_dataloader.dataset.source)
 
@@ -56,16 +56,16 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     source = sample_source(cfg) if source is None else source
     index = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long().unique()
     part = cfg.get('evaluation') or {}
-    batch = dict(batch_size=min(part.get('batch_size', 256), 256), num_workers=0)
+    size = min(part.get('batch_size', 256), 256)
     position, augmented = augmentations(cfg, source)
     views = None
     if position is not None:
-        seen = [DataLoader(Subset(augmented, [(e, i) for i in index.tolist()]), **batch) for e in (0, 1)]
-        seen = [[item['inputs'][position] for item in loader] for loader in seen]
+        seen = [DataLoader(Subset(augmented, [(e, i) for i in index.tolist()]), size) for e in (0, 1)]
+        seen = [[batch['inputs'][position] for batch in loader] for loader in seen]
         views = tuple(extract(view, 'neck') for view in seen)
     if 'test' in part:
-        plain = EvaluationDataset(source, part.get('transform'))
-        whole = [item['inputs'][0] for item in DataLoader(Subset(plain, index.tolist()), **batch)]
+        loader = evaluation_loader(EvaluationDataset(source, part.get('transform')), None, size, 0, index.tolist())
+        whole = [batch['inputs'][0] for batch in loader]
     elif position is None:
         raise KeyError("the config has no 'evaluation' part, and its training views are patches of images only.")
     else:
@@ -90,22 +90,21 @@ def augmentations(cfg: Any, source: Any) -> tuple[int | None, ViewDataset | None
 
 
 def save_cloud(cloud: Cloud, path: str | Path) -> Path:
-    """One npz file of arrays; what lies at ``path`` is kept as NAME.old."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """One npz file of arrays; an earlier file at ``path`` is kept as NAME.old."""
+    path = writable(path)
     if path.exists():
         set_aside(path)
-    views = {} if cloud.views is None else dict(zip(('first', 'second'), map(np.asarray, cloud.views), strict=True))
+    arrays = {name: getattr(cloud, name) for name in ('h', 'z', 'labels', 'index')}
+    arrays |= dict(zip(('first', 'second'), cloud.views or (), strict=False))
     with path.open('wb') as file:
-        np.savez(file, **{name: getattr(cloud, name).numpy() for name in ('h', 'z', 'labels', 'index')},
-                 encoder=np.array(cloud.encoder), classes=np.array(cloud.labels.classes, str), **views)  # fmt: skip
+        np.savez(file, **arrays, encoder=cloud.encoder, classes=np.array(cloud.labels.classes, str))
     return path
 
 
 def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
-    """What ``save_cloud`` wrote; FeatureMismatchError unless the weights of ``model`` made it."""
+    """A cloud that ``save_cloud`` wrote; FeatureMismatchError unless it was made by the weights of ``model``."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there are no kept embeddings '{path}'; --save-embeddings makes such a file.")
+        raise FileNotFoundError(f"there are no saved embeddings '{path}'; --save-embeddings makes such a file.")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -118,7 +117,7 @@ def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
     if encoder != given:
         raise FeatureMismatchError(
             f"The embeddings in '{path}' come from other weights ({encoder[:12]}) than the checkpoint named "
-            f'({given[:12]}). Name the checkpoint they were made with, or leave the file out to make them again.'
+            f'({given[:12]}). Name the checkpoint they were made with, or leave the file out to compute them again.'
         )
     tensors['labels'] = Labels(tensors['labels'], arrays.pop('classes', np.array([], str)).tolist())
     views = (torch.from_numpy(arrays['first']), torch.from_numpy(arrays['second'])) if 'first' in arrays else None

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike
 
 from mmkernel.checks import check_distinct, check_numbers
 from mmkernel.datasets.draws import draw_per_class
-from mmkernel.evaluation.inputs import as_pair, as_targets
-from mmkernel.evaluation.labels import aligned
-from mmkernel.evaluation.metrics import class_names, class_precisions, mean_and_sd
+from mmkernel.evaluation.inputs import as_split
+from mmkernel.evaluation.metrics import class_names, class_precisions, mean_and_sd, mean_average_precision
 
 COSTS = (1.0, 10.0, 100.0, *(2.0**-k for k in range(4, 20)))
 """The full list of the published code: three numbers from its command line, and 2^-4 ... 2^-19 always."""
@@ -56,10 +55,10 @@ def voc_svm(
         return float(search.best_params_['C']), search.decision_function(test_x)
 
     chosen, scores = zip(*_in_threads(chosen_machine, [(k,) for k in range(len(names))], jobs, progress), strict=True)
-    ap = class_precisions(test_y, np.stack(scores, 1), names)
-    eleven = class_precisions(test_y, np.stack(scores, 1), names, points='11', warn=False)
-    means = dict(mAP=float(np.mean([*ap.values()])), mAP_11=float(np.mean([*eleven.values()])))
-    return dict(**means, ap=ap, cost=dict(zip(names, chosen, strict=True)))
+    scores = np.stack(scores, 1)
+    ap, eleven = class_precisions(test_y, scores, names), mean_average_precision(test_y, scores, '11', warn=False)
+    cost = dict(zip(names, chosen, strict=True))
+    return dict(mAP=float(np.mean([*ap.values()])), mAP_11=eleven, ap=ap, cost=cost)
 
 
 def low_shot_svm(
@@ -77,9 +76,9 @@ def low_shot_svm(
 ) -> dict[str, dict]:
     """mAP of machines that see k positives and (C - 1) k negatives of each class, drawn anew ``draws`` times.
 
-    Goyal et al., ICCV 2019, section 6.1, and its code: one C for all classes, the one with the best mean over draws *on
-    the test set*; optimistic, but so are the published figures. Difficult objects are not drawn. The draws depend on ``seed``
-    and the targets alone, so encoders are compared on the same images.
+    Goyal et al., ICCV 2019, section 6.1, and its code: one C for all classes, with the best mean over draws *on the test
+    set*: optimistic, as the published figures are. Difficult objects are not drawn. The draws depend on ``seed`` and the
+    targets alone, so encoders are compared on the same images.
 
     Returns ``{'1': dict(mean=, sd=, values=[mAP of each draw], cost=), '2': ...}``.
     """
@@ -105,7 +104,7 @@ def low_shot_svm(
             x, y = train_x[clear[drawn]], np.where(target[clear[drawn]] == 1, 1, -1)
             for c, cost in enumerate(costs):
                 scores[c, :, k] = _machine(seed, C=cost).fit(x, y).decision_function(test_x)
-        return np.array([np.mean([*class_precisions(test_y, score).values()]) for score in scores])
+        return np.array([mean_average_precision(test_y, score) for score in scores])
 
     tasks = [(shot, draw) for shot in shots for draw in range(draws)]
     scores = np.reshape([*_in_threads(drawn_machines, tasks, jobs, progress)], (len(shots), draws, len(costs)))
@@ -123,7 +122,7 @@ def _machine(seed: int, **cost: float) -> Any:
 
 
 def _in_threads(work: Callable, tasks: list[tuple], jobs: int, progress: Progress | None) -> Iterator:
-    """``work(*task)`` in the order of ``tasks``, ``jobs`` at a time. In threads: the solver runs without Python's lock."""
+    """``work(*task)`` in the order of ``tasks``, ``jobs`` at a time, in threads: the solver releases Python's lock."""
     from joblib import Parallel, delayed
     from sklearn.exceptions import ConvergenceWarning
 
@@ -139,15 +138,13 @@ def _in_threads(work: Callable, tasks: list[tuple], jobs: int, progress: Progres
 def _checked(
     train_x: ArrayLike, train_y: ArrayLike, test_x: ArrayLike, test_y: ArrayLike, classes: Sequence[str] | None
 ) -> tuple:
-    """x / (||x|| + 1e-5) in float64, (N, C) targets that fit them, and the name of each class; ValueError otherwise."""
+    """x / (||x|| + 1e-5) in float64, their (N, C) targets, and the name of each class."""
     classes = classes or getattr(train_y, 'classes', None)
-    x = [x.double().cpu().numpy() for x in as_pair(train_x, test_x)]
-    y = zip(aligned(train_y, test_y), x, ('train targets', 'test targets'), strict=True)
-    train_y, test_y = (as_targets(targets, len(rows), name).cpu().numpy() for targets, rows, name in y)
-    if train_y.shape[1] != test_y.shape[1]:
-        raise ValueError(f'train targets have {train_y.shape[1]} classes, those of the test {test_y.shape[1]}.')
+    *data, count = as_split(train_x, train_y, test_x, test_y, targets=True)
+    train_x, train_y, test_x, test_y = (each.cpu().numpy() for each in data)
+    x = (each.astype(np.float64) for each in (train_x, test_x))
     train_x, test_x = (rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5) for rows in x)
-    return train_x, train_y, test_x, test_y, class_names(classes, train_y.shape[1])
+    return train_x, train_y, test_x, test_y, class_names(classes, count)
 
 
 def _require_images(names: list[str], chosen: np.ndarray, inside: int, outside: int, what: str) -> None:

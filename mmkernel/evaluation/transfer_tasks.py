@@ -1,4 +1,4 @@
-"""What frozen features are good for elsewhere: linear transfer to other data sets, and telling transformations of an image."""
+"""Linear transfer of frozen features to other data sets, and prediction of image transformations from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,23 +10,27 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.datasets.draws import draw_per_class
 from mmkernel.evaluation.features import feature_sets
-from mmkernel.evaluation.inputs import absent_classes, as_labels, as_split, as_targets, scale_features, tell_classes
-from mmkernel.evaluation.labels import aligned
+from mmkernel.evaluation.inputs import absent_classes, as_split, scale_features
 from mmkernel.evaluation.logistic import logistic_path
-from mmkernel.evaluation.metrics import class_precisions, label_ranks, mean_per_class, percent, top_k
+from mmkernel.evaluation.metrics import label_ranks, mean_average_precision, mean_per_class, percent, top_k
 
 PENALTIES = tuple(np.logspace(-6, 5, 45).tolist())
+_SCORES: dict[str, Callable[[Tensor, Tensor], float]] = dict(  # (logits, labels or targets) -> percent
+    top1=lambda z, y: top_k(z, y, 1)['top1'],
+    mean_per_class=lambda z, y: mean_per_class(torch.where(label_ranks(z, y) < 1, y, -1), y),
+    map11=lambda z, y: mean_average_precision(y, z, '11'),
+)
 
 
 class TransferSet(NamedTuple):
-    """What a set of the suite is called in a registry, which splits are used, and how it is judged."""
+    """A data set of the suite."""
 
-    source: str
-    train: str  # with the validation images, whether the authors chose them or we do
-    metric: str = 'top1'
+    source: str  # its name in DATASETS
+    train: str  # its training split, validation images included
+    metric: str = 'top1'  # of the published figures
 
 
 TRANSFER_SETS = {
@@ -68,22 +72,17 @@ def transfer(
     validation: (N,) booleans; None: a fifth of each class, by ``seed``. Of equal scores the larger l2 wins.
     Returns ``dict(score=, metric=, l2=, validation=)``. Classes without a training image are never predicted right.
     """
+    check_words(metric=(metric, _SCORES))
+    check_numbers(penalties=penalties, zero=True)
+    score_of = _SCORES[metric]
+    train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y, targets=metric == 'map11')
     train_x, test_x = scale_features(train_x, test_x, scaling)
-    train_y, test_y = aligned(train_y, test_y)
-    read, kind = (as_targets, 'targets') if metric == 'map11' else (as_labels, 'labels')
-    train_y, test_y = read(train_y, len(train_x), f'train {kind}'), read(test_y, len(test_x), f'test {kind}')
-    if metric != 'map11':
-        tell_classes(train_y, test_y)
-    score_of, classes = _metric(metric, train_y, test_y)
     held_out = _held_out(train_y, seed) if validation is None else torch.as_tensor(validation, dtype=torch.bool)
     if held_out.shape != (len(train_x),) or held_out.all() or not held_out.any():
-        raise ValueError(
-            f'validation marks {int(held_out.sum())} of {tuple(held_out.shape)} images; expected some but not all of '
-            f'{len(train_x)}, as booleans.'
-        )
+        given = f'validation marks {int(held_out.sum())} of {tuple(held_out.shape)} images'
+        raise ValueError(f'{given}; expected some but not all of {len(train_x)}, as booleans.')
     if metric == 'map11' and not (train_y[held_out] == 1).any():
         raise ValueError('no validation image shows any class: nothing to choose l2 by. Name other validation images.')
-    check_numbers(penalties=penalties, zero=True)
     device = torch.device(device) if device is not None else train_x.device
     falling, scores, note = sorted(penalties, reverse=True), [], progress or (lambda done, total: None)
     for predict in logistic_path(train_x[~held_out].to(device), train_y[~held_out].to(device), falling, classes):
@@ -94,19 +93,6 @@ def transfer(
     score = score_of(predict(test_x).cpu(), test_y)
     note(len(falling) + 1, len(falling) + 1)
     return dict(score=score, metric=metric, l2=falling[best], validation=scores[best])
-
-
-def _metric(metric: str, train_y: Tensor, test_y: Tensor) -> tuple[Callable[[Tensor, Tensor], float], int]:
-    """(logits, labels) -> percent, and the number of columns of the logits."""
-    if metric == 'map11':
-        return lambda z, y: float(np.mean([*class_precisions(y, z, points='11').values()])), train_y.shape[1]
-    scores = dict(
-        top1=lambda z, y: top_k(z, y, 1)['top1'],
-        mean_per_class=lambda z, y: mean_per_class(torch.where(label_ranks(z, y) < 1, y, -1), y),
-    )
-    if metric not in scores:
-        raise ValueError(f"metric={metric!r}; expected 'top1', 'mean_per_class' or 'map11'.")
-    return scores[metric], int(max(train_y.max(), test_y.max())) + 1
 
 
 def _held_out(y: Tensor, seed: int, share: float = 0.2) -> Tensor:
@@ -133,7 +119,7 @@ def predict_transformations(
     """One row ``dict(name=, scores={task: {'h': .., 'g(h)': ..}})`` per encoder, each entry an answer of ``mlp_probe``.
 
     Chen et al., ICML 2020, table 3, on the evaluation part of ``cfg``: its images after its transform, transformed by
-    label (see ``TransformedSource``), seen by the backbone (h) and by backbone and neck (g(h)). ``probe`` goes to
+    label (see ``TransformedSource``); features of the backbone (h), and of backbone and neck (g(h)). ``probe`` goes to
     ``mlp_probe``. 'grey' is left out where images have one channel.
     """
     rows = {name: dict(name=name, scores={}) for name in encoders}
@@ -141,10 +127,9 @@ def predict_transformations(
         if task == 'grey' and len(cfg['data_preprocessor']['mean']) != 3:
             continue
         part = cfg['evaluation']
-        wrap = dict(
-            type='TransformedSource', task=task, transform=part.get('transform'), seed=seed, noise_sigma=noise_sigma
-        )
-        part = {**part, 'transform': None, **{split: dict(wrap, source=part[split]) for split in ('train', 'test')}}
+        wrap = dict(type='TransformedSource', task=task, transform=part.get('transform'), seed=seed)
+        wrapped = {split: dict(wrap, noise_sigma=noise_sigma, source=part[split]) for split in ('train', 'test')}
+        part = {**part, 'transform': None, **wrapped}
         for stage, short in dict(backbone='h', neck='g(h)').items():
             say = progress and (lambda name, *at, what=f'{task}, %s {short}': progress(what % name, *at))
             for name, *data in feature_sets(dict(evaluation=part), encoders, False, stage, say, cache):
@@ -167,10 +152,10 @@ def mlp_probe(
 ) -> dict[str, float]:
     """y ~ W_2 relu(W_1 x), trained by AdamW with a cosine schedule: percent of test images right after the last epoch.
 
-    Chen et al., ICML 2020, table 3: one hidden layer on frozen features, standardised; the paper gives neither its width nor
-    the optimizer, so these are ours.
+    Chen et al., ICML 2020, table 3: one hidden layer on frozen features, standardised. The paper gives neither its width nor
+    the optimizer: these are ours.
 
-    Returns ``dict(top1=, majority=)``; ``majority``: what always answering the commonest training label scores.
+    Returns ``dict(top1=, majority=)``; ``majority``: the score of always answering the most frequent training label.
     """
     check_numbers(hidden=hidden, epochs=epochs, batch_size=batch_size, whole=True)
     train_x, train_y, test_x, test_y, classes = as_split(train_x, train_y, test_x, test_y)

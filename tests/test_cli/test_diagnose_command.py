@@ -84,7 +84,7 @@ def test_where_the_config_comes_from(repository, checkpoint, tmp_path, capsys):
     [
         (['--images', '1'], 'images=1: one embedding is no cloud; expected at least 2'),
         (['--images', '0'], 'images=0'),
-        (['--embeddings', 'nowhere.npz'], "there are no kept embeddings 'nowhere.npz'; --save-embeddings makes"),
+        (['--embeddings', 'nowhere.npz'], "there are no saved embeddings 'nowhere.npz'; --save-embeddings makes"),
         (['--embeddings', 'words.npz'], "'words.npz' is no saved cloud of embeddings, or damaged"),
         (['--embeddings', 'half.npz'], "'half.npz' is no saved cloud of embeddings, or damaged"),
         (['--out', 'words.npz/page'], "'words.npz/page.json' cannot be written"),

@@ -72,7 +72,7 @@ def test_class_that_occurs_only_as_difficult():
 def test_bad_input():
     with pytest.raises(ValueError, match='at least one relevant'):
         average_precision([0, 0], [1.0, 2.0])
-    with pytest.raises(ValueError, match="expected 'all' or '11'"):
+    with pytest.raises(ValueError, match="points is 'all' or '11', got '10'"):
         average_precision([1, 0], [1.0, 2.0], '10')
     with pytest.raises(ValueError, match='1 class names for 2 columns'):
         class_precisions(np.ones((2, 2)), np.ones((2, 2)), ['bus'])

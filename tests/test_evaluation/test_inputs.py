@@ -86,5 +86,5 @@ def test_numbers_of_neighbours(k):
 
 @pytest.mark.parametrize('k', [2.5, 0, [], '5'])
 def test_what_is_no_number_of_neighbours(k):
-    with pytest.raises(ValueError, match='whole numbers of neighbours'):
+    with pytest.raises(ValueError, match='k=.*; expected one or more finite whole numbers > 0'):
         weighted_knn(torch.eye(8), torch.arange(8), torch.eye(8), torch.arange(8), k)

@@ -122,5 +122,5 @@ def test_scalings():
     assert (a[:, 0] == 0).all()
     assert (b[:, 0] == 0).all()
     torch.testing.assert_close(scale_features(train_x, test_x, 'l2')[1].norm(dim=1), torch.ones(60))
-    with pytest.raises(ValueError, match='expected one of none, l2, standard'):
+    with pytest.raises(ValueError, match="scaling is one of 'none', 'l2', 'standard', got 'l1'"):
         scale_features(train_x, test_x, 'l1')

@@ -119,7 +119,7 @@ def test_class_without_a_training_image_is_never_right():
 
 def test_bad_input():
     x, y, rows, truth = clusters()
-    with pytest.raises(ValueError, match="expected 'top1', 'mean_per_class' or 'map11'"):
+    with pytest.raises(ValueError, match="metric is one of 'top1', 'mean_per_class', 'map11', got 'top5'"):
         transfer(x, y, rows, truth, 'top5')
     with pytest.raises(ValueError, match=r'train targets have shape \(150,\); expected \(150, classes\)'):
         transfer(x, y, rows, truth, 'map11')
@@ -128,7 +128,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match='validation marks 0 of'):
         transfer(x[:4], y[:4], rows, truth)
     with pytest.raises(ValueError, match='no validation image shows any class'):
-        transfer(x, F.one_hot(y, 5)[:, 4:], rows, F.one_hot(truth, 5), 'map11')
+        transfer(x, F.one_hot(y, 5)[:, 4:], rows, F.one_hot(truth, 5)[:, 4:], 'map11')
     with pytest.raises(ValueError, match='train features have width 6, test features 5'):
         transfer(x, y, rows[:, :5], truth)
     for penalties in ((), (-1.0,), (float('nan'),)):

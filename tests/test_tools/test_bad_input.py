@@ -28,8 +28,8 @@ def said(config, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ('words', 'answer'),
     [
-        (('--k', 0), 'k=[0]; expected one or more whole numbers of neighbours >= 1'),
-        (('--temperature', 0), 'temperature=0.0; expected a positive number'),
+        (('--k', 0), 'k=0; expected one or more finite whole numbers > 0'),
+        (('--temperature', 0), 'temperature=0.0; expected one or more finite numbers > 0'),
         (('--device', 'gpu'), "argument --device: 'gpu' cannot be used here; there is cpu"),
         (('--cfg-options', 'evaluation=None'), "the config has no 'evaluation' part; expected evaluation=dict("),
         (('--cfg-options', 'evaluation.test.type=Digit'), "type 'Digit' is not registered"),
