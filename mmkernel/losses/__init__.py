@@ -1,6 +1,7 @@
 """Objectives as pure functions of tensors: nothing is drawn, remembered or changed inside.
 
 ``views`` are stacked, (V, B, q) with V >= 2: ``moment_terms(torch.stack([z1, z2]))``. ``pairs`` None compares every two views.
+Half precision is computed in float32.
 Kernel energies are in ``mmkernel.kernels``.
 """
 

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Pairs, to_sphere, unit_rows
+from mmkernel.losses.precision import full_precision
 
 REDUCTIONS = ('sample', 'element')
 
 
+@full_precision
 def squared_distance(x: Tensor, y: Tensor, reduction: str = 'sample') -> Tensor:
     """'sample': mean_i ||x_i - y_i||^2;  'element': that divided by q, as most published code has it.
 
@@ -23,6 +25,7 @@ def squared_distance(x: Tensor, y: Tensor, reduction: str = 'sample') -> Tensor:
     return mean if reduction == 'element' else mean * x.shape[-1]
 
 
+@full_precision
 def alignment(x: Tensor, y: Tensor, exponent: float = 2.0, normalize: bool = False) -> Tensor:
     """mean_i ||x_i - y_i||^exponent of (B, q) points on the sphere (``normalize``: of raw rows)."""
     if normalize:
@@ -30,6 +33,7 @@ def alignment(x: Tensor, y: Tensor, exponent: float = 2.0, normalize: bool = Fal
     return (x - y).norm(dim=-1).pow(exponent).mean()
 
 
+@full_precision
 def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor:
     """log mean_{i<j} exp(-scale ||z_i - z_j||^2) of (B, q) points on the sphere (``normalize``: of raw rows).
 
@@ -43,6 +47,7 @@ def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor
     return torch.pdist(z).pow(2).mul(-scale).exp().mean().log()
 
 
+@full_precision
 def paired_distance(x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction: str = 'sample') -> Tensor:
     """mean over pairs (i, j) of mean_n ||x^_in - y^_jn||^2, rows normalised here, over the rows of all ranks.
 

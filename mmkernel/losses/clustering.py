@@ -8,10 +8,12 @@ from mmkernel.distributed import global_mean, max_over_ranks, rank, sum_over_ran
 from mmkernel.kernels.engine import Pairs
 from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.losses.alignment import compared_pairs
+from mmkernel.losses.precision import full_precision
 
 UNSEEN = -100  # label of an image that was not clustered; ignored by the loss
 
 
+@full_precision
 def cluster_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """mean over labelled rows of -log softmax(scores)[label], the mean being that of the rows of all ranks.
 
@@ -32,6 +34,7 @@ def cluster_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
     return count[0] / count[1].clamp(min=1)
 
 
+@full_precision
 @torch.no_grad()
 def spherical_kmeans(rows: Tensor, centroids: Tensor, iterations: int = 10) -> tuple[Tensor, Tensor]:
     """``iterations`` times: label = argmax_k z.c_k, c_k = normalised mean of its rows; then the labels once more.
@@ -79,6 +82,7 @@ def check_enough_samples(samples: int, clusters: int) -> None:
         )
 
 
+@full_precision
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: int | None = None) -> Tensor:
     """codes = diag(u) exp(scores / epsilon) diag(v), u and v from ``iterations`` rounds: prototype sums 1/K, then row sums 1.
@@ -100,7 +104,6 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: i
     """
     if iterations < 1 or epsilon <= 0:
         raise ValueError(f'sinkhorn needs epsilon > 0 and iterations >= 1, got {epsilon} and {iterations}.')
-    scores = scores if scores.dtype == torch.float64 else scores.float()
     least = torch.finfo(scores.dtype).tiny ** 0.8
     row = scores.amax(-1, keepdim=True)  # (..., B, 1) a_b
     M = torch.sub(scores, row)  # (..., B, K), the one matrix: a second would cost more than all the arithmetic
@@ -114,6 +117,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: i
     return M[..., kept, :].mul_(v.mT).mul_(u[..., kept, :])
 
 
+@full_precision
 def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor:
     """mean_(i,j) mean_n -sum_k codes_jnk log softmax_k(scores_in / T) over this rank's rows. Caron et al., NeurIPS 2020.
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere, unit_rows
-from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.alignment import compared_pairs
+from mmkernel.losses.precision import full_precision
 
 
+@full_precision
 def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options: Any) -> Tensor:
     """mean_(i,j) mean_n [ logsumexp_{c != (i,n)} z_in.z_c / T - z_in.z_jn / T ], c over the V N rows of all views and ranks.
 
@@ -35,7 +36,7 @@ def nt_xent(z: Tensor, temperature: float, pairs: Pairs | None = None, **options
             'Raise train_dataloader.batch_size.'
         )
     pairs = compared_pairs(z, z, pairs, ordered=True)
-    engine, z = Engine(**options), promoted(z)
+    engine = Engine(**options)
     constants = (temperature, *_positives(tuple(pairs), V, B, W, temperature, z.dtype, z.device))
     return fused_whole(_nt_xent, z, constants, engine)
 
@@ -95,6 +96,7 @@ def _softmax(
     return values, slope.scatter_add(-1, partners, shares), None
 
 
+@full_precision
 def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pairs: Pairs | None = None) -> Tensor:
     """mean_(i,j) mean_n [ logsumexp_m p_in.t_jm / T - p_in.t_jn / T ], m over the N rows of all ranks.
 
@@ -113,6 +115,7 @@ def in_batch_info_nce(predicted: Tensor, target: Tensor, temperature: float, pai
     return global_mean(torch.stack(losses).mean())
 
 
+@full_precision
 def queue_info_nce(
     predicted: Tensor, target: Tensor, queue: Tensor, temperature: float, pairs: Pairs | None = None
 ) -> Tensor:

@@ -21,13 +21,15 @@ from mmkernel.distributed import (
     world_size,
 )
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
-from mmkernel.kernels.layouts import promoted, refuse_second_derivative, sum_of
+from mmkernel.kernels.layouts import refuse_second_derivative, sum_of
 from mmkernel.losses.alignment import compared_pairs, mean_square
 from mmkernel.losses.matrices import product
+from mmkernel.losses.precision import full_precision
 
 _DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
 
 
+@full_precision
 def moment_terms(
     z: Tensor,
     pairs: Pairs | None = None,
@@ -43,7 +45,7 @@ def moment_terms(
     the global batch; gradients as ``mmkernel.distributed`` rules.
 
     Args:
-        z: (V, B, q) this rank's rows, equal B on every rank. Half precision is computed in float32.
+        z: (V, B, q) this rank's rows, equal B on every rank.
         pairs: (i, j), each pair of views once (None: every two views); empty: the first term is 0.
         covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
         options: those of ``mmkernel.kernels.engine.Engine``.
@@ -51,7 +53,7 @@ def moment_terms(
     if covariance not in ('trained', 'value', 'none'):
         raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
     pairs = compared_pairs(z, z, pairs, needed=False)
-    return fused_whole(_moment_terms, promoted(z), tuple(pairs), target_std, eps, covariance, Engine(**options))
+    return fused_whole(_moment_terms, z, tuple(pairs), target_std, eps, covariance, Engine(**options))
 
 
 def _moment_terms(
@@ -91,6 +93,7 @@ def diagonal_of(K: Tensor, first: int, columns: Tensor) -> Tensor:
     return K.gather(-1, rows.expand(len(K), -1, -1)).squeeze(-1)
 
 
+@full_precision
 def correlation_terms(
     predicted: Tensor, target: Tensor | None = None, pairs: Pairs | None = None, eps: float = 1e-5, **options: Any
 ) -> tuple[Tensor, Tensor]:
@@ -105,7 +108,7 @@ def correlation_terms(
         options: those of ``mmkernel.kernels.engine.Engine``.
     """
     pairs = compared_pairs(predicted, predicted if target is None else target, pairs)
-    views = promoted(predicted) if target is None else torch.cat([promoted(predicted), promoted(target)])
+    views = predicted if target is None else torch.cat([predicted, target])
     if target is not None:
         pairs = [(i, len(predicted) + j) for i, j in pairs]
     return fused_whole(_correlation_terms, views, tuple(pairs), eps, Engine(**options))

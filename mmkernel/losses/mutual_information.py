@@ -13,20 +13,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
+from mmkernel.losses.precision import full_precision
+
 BOUNDS = ('infonce', 'nwj', 'dv', 'tuba', 'js', 'interpolated')
 
 
+@full_precision
 def infonce_bound(scores: Tensor) -> Tensor:
     """log K + mean_i [F_ii - log sum_j exp F_ij] <= log K. Optimal critic: log p(x|y)/p(x) + c(y)."""
     _check(scores)
     return math.log(scores.shape[0]) - cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
+@full_precision
 def dv_bound(scores: Tensor) -> Tensor:
     """mean_i F_ii - log mean_{i != j} exp F_ij. The log of a minibatch mean: not strictly a bound. Optimal: log ratio + c."""
     return scores.diagonal().mean() - _log_mean_exp_off_diagonal(scores)
 
 
+@full_precision
 def tuba_bound(scores: Tensor, log_baseline: Tensor | float = 0.0) -> Tensor:
     """1 + mean_i [F_ii - log a_i] - mean_{i != j} exp(F_ij - log a_i). Optimal critic: log ratio + log a."""
     if isinstance(log_baseline, Tensor) and log_baseline.ndim:
@@ -35,11 +40,13 @@ def tuba_bound(scores: Tensor, log_baseline: Tensor | float = 0.0) -> Tensor:
     return 1 + scores.diagonal().mean() - _log_mean_exp_off_diagonal(scores).exp()
 
 
+@full_precision
 def nwj_bound(scores: Tensor) -> Tensor:
     """mean_i F_ii - mean_{i != j} exp(F_ij - 1): the previous bound with a = e. Optimal critic: 1 + log ratio."""
     return tuba_bound(scores, 1.0)
 
 
+@full_precision
 def js_bound(scores: Tensor) -> Tensor:
     """Value of ``nwj_bound(F + 1)``, gradient of -mean_i softplus(-F_ii) - mean_{i != j} softplus(F_ij).
 
@@ -52,6 +59,7 @@ def js_bound(scores: Tensor) -> Tensor:
     return js + (nwj_bound(scores + 1) - js).detach()
 
 
+@full_precision
 def interpolated_bound(scores: Tensor, alpha: float, log_baseline: Tensor | float = 0.0) -> Tensor:
     """The TUBA bound with baseline alpha * (mean over other x of exp F) + (1 - alpha) * a(y): bias against variance.
 

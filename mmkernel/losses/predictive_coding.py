@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank
 from mmkernel.kernels.layouts import refuse_second_derivative, rows_at_a_time
+from mmkernel.losses.precision import full_precision
 
 DIRECTIONS = ('down', 'up', 'right', 'left')
 
@@ -30,6 +31,7 @@ def own_positions(z: Tensor) -> Tensor:
     return torch.arange(count, device=z.device).view(z.shape[:3]) + rank() * count
 
 
+@full_precision
 def prediction_loss(predictions: list[Tensor], keys: Tensor, positives: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """L = - mean log( exp(p.z+) / sum_z exp(p.z) ), the mean being over all predictions of all ranks.
 

@@ -16,6 +16,7 @@ from mmkernel.kernels.engine import Pairs, unit_rows
 from mmkernel.kernels.layouts import refuse_second_derivative
 from mmkernel.losses.alignment import compared_pairs, squared_distance
 from mmkernel.losses.matrices import add_to_diagonal, cholesky, eigenvectors, factor, inverse_square_root
+from mmkernel.losses.precision import full_precision
 
 METHODS = ('cholesky', 'cholesky_precision', 'zca', 'pca', 'zca_cor', 'pca_cor')
 
@@ -37,6 +38,7 @@ class Whitened:
         return (most / least.maximum(most * (values.shape[-1] * torch.finfo(values.dtype).eps))).max()
 
 
+@full_precision
 def whiten(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0) -> Whitened:
     """z_i = W (x_i - mean),  W from S = (1 - shrinkage) cov + shrinkage I, divisor n - 1; the gradient passes through S.
 
@@ -110,6 +112,7 @@ class _CholeskyWhitening(torch.autograd.Function):
         return torch.linalg.solve_triangular(L, G - ctx.scale * (Z @ both), upper=False, left=False), None, None
 
 
+@full_precision
 def whitening_matrix(S: Tensor, method: str) -> Tensor:
     """W of each method for covariances S (..., q, q), with W S W' = I.
 
@@ -152,6 +155,7 @@ def sub_batches(x: Tensor, permutation: Tensor) -> Tensor:
     return chosen.unflatten(1, permutation.shape).transpose(0, 1)
 
 
+@full_precision
 def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, statistics: str = 'view') -> Whitened:
     """Whitened sub-batches: (..., V, K, s, q) -> the same shape.
 
@@ -168,6 +172,7 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
     return replace(whitened, rows=whitened.rows.view(*x.shape[:-4], K, V, s, q).transpose(-4, -3))
 
 
+@full_precision
 def whitened_distance(
     p: Tensor, t: Tensor, pairs: Pairs | None = None, distance: str = 'cosine', reduction: str = 'element'
 ) -> Tensor:

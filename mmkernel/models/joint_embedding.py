@@ -83,8 +83,7 @@ class JointEmbedding(FeatureExtractor, BaseModel):
         """The head's dict; pure. Heads run in full precision whatever the encoder used."""
         for observe in self.observers:
             observe(embeddings)
-        with torch.autocast(embeddings.online.device.type, enabled=False):
-            return self.head.loss(embeddings.promoted())
+        return self.head(embeddings)
 
     def embeddings(self, inputs: list[Tensor], sample_index: Tensor | None = None) -> Embeddings:
         """V normalised images (B, C, H_v, W_v) -> Embeddings."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
+from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.matrices import inverse_square_root, inverse_square_root_newton
 from mmkernel.models.state import HostCounters, sent
 from mmkernel.registry import MODELS
@@ -58,7 +59,7 @@ class DBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return self.whiten(x if x.dtype == torch.float64 else x.float()).to(x.dtype)
+            return self.whiten(promoted(x)).to(x.dtype)
 
     def whiten(self, x: Tensor) -> Tensor:
         rows, q = x.shape

@@ -52,6 +52,54 @@ def test_equals_the_head(name, V):
     assert function(z, p, t).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+def drawn(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+OF_RAW_ROWS = {  # of the sizes that raw outputs of a projector have
+    losses.squared_distance: lambda z, s: (300 * z[0], 300 * z[1]),
+    losses.alignment: lambda z, s: (z[0], z[1], 2.0, True),
+    losses.uniformity: lambda z, s: (z[0], 2.0, True),
+    losses.paired_distance: lambda z, s: (300 * z, 300 * z.flip(0)),
+    losses.cluster_cross_entropy: lambda z, s: (z, torch.arange(24) % 6),
+    losses.swapped_prediction: lambda z, s: (z, z.softmax(-1), 0.1),
+    losses.nt_xent: lambda z, s: (z, 0.1),
+    losses.in_batch_info_nce: lambda z, s: (z, z.flip(0), 0.1),
+    losses.queue_info_nce: lambda z, s: (z, z.flip(0), z.flip(1), 0.1),
+    losses.moment_terms: lambda z, s: (300 * z,),
+    losses.correlation_terms: lambda z, s: (300 * z,),
+    losses.infonce_bound: lambda z, s: (s,),
+    losses.dv_bound: lambda z, s: (s,),
+    losses.tuba_bound: lambda z, s: (s,),
+    losses.nwj_bound: lambda z, s: (s,),
+    losses.js_bound: lambda z, s: (s,),
+    losses.interpolated_bound: lambda z, s: (s, 0.5),
+    losses.prediction_loss: lambda z, s: ([z], z.flatten(0, 1), [torch.arange(48).view(2, 24)]),
+    losses.whitened_distance: lambda z, s: (z[None, :, None], z[None, :, None].flip(1)),
+    losses.whitening_matrix: lambda z, s: (z[0].T @ z[0], 'zca'),
+}
+
+
+@pytest.mark.parametrize('function', OF_RAW_ROWS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_and_autocast_give_the_value_of_float32(function, dtype):
+    def cast(x, dtype):
+        if isinstance(x, list):
+            return [cast(item, dtype) for item in x]
+        return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+
+    def value(found):
+        return torch.stack(found[:2]) if isinstance(found, tuple) else found
+
+    rows, scores = drawn(2, 24, 6).to(dtype).float(), drawn(8, 8)
+    halves = [cast(x, dtype) for x in OF_RAW_ROWS[function](rows, scores)]
+    exact = value(function(*[cast(x, torch.float32) for x in halves]))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = value(function(*halves))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
+
+
 def test_a_view_is_not_compared_with_itself():
     z = torch.randn(1, 8, 4)
     with pytest.raises(ValueError, match='No pair of views'):
