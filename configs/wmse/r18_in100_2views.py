@@ -1,4 +1,4 @@
-"""W-MSE 2, ResNet-18, q = 128, 100 classes of ImageNet in data/imagenet100 (Ermolov et al., ICML 2021).
+"""W-MSE 2, ResNet-18, q = 128, ImageNet-100 (Ermolov et al., ICML 2021).
 
 python tools/train.py configs/wmse/r18_in100_2views.py
 No published result at hand for this recipe. Not run here.
@@ -14,9 +14,8 @@ model = dict(
     neck_batching='all',
     head=dict(type='WhiteningHead', method='cholesky', sub_batch_size=256, distance='cosine'),
 )
-num_samples = 126689
-train_dataloader = dict(batch_size=512, dataset=dict(source=dict(root='data/imagenet100')))
-evaluation = dict(train=dict(root='data/imagenet100'), test=dict(root='data/imagenet100'))
+train_dataloader = dict(batch_size=512, dataset=dict(source=dict(type='ImageNet100')))
+evaluation = dict(train=dict(type='ImageNet100'), test=dict(type='ImageNet100'))
 train_cfg = dict(by_epoch=True, max_epochs=240)
 optim_wrapper = dict(
     type='PretrainOptimWrapper', precision='bfloat16', optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-6)

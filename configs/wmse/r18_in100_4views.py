@@ -1,4 +1,4 @@
-"""W-MSE 4, ResNet-18, q = 128, 100 classes of ImageNet in data/imagenet100 (Ermolov et al., ICML 2021).
+"""W-MSE 4, ResNet-18, q = 128, ImageNet-100 (Ermolov et al., ICML 2021).
 
 python tools/train.py configs/wmse/r18_in100_4views.py
 No published result at hand for this recipe. Not run here.

@@ -5,6 +5,7 @@ from .crops import CenterCrop, CenterView, RandomResizedCrop
 from .draws import generator
 from .folders import ImageFolder, ImageNet
 from .geometry import Cutout, PaddedCrop, RandomAffine, RandomErasing, RandomRotation
+from .imagenet_subsets import ImageNet100, Imagenette
 from .images import CorruptImageError, decode
 from .listed_sets import SUN397, VOC2007, Birdsnap
 from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, part_of_epoch

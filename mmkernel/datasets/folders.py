@@ -102,6 +102,7 @@ class ImageNet(FileSource):
     """
 
     lengths = dict(train=1281167, val=50000)
+    wnids: tuple[str, ...] | None = None  # the classes of a subclass that has some of the 1000
 
     def __init__(
         self,
@@ -114,19 +115,26 @@ class ImageNet(FileSource):
         check_words(type(self).__name__, split=(split, self.lengths))
         if held_out and images_per_class is None:
             raise ValueError('held_out=True takes the images after the first images_per_class: give images_per_class')
-        check_numbers('ImageNet', whole=True, none=True, images_per_class=images_per_class)
+        kind = type(self).__name__
+        check_numbers(kind, whole=True, none=True, images_per_class=images_per_class)
         layout = f'<root>/{split}/<wnid>/*.JPEG, one folder per class'
-        folder = existing_folder(Path(root) / split, 'ImageNet', layout)
+        folder = existing_folder(Path(root) / split, kind, layout)
         self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.')
         if not self.classes:
             raise FileNotFoundError(
-                f"ImageNet: '{folder}' has no class folders (it holds {len(os.listdir(folder))} entries). "
+                f"{kind}: '{folder}' has no class folders (it holds {len(os.listdir(folder))} entries). "
                 f'Expected {layout}; the validation images must be sorted into class folders too.'
             )
+        if missing := sorted(set(self.wnids or ()) - set(self.classes)):
+            raise FileNotFoundError(
+                f"{kind}: {len(missing)} of its {len(self.wnids)} class folders are missing in '{folder}': "
+                f'{" ".join(missing[:4])}. Expected {layout}.'
+            )
+        self.classes = sorted(self.wnids or self.classes)
         one = {(folder / wnid).resolve(): wnid for wnid in self.classes}
         if twice := sorted(set(self.classes) - set(one.values())):
             other = one[(folder / twice[0]).resolve()]
-            raise ValueError(f"ImageNet: '{twice[0]}' and '{other}' in '{folder}' are one folder: remove the link.")
+            raise ValueError(f"{kind}: '{twice[0]}' and '{other}' in '{folder}' are one folder: remove the link.")
         first = images_per_class if held_out else 0
         paths, labels = [], []
         last = None if images_per_class is None else first + images_per_class
@@ -137,7 +145,7 @@ class ImageNet(FileSource):
             if len(taken) < (images_per_class or 1):
                 wanted = f'images {first} to {last - 1}' if last else 'at least one image'
                 raise FileNotFoundError(
-                    f"ImageNet: {wanted} wanted in '{folder / wnid}', which has {len(files)} .JPEG files"
+                    f"{kind}: {wanted} wanted in '{folder / wnid}', which has {len(files)} .JPEG files"
                 )
             paths += [os.path.join(wnid, name) for name in taken]
             labels += [number] * len(taken)
@@ -145,4 +153,4 @@ class ImageNet(FileSource):
 
     @classmethod
     def expected_length(cls, split: str = 'train', images_per_class: int | None = None, **_: object) -> int:
-        return 1000 * images_per_class if images_per_class else cls.lengths[split]
+        return len(cls.wnids or range(1000)) * images_per_class if images_per_class else cls.lengths[split]
