@@ -5,7 +5,7 @@ Half precision is computed in float32.
 Kernel energies are in ``mmkernel.kernels``.
 """
 
-from mmkernel.losses.alignment import alignment, paired_distance, squared_distance, uniformity
+from mmkernel.losses.alignment import alignment, invariance, paired_distance, squared_distance, uniformity
 from mmkernel.losses.clustering import (
     cluster_cross_entropy,
     random_rows,
@@ -23,7 +23,9 @@ from mmkernel.losses.mutual_information import (
     nwj_bound,
     tuba_bound,
 )
+from mmkernel.losses.order_statistics import anderson_darling, cramer, cramer_von_mises, wasserstein, watson
 from mmkernel.losses.predictive_coding import prediction_loss
+from mmkernel.losses.sliced import center_scale_shape, draw_slices, epps_pulley, sliced
 from mmkernel.losses.whitening import (
     draw_sub_batches,
     sub_batches,

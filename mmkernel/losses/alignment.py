@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkernel.checks import check_words
 from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Pairs, to_sphere, unit_rows
 from mmkernel.losses.precision import full_precision
 
 REDUCTIONS = ('sample', 'element')
+ALIGNMENTS = ('pairs', 'mean')
 
 
 @full_precision
@@ -58,6 +60,26 @@ def paired_distance(x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction:
         return to_sphere(x, pairs, reduction)[1]
     distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))
     return distance if reduction == 'element' else distance * x.shape[-1]
+
+
+def invariance(
+    x: Tensor, y: Tensor, pairs: Pairs | None = None, align: str = 'pairs', reduction: str = 'sample'
+) -> Tensor:
+    """'pairs': mean_(i,j) mean_n ||x_in - y_jn||^2;  'mean': mean_i mean_n ||x_in - c_n||^2,  c_n = mean_j y_jn.
+
+    The second is that of Balestriero & LeCun, LeJEPA, 2025: every view against the mean of the global views, which are the
+    target views; a global view counts in the mean that it is compared with. Over the rows of all ranks.
+
+    Args:
+        x: (V, B, q) predictions, any points of R^q; ``y``: (G, B, q) targets, with their gradient if they have one.
+        pairs: (i of x, j of y) that must agree; None: all of different views. ValueError where there is none.
+        align: 'pairs' or 'mean'.
+        reduction: 'element' divides by q.
+    """
+    check_words(align=(align, ALIGNMENTS), reduction=(reduction, REDUCTIONS))
+    pairs = compared_pairs(x, y, pairs)
+    squares = mean_square(x, y, pairs) if align == 'pairs' else F.mse_loss(x, y.mean(0).expand_as(x))
+    return global_mean(squares if reduction == 'element' else squares * x.shape[-1])
 
 
 def mean_square(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:

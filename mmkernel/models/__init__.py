@@ -12,6 +12,7 @@ from mmkernel.models.heads.kernel_mmd import KernelMMDHead
 from mmkernel.models.heads.patch_prediction import MaskedConvContext, PredictiveCodingHead
 from mmkernel.models.heads.second_moments import CrossCorrelationHead, VarianceCovarianceHead
 from mmkernel.models.heads.sinkhorn_codes import SinkhornCodesHead
+from mmkernel.models.heads.sliced_normality import SlicedHead
 from mmkernel.models.heads.whitened_distance import WhiteningHead
 from mmkernel.models.joint_embedding import JointEmbedding, build_model
 from mmkernel.models.necks import IdentityNeck, MLPNeck

@@ -40,6 +40,11 @@ HEADS = {
     'PredictiveCodingHead, 3 x 3, two steps': dict(
         type='PredictiveCodingHead', steps=2, grid=(3, 3), context=dict(dim=8, blocks=2)
     ),
+    'SlicedHead': dict(type='SlicedHead', num_slices=32),
+    'SlicedHead, cramer': dict(type='SlicedHead', num_slices=32, statistic='cramer'),
+    'SlicedHead, wasserstein, standardised': dict(
+        type='SlicedHead', num_slices=32, statistic='wasserstein', standardize=True
+    ),
     'InfoNCEHead, queue': dict(type='InfoNCEHead', negatives='queue', queue=QUEUE),
     'InfoNCEHead, targets': dict(type='InfoNCEHead', negatives='targets'),
     'SumHead of CosinePredictionHead and WhiteningHead': dict(

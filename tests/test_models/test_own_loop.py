@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from host_reads import HostReads
 from multiprocess import run_processes
 from torch import nn
 
@@ -20,6 +21,7 @@ from mmkernel.models import (
     InfoNCEHead,
     KernelMMDHead,
     SinkhornCodesHead,
+    SlicedHead,
     SumHead,
     VarianceCovarianceHead,
     WhiteningHead,
@@ -42,6 +44,7 @@ NEEDED = dict(
     KernelMMDHead=dict(kernel=LegendreKernel(weights=(1.0, 40.0, 40.0))),
     PredictiveCodingHead=dict(steps=1, grid=(3, 1), context=dict(dim=8, blocks=2)),
     SinkhornCodesHead=dict(num_prototypes=6),
+    SlicedHead=dict(num_slices=16),
     SumHead=dict(
         heads=dict(pull=dict(type='CosinePredictionHead'), codes=dict(type='SinkhornCodesHead', num_prototypes=6))
     ),
@@ -208,6 +211,7 @@ def stateful() -> list[Head]:
         build('SinkhornCodesHead'),
         build('ClusterHead'),
         WhiteningHead(sub_batch_size=BATCH),
+        SlicedHead(num_slices=4),
         build('SumHead'),
     ]
 
@@ -282,6 +286,7 @@ def test_rows_without_a_direction_are_no_gain(name):
         ('VarianceCovarianceHead', {}),
         ('CrossCorrelationHead', {}),
         ('InfoNCEHead', {}),
+        ('SlicedHead', {}),
     ],
 )
 def test_a_gradient_made_by_hand_passes_for_no_constant(name, options):
@@ -330,6 +335,18 @@ def test_what_nobody_commits_does_not_grow_without_end():
         for _ in range(PATIENCE + 10):
             head(*views, sample_index=torch.arange(BATCH))
     assert len(head._staged) == PATIENCE
+
+
+@pytest.mark.parametrize('name', registered())
+def test_no_step_reads_the_device(name):
+    head, index = build(name).float(), torch.arange(BATCH)
+    encoder = nn.Linear(8, WIDTH)
+    with HostReads([index, *encoder.parameters(), *head.parameters(), *head.buffers()]) as meter:
+        for step in range(3):
+            meter.counting = step == 2
+            head(*encoder(torch.randn(3, BATCH, 8)), sample_index=index).backward()
+            head.commit()
+    assert not meter.reads
 
 
 @pytest.mark.gpu

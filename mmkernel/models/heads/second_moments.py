@@ -3,9 +3,8 @@
 from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
-from mmkernel.distributed import global_mean
 from mmkernel.kernels.engine import Engine
-from mmkernel.losses.alignment import REDUCTIONS, compared_pairs, mean_square
+from mmkernel.losses.alignment import ALIGNMENTS, REDUCTIONS, compared_pairs, invariance
 from mmkernel.losses.covariance import correlation_terms, moment_terms
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
@@ -26,6 +25,7 @@ class VarianceCovarianceHead(Head):
         target_std: gamma, where the hinge ends.
         eps: added to the variance inside the square root.
         reduction: 'element' divides ||p - t||^2 by q, as the official code does; 'sample' does not (the paper's text).
+        align: 'pairs' of views, or each view to the 'mean' of the target views.
         precision, layout, transport_dtype: of the products and of rows between ranks; ``mmkernel.kernels.engine.Engine``.
     """
 
@@ -40,31 +40,32 @@ class VarianceCovarianceHead(Head):
         precision: str = 'auto',
         layout: str = 'auto',
         transport_dtype: str | None = None,
+        align: str = 'pairs',
     ) -> None:
         super().__init__()
-        check_words('VarianceCovarianceHead', reduction=(reduction, REDUCTIONS))
+        check_words('VarianceCovarianceHead', reduction=(reduction, REDUCTIONS), align=(align, ALIGNMENTS))
         self.weights = dict(invariance=invariance_weight, variance=variance_weight, covariance=covariance_weight)
         weights = {f'{name}_weight': weight for name, weight in self.weights.items()}
         check_numbers('VarianceCovarianceHead', target_std=target_std)
         check_numbers('VarianceCovarianceHead', zero=True, eps=eps, **weights)
         self.distance_weight = ('invariance_weight', invariance_weight)
-        self.target_std, self.eps, self.reduction = target_std, eps, reduction
+        self.target_std, self.eps, self.reduction, self.align = target_std, eps, reduction, align
         self.engine = Engine(precision, layout, transport_dtype)
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         z, predicted, target = embeddings.online, embeddings.predicted, embeddings.target
         pairs = compared_pairs(predicted, target, embeddings.pairs, needed=self.weights['invariance'] != 0)
-        plain = predicted is z and target is z
-        invariance, variance, covariance = moment_terms(
+        plain = predicted is z and target is z and self.align == 'pairs'
+        distance, variance, covariance = moment_terms(
             z, pairs if plain else [], self.target_std, self.eps,
             covariance='trained' if self.weights['covariance'] else 'value',
             **self.engine.options(z, embeddings.computed_in),
         )  # fmt: skip
-        if not plain:
-            invariance = global_mean(mean_square(predicted, target, pairs))
+        if not plain and pairs:
+            distance = invariance(predicted, target, pairs, self.align, 'element')
         if self.reduction == 'sample':
-            invariance = invariance * embeddings.width
-        parts = dict(invariance=invariance, variance=variance, covariance=covariance)
+            distance = distance * embeddings.width
+        parts = dict(invariance=distance, variance=variance, covariance=covariance)
         factors = {**self.weights, 'covariance': 2 * self.weights['covariance']}
         losses = {f'loss_{n}': w * (parts[n] if w else parts[n].detach()) for n, w in factors.items()}
         logged = {name: value.detach() for name, value in parts.items()}
