@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import latest_checkpoint, load_checkpoint, load_config
 from mmkernel.evaluation import (
     YARDSTICK,
@@ -33,6 +32,9 @@ from mmkernel.evaluation import (
     save_report,
     untrained_encoder,
 )
+
+sys.path.append(str(Path(__file__).resolve().parent / 'benchmarks'))
+from side_by_side import Run, pretrain, shown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 STATISTICS = ('std', 'rank', 'retrieval')

@@ -24,13 +24,15 @@ from rich.markup import escape
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import evaluate, few_label_scores, untrained_encoder
 from mmkernel.zoo import Encoder, publish_checkpoint
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.publish import add_row
+
+sys.path.append(str(Path(__file__).resolve().parent / 'benchmarks'))
+from side_by_side import Run, pretrain, shown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / 'mmkernel/weights'

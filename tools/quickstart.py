@@ -23,7 +23,6 @@ from rich.markup import escape
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mmkernel.cli.side_by_side import Run, pretrain, progress_bars, shown, unused_folder
 from mmkernel.engine import load_checkpoint
 from mmkernel.evaluation import (
     evaluate,
@@ -44,6 +43,9 @@ from mmkernel.visualization import (
     spectrum_plot,
     view_grid,
 )
+
+sys.path.append(str(Path(__file__).resolve().parent / 'benchmarks'))
+from side_by_side import Run, pretrain, progress_bars, shown, unused_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = tuple(ROOT / f'configs/sfrik/digits_L{order}.py' for order in (1, 2, 3))

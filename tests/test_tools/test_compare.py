@@ -1,6 +1,7 @@
 """The comparison page: the table of several seeds, and where it is written."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 @pytest.fixture(scope='module')
 def compare():
+    sys.path.insert(0, str(TOOLS / 'benchmarks'))
     spec = importlib.util.spec_from_file_location('compare', TOOLS / 'benchmarks/compare.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(TOOLS / 'benchmarks'))
     return module
 
 

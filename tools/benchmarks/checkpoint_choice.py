@@ -22,10 +22,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
+from side_by_side import Run, pretrain, shown
 from threadpoolctl import threadpool_limits
 
 from mmkernel import __version__
-from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import (
     YARDSTICK,

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.markup import escape
+from side_by_side import Run, pretrain, shown
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mmkernel.cli.side_by_side import Run, pretrain, shown
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import (
     cloud_statistics,

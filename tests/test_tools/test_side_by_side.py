@@ -1,10 +1,16 @@
 """Runs in processes of their own: an interrupted one goes on, another one in the folder is kept."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from mmkernel.cli.side_by_side import Run, unused_folder
+TOOLS = Path(__file__).resolve().parents[2] / 'tools/benchmarks'
+sys.path.insert(0, str(TOOLS))
+from side_by_side import Run, unused_folder  # noqa: E402
+
+sys.path.remove(str(TOOLS))  # a folder beside it has files of the same names
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def run(repository, tmp_path, monkeypatch):
         def poll(self):
             return 0
 
-    monkeypatch.setattr('mmkernel.cli.side_by_side.subprocess.Popen', Process)
+    monkeypatch.setattr('side_by_side.subprocess.Popen', Process)
     return lambda seed: Run('tiny', repository / 'configs/sfrik/digits_L3.py', tmp_path / 'run', seed)
 
 
