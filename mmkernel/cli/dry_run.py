@@ -117,7 +117,7 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
     check_hooks(cfg, model, plan)
     if not plan.problems():
         images = max((plan.images or 10**6) // world_size, 1)
-        rehearse(cfg, model, plan.batch, plan.rows, plan.steps_per_epoch, images)
+        rehearse(cfg, model, plan.batch, plan.rows, plan.steps_per_epoch, images, plan.micro_batches > 1)
     return plan
 
 

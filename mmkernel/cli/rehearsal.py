@@ -12,13 +12,12 @@ from unittest import mock
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmkernel.datasets import Source
 from mmkernel.engine.allowed_keys import ConfigError
-from mmkernel.engine.learning_rates import check_custom_keys, check_groups
+from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.models import Embeddings
@@ -55,15 +54,18 @@ def build_on_meta(cfg: Config) -> nn.Module:
             return MODELS.build(model).to('meta')
 
 
-def rehearse(cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | None, images: int) -> None:
+def rehearse(
+    cfg: Config, model: nn.Module, batch: int, rows: int, steps: int | None, images: int, virtual: bool = False
+) -> None:
     """ConfigError if loader, optimizer, schedules, views, encoder or head of a run would stop at its beginning.
 
-    ``model``: on the meta device. ``batch``: B, ``rows``: N, ``steps``: of an epoch, ``images``: of one process.
+    ``model``: on the meta device. ``batch``: B, ``rows``: N, ``steps``: of an epoch, ``images``: of one process, ``virtual``:
+    a step takes several batches.
     """
     with DefaultScope.overwrite_default_scope('mmkernel'):
         with refused('train_dataloader'):  # as many images as one process has, none of which is read
             Runner.build_dataloader({**cfg.train_dataloader, 'dataset': range(images)})
-        _optimizer_and_schedules(cfg, model, steps)
+        _optimizer_and_schedules(cfg, model, steps, virtual)
         views = None
         with refused('The views of train_dataloader.dataset'):
             views = _views(cfg, model)
@@ -137,19 +139,18 @@ def _is_ours(kind: type) -> bool:
     return kind.__module__.startswith('mmkernel.')
 
 
-def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None) -> None:
+def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None, virtual: bool) -> None:
     """Build them on the meta model, as the Runner does, without its lines in the log."""
     logging.disable(logging.WARNING)
     try:
         with refused('optim_wrapper'):
-            check_custom_keys(cfg.optim_wrapper, model)
             gpus = ()  # what needs a GPU, which this machine may lack, is left out
             if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
                 gpus = ('type', 'loss_scale', 'dtype', 'use_fsdp')
             elif cfg.optim_wrapper.get('precision') == 'float16':
                 gpus = ('precision',)
-            wrapper = build_optim_wrapper(model, {k: v for k, v in cfg.optim_wrapper.items() if k not in gpus})
-            check_groups(wrapper.optimizer)
+            given = {k: v for k, v in cfg.optim_wrapper.items() if k not in gpus}
+            wrapper = built_wrapper(given, model, virtual)
         if schedules := cfg.get('param_scheduler'):
             with refused('param_scheduler'):
                 build_schedules(schedules, wrapper, cfg.train_cfg.get('max_epochs', 1), steps or 1000)

@@ -93,8 +93,8 @@ class BackboneWeightsHook(Hook):
     """Before a run, ``model.backbone`` gets its weights from ``checkpoint``; every tensor of it must be filled.
 
     ``checkpoint``: of a pretraining, here or in another code base (prefixes are found), or a plain state dict of the
-    backbone. A resumed run overwrites them. ``adapt_input``: filters for RGB serve images of other channels, see
-    ``mmkernel.zoo.load_file``.
+    backbone. A momentum target starts from them; a resumed run overwrites them. ``adapt_input``: filters for RGB serve images
+    of other channels, see ``mmkernel.zoo.load_file``.
     """
 
     priority = 'VERY_HIGH'
@@ -103,5 +103,7 @@ class BackboneWeightsHook(Hook):
         self.checkpoint, self.adapt_input = checkpoint, adapt_input
 
     def before_run(self, runner: Any) -> None:
-        report = load_file(unwrap(runner.model).backbone, self.checkpoint, adapt_input=self.adapt_input)
+        model = unwrap(runner.model)
+        report = load_file(model.backbone, self.checkpoint, adapt_input=self.adapt_input)
+        getattr(getattr(model, 'target', None), 'start', bool)()
         runner.logger.info(f'Backbone from {self.checkpoint}: {report}.')

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from mmkernel.checks import check_numbers, did_you_mean
-from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS, accepted_keywords
 
 REFERENCE_BATCH = 256
 KEYS = {'vector_lr_mult': 'lr', 'vector_decay_mult': 'weight_decay'}  # -> the option that it multiplies
@@ -68,6 +68,25 @@ def describe_weights(model: nn.Module, width: int | None = None) -> list[tuple[s
             text = f"{element:.5g} with 'element' = {sample:.5g} with 'sample' at q = {q} (reduction={reduction!r})"
             lines.append((f'{place}.{name}'.lstrip('.'), text))
     return lines
+
+
+def built_wrapper(given: Any, model: nn.Module, virtual: bool = False) -> OptimWrapper:
+    """The optim_wrapper of a config for ``model``, or one that is built already, with its settings checked.
+
+    ``virtual``: its steps are virtual batches. ValueError for a key of no parameter, for a learning rate, momentum, decay ...
+    of a group that is not in its range, and for a wrapper that cannot take a virtual batch.
+    """
+    if not isinstance(given, OptimWrapper):
+        check_custom_keys(given, getattr(model, 'module', model))
+        given = build_optim_wrapper(model, given)
+    check_groups(given.optimizer)
+    names, anything = accepted_keywords(given.update_params)
+    if virtual and 'backward' not in names and not anything:
+        raise ValueError(
+            f'train_cfg.virtual_batch takes two passes, which {type(given).__name__} cannot: its update_params has no keyword '
+            "'backward'. Set optim_wrapper.type='PretrainOptimWrapper', or leave virtual_batch out."
+        )
+    return given
 
 
 def check_groups(optimizer: Any) -> None:

@@ -33,6 +33,7 @@ class EpochLoop:
     def __init__(self, runner: Any, dataloader: DataLoader, max_epochs: int, virtual_batch: int | None = None) -> None:
         self.runner, self.max_epochs, self.virtual_batch = runner, int(max_epochs), virtual_batch
         self.dataloader = self._grouped(dataloader) if virtual_batch else dataloader
+        self.micro_batches = getattr(self.dataloader, 'count', 1)  # of one step
         self.max_iters = self.max_epochs * len(self.dataloader)
         self._epoch, self._iter, self._told, self.stop_training = 0, 0, '', False
         self.equal = EqualBatches(dataloader)

@@ -9,7 +9,7 @@ import mmengine.runner
 from mmengine.config import Config
 from mmengine.dist import broadcast, get_dist_info
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
@@ -70,7 +70,7 @@ class Runner(Persistence):
                 self.register_hook(hook)
             self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
         except BaseException:
-            self._leave_folder()
+            self._leave()
             raise
 
     @classmethod
@@ -83,6 +83,7 @@ class Runner(Persistence):
     max_iters = property(lambda self: self.train_loop.max_iters)
     train_dataloader = property(lambda self: self.train_loop.dataloader)
     hooks = property(lambda self: self._hooks)
+    micro_batches = property(lambda self: getattr(self.train_loop, 'micro_batches', 1))  # of one step
     register_hook = mmengine.runner.Runner.register_hook
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -95,6 +96,13 @@ class Runner(Persistence):
         if isinstance(self._train_loop, Mapping):
             self._train_loop = self.build_train_loop(self._train_loop)
         return self._train_loop
+
+    @property
+    def rows(self) -> int:
+        """Images that meet in one loss: those of a batch, or of all micro-batches of a virtual one, of all processes."""
+        loader = self.train_dataloader
+        batch = loader.batch_size or loader.batch_sampler.batch_size
+        return rates.effective_batch(batch, self.world_size, self.micro_batches)
 
     def setup_env(self, env_cfg: Mapping) -> None:
         init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
@@ -127,24 +135,17 @@ class Runner(Persistence):
         return kind(runner=self, dataloader=loader, **settings)
 
     def build_optim_wrapper(self, wrapper: Any) -> OptimWrapper:
-        if not isinstance(wrapper, OptimWrapper):
-            if 'optimizer' not in wrapper:
-                raise ConfigError("optim_wrapper has no optimizer; expected optimizer=dict(type='LARS', lr=...).")
-            rates.check_custom_keys(wrapper, unwrap(self.model))
-            wrapper = build_optim_wrapper(self.model, wrapper)
-        rates.check_groups(wrapper.optimizer)
+        if not isinstance(wrapper, OptimWrapper) and 'optimizer' not in wrapper:
+            raise ConfigError("optim_wrapper has no optimizer; expected optimizer=dict(type='LARS', lr=...).")
+        wrapper = rates.built_wrapper(wrapper, self.model, self.micro_batches > 1)
         if hasattr(wrapper, 'epoch_length'):
             wrapper.epoch_length = len(self.train_dataloader)
         return wrapper
 
     def scale_lr(self) -> None:
         """Multiply the written learning rates by lr_scaling's factor. The config keeps the written ones."""
-        loader, rule, wrapper = self.train_dataloader, self.cfg.get('lr_scaling'), self.optim_wrapper
-        batch = loader.batch_size or loader.batch_sampler.batch_size
-        window = getattr(wrapper, '_accumulative_counts', 1)
-        images = getattr(self.train_loop, 'virtual_batch', None) or rates.effective_batch(
-            batch, self.world_size, window
-        )
+        rule, wrapper = self.cfg.get('lr_scaling'), self.optim_wrapper
+        images = self.rows * getattr(wrapper, '_accumulative_counts', 1)
         text = rates.describe_scaling(rule, wrapper.param_groups[0]['lr'], images)
         for group in wrapper.param_groups:
             group['lr'] *= rates.lr_factor(rule, images)
@@ -165,12 +166,11 @@ class Runner(Persistence):
             if not isinstance(self._train_loop, Mapping):
                 # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
                 getattr(self.train_dataloader, 'micro_batches', self.train_dataloader)._iterator = None
-            self._leave_folder()
+            self._leave()
 
     def _prepare(self) -> None:
         model, loader = unwrap(self.model), self.train_dataloader
-        rows = getattr(self.train_loop, 'virtual_batch', None) or (loader.batch_size or 0) * self.world_size
-        check_clocks(model, self.hooks, rows, self.world_size)
+        check_clocks(model, self.hooks, self.rows, self.world_size)
         for name, text in rates.describe_weights(model):
             self.logger.info(f'{name}: {text}.')
         self.message_hub.kept = kept_values(self.log_processor, self.hooks, len(loader))
@@ -178,14 +178,17 @@ class Runner(Persistence):
         self.scale_lr()
         if (given := self.param_schedulers) is not None:
             self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
-        self.call_hook('before_run')
         if hasattr(model, 'init_weights'):
             model.init_weights()
-            for tensor in model.state_dict().values():
-                broadcast(tensor)
+        for tensor in (*model.parameters(), *model.buffers()):  # each process may have drawn its own
+            broadcast(tensor.data)
+        self.call_hook('before_run')
         self.load_or_resume()
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
 
-    def _leave_folder(self) -> None:
+    def _leave(self) -> None:
+        """Give back what is open: the lock of the work folder, and log files."""
         if hasattr(self, 'folder'):
             self.folder.release()
+        for handler in self.logger.handlers if hasattr(self, 'logger') else ():
+            handler.close()  # a line that comes later opens the file again

@@ -140,6 +140,7 @@ def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) 
         device_ids=[device.index] if device.type == 'cuda' else None,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
         gradient_as_bucket_view=True,
+        init_sync=False,  # the Runner sends weights and buffers to all processes once they are initialised
         **{'forward_sync_buffers' if renamed else 'broadcast_buffers': False},
     )
     return MODEL_WRAPPERS.build({**own, **asked, 'module': model})

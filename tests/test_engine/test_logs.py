@@ -1,6 +1,9 @@
 """What is logged waits on the device, comes to the host at once, and takes no more room after many iterations than after few."""
 
 import io
+import os
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from mmengine.hooks import IterTimerHook, LoggerHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import LogProcessor
 
+from mmkernel.engine import NonFiniteLossError, Runner, load_config
 from mmkernel.engine.checkpoint import to_plain
 from mmkernel.engine.history import KEPT, LogHub, kept_values
 
@@ -122,3 +126,21 @@ def test_it_is_the_hub_that_parts_without_a_runner_find():
     hub = LogHub.get_instance('test_current')
     assert MessageHub.get_current_instance() is hub
     assert MessageHub.get_instance('test_current') is hub
+
+
+def test_a_run_leaves_no_log_file_open(tmp_path):
+    """Many runs in one process would use up the files that it may open; what is written later still arrives."""
+    for raised in (False, True):
+        cfg = load_config(Path(__file__).parent / 'tiny_config.py', {'train_cfg.max_epochs': 1})
+        cfg.work_dir, cfg.param_scheduler.warmup_epochs = str(tmp_path / str(raised)), 0
+        if raised:
+            cfg.model.bad_iteration = 2
+        runner = Runner.from_cfg(cfg)
+        with pytest.raises(NonFiniteLossError) if raised else nullcontext():
+            runner.train()
+        opened = [os.path.realpath(file) for file in Path('/proc/self/fd').iterdir()]
+        assert not [file for file in opened if file.startswith(runner.work_dir)]
+        runner.logger.info('one more line')
+        text = next(Path(runner.log_dir).glob('*.log')).read_text()
+        assert 'one more line' in text
+        assert 'Effective batch' in text

@@ -2,14 +2,32 @@
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from multiprocess import run_processes
 
-from mmkernel.engine import CheckpointError, NonFiniteLossError, load_config, read_checkpoint, train, write_checkpoint
+from mmkernel.distributed import gather_rows
+from mmkernel.engine import (
+    BackboneWeightsHook,
+    CheckpointError,
+    NonFiniteLossError,
+    Runner,
+    load_config,
+    read_checkpoint,
+    train,
+    write_checkpoint,
+)
+from mmkernel.engine.hooks import unwrap
+from mmkernel.registry import MODELS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_training import TinyModel  # noqa: E402
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
 
@@ -214,3 +232,79 @@ def test_a_run_is_trained_once(tmp_path):
     with pytest.raises(RuntimeError, match='has been trained. Build another'):
         runner.train()
     assert digest(runner.model) == before
+
+
+@MODELS.register_module(force=True)
+class NeverInitialised(TinyModel):
+    """Its weights are those of its constructor."""
+
+    @property
+    def init_weights(self):
+        raise AttributeError('init_weights')
+
+
+@MODELS.register_module(force=True)
+class DrawnLater(TinyModel):
+    """It draws when it is initialised."""
+
+    def init_weights(self):
+        self.neck.reset_parameters()
+
+
+STARTS = {
+    'constructor': dict(type='NeverInitialised'),
+    'init_weights': dict(type='DrawnLater'),
+    'momentum target and queue': dict(
+        type='JointEmbedding',
+        backbone=dict(
+            type='TIMMBackbone', model_name='resnet18', small_images=True, in_channels=1, channels=(4, 4, 4, 4)
+        ),
+        neck=dict(type='MLPNeck', dims=(8, 8)),
+        head=dict(type='InfoNCEHead', negatives='queue', queue=dict(type='FeatureQueue', length=64)),
+        target=dict(type='MomentumTarget'),
+        data_preprocessor=dict(type='BaseDataPreprocessor'),
+    ),
+}
+
+
+def starts_of(rank, world_size, folder):
+    """How many numbers differ between processes after the constructor and before the first step, of each model."""
+    differ = {}
+    for name, model in STARTS.items():
+        cfg = config(Path(folder) / name, **{'launcher': 'pytorch', 'randomness.diff_rank_seed': True})
+        cfg.model = model
+        if 'momentum' in name:
+            cfg.default_hooks.momentum = dict(type='MomentumUpdateHook')
+        runner = Runner.from_cfg(cfg)
+        counts = []
+        for prepare in (bool, runner._prepare):
+            prepare()
+            parts = [p.detach().double().flatten() for p in (*runner.model.parameters(), *runner.model.buffers())]
+            both = gather_rows(torch.cat(parts)[None])
+            counts.append(int((both != both[0]).sum()))
+        runner._leave()
+        target = getattr(unwrap(runner.model), 'target', None)
+        if target is not None:  # it starts from the weights that all processes have
+            online, momentum = unwrap(runner.model).neck.parameters(), target.neck.parameters()
+            counts.append(sum(int((a != b).sum()) for a, b in zip(online, momentum, strict=True)))
+        differ[name] = counts
+    return differ
+
+
+def test_two_processes_start_equal(tmp_path):
+    for differ in run_processes(starts_of, 2, str(tmp_path)):
+        for name, (drawn, started, *target) in differ.items():
+            assert drawn > 0, name
+            assert started == 0, name
+            assert target in ([], [0]), name
+
+
+def test_a_momentum_target_starts_from_the_weights_of_the_backbone_hook(tmp_path):
+    model, other = (MODELS.build(STARTS['momentum target and queue']) for _ in range(2))
+    model.init_weights()
+    torch.save(other.backbone.state_dict(), tmp_path / 'backbone.pth')
+    hook = BackboneWeightsHook(str(tmp_path / 'backbone.pth'))
+    hook.before_run(SimpleNamespace(model=model, logger=logging.getLogger('test')))
+    for part in (model.backbone, model.target.backbone):
+        for own, loaded in zip(part.parameters(), other.backbone.parameters(), strict=True):
+            assert torch.equal(own, loaded)

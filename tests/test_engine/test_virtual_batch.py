@@ -342,3 +342,17 @@ def test_dry_run_counts_virtual_images(capsys):
     assert '0.0375 = 0.3 x 32 / 256' in text
     with pytest.raises(ConfigError, match='8 x 3 = 24'):
         dry_run(cfg, world_size=3)
+
+
+def test_a_wrapper_without_two_passes_is_refused_before_the_first_step(tmp_path):
+    """mmengine's ends its accumulation itself and knows no ``backward``: a virtual batch would fail inside the first step."""
+    cfg = run_config(tmp_path, train_cfg=dict(virtual_batch=16))
+    cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    text = r"virtual_batch takes two passes, which OptimWrapper cannot.*optim_wrapper.type='PretrainOptimWrapper'"
+    with pytest.raises(ConfigError, match=text):
+        dry_run(cfg)
+    with pytest.raises(ValueError, match=text):
+        train(cfg)
+    assert not [*tmp_path.glob('*.pth')]
+    cfg.train_cfg.virtual_batch = 8  # the batch itself: one pass
+    train(cfg)
