@@ -12,7 +12,7 @@ from mmkernel.engine import load_config
 from mmkernel.zoo import Encoder, get_model, list_models, load_encoder, read_checkpoint
 from mmkernel.zoo.export import TARGETS, export_model
 from mmkernel.zoo.files import meta_of
-from mmkernel.zoo.foreign import import_weights, layouts
+from mmkernel.zoo.hub import layouts
 from mmkernel.zoo.publish import STAGES, add_row, publish_checkpoint, row_text
 
 
@@ -72,9 +72,9 @@ def import_options(parser: argparse.ArgumentParser) -> None:
 
 def import_(args: argparse.Namespace) -> None:
     cfg, name = load_config(args.config, args.cfg_options) if args.config else None, args.file.name.split('.')[0]
-    encoder = import_weights(
-        args.file, args.layout, cfg, args.arch, args.channels, args.prefix, args.adapt_input, name=name,
-        license=args.license,
+    encoder = load_encoder(
+        args.file, cfg, args.arch, args.layout, args.channels, args.prefix, args.adapt_input, name=name,
+        license=args.license, source=f'imported from {args.file.name}',
     )  # fmt: skip
     say(f'{args.file}: {escape(str(encoder.report))}')
     out = args.out or args.file.with_name(f'{name}_imported.safetensors')

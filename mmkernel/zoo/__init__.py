@@ -13,7 +13,7 @@ from mmkernel.zoo.tensor_names import KeyMapError, key_maps, weights_of
 
 # Bring timm and torchvision: seconds that a list of names need not pay.
 _ON_FIRST_USE = {
-    'Encoder': 'encoder', 'load_encoder': 'encoder', 'get_features': 'hub', 'get_model': 'hub', 'import_weights': 'foreign',
+    'Encoder': 'encoder', 'get_features': 'hub', 'get_model': 'hub', 'load_encoder': 'hub',
     'TARGETS': 'export', 'export_model': 'export', 'ExportError': 'export_targets', 'Published': 'publish',
     'publish_checkpoint': 'publish',
 }  # fmt: skip

@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,6 @@ import mmkernel
 from mmkernel.models.feature_extractor import FeatureExtractor
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
-from mmkernel.zoo.files import meta_of, read_checkpoint
-from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import RESULT, ModelInfo
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.plain_config import (
@@ -94,8 +91,24 @@ class Encoder(FeatureExtractor, nn.Module):
         except ConfigTextError:
             raise
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            said = f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config)."
-            raise CheckpointError(said) from error
+            raise CheckpointError(
+                f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config) or its architecture "
+                '(--arch resnet50).'
+            ) from error
+
+    @classmethod
+    def from_timm(cls, options: Mapping[str, Any], settings: Mapping[str, Any]) -> 'Encoder':
+        """The encoder of a TIMMBackbone, with the preprocessing of ``settings``, else the one that timm has for this model."""
+        backbone = MODELS.build(dict(options))
+        settings = {**backbone.pretrained_cfg, **settings}
+        channels, (_, height, width) = options['in_channels'], settings['input_size']
+        mean, std = (
+            v if len(v) == channels else (sum(v) / len(v),) * channels for v in (settings['mean'], settings['std'])
+        )
+        pixels = dict(mean=mean, std=std, size=(height, width), interpolation=settings.get('interpolation', 'bicubic'))
+        pixels['resize'] = round(min(height, width) / settings.get('crop_pct', 1.0))
+        pixels['crop'] = height if height == width else (height, width)
+        return cls(backbone, options, pixels).eval()
 
     @property
     def out_dim(self) -> int:
@@ -124,24 +137,6 @@ class Encoder(FeatureExtractor, nn.Module):
             facts['config'] = config_text({k: v for k, v in values.items() if k not in OF_ONE_MACHINE})
         described = dict(backbone=json.dumps(self.options), preprocessing=json.dumps(self.pixels))
         return dict(format='pt', mmkernel=mmkernel.__version__, **described, **facts)  # 'pt': for other readers
-
-
-def load_encoder(path: str | Path, cfg: Mapping[str, Any] | None = None, **facts: Any) -> Encoder:
-    """The encoder of a checkpoint of any layout, in eval mode, every tensor filled; ``facts``: what is known besides.
-
-    ``cfg``: the config that says how it is built; None: the file is a published one of ours and describes itself.
-    """
-    content = read_checkpoint(path)
-    meta = meta_of(content)
-    if cfg is None:
-        found = Encoder.from_header({'name': Path(path).stem, **meta}, str(path))
-    else:
-        epoch = meta.get('epoch')
-        found = Encoder.from_config(cfg, epochs=epoch if isinstance(epoch, int) else None)
-        found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
-    found.facts |= {key: value for key, value in facts.items() if value is not None}
-    found.report = load_file(found.backbone, path, content=content)
-    return found
 
 
 def _plain_pixels(

@@ -1,7 +1,8 @@
-"""From a name to a model with verified weights, from images to features."""
+"""Encoders by a name of the zoo, from a file of any code base or a folder of the Hugging Face hub; features of images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from mmkernel.models import build_model
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.catalogue import config_of, model_info, root
 from mmkernel.zoo.download import download
-from mmkernel.zoo.encoder import Encoder
+from mmkernel.zoo.encoder import Encoder, facts_of
+from mmkernel.zoo.files import meta_of, read_checkpoint
 from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
-from mmkernel.zoo.pins import console
+from mmkernel.zoo.pins import CheckpointError, console
+from mmkernel.zoo.plain_config import plain_json, without_weights
+from mmkernel.zoo.tensor_names import key_maps
 
 FILES = {'backbone': ('backbone', 'model'), 'model': ('model',)}  # stage -> the files that serve, the smaller first
 
@@ -52,7 +56,7 @@ def get_model(
     cfg = config_of(info)
     cfg.merge_from_dict(dict(cfg_options or {}))
     if stage == 'backbone':
-        facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note') if getattr(info, key)}
+        facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note')}
         model = Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
     else:
         model = build_model(cfg)
@@ -79,6 +83,70 @@ def _file(info: ModelInfo, stage: str) -> WeightsFile:
     raise ValueError(said)
 
 
+def layouts() -> list[str]:
+    """Layouts of ``load_encoder``; those before 'hf' have names as ours below some prefix, which is found."""
+    named = (name for name in key_maps() if not name.startswith('to_'))
+    return ['auto', 'timm', 'torchvision', 'mmdet', 'mmseg', 'hf', *named]
+
+
+def load_encoder(
+    path: str | Path,
+    cfg: Mapping[str, Any] | None = None,
+    arch: str | None = None,
+    layout: str = 'auto',
+    channels: int = 3,
+    prefix: str | None = None,
+    adapt_input: bool = False,
+    **facts: Any,
+) -> Encoder:
+    """The encoder of a file of this or another library, in eval mode, every tensor filled from it; ``report`` says how.
+
+    Args:
+        path: a checkpoint, or a folder of the hub's layout, which says itself what to build.
+        cfg, arch: what to build: the backbone of a config, or a timm model by name; None: the file is a published one of ours.
+        layout: one of ``layouts()``.
+        channels: of the images, with ``arch``.
+        prefix, adapt_input: see ``load_file``.
+        facts: what is known besides.
+    """
+    path = Path(path)
+    check_words(layout=(layout, layouts()))
+    if layout == 'hf' or path.is_dir():
+        found, content = _hub_folder(path)
+    else:
+        content = read_checkpoint(path)
+        meta = meta_of(content)
+        if cfg is not None:
+            epoch = meta.get('epoch')
+            found = Encoder.from_config(cfg, epochs=epoch if isinstance(epoch, int) else None)
+            found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
+        elif arch:
+            found = Encoder.from_timm(dict(type='TIMMBackbone', model_name=arch, in_channels=channels), {})
+        else:
+            found = Encoder.from_header({'name': path.stem, **meta}, str(path))
+    found.facts |= {key: value for key, value in facts.items() if value is not None}
+    layout = layout if layout in key_maps() else None
+    found.report = load_file(found.backbone, path, layout, prefix, adapt_input, content)
+    return found
+
+
+def _hub_folder(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    file, weights = path / 'config.json', path / 'model.safetensors'
+    if not (file.is_file() and weights.is_file()):
+        raise FileNotFoundError(f"'{path}' is no folder of the hub: config.json and model.safetensors are needed.")
+    config = plain_json(file.read_text(encoding='utf-8'), str(file))
+    try:
+        arguments, settings = dict(config.get('model_args') or {}), dict(config.get('pretrained_cfg') or {})
+        channels = arguments.pop('in_chans', None) or (settings.get('input_size') or [3])[0]
+        arguments.pop('num_classes', None)
+        options = dict(type='TIMMBackbone', model_name=config['architecture'], in_channels=channels)
+        options |= without_weights({key: value for key, value in arguments.items() if key not in options})
+        found = Encoder.from_timm(options, settings)
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"'{file}' does not say how its encoder is built: {error!r}.") from error
+    return found, read_checkpoint(weights)
+
+
 def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform: Any = None) -> Tensor:
     """(N, d) float32 features on the CPU of N images, by a model with ``extract`` (one of ``get_model``, or one trained here).
 
@@ -87,23 +155,19 @@ def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform:
             or normalised, which is taken as it is.
         transform: of one uint8 array (H, W, C); None: the one of the zoo's row. Tensors are not transformed.
     """
+    first = next(module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
+    channels = first.in_channels
     if isinstance(images, Tensor):
         if images.ndim != 4:
             raise ValueError(f'a tensor of images is (N, C, H, W), got {tuple(images.shape)}.')
-        batches: Iterable[Tensor] = images.split(batch_size)
-        channels = images.shape[1]
+        given, batches = images.shape[1], images.split(batch_size)
     else:
-        views = _views(images, in_channels(model), transform or getattr(model, 'transform', None))
+        views = _views(images, channels, transform or getattr(model, 'transform', None))
+        given = views[0].shape[0]
         batches = (torch.stack(views[i : i + batch_size]) for i in range(0, len(views), batch_size))
-        channels = views[0].shape[0]
-    if channels != in_channels(model):
-        raise ValueError(f'the images have {channels} channels, the encoder takes {in_channels(model)}.')
+    if given != channels:
+        raise ValueError(f'the images have {given} channels, the encoder takes {channels}.')
     return torch.cat([model.extract(batch).float().cpu() for batch in batches])
-
-
-def in_channels(model: nn.Module) -> int:
-    """Channels of the images that a model takes: those of its first convolution."""
-    return next(m.in_channels for m in model.backbone.modules() if isinstance(m, nn.Conv2d))
 
 
 def _views(images: Any, channels: int, transform: Any) -> list[Tensor]:

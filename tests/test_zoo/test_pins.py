@@ -14,7 +14,7 @@ from mmkernel.cli import main
 from mmkernel.engine import load_checkpoint
 from mmkernel.hashes import hash_in_name
 from mmkernel.registry import MODELS
-from mmkernel.zoo import CheckpointError, HashMismatchError, import_weights, load_encoder, load_file, read_checkpoint
+from mmkernel.zoo import CheckpointError, HashMismatchError, load_encoder, load_file, read_checkpoint
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.pins import Pins
 
@@ -77,7 +77,7 @@ def test_every_door(tmp_path, repository, monkeypatch):
     net = encoder('small').backbone
     doors = [
         load_encoder, lambda path: load_file(net, path), lambda path: load_checkpoint(net, path),
-        lambda path: import_weights(path, cfg=config('small')), lambda path: load_trained(net, path, 'neck'),
+        lambda path: load_encoder(path, config('small')), lambda path: load_trained(net, path, 'neck'),
     ]  # fmt: skip
     for door in doors:
         with pytest.raises(HashMismatchError, match='its name says'):
