@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from clusters import clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmkernel.evaluation import weighted_knn
+from mmkernel.evaluation import linear_probe, scale_features, split_rows, transfer, weighted_knn
 from mmkernel.evaluation.inputs import as_features, as_labels, as_split, unit_rows
 
 
@@ -88,3 +89,51 @@ def test_numbers_of_neighbours(k):
 def test_what_is_no_number_of_neighbours(k):
     with pytest.raises(ValueError, match='k=.*; expected one or more finite whole numbers > 0'):
         weighted_knn(torch.eye(8), torch.arange(8), torch.eye(8), torch.arange(8), k)
+
+
+@pytest.mark.parametrize('probe', [weighted_knn, linear_probe, transfer])
+def test_a_class_absent_from_training_is_named_and_counts_as_wrong(probe):
+    settings = {weighted_knn: dict(k=1), linear_probe: dict(epochs=1), transfer: dict(penalties=(1.0,))}[probe]
+    x, train_y, test_y = torch.eye(6), torch.tensor([0, 0, 1, 1, 3, 3]), torch.tensor([0, 0, 1, 1, 7, 9])
+    with pytest.warns(UserWarning, match=r'2 of 6 test images belong to classes without a training image \(7, 9\)'):
+        found = probe(x, train_y, x, test_y, **settings)
+    if probe is weighted_knn:
+        assert found[1]['top1'] == pytest.approx(100 * 4 / 6)
+
+
+def test_one_class_alone_is_no_test():
+    with pytest.warns(UserWarning, match='all 6 training images have label 2: an accuracy says nothing'):
+        weighted_knn(torch.eye(6), torch.full((6,), 2), torch.eye(6), torch.full((6,), 2), k=1)
+
+
+@pytest.mark.parametrize('scaling', ['l2', 'standard'])
+@pytest.mark.parametrize('scale', [1e-20, 1e20])
+def test_scaled_features_have_no_units(scaling, scale):
+    train_x, _, test_x, _ = clusters()
+    expected = scale_features(train_x, test_x, scaling)
+    for a, b in zip(scale_features(scale * train_x, scale * test_x, scaling), expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_scalings():
+    train_x, _, test_x, _ = clusters()
+    train_x[:, 0] = 3.0  # never changes
+    a, b = scale_features(train_x, test_x, 'standard')
+    torch.testing.assert_close(a[:, 1:].mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(a[:, 1:].std(0, correction=0), torch.ones(5))
+    assert (a[:, 0] == 0).all()
+    assert (b[:, 0] == 0).all()
+    torch.testing.assert_close(scale_features(train_x, test_x, 'l2')[1].norm(dim=1), torch.ones(60))
+    with pytest.raises(ValueError, match="scaling is one of 'none', 'l2', 'standard', got 'l1'"):
+        scale_features(train_x, test_x, 'l1')
+
+
+def test_held_out_rows_leave_each_class_an_image():
+    labels = np.array([0] * 10 + [1] * 2 + [2])
+    fit, choose = split_rows(labels, 0.5)
+    assert sorted([*fit, *choose]) == list(range(13))
+    assert np.bincount(labels[choose], minlength=3).tolist() == [5, 1, 0]
+    with pytest.raises(ValueError, match='nothing to choose by'):
+        split_rows(np.arange(10), 0.1)
+    with pytest.raises(ValueError, match='between 0 and 1'):
+        split_rows(np.arange(10), 1.0)
