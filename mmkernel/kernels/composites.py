@@ -16,7 +16,7 @@ class SumKernel(Kernel):
 
     def __init__(self, kernels: list[Kernel | dict]) -> None:
         super().__init__()
-        self.kernels = nn.ModuleList(_kernels(kernels))
+        self.kernels = nn.ModuleList(kernels_of(kernels))
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         return sum(kernel.phi(t, q) for kernel in self.kernels)
@@ -47,7 +47,7 @@ class ScaledKernel(Kernel):
     def __init__(self, kernel: Kernel | dict, scale: float) -> None:
         super().__init__()
         check_numbers('ScaledKernel', scale=scale)
-        (self.kernel,) = _kernels([kernel])
+        (self.kernel,) = kernels_of([kernel])
         self.scale = float(scale)
 
     def phi(self, t: Tensor, q: int) -> Tensor:
@@ -72,7 +72,7 @@ class ProductKernel(Kernel):
 
     def __init__(self, kernels: list[Kernel | dict]) -> None:
         super().__init__()
-        self.kernels = nn.ModuleList(_kernels(kernels))
+        self.kernels = nn.ModuleList(kernels_of(kernels))
 
     def phi(self, t: Tensor, q: int) -> Tensor:
         return math.prod(kernel.phi(t, q) for kernel in self.kernels)
@@ -110,7 +110,7 @@ def horner(a: Sequence[float], t: Tensor) -> Tensor:
     return value
 
 
-def _kernels(kernels: list[Kernel | dict]) -> list[Kernel]:
+def kernels_of(kernels: list[Kernel | dict]) -> list[Kernel]:
     if not kernels:
         raise ValueError('A sum or product of kernels needs at least one kernel, got none.')
     if any(isinstance(kernel, dict) for kernel in kernels):

@@ -61,9 +61,13 @@ class Kernel(Numbered, metaclass=Tried):
 
     def coefficient_errors(self, q: int, order: int) -> Tensor:
         """An estimate of the error of each of ``coefficients``; a closed form is taken at its word."""
-        if type(self).coefficients is Kernel.coefficients:
+        if not self.has_closed_form(q):
             return self._expansion(q, order)[1]
         return 1e-13 * self.coefficients(q, order).abs()
+
+    def has_closed_form(self, q: int) -> bool:
+        """Whether ``coefficients`` are more than the quadrature of this class."""
+        return type(self).coefficients is not Kernel.coefficients
 
     @kept
     def _expansion(self, q: int, order: int) -> Tensor:
@@ -93,8 +97,7 @@ class Kernel(Numbered, metaclass=Tried):
 
     def positive_definiteness(self, q: int, order: int = 8) -> 'PositiveDefiniteness':
         """Schoenberg's criterion up to degree ``order`` in dimension ``q``."""
-        cls = type(self)
-        closed = cls.coefficients is not Kernel.coefficients and cls.coefficient_errors is Kernel.coefficient_errors
+        closed = self.has_closed_form(q) and type(self).coefficient_errors is Kernel.coefficient_errors
         b, errors = self.coefficients(q, order), None if closed else self.coefficient_errors(q, order)
         values = self.profile(q)(_even_angles())
         if errors is not None and order and not bool(b[1:].any()) and values.max() > values.min():

@@ -16,7 +16,7 @@ from mmkernel.kernels.legendre import (
     legendre_derivative,
     legendre_polynomials,
 )
-from mmkernel.kernels.library import LegendreKernel
+from mmkernel.kernels.series import LegendreKernel
 
 WEIGHTINGS = ('typical', 'flat')
 ROUNDING = 1e-12  # of rms phi: a weight below is 0

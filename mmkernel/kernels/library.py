@@ -1,174 +1,24 @@
-"""The kernels of the literature. Each class: the formula of phi, its slope, and b_l in closed form where there is one."""
+"""Kernels of the inner product, K(u, v) = phi(u.v), on the sphere and, where they are polynomials, in all of R^q."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from mmkernel.checks import check_numbers
-from mmkernel.kernels.composites import horner, strip_zeros
+from mmkernel.checks import check_numbers, check_words
 from mmkernel.kernels.kernel import Kernel
-from mmkernel.kernels.legendre import legendre_derivative, legendre_polynomials, monomial_coefficients, num_harmonics
-from mmkernel.kernels.panels import log_gamma_ratio
+from mmkernel.kernels.legendre import legendre_polynomial, num_harmonics
+from mmkernel.kernels.panels import log_density, log_gamma_ratio
 
-# The distance has an infinite slope at t = 1; closer than this, two points count as one (||u-v||^2 = 2-2t).
-_SMALLEST_SQUARED_DISTANCE = 1e-12
-
-
-class LegendreKernel(Kernel):
-    """phi(t) = sum_{l=1}^{L} b_l P_l(q; t), b = ``weights``.
-
-    Zheng et al., Self-supervised learning with rotation-invariant kernels, ICLR 2023; L = 1, 2, 3 there.
-    Matches the moments of the embedding to those of the uniform distribution up to order L; b_0 = 0, so the energy is the
-    MMD^2 itself. Weights must be >= 0 and not all zero; ``indefinite=True`` admits negative ones on purpose.
-    """
-
-    def __init__(self, weights: tuple[float, ...], indefinite: bool = False) -> None:
-        super().__init__()
-        check_numbers('LegendreKernel', signed=True, several=True, weights=weights)
-        self.weights = tuple(float(b) for b in weights)
-        if not any(self.weights):
-            raise ValueError(f'LegendreKernel weights are all zero, got {self.weights}: such a kernel sees nothing.')
-        negative = [f'b_{l} = {b}' for l, b in enumerate(self.weights, start=1) if b < 0]
-        if negative and not indefinite:
-            raise ValueError(
-                f'LegendreKernel with {", ".join(negative)} is not positive definite (Schoenberg: all b_l >= 0): its energy has no '
-                'minimum at the uniform distribution. If that is what you want, say indefinite=True.'
-            )
-
-    @property
-    def order(self) -> int:
-        return len(self.weights)
-
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        if self.order <= 4:
-            return horner(self._monomials(q), t)
-        polynomials = legendre_polynomials(self.order, q, t)
-        return sum(b * p for b, p in zip(self.weights, polynomials[1:], strict=True))
-
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        if self.order <= 4:
-            return horner([k * a for k, a in enumerate(self._monomials(q))][1:], t)
-        return sum(b * legendre_derivative(l, q, t) for l, b in enumerate(self.weights, start=1))
-
-    def coefficients(self, q: int, order: int) -> Tensor:
-        b = torch.zeros(order + 1, dtype=torch.float64)
-        known = self.weights[:order]
-        b[1 : len(known) + 1] = torch.tensor(known, dtype=torch.float64)
-        return b
-
-    def monomials(self, q: int) -> tuple[float, ...] | None:
-        return strip_zeros(self._monomials(q)) if self.order <= 4 else None
-
-    def _monomials(self, q: int) -> list[float]:
-        """phi in powers of t: two operations a degree. Safe up to degree 4; beyond, powers lose what the recurrence keeps."""
-        rows = monomial_coefficients(self.order, q)[1:]
-        return [sum(b * row[k] for b, row in zip(self.weights, rows, strict=True)) for k in range(self.order + 1)]
-
-
-class RBFKernel(Kernel):
-    """phi(t) = exp(-scale ||u-v||^2) = exp(-2 scale (1-t)); every b_l > 0.
-
-    With the logarithm of its U-statistic: the uniformity of Wang & Isola, ICML 2020 (their t is ``scale``).
-    """
-
-    def __init__(self, scale: float = 2.0) -> None:
-        super().__init__()
-        check_numbers('RBFKernel', scale=scale)
-        self.scale = float(scale)
-
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        return (2 * self.scale * (t - 1)).exp()
-
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        return 2 * self.scale * self.phi(t, q)
-
-    def coefficients(self, q: int, order: int) -> Tensor:
-        """b_l = e^-kappa kappa^l/l! prod_{j=1}^{l-1} (2 nu+j)/(2(nu+j)) 0F1(; l+nu+1; kappa^2/4), kappa = 2 scale, nu = q/2-1.
-
-        The textbook form e^-kappa Gamma(nu) (2/kappa)^nu (l+nu) I_{l+nu}(kappa) underflows from q of about 1000 on.
-        """
-        kappa, nu = 2 * self.scale, q / 2 - 1
-        k = torch.arange(1, int(kappa) + 200, dtype=torch.float64)
-        b = []
-        for l in range(order + 1):
-            terms = (math.log(kappa * kappa / 4) - (k * (l + nu + k)).log()).cumsum(0)
-            series = torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), 0)
-            ratio = sum(math.log((2 * nu + j) / (2 * (nu + j))) for j in range(1, l))
-            b.append(float((l * math.log(kappa) - kappa - math.lgamma(l + 1) + ratio + series).exp()))
-        return torch.tensor(b, dtype=torch.float64)
-
-
-class RieszKernel(Kernel):
-    """phi(t) = constant - ||u-v||^exponent = constant - (2-2t)^(exponent/2), 0 < exponent <= 2.
-
-    The generalised distance kernel: minimising its energy spreads points by their mean distance. ``constant`` defaults to
-    2**exponent (phi >= 0) and moves b_0 only. exponent = 2 is linear: it centres the embedding and no more.
-    """
-
-    def __init__(self, exponent: float = 1.0, constant: float | None = None) -> None:
-        super().__init__()
-        if constant is not None:
-            check_numbers('RieszKernel', signed=True, constant=constant)
-        if not 0 < exponent <= 2:
-            raise ValueError(f'RieszKernel is positive definite for 0 < exponent <= 2, got exponent = {exponent}.')
-        self.exponent = float(exponent)
-        self.constant = 2.0**self.exponent if constant is None else float(constant)
-
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        return self.constant - (2 - 2 * t).clamp_min(0).pow(self.exponent / 2)
-
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        return self.exponent * (2 - 2 * t).clamp_min(_SMALLEST_SQUARED_DISTANCE).pow(self.exponent / 2 - 1)
-
-    def monomials(self, q: int) -> tuple[float, ...] | None:
-        return (self.constant - 2, 2.0) if self.exponent == 2 else None
-
-    def coefficients(self, q: int, order: int) -> Tensor:
-        """b_l = -4^b (-b)_l N(q, l) Gamma(b+(q-1)/2) Gamma(q-1) / (Gamma((q-1)/2) Gamma(b+l+q-1)), b = exponent/2."""
-        beta = self.exponent / 2
-        mean = math.exp(beta * math.log(4) + log_gamma_ratio((q - 1) / 2, beta) - log_gamma_ratio(q - 1, beta))
-        b, rising = [self.constant - mean], 1.0
-        for l in range(1, order + 1):
-            rising *= (l - 1 - beta) / (beta + q - 2 + l)
-            b.append(-mean * rising * num_harmonics(q, l))
-        return torch.tensor(b, dtype=torch.float64)
-
-
-class LaplaceKernel(Kernel):
-    """phi(t) = exp(-scale ||u-v||) = exp(-scale sqrt(2-2t)); every b_l > 0, with a heavier tail than the RBF kernel's."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        check_numbers('LaplaceKernel', scale=scale)
-        self.scale = float(scale)
-
-    def phi(self, t: Tensor, q: int) -> Tensor:
-        return (-self.scale * (2 - 2 * t).clamp_min(0).sqrt()).exp()
-
-    def dphi(self, t: Tensor, q: int) -> Tensor:
-        distance = (2 - 2 * t).clamp_min(_SMALLEST_SQUARED_DISTANCE).sqrt()
-        return self.scale * (-self.scale * distance).exp() / distance
-
-    def coefficients(self, q: int, order: int) -> Tensor:
-        """b_l = int_0^inf s/(2 sqrt(pi)) u^{-3/2} e^{-s^2/4u} b_l(RBF of scale u) du: e^{-s r} is a mixture of e^{-u r^2}.
-
-        All terms are positive, so no digit is lost at any degree. By the trapezoidal rule in log u; q of a few go by
-        quadrature, where the mixture has a long tail and b_l needs no high derivative.
-        """
-        if q < 24:
-            return super().coefficients(q, order)
-        s = self.scale
-        log_u = torch.linspace(math.log(s * s / 2800), math.log(40 * (order + 10)), 401, dtype=torch.float64)
-        weight = (math.log(s / (2 * math.sqrt(math.pi))) - log_u / 2 - s * s / (4 * log_u.exp())).exp()
-        mixed = torch.stack([RBFKernel(u).coefficients(q, order) for u in log_u.exp().tolist()])
-        return (log_u[1] - log_u[0]) * (weight @ mixed)
+_SMALLEST_SINE = 1e-8  # the slope of an angle is infinite at t = 1 and -1
 
 
 class PolynomialKernel(Kernel):
     """phi(t) = (t + constant)^degree, constant >= 0.
 
-    degree = 2, constant = 0: the sample-contrastive reading of covariance regularisers (Garrido et al., ICLR 2023).
+    degree = 2, constant = 0: the sample-contrastive reading of covariance regularisers (Garrido et al., ICLR 2023). In R^q,
+    K(u, v) = (u.v + constant)^degree: against N(0, I) it compares moments up to that degree; its MMD^2 for (u.v)^2 is
+    ||C - I||^2 with C the second moment, so spectral contrastive learning (HaoChen et al., NeurIPS 2021) is alignment and this.
     """
 
     def __init__(self, degree: int = 2, constant: float = 0.0) -> None:
@@ -197,3 +47,70 @@ class PolynomialKernel(Kernel):
                     harmonics = num_harmonics(q, l) / math.prod(range(q, q + 2 * l, 2))
                     b[l] += weight * math.perm(k, l) * moment * harmonics
         return b
+
+    def target(self, rho: Tensor, q: int) -> Tensor:
+        """E K(u, Z), Z ~ N(0, I_q), at rho = ||u||^2: sum_k binom(d, k) c^{d-k} (k-1)!! rho^{k/2} over even k."""
+        return sum(a * rho ** (k // 2) for k, a in self._even_moments())
+
+    def target_constant(self, q: int) -> float:
+        """E K(Z, Z'): as ``target`` with E rho^m = q (q+2) ... (q+2m-2)."""
+        return sum(a * math.prod(range(q, q + k, 2)) for k, a in self._even_moments())
+
+    def in_space(self, g: Tensor, rho: Tensor, rho_: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+        """K(u, v), dK/dg and dK/drho for g = u.v, rho = ||u||^2, rho_ = ||v||^2, which broadcast."""
+        return self.phi(g, q), self.dphi(g, q), torch.zeros_like(g)
+
+    def _even_moments(self) -> list[tuple[int, float]]:
+        """(k, binom(d, k) c^{d-k} (k-1)!!) for even k."""
+        return [(k, a * math.prod(range(1, k, 2))) for k, a in enumerate(self.monomials(1)) if k % 2 == 0]
+
+
+class ArcCosineKernel(Kernel):
+    """kappa_n(t), n = ``order``: with theta = arccos t, kappa_0 = 1 - theta/pi, kappa_1 = (sin theta + (pi-theta) t) / pi,
+    kappa_2 = (3 t sin theta + (pi-theta) (1 + 2 t^2)) / pi.
+
+    Cho & Saul, Kernel methods for deep learning, NeurIPS 2009: 2 E (a.u)_+^n (a.v)_+^n for a ~ N(0, I), the kernel of an
+    infinitely wide layer of steps (n = 0), ReLUs (1) or squared ReLUs (2). Positive definite, but blind to every degree l > n
+    with l - n even.
+    """
+
+    def __init__(self, order: int = 1) -> None:
+        super().__init__()
+        check_words('ArcCosineKernel', order=(order, (0, 1, 2)))
+        self.order = int(order)
+
+    def phi(self, t: Tensor, q: int) -> Tensor:
+        return _arc_cosine(self.order, t)
+
+    def dphi(self, t: Tensor, q: int) -> Tensor:
+        """kappa_n' = n^2 kappa_{n-1}, kappa_0' = 1 / (pi sin theta)."""
+        if self.order == 0:
+            return 1 / (math.pi * (1 - t * t).clamp_min(_SMALLEST_SINE**2).sqrt())
+        return self.order**2 * _arc_cosine(self.order - 1, t)
+
+    def coefficients(self, q: int, order: int) -> Tensor:
+        """b_0 = prod_{j<n} (q+2j) (E|t|^n)^2 / 2, and b_l(kappa_n; q) = n^2 (q-1) / (l (l+q-2)) b_{l-1}(kappa_{n-1}; q+2).
+
+        For the step, b_l(kappa_0; q) = 2 N(q, l) (w_{q+2}(0) P_{l-1}(q+2; 0) / q)^2, w being the density of t (Rodrigues).
+        """
+        return torch.tensor([_arc_cosine_coefficient(self.order, q, l) for l in range(order + 1)], dtype=torch.float64)
+
+
+def _arc_cosine(order: int, t: Tensor) -> Tensor:
+    t = t.clamp(-1, 1)
+    rest = math.pi - t.acos()
+    if order == 0:
+        return rest / math.pi
+    sine = (1 - t * t).clamp_min(_SMALLEST_SINE**2).sqrt()
+    return (sine + rest * t if order == 1 else 3 * t * sine + rest * (1 + 2 * t * t)) / math.pi
+
+
+def _arc_cosine_coefficient(n: int, q: int, l: int) -> float:
+    if l == 0:  # E|t| = Gamma(q/2) / (sqrt(pi) Gamma((q+1)/2)), E t^2 = 1/q
+        mean = (1.0, math.exp(-log_gamma_ratio(q / 2, 0.5)) / math.sqrt(math.pi), 1 / q)[n]
+        return math.prod(q + 2 * j for j in range(n)) * mean**2 / 2
+    if n:
+        return n**2 * (q - 1) / (l * (l + q - 2)) * _arc_cosine_coefficient(n - 1, q + 2, l - 1)
+    zero = torch.zeros((), dtype=torch.float64)
+    half = float(log_density(zero, q + 2, 0).exp() * legendre_polynomial(l - 1, q + 2, zero)) / q
+    return 2 * num_harmonics(q, l) * half**2

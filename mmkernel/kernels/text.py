@@ -9,12 +9,15 @@ from typing import Any
 
 from mmkernel import kernels
 from mmkernel.kernels.kernel import Kernel
+from mmkernel.kernels.radial import WIDTH_WORD, RadialKernel
+from mmkernel.kernels.series import SeriesKernel
 from mmkernel.registry import KERNELS
 
-for _module in (kernels.library, kernels.composites):
-    for _class in vars(_module).values():
-        if isinstance(_class, type) and issubclass(_class, Kernel) and _class is not Kernel:
-            KERNELS.register_module(module=_class)
+BASES = (Kernel, RadialKernel, SeriesKernel)  # to inherit from
+
+for _class in vars(kernels).values():
+    if isinstance(_class, type) and issubclass(_class, Kernel) and _class not in BASES:
+        KERNELS.register_module(module=_class)
 
 _EXAMPLES = (
     "Expected 'TYPE key=value ...', e.g. 'LegendreKernel weights=1,40,40', or an expression such as "
@@ -25,8 +28,9 @@ _EXAMPLES = (
 def kernel_from_text(text: str) -> Kernel:
     """The kernel that ``text`` describes. Types are those of KERNELS, one's own included once they are imported.
 
-    Two forms: words (``TYPE key=value ...``; ``1,40,40`` is a tuple), or an expression of calls, ``+`` and ``*``, of which
-    nothing but constants and registered types is evaluated. ValueError for anything else; KeyError for an unknown type.
+    Two forms: words (``TYPE key=value ...``; ``1,40,40`` is a tuple, ``0.5/q`` a multiple of the width), or an expression of
+    calls, ``+`` and ``*``, of which nothing but constants and registered types is evaluated. ValueError for anything else;
+    KeyError for an unknown type.
     """
     text = expression = text.strip()
     if re.fullmatch(r'\w+(\s+\w+=.*)?', text, re.S):
@@ -46,7 +50,9 @@ class _UnreadableError(Exception):
 
 
 def _value(node: ast.expr, text: str) -> Any:
-    """A kernel or a constant."""
+    """A kernel, a constant or a word for a multiple of the width."""
+    if WIDTH_WORD.fullmatch(word := ast.unparse(node)):
+        return word
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
         return _build(node.func.id, {k.arg: _value(k.value, text) for k in node.keywords if k.arg}, text)
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mult)):

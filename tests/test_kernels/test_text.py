@@ -12,6 +12,16 @@ def test_words():
     assert isinstance(kernel_from_text('RBFKernel'), RBFKernel)
 
 
+def test_words_for_the_width():
+    kernel = kernel_from_text('RBFKernel scale=0.5/q radius=sqrt(q)')
+    assert (
+        kernel.phi(torch.zeros(1), 64).item() == kernel_from_text('RBFKernel scale=0.5').phi(torch.zeros(1), 64).item()
+    )
+    kernel = kernel_from_text("2 * InverseMultiquadricKernel(c='q', radius=2*sqrt(q)) + HeatKernel(time=5/q)")
+    assert kernel.kernels[0].kernel.radius == '2 * sqrt(q)'
+    assert 'time=5 / q' in str(kernel_from_text('HeatKernel time=5/q'))
+
+
 def test_expressions():
     kernel = kernel_from_text('LegendreKernel(weights=(1, 40)) + 0.5 * RBFKernel(scale=2)')
     assert isinstance(kernel, SumKernel)
