@@ -21,8 +21,7 @@ def squared_distance(x: Tensor, y: Tensor, reduction: str = 'sample') -> Tensor:
 
     ``x``, ``y``: (..., q), any points of R^q. Returns a scalar over this rank's rows.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is 'sample' (mean of ||x-y||^2) or 'element' (that over q), got {reduction!r}.")
+    check_words(reduction=(reduction, REDUCTIONS))
     mean = F.mse_loss(x, y)
     return mean if reduction == 'element' else mean * x.shape[-1]
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkernel.checks import check_words
 from mmkernel.distributed import (
     check_equal_rows,
     global_mean,
@@ -26,7 +27,7 @@ from mmkernel.losses.alignment import compared_pairs, mean_square
 from mmkernel.losses.matrices import product
 from mmkernel.losses.precision import full_precision
 
-_DUAL_FROM = 1.4  # q / N: two Gram matrices against one x'y
+_DUAL_FROM = 1.4  # from this q / N on, two Gram matrices xx', yy' cost less than one x'y
 
 
 @full_precision
@@ -50,8 +51,7 @@ def moment_terms(
         covariance: 'trained', 'value' without a gradient, or 'none': 0, without a Gram matrix.
         options: those of ``mmkernel.kernels.engine.Engine``.
     """
-    if covariance not in ('trained', 'value', 'none'):
-        raise ValueError(f"moment_terms.covariance is 'trained', 'value' or 'none', got {covariance!r}.")
+    check_words('moment_terms', covariance=(covariance, ('trained', 'value', 'none')))
     pairs = compared_pairs(z, z, pairs, needed=False)
     return fused_whole(_moment_terms, z, tuple(pairs), target_std, eps, covariance, Engine(**options))
 
@@ -115,7 +115,7 @@ def correlation_terms(
 
 
 def _correlation_terms(views: Tensor, pairs: Pairs, eps: float, engine: Engine) -> tuple[Tensor, Tensor]:
-    a = standardised(views, eps)
+    a = _Standardised.apply(views, eps)
     rows, (_, B, q), N, P = a.unbind(), a.shape, a.shape[1] * world_size(), len(pairs)
     if N * _DUAL_FROM > q:
         C = [mean_over_ranks_with_gradient(product(rows[i].mT, rows[j], engine) / B) for i, j in pairs]
@@ -156,11 +156,6 @@ def column_variances(x: Tensor, divisor: int) -> Tensor:
     return _ColumnVariances.apply(x, divisor)
 
 
-def standardised(z: Tensor, eps: float) -> Tensor:
-    """(z - mean) / sqrt(var + eps) per column, var with divisor N: batch normalisation without affine parameters."""
-    return _Standardised.apply(z, eps)
-
-
 class _ColumnVariances(torch.autograd.Function):
     """As x.square().sum(1) / divisor, whose backward makes three copies of x."""
 
@@ -178,6 +173,8 @@ class _ColumnVariances(torch.autograd.Function):
 
 
 class _Standardised(torch.autograd.Function):
+    """(z - mean) / sqrt(var + eps) per column, var with divisor N: batch normalisation without affine parameters."""
+
     @staticmethod
     def forward(ctx: Any, z: Tensor, eps: float) -> Tensor:
         x = centred(z)

@@ -45,9 +45,12 @@ def inverse_square_root_newton(S: Tensor, iterations: int = 5) -> Tensor:
 
 
 def _eigh(S: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending eigenvalues and eigenvectors; the latter NaN, not an error, where S holds NaN or infinity."""
-    S, sound = finite_or_identity(S)
-    values, U = torch.linalg.eigh(S)
+    """Ascending eigenvalues and eigenvectors of S (..., q, q).
+
+    Where S holds NaN or infinity, the vectors are NaN: a factorisation would raise, and on this rank alone.
+    """
+    sound = torch.linalg.vector_norm(S, ord=torch.inf, dim=(-2, -1), keepdim=True) < torch.inf
+    values, U = torch.linalg.eigh(torch.where(sound, S, torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)))
     return values, torch.where(sound, U, torch.nan)
 
 
@@ -87,11 +90,8 @@ class _Eigenvectors(torch.autograd.Function):
         gap = values[..., None, :] - values[..., :, None]  # l_j - l_i
         resolution = (1e-12 if values.dtype == torch.float64 else 1e-6) * values.abs().amax(-1)[..., None, None]
         quotient = gap / (gap.square() + resolution.square()).clamp_min(torch.finfo(values.dtype).tiny)
-        return _symmetric(U @ (quotient * (U.mT @ upstream)) @ U.mT)
-
-
-def _symmetric(A: Tensor) -> Tensor:
-    return (A + A.mT) / 2
+        of_S = U @ (quotient * (U.mT @ upstream)) @ U.mT
+        return (of_S + of_S.mT) / 2
 
 
 class SingularCovarianceWarning(RuntimeWarning):
@@ -133,15 +133,6 @@ def cholesky(S: Tensor) -> Tensor:
     """The lower factor of S (..., q, q); NaN, not an error, where S is not positive definite."""
     L, failed = torch.linalg.cholesky_ex(S)
     return L.masked_fill((failed > 0)[..., None, None], torch.nan)
-
-
-def finite_or_identity(S: Tensor) -> tuple[Tensor, Tensor]:
-    """S (..., q, q) with the identity in place of matrices that hold NaN or infinity, and which were sound (..., 1, 1).
-
-    A factorisation of those would raise, on this rank alone; what was not sound has to come out as NaN.
-    """
-    sound = torch.linalg.vector_norm(S.detach(), ord=torch.inf, dim=(-2, -1), keepdim=True) < torch.inf
-    return torch.where(sound, S, torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)), sound
 
 
 def warn_of_jitter(jitter: float, q: int, dtype: torch.dtype) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_words
 from mmkernel.kernels.engine import Pairs, unit_rows
 from mmkernel.kernels.layouts import refuse_second_derivative
-from mmkernel.losses.alignment import compared_pairs, squared_distance
+from mmkernel.losses.alignment import REDUCTIONS, compared_pairs, mean_square
 from mmkernel.losses.matrices import add_to_diagonal, cholesky, eigenvectors, factor, inverse_square_root
 from mmkernel.losses.precision import full_precision
 
@@ -27,12 +28,12 @@ class Whitened:
 
     rows: Tensor  # (..., n, q), covariance I (divisor n - 1); 0 where all rows are one point
     jitter: Tensor  # (), largest jitter added, as a fraction of the mean variance; 0 normally
-    pivots: Tensor  # (), largest ratio of the pivots of a covariance as it came: at most its condition number, for free
+    pivots: Tensor  # (), largest ratio of the pivots of a covariance as it came; at most its condition number
     covariances: Tensor  # (..., q, q), as they came
 
     @property
     def condition(self) -> Tensor:
-        """(), the largest condition number of a covariance, at most 1 / (q eps); only when asked, for it costs most of all."""
+        """(), the largest condition number of a covariance, at most 1 / (q eps). Computed on access: it needs eigenvalues."""
         values = torch.linalg.eigvalsh(self.covariances)  # ascending
         least, most = values[..., 0], values[..., -1]
         return (most / least.maximum(most * (values.shape[-1] * torch.finfo(values.dtype).eps))).max()
@@ -123,8 +124,7 @@ def whitening_matrix(S: Tensor, method: str) -> Tensor:
     The gradients of zca and zca_cor are smooth also where eigenvalues meet; eigenvectors, hence pca and pca_cor, have no
     derivative there, and close pairs are damped: see ``mmkernel.losses.matrices``.
     """
-    if method not in METHODS:
-        raise ValueError(f'method is one of {", ".join(METHODS)}; got {method!r}.')
+    check_words(method=(method, METHODS))
     identity = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device).expand_as(S)
     if method == 'cholesky':
         return torch.linalg.solve_triangular(cholesky(S), identity, upper=False)
@@ -162,10 +162,9 @@ def whiten_views(x: Tensor, method: str = 'cholesky', shrinkage: float = 0.0, st
     ``statistics``: 'view' whitens each view of each sub-batch by itself (official code of Ermolov et al.), 'joint' all
     views of a sub-batch together (their text).
     """
+    check_words(statistics=(statistics, ('view', 'joint')))
     if statistics == 'view':
         return whiten(x, method, shrinkage)
-    if statistics != 'joint':
-        raise ValueError(f"statistics is 'view' (each view by itself) or 'joint' (all views), got {statistics!r}.")
     V, K, s, q = x.shape[-4:]
     joined = x.transpose(-4, -3).reshape(*x.shape[:-4], K, V * s, q)
     whitened = whiten(joined, method, shrinkage)
@@ -178,21 +177,21 @@ def whitened_distance(
 ) -> Tensor:
     """mean over pairs (i, j) and rows of 2 - 2 cos ('cosine') or ||p_i - t_j||^2 ('squared') of whitened rows.
 
-    ``p``: (I, V, K, s, q), ``t``: (I, G, K, s, q). Where all rows of a block are one point, they were whitened to 0: these
-    count as if they had nothing in common, for otherwise a collapse would have the least distance there is.
+    ``p``: (I, V, K, s, q), ``t``: (I, G, K, s, q). A block whose rows are all one point was whitened to 0: its rows count
+    as orthogonal to all others, since a collapse would otherwise have the smallest distance of all.
     """
-    first = p[0]  # of the I, V views
-    pairs = compared_pairs(first, first if t is p else t[0], pairs)
+    check_words(distance=(distance, ('cosine', 'squared')), reduction=(reduction, REDUCTIONS))
+    x = p.movedim(1, 0)  # (V, I, K, s, q)
+    y = x if t is p else t.movedim(1, 0)
+    pairs = compared_pairs(x, y, pairs)
     if distance == 'cosine':
         u = unit_rows(p, point=False)
         v = u if t is p else unit_rows(t, point=False)
-        rows, u, v = u[:, 0, ..., 0].numel(), u.unbind(1), v.unbind(1)
+        rows, u, v = x[0, ..., 0].numel(), u.unbind(1), v.unbind(1)
         return 2 - 2 / (len(pairs) * rows) * sum((u[i] * v[j]).sum() for i, j in pairs)
-    p, t = p.unbind(1), t.unbind(1)
-    unit = p[0].shape[-1] if reduction == 'sample' else 1  # the mean square of a whitened row
-    distances = [squared_distance(p[i], t[j], reduction) for i, j in pairs]
-    nowhere = [_share_of_zeros(p[i]) + _share_of_zeros(t[j]) for i, j in pairs]
-    return torch.stack(distances).mean() + unit * torch.stack(nowhere).mean()
+    zeros = torch.stack([_share_of_zeros(x[i]) + _share_of_zeros(y[j]) for i, j in pairs])
+    mean = mean_square(x, y, pairs) + zeros.mean()  # the mean square of an entry of a whitened row is 1
+    return mean * x.shape[-1] if reduction == 'sample' else mean
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from mmkernel.losses.whitening import (
     sub_batches,
     whiten,
     whiten_views,
+    whitened_distance,
     whitening_matrix,
 )
 
@@ -210,6 +211,8 @@ def test_bad_input():
         whiten(rows(20, 3), shrinkage=2.0)
     with pytest.raises(ValueError, match="statistics is 'view'"):
         whiten_views(rows(1, 2, 1, 20, 3), statistics='all')
+    with pytest.raises(ValueError, match="distance is 'cosine' or 'squared', got 'cosinus'"):
+        whitened_distance(rows(1, 2, 1, 8, 3), rows(1, 2, 1, 8, 3), distance='cosinus')
     with pytest.raises(ValueError, match='cannot be cut into whitening sub-batches of 5'):
         draw_sub_batches(12, 5, 1, torch.Generator())
 
