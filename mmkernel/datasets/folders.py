@@ -15,6 +15,17 @@ from .walk import walk
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
 
 
+def class_folders(folder: Path, owner: str, expected: str) -> list[str]:
+    """Names of the folders in ``folder``, one per class, sorted, without hidden ones; FileNotFoundError if there is none."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.')
+    if not names:
+        count = len(os.listdir(folder))
+        raise FileNotFoundError(
+            f"{owner}: '{folder}' has no class folders (it holds {count} entries). Expected: {expected}."
+        )
+    return names
+
+
 class Paths:
     """Many strings in one array. A list of a million Python strings is copied page by page into every forked worker,
     because reading one changes its reference count."""
@@ -119,18 +130,13 @@ class ImageNet(FileSource):
         check_numbers(kind, whole=True, none=True, images_per_class=images_per_class)
         layout = f'<root>/{split}/<wnid>/*.JPEG, one folder per class'
         folder = existing_folder(Path(root) / split, kind, layout)
-        self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != '.')
-        if not self.classes:
-            raise FileNotFoundError(
-                f"{kind}: '{folder}' has no class folders (it holds {len(os.listdir(folder))} entries). "
-                f'Expected {layout}; the validation images must be sorted into class folders too.'
-            )
-        if missing := sorted(set(self.wnids or ()) - set(self.classes)):
+        found = class_folders(folder, kind, f'{layout}; the validation images are sorted into class folders too')
+        if missing := sorted(set(self.wnids or ()) - set(found)):
             raise FileNotFoundError(
                 f"{kind}: {len(missing)} of its {len(self.wnids)} class folders are missing in '{folder}': "
                 f'{" ".join(missing[:4])}. Expected {layout}.'
             )
-        self.classes = sorted(self.wnids or self.classes)
+        self.classes = sorted(self.wnids or found)
         one = {(folder / wnid).resolve(): wnid for wnid in self.classes}
         if twice := sorted(set(self.classes) - set(one.values())):
             other = one[(folder / twice[0]).resolve()]

@@ -1,6 +1,6 @@
 """Labels and targets of a source: whole numbers, or an error that names the record."""
 
-import operator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -62,16 +62,11 @@ def _whole(values: np.ndarray) -> np.ndarray:
         return np.ones(values.shape, bool)
     if values.dtype.kind == 'f':
         return np.isfinite(values) & (values == np.floor(values))
-    return np.array([_is_whole(value) for value in values.flat]).reshape(values.shape)
-
-
-def _is_whole(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer()
-    try:
-        return not isinstance(value, (bool, np.bool_)) and operator.index(value) is not None
-    except TypeError:
-        return False
+    whole = [
+        isinstance(value, Integral) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
+        for value in values.flat
+    ]
+    return np.array(whole).reshape(values.shape)
 
 
 def _refuse(source: Any, values: np.ndarray, wrong: np.ndarray, expected: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
+import cv2
 import numpy as np
 import torchvision.transforms.functional as F
 from numpy.random import Generator
@@ -89,10 +90,12 @@ class RandomFlip(Operation):
     def __init__(self, probability: float = 0.5, direction: str = 'horizontal') -> None:
         super().__init__(probability)
         check_words('RandomFlip', direction=(direction, ('horizontal', 'vertical')))
-        self.axis = 1 if direction == 'horizontal' else 0
+        self.axis = 1 if direction == 'horizontal' else 0  # as OpenCV numbers them
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
-        return np.flip(image, self.axis)
+        return cv2.flip(image, self.axis).reshape(
+            image.shape
+        )  # contiguous: Pillow copies a view with negative strides slowly
 
 
 @TRANSFORMS.register_module()

@@ -11,7 +11,7 @@ from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
 from .draws import draw_per_class, smallest_keys
-from .folders import FileSource
+from .folders import FileSource, class_folders
 from .sources import existing_folder
 from .walk import walk
 
@@ -144,9 +144,7 @@ class Caltech101(FileSource):
         check_words('Caltech101', split=(split, ('train', 'test')))
         layout = 'caltech101/101_ObjectCategories/<class>/*.jpg from data.caltech.edu/records/20086'
         home = existing_folder(Path(root) / 'caltech101/101_ObjectCategories', 'Caltech101', layout)
-        self.classes = sorted(entry.name for entry in home.iterdir() if entry.is_dir() and entry.name[0] != '.')
-        if not self.classes:
-            raise FileNotFoundError(f"Caltech101: '{home}' has no class folders. Expected: {layout}.")
+        self.classes = class_folders(home, 'Caltech101', layout)
         files = [[os.path.join(name, path) for path in walk(home / name, ('.jpg',))] for name in self.classes]
         for name, found in zip(self.classes, files, strict=True):
             if len(found) <= per_class:

@@ -98,6 +98,3 @@ class IdentityNeck(nn.Identity):
     def __init__(self, in_dim: int | None = None) -> None:
         super().__init__()
         self.out_dim = in_dim
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h
