@@ -15,6 +15,7 @@ from mmkernel.losses.clustering import (
 )
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.losses.covariance import correlation_terms, moment_terms
+from mmkernel.losses.entropy import leave_one_out_log_density, nearest_neighbour_log_density
 from mmkernel.losses.mutual_information import (
     dv_bound,
     infonce_bound,

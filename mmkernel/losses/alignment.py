@@ -49,11 +49,16 @@ def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor
 
 
 @full_precision
-def paired_distance(x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction: str = 'sample') -> Tensor:
+def paired_distance(
+    x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction: str = 'sample', align: str = 'pairs'
+) -> Tensor:
     """mean over pairs (i, j) of mean_n ||x^_in - y^_jn||^2, rows normalised here, over the rows of all ranks.
 
     ``x``: (V, B, q), ``y``: (G, B, q) raw rows. ``reduction='element'`` divides by q. Raises where there is no pair.
+    ``align='mean'``: to the mean of the targets, as in ``invariance``, rows normalised before the mean.
     """
+    if align != 'pairs':
+        return invariance(unit_rows(x), unit_rows(y), pairs, align, reduction)
     pairs = compared_pairs(x, y, pairs)
     if x is y:
         return to_sphere(x, pairs, reduction)[1]

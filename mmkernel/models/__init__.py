@@ -9,6 +9,7 @@ from mmkernel.models.heads.head import Head, SumHead
 from mmkernel.models.heads.info_nce import InfoNCEHead
 from mmkernel.models.heads.information import ConcatenatedCritic, MutualInformationHead, SeparableCritic
 from mmkernel.models.heads.kernel_mmd import KernelMMDHead
+from mmkernel.models.heads.neighbour_entropy import EntropyHead
 from mmkernel.models.heads.patch_prediction import MaskedConvContext, PredictiveCodingHead
 from mmkernel.models.heads.second_moments import CrossCorrelationHead, VarianceCovarianceHead
 from mmkernel.models.heads.sinkhorn_codes import SinkhornCodesHead

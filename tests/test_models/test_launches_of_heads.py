@@ -45,6 +45,8 @@ HEADS = {
     'SlicedHead, wasserstein, standardised': dict(
         type='SlicedHead', num_slices=32, statistic='wasserstein', standardize=True
     ),
+    'EntropyHead': dict(type='EntropyHead'),
+    'EntropyHead, kernel': dict(type='EntropyHead', kernel=dict(type='RBFKernel', scale=2.0)),
     'InfoNCEHead, queue': dict(type='InfoNCEHead', negatives='queue', queue=QUEUE),
     'InfoNCEHead, targets': dict(type='InfoNCEHead', negatives='targets'),
     'SumHead of CosinePredictionHead and WhiteningHead': dict(
