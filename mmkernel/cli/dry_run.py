@@ -23,7 +23,7 @@ from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
 from mmkernel.registry import DATASETS, HOOKS
-from mmkernel.zoo.config_text import ordered
+from mmkernel.zoo.config_text import config_text
 
 # Tensors of a parameter's size that the optimizer keeps; others keep one.
 OPTIMIZER_STATES = dict.fromkeys(('Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'LAMB'), 2)
@@ -94,7 +94,7 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
     """
     plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
     console = Console(record=True, width=120, file=file)
-    console.print(Syntax(ordered(cfg).pretty_text, 'python', background_color='default', word_wrap=True))
+    console.print(Syntax(config_text(cfg.to_dict()), 'python', background_color='default', word_wrap=True))
     counts = {name: f'{count:,}' for name, count in [*plan.parameters.items(), ('total', plan.total)]}
     memory = plan.memory()
     sizes = {name: readable(size) for name, size in [*memory.items(), ('sum', sum(memory.values()))]}

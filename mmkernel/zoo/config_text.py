@@ -23,8 +23,6 @@ class OrderedConfig(Config):
 
 def ordered(cfg: Config) -> OrderedConfig:
     """The same config with text in order."""
-    if isinstance(cfg, OrderedConfig):
-        return cfg
     return OrderedConfig(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename)
 
 

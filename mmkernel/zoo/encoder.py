@@ -14,14 +14,7 @@ from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile import RESULT, ModelInfo
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.plain_config import (
-    OF_ONE_MACHINE,
-    ConfigTextError,
-    config_values,
-    plain_config,
-    plain_json,
-    without_weights,
-)  # fmt: skip
+from mmkernel.zoo.plain_config import ConfigTextError, plain_config, plain_json, without_machine, without_weights
 
 LARGEST = 1 << 14  # pixels of a side
 FACTS = ('name', 'license', 'source', 'trained_on', 'note')
@@ -71,7 +64,8 @@ class Encoder(FeatureExtractor, nn.Module):
         if len(pixels['mean']) == 1:
             pixels |= {key: list(pixels[key]) * int(options.get('in_channels', 3)) for key in ('mean', 'std')}
         pixels |= {key: view[key] for key in ('resize', 'crop', 'interpolation') if key in view}
-        facts = {'config': config_text(cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg), **facts}
+        values = cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg
+        facts = {'config': config_text(without_machine(values)), **facts}
         options = json.loads(json.dumps(options))
         return cls(backbone, options, pixels, facts, info, bool(given.get('channels_last'))).eval()
 
@@ -80,7 +74,7 @@ class Encoder(FeatureExtractor, nn.Module):
         """An encoder with random weights, as the header of a file of ours describes it (see ``metadata``)."""
         facts = facts_of(meta, source)
         if 'config' in meta:
-            facts['config'] = config_text(plain_config(meta['config'], source))
+            facts['config'] = config_text(without_machine(plain_config(meta['config'], source)))
         try:
             options, pixels = (plain_json(meta[key], source) for key in ('backbone', 'preprocessing'))
             options = without_weights(options)
@@ -132,9 +126,6 @@ class Encoder(FeatureExtractor, nn.Module):
     def metadata(self) -> dict[str, str]:
         """Texts for the header of a safetensors file; ``from_header`` reads them."""
         facts = {k: value if isinstance(value, str) else json.dumps(value) for k, value in self.facts.items() if value}
-        if 'config' in facts:
-            values = config_values(facts['config'], 'facts')
-            facts['config'] = config_text({k: v for k, v in values.items() if k not in OF_ONE_MACHINE})
         described = dict(backbone=json.dumps(self.options), preprocessing=json.dumps(self.pixels))
         return dict(format='pt', mmkernel=mmkernel.__version__, **described, **facts)  # 'pt': for other readers
 

@@ -14,11 +14,8 @@ from typing import Any
 from mmkernel.zoo.files import meta_of
 
 MOST_TEXT, MOST_DEPTH = 1 << 20, 64  # of a text inside a file; ours have some kB and a dozen levels
-SUBSTITUTION = re.compile(
-    r'\{\{.*?\}\}', re.DOTALL
-)  # of mmengine: {{fileDirname}}, {{$VARIABLE:default}}, {{_base_.x}}
+SUBSTITUTION = re.compile(r'\{\{.*?\}\}', re.DOTALL)  # {{fileDirname}}, {{$VARIABLE:default}}, {{_base_.x}} of mmengine
 SCOPES = ('mmkernel', 'mmengine')
-# Keys that tell where a run was, and nothing about what was trained.
 OF_ONE_MACHINE = ('work_dir', 'load_from', 'resume', 'launcher', 'log_file', 'custom_imports', 'import_folders')
 # Keys by which loaders of configs bring in other files and modules.
 FOLLOWED = ('_base_', 'custom_imports', 'custom_import', 'imports', 'import_folders', 'import_folder')
@@ -49,21 +46,19 @@ def config_inside(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] 
     if not (isinstance(model, dict) and isinstance(model.get('type'), str)):
         raise _refused(source, f'describes no model: expected model=dict(type=..., ...), got {str(model)[:60]!r}')
     values['model'] = without_weights(model)
+    return without_machine(values)
+
+
+def without_machine(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same config without the keys that tell where a run was, and nothing about what was trained."""
     return {key: value for key, value in values.items() if key not in OF_ONE_MACHINE}
 
 
 def plain_config(text: Any, source: str) -> dict[str, Any]:
-    """The values of a config from inside a file. ConfigTextError: see ``config_values`` and ``refuse_foreign``."""
-    values = config_values(text, source)
-    refuse_foreign(values, source)
-    return values
-
-
-def config_values(text: Any, source: str) -> dict[str, Any]:
-    """``key = value`` lines of numbers, texts, lists, dicts, dict(...) and float('inf').
+    """The values of a config from inside a file: lines ``key = value`` of numbers, texts, lists, dicts, dict(...), float('inf').
 
     ConfigTextError for anything else; for a key that stands twice; for more than 1 MB; for a substitution ({{...}}, in
-    comments too).
+    comments too); for what would bring in something from elsewhere (see ``refuse_foreign``).
     """
     if not isinstance(text, str) or len(text) > MOST_TEXT:
         given = f'has {len(text)} characters' if isinstance(text, str) else f'is of type {type(text).__name__}'
@@ -74,28 +69,31 @@ def config_values(text: Any, source: str) -> dict[str, Any]:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _refused(source, f'cannot be read: {error or type(error).__name__}') from error
-    values: dict[str, Any] = {}
+    pairs: list[tuple[str, Any]] = []
     for node in body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue  # a docstring
         try:
             if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
-                raise _NotPlainError('is more than values')
-            if node.targets[0].id in values:
-                raise _NotPlainError('is ambiguous: a key stands twice')
-            values[node.targets[0].id] = _value(node.value)
-        except _NotPlainError as error:
+                raise ValueError('is more than values')
+            pairs.append((node.targets[0].id, _value(node.value)))
+            _once(pairs)
+        except ValueError as error:
             part = (ast.get_source_segment(text, node) or '?').splitlines()[0][:60]
             raise _refused(source, f'{error} (line {node.lineno}: {part!r}); it is not run') from None
-    return values
+    refuse_foreign(dict(pairs), source)
+    return dict(pairs)
 
 
-class _NotPlainError(ValueError):
-    """What a node is, in place of a value."""
+def _once(pairs: list[tuple[Any, Any]]) -> dict:
+    """A dict; ValueError for a key that stands twice."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError('is ambiguous: a key stands twice')
+    return dict(pairs)
 
 
 def _value(node: ast.expr) -> Any:
-    """ast.parse ends at 200 levels, and ``refuse_foreign`` before."""
+    """ValueError for what is no value. ast.parse ends at 200 levels, and ``refuse_foreign`` before."""
     if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, NoneType)):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
@@ -114,24 +112,16 @@ def _value(node: ast.expr) -> Any:
     elif isinstance(node, ast.Dict) and None not in node.keys:
         keys, values = [_value(key) for key in node.keys], node.values
     else:
-        raise _NotPlainError('is more than values')
+        raise ValueError('is more than values')
     if any(isinstance(key, (list, dict, tuple)) for key in keys):
-        raise _NotPlainError('is more than values: a key is a text or a number')
-    if len(set(keys)) < len(keys):
-        raise _NotPlainError('is ambiguous: a key stands twice')
-    return dict(zip(keys, map(_value, values), strict=True))
+        raise ValueError('is more than values: a key is a text or a number')
+    return _once(list(zip(keys, map(_value, values), strict=True)))
 
 
 def plain_json(text: Any, source: str) -> dict[str, Any]:
     """The same for a dict that is written as JSON."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) < len(pairs):
-            raise ValueError(f'a key stands twice among {", ".join(key for key, _ in pairs)}')
-        return dict(pairs)
-
     try:
-        values = json.loads(text, object_pairs_hook=once)
+        values = json.loads(text, object_pairs_hook=_once)
     except (TypeError, ValueError, RecursionError) as error:
         raise _refused(source, f'cannot be read as JSON: {error}') from error
     if not isinstance(values, dict):
