@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,9 +62,9 @@ TARGETS = {
         '.onnx', targets.to_onnx,
         "onnxruntime.InferenceSession('{path}').run(['features'], dict(images=images in 0..1))",
     ),
-    'mmdet': Target('.pth', targets.to_detector('mmdet'), INIT_CFG),
-    'mmseg': Target('.pth', targets.to_detector('mmseg'), INIT_CFG),
-    'detectron2': Target('.pkl', targets.to_detector('detectron2'), "cfg.MODEL.WEIGHTS = '{path}'"),
+    'mmdet': Target('.pth', partial(targets.to_detector, target='mmdet'), INIT_CFG),
+    'mmseg': Target('.pth', partial(targets.to_detector, target='mmseg'), INIT_CFG),
+    'detectron2': Target('.pkl', partial(targets.to_detector, target='detectron2'), "cfg.MODEL.WEIGHTS = '{path}'"),
 }  # fmt: skip
 
 
@@ -84,25 +85,25 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
         raise ExportError(f"'{path}': {target} wants a file that ends in {chosen.suffix}.")
     if path.exists() and not force:
         raise FileExistsError(f"'{path}' is there already; --force replaces it.")
-    partial = path.with_name(f'.partial_{path.name}')
+    written = path.with_name(f'.partial_{path.name}')
     encoder = copy.deepcopy(encoder).cpu().float().eval()
     reference(encoder)  # an error in words, before a target gives one of its own
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        run = chosen.write(encoder, partial)
+        run = chosen.write(encoder, written)
         difference = None if run is None else compare(encoder, run)
         if difference is not None and not difference <= TOLERANCE:
             said = f'they differ by {difference:.2g} of the largest (at most {TOLERANCE:.0g} is rounding)'
             raise ExportError(
                 f'{target} gives other features: {said}. Nothing was written; please report this network.'
             )
-        if partial.is_dir():
-            (partial / 'README.md').write_text(model_card(encoder, target), encoding='utf-8')
-        _place(partial, path)
+        if written.is_dir():
+            (written / 'README.md').write_text(model_card(encoder, target), encoding='utf-8')
+        _place(written, path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+        if written.is_dir():
+            shutil.rmtree(written)
+        written.unlink(missing_ok=True)
     arguments = targets.timm_arguments(encoder) if '{arguments}' in chosen.how else {}
     text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
     return Exported(path, difference, chosen.how.format(path=path, arguments=text))

@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint, replacing, write_checkpoint, write_safetensors
 from mmkernel.zoo.hub import load_encoder
-from mmkernel.zoo.tensor_names import key_maps
+from mmkernel.zoo.tensor_names import find_weights, key_maps
 
 Run = Callable[[Tensor], Tensor]  # uint8 images (B, C, H, W) -> (B, d)
 ONNX_NEEDS = ('onnx', 'onnxruntime', 'onnxscript')
@@ -135,34 +135,27 @@ def detector_weights(encoder: Encoder, target: str) -> dict[str, Tensor]:
     return key_maps()['to_detectron2'].apply(state) if target == 'detectron2' else state
 
 
-def to_detector(target: str) -> Callable[[Encoder, Path], None]:
-    """The writer for a detector, which is not run here: what it wrote is renamed back instead.
+def to_detector(encoder: Encoder, path: Path, target: str) -> None:
+    """Weights for a detector, which is not run here: what was written is renamed back instead.
 
     A .pth, or a .pkl of arrays for detectron2; mean and std are kept beside the weights, on the 0..255 scale.
     """
-
-    def write(encoder: Encoder, path: Path) -> None:
-        weights = {key: value.detach().cpu().contiguous() for key, value in detector_weights(encoder, target).items()}
-        pixels = {f'pixel_{key}': [255 * value for value in encoder.pixels[key]] for key in ('mean', 'std')}
-        pixels['channel_order'] = 'RGB'
-        if target == 'detectron2':
-            arrays = {key: value.numpy() for key, value in weights.items()}
-            content = dict(model=arrays, matching_heuristics=True, __author__='mmkernel', **pixels)
-            with replacing(path) as partial:
-                partial.write_bytes(pickle.dumps(content))
-            back = key_maps()['detectron2'].apply(read_checkpoint(path))
-        else:
-            write_checkpoint(dict(state_dict=weights, meta=pixels), path)
-            back = read_checkpoint(path)['state_dict']
-        back, state = (
-            {key.removeprefix('backbone.'): value for key, value in back.items()},
-            encoder.backbone.state_dict(),
-        )
-        wrong = [key for key in {**state, **back} if key not in back or not torch.equal(back[key], state[key])]
-        if wrong:
-            raise ExportError(f'{target}: {len(wrong)} tensors do not come back as they were, first {wrong[0]}.')
-
-    return write
+    weights = {key: value.detach().cpu().contiguous() for key, value in detector_weights(encoder, target).items()}
+    pixels = {f'pixel_{key}': [255 * value for value in encoder.pixels[key]] for key in ('mean', 'std')}
+    pixels['channel_order'] = 'RGB'
+    if target == 'detectron2':
+        arrays = {key: value.numpy() for key, value in weights.items()}
+        content = dict(model=arrays, matching_heuristics=True, __author__='mmkernel', **pixels)
+        with replacing(path) as partial:
+            partial.write_bytes(pickle.dumps(content))
+    else:
+        write_checkpoint(dict(state_dict=weights, meta=pixels), path)
+    layout = target if target == 'detectron2' else None
+    back, _ = find_weights(encoder.backbone, read_checkpoint(path), str(path), layout)
+    state = encoder.backbone.state_dict()
+    wrong = [key for key in {**state, **back} if key not in back or not torch.equal(back[key], state[key])]
+    if wrong:
+        raise ExportError(f'{target}: {len(wrong)} tensors do not come back as they were, first {wrong[0]}.')
 
 
 class _OnUnitImages(nn.Module):

@@ -10,11 +10,11 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mmkernel.zoo.pickles import NUMBERS, read_arrays
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
@@ -146,23 +146,14 @@ def _read_safetensors(path: Path) -> dict:
 def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: dict[str, str]) -> None:
     """The native format of published weights: whole or absent, and the same bytes for the same content.
 
-    ``meta``: texts in the header, without the tensors being read: ``safetensors.safe_open(path, 'pt').metadata()``.
+    ``meta``: texts in the header, which can be read without the tensors: ``safetensors.safe_open(path, 'pt').metadata()``.
+    The library writes them in an order that changes from run to run, and with it the hash of the file; here they are sorted.
     """
-    with replacing(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # the library makes files that only their owner can read
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=meta)
-        with open(temporary, 'r+b') as file:
-            _sort_header(file)
-        temporary.chmod(mode)
-
-
-def _sort_header(file: BinaryIO) -> None:
-    """The library writes the texts in an order that changes from run to run, and with it the hash of the file."""
-    length = int.from_bytes(file.read(8), 'little')
-    header = json.loads(file.read(length))
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata=meta)
+    end = 8 + int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:end])
     header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
     text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
-    if len(text) <= length:  # always so, as only the order changes; the format pads with spaces
-        file.seek(8)
-        file.write(text.ljust(length))
+    text = text.ljust(-(-len(text) // 8) * 8)  # the tensors begin at a multiple of 8 bytes
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+        file.writelines([len(text).to_bytes(8, 'little'), text, memoryview(content)[end:]])

@@ -82,8 +82,9 @@ def publish_checkpoint(
     if card.exists() and card.read_text(encoding='utf-8') != text:
         set_aside(card)  # another card of the same weights, perhaps with a person's words in it
     card.write_text(text, encoding='utf-8')
-    file = dict(Name=path.name, Stage=stage, SHA256=sha256, Size=size, KeyMap='mmkernel')
-    return Published(path, card, _entry(encoder, file, url, row or {}), difference)
+    place = f'{url.rstrip("/")}/{path.name}' if url else None
+    file = dict(Name=path.name, Stage=stage, URLs=[place], SHA256=sha256, Size=size, KeyMap='mmkernel')
+    return Published(path, card, _entry(encoder.facts, file, place, row or {}), difference)
 
 
 def _halved(key: str, value: Tensor) -> Tensor:
@@ -95,17 +96,13 @@ def _halved(key: str, value: Tensor) -> Tensor:
     return half
 
 
-def _entry(encoder: Encoder, file: dict[str, Any], url: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys in the order of the metafiles. Without ``url`` there is nothing to fetch yet, and the row says so."""
-    facts = encoder.facts
-    place = f'{url.rstrip("/")}/{file["Name"]}' if url else None
+def _entry(facts: Mapping[str, Any], file: dict[str, Any], place: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys in the order of the metafiles. Without ``place``, a URL, there is nothing to fetch yet, and the row says so."""
     entry = dict(Name=facts['name'], **row)
     if facts.get('metrics'):
         entry['Results'] = facts['metrics']
     if place:
-        entry['Weights'] = place
-        known = {key: file[key] for key in ('SHA256', 'Size', 'KeyMap')}
-        entry['Files'] = [dict(Name=file['Name'], Stage=file['Stage'], URLs=[place], **known)]
+        entry |= dict(Weights=place, Files=[file])
     entry['Source'] = facts.get('source') or 'trained with this package'
     entry['License'] = facts.get('license') or 'not stated'
     entry['Status'] = 'run here' if place else f'not uploaded: {file["Name"]}, sha256 {file["SHA256"]}'
