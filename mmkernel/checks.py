@@ -1,10 +1,16 @@
-"""Settings that would make a run or its figures nonsense are refused before anything is computed."""
+"""Settings that would make a run or its figures nonsense are refused before anything is computed; the error of a loss that is
+not finite.
+"""
 
 import difflib
 import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is NaN or infinite; nothing of this iteration, or of a later one, has reached the weights."""
 
 
 def check_numbers(

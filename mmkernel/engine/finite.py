@@ -13,7 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from mmkernel.checks import check_numbers
+from mmkernel.checks import NonFiniteLossError, check_numbers
 from mmkernel.distributed import gather_rows
 from mmkernel.models import Embeddings
 from mmkernel.registry import HOOKS
@@ -22,10 +22,6 @@ LIKELY_CAUSES = (
     'Likely causes: a learning rate that is too large or lacks warm-up (check lr, lr_scaling, param_scheduler), '
     'half precision (try --cfg-options optim_wrapper.precision=float32), or images and normalisation with bad values.'
 )
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient is NaN or infinite; nothing of this iteration, or of a later one, has reached the weights."""
 
 
 class FirstFailure:

@@ -103,9 +103,7 @@ def _paired(scores: Sequence[float], accuracies: Sequence[float]) -> tuple[np.nd
 
 def untrained_encoder(cfg: Any, seed: int = 0) -> nn.Module:
     """The model of ``cfg`` as it is before its first step; the caller's random state is left alone."""
-    from mmkernel.models import (
-        build_model,
-    )  # imports timm, which takes seconds; a kNN on cached features needs no model
+    from mmkernel.models import build_model  # imports timm, which takes seconds; cached features need no model
 
     with torch.random.fork_rng(devices=[]):  # the model is made on the CPU: the random state of no GPU is read or set
         torch.default_generator.manual_seed(seed)

@@ -15,7 +15,7 @@ from mmkernel.evaluation.labels import Labels, aligned, classes_of, labels_of, r
 from mmkernel.evaluation.metrics import class_names, label_ranks, mean_average_precision, mean_per_class, percent
 from mmkernel.registry import DATASETS, MODELS
 
-HISTORY = 'test_history'  # of AccuracyHook in the message hub: one dict for each epoch that it looked at
+HISTORY = 'test_history'  # key of AccuracyHook in the message hub: one dict for each epoch that was tested
 METRICS = dict(
     top1='top-1', top5='top-5', mean_per_class='mean per class', map11='11-point mAP', map='mAP', loss='loss'
 )
@@ -96,7 +96,7 @@ class SeveralClassesMetrics:
 
     @staticmethod
     def check(sources: Mapping[str, Any], classes: int) -> None:
-        """ValueError unless test and training images have the same classes and show some; a warning for those not in training."""
+        """ValueError unless training and test images have the same classes and show some; a warning for those not in training."""
         known = {name: labels_of(source) for name, source in sources.items()}
         known = _numbered_alike(known) if all(y.ndim == 2 for y in known.values()) else known
         for name, source in sources.items():
@@ -118,22 +118,22 @@ class SeveralClassesMetrics:
 
 
 def _numbered_alike(labels: dict[str, Labels]) -> dict[str, Tensor]:
-    """Those of the test under the numbers of the training, where both are there."""
+    """The test labels under the numbers of the training, if there are both."""
     return dict(zip(labels, aligned(*labels.values()), strict=True)) if len(labels) == 2 else labels
 
 
 BY_TARGET = dict(label=OneClassMetrics, targets=SeveralClassesMetrics)
-"""By what the objective of a classifier reads from a batch."""
+"""Metrics by the part of a batch that the objective of the classifier reads."""
 
 
 def metrics_of(model: Mapping[str, Any]) -> type[OneClassMetrics] | type[SeveralClassesMetrics]:
-    """Of the config of a Classifier."""
+    """The metrics for the config of a Classifier."""
     objective = model.get('objective') or dict(type='OneClass')
     return BY_TARGET[MODELS.get(objective['type']).reads]
 
 
 def metric_of(cfg: Mapping[str, Any]) -> str:
-    """By which epochs and settings are chosen: ``evaluation.metric`` of a classifier's config, else what its tables show."""
+    """The metric that chooses epochs and settings: ``evaluation.metric`` of the config, else the first that tables show."""
     judge = metrics_of(cfg['model'])
     metric = cfg.get('evaluation', {}).get('metric') or judge.shown[0]
     if metric not in judge.metrics:
@@ -153,8 +153,8 @@ def metrics_heading(scores: Mapping[str, Any]) -> str:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] = ()) -> dict[str, float]:
-    """What the judge of the model's objective says of ``part['test']``: ``dict(top1=, top5=, mean_per_class=, loss=)`` in
-    percent where an image has one class, ``dict(map11=, map=, loss=)`` where it has several.
+    """The metrics of a classifier on ``part['test']``: ``dict(top1=, top5=, mean_per_class=, loss=)`` in percent where an
+    image has one class, ``dict(map11=, map=, loss=)`` where it has several.
 
     ``part``: the ``evaluation`` of a config; ``classes``: the names of the training classes, under whose numbers the test
     images are judged. With W processes each takes every W-th image. ValueError for a head that has never been trained.
@@ -164,7 +164,7 @@ def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] =
     rank, world_size = get_dist_info()
     source = DATASETS.build(part['test']) if isinstance(part['test'], Mapping) else part['test']
     given, reads = classes_of(source), model.objective.reads
-    renumber(torch.as_tensor(labels_of(source)), given, classes)  # refused before the work, not after it
+    renumber(torch.as_tensor(labels_of(source)), given, classes)  # raises before the work
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
     judge = BY_TARGET[reads](model.num_classes, len(source))
     rows = range(rank, len(source), world_size)

@@ -1,4 +1,4 @@
-"""Features kept on disk, so that every benchmark of one encoder on one set of images computes them once.
+"""Cache of features on disk: all benchmarks of one encoder on one set of images compute them once.
 
 A folder per entry, named by a hash of what they depend on (weights, stage, every image file, transform, precision, versions):
 ``features.npy`` (memory-mapped), ``labels.npy``, and ``about.json`` with checksums that are compared at every use. Entries
@@ -33,7 +33,7 @@ Allocate = Callable[[str, tuple[int, ...], Any], np.ndarray]  # (name, shape, dt
 def images_digest(dataset: Any, source: Any, transform: Any, looks: int = 16) -> str:
     """A hash of names, labels, the two configs (or objects), and ``looks`` images as the encoder sees them.
 
-    The looks tell a transform whose code has changed; what the files hold is told by :func:`files_digest`.
+    The images reveal a transform whose code has changed; changed files are the matter of :func:`files_digest`.
     """
     inner, digest = dataset.source, hashlib.sha256()
     names = [inner.name(i) for i in range(len(inner))] if hasattr(inner, 'name') else None
@@ -53,7 +53,7 @@ def images_digest(dataset: Any, source: Any, transform: Any, looks: int = 16) ->
 def files_digest(source: Any) -> str:
     """A hash of name, size and times of every file that holds images of ``source``; of all images where no file does.
 
-    What is written, replaced or repaired in place gets another time of change (ctime), whatever else stays. No file is read.
+    A file that is written, replaced or repaired in place has another time of change (ctime). No file is read.
     """
     digest, files = hashlib.sha256(), source.image_files() if hasattr(source, 'image_files') else None
     for path in () if files is None else files:
@@ -84,7 +84,7 @@ def stored(
             f'The processes hold different encoders or images (keys {", ".join(k[:8] for k in keys)}): load the same '
             'checkpoint, and seed the untrained encoder alike, on every process.'
         )
-    # rank 0 decides, so that all ranks take the same way even when another job makes the entry meanwhile
+    # rank 0 decides for all ranks: another job may add the entry while they look
     folder = on_first_process(lambda: None if _usable(entry, about) else _new_folder(Path(cache)))
     if folder is not None:
         try:
@@ -102,7 +102,7 @@ def stored(
 
 
 def _usable(entry: Path, about: Mapping[str, Any]) -> bool:
-    """Whether the entry is there, undamaged, and that of ``about``; what a disk or a broken copy has left is removed."""
+    """Whether the entry is there, undamaged, and that of ``about``; a damaged one is removed, with a warning."""
     if not entry.is_dir():
         return False
     try:
@@ -118,7 +118,7 @@ def _usable(entry: Path, about: Mapping[str, Any]) -> bool:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """CRCs of 32 bits: they see what disks, copies and full quotas do, and are no signature."""
+    """CRCs of 32 bits of both files: against damage by disks, copies and full quotas, not against forgery."""
     sums = dict.fromkeys(NAMES, 0)
     for name in NAMES:
         with (folder / f'{name}.npy').open('rb') as file:
@@ -146,7 +146,7 @@ def _new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """On disk from the beginning: the features of a large set need not fit in memory."""
     array = np.lib.format.open_memmap(path, mode='w+', dtype=dtype, shape=shape)
     try:
-        with path.open('r+b') as file:  # else a full disk shows when a page is written, and kills the process
+        with path.open('r+b') as file:  # else a full disk is noticed when a page is written, which kills the process
             getattr(os, 'posix_fallocate', lambda *_: None)(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -170,5 +170,5 @@ def _publish(folder: Path, entry: Path, about: Mapping[str, Any], parts: int) ->
     try:
         folder.rename(entry)
     except OSError:
-        if not entry.is_dir():  # else another job was faster: its entry holds the same
+        if not entry.is_dir():  # else another job was faster, with the same features
             raise

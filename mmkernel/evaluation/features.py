@@ -50,7 +50,9 @@ def evaluation_loader(
     """
     dataset = evaluation_dataset(source, transform)
     part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
-    workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # processes for one batch only cost
+    workers = (
+        min(num_workers, usable_cores()) if len(part) > batch_size else 0
+    )  # a worker is not worth its start for one batch
     return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 
@@ -70,10 +72,9 @@ def extract_features(
     cache: str | Path | None = None,
     rows: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract`` and nothing else.
+    """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract``.
 
     ``rows``: these images only, and without a cache.
-
     ``cache``: a folder where they are kept under a hash of the weights, the stage, the transform, the versions and the state
     (name, size, times) of every image file; see ``feature_cache``. Several processes divide the work through it.
     """
@@ -82,7 +83,7 @@ def extract_features(
 
     @torch.no_grad()
     def compute(rows: Sequence[int], allocate: Allocate) -> None:
-        """One array filled in place: a list of batches and their concatenation would hold everything twice."""
+        """Fills one array in place: a list of batches and their concatenation would take the memory twice."""
         done, features = 0, None
         for batch in evaluation_loader(dataset, None, batch_size, num_workers, rows):
             part = model.extract(batch['inputs'][0], stage=stage).float().cpu().numpy()
@@ -172,7 +173,7 @@ def feature_sets(
     progress: Callable[[str, int, int], None] | None = None,
     cache: str | Path | None = None,
 ) -> Iterator[FeatureSet]:
-    """One FeatureSet per row of the table: raw pixels, then ``encoders`` in their order, made when asked for."""
+    """One FeatureSet per row of the table, computed one at a time: raw pixels, then ``encoders`` in their order."""
     part = cfg.get('evaluation')
     if part is None:
         raise KeyError("the config has no 'evaluation' part; expected evaluation=dict(train=<source>, test=<source>).")

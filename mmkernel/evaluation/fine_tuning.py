@@ -9,14 +9,14 @@ from typing import Any
 
 from mmengine.dist import get_dist_info
 
-from mmkernel.checks import check_distinct
+from mmkernel.checks import NonFiniteLossError, check_distinct
 from mmkernel.evaluation.classifier_metrics import accuracy_history, main_metrics, metric_of, metrics_of
 from mmkernel.evaluation.metrics import mean_and_sd
 from mmkernel.registry import DATASETS, RUNNERS
 
 
 def with_encoder(protocol: Any, pretraining: Any) -> Any:
-    """The config ``protocol`` with backbone, normalisation and channel order of the pretraining it is to judge."""
+    """The config ``protocol`` with the backbone, normalisation and channel order of the config ``pretraining``."""
     cfg = copy.deepcopy(protocol)
     if (kind := cfg['model'].get('type')) != 'Classifier':
         raise ValueError(f"The protocol's model is a {kind}; expected a Classifier, as in configs/benchmarks.")
@@ -106,7 +106,7 @@ def semi_supervised(
 
 
 def describe_amount(amount: Mapping[str, Any]) -> str:
-    """'1 %', '4 per class', the name of a list, or 'all' as the config has it."""
+    """'1 %', '4 per class', the name of a list, or 'as configured'."""
     if 'fraction' in amount:
         return f'{100 * amount["fraction"]:g} %'
     if 'per_class' in amount:
@@ -144,9 +144,7 @@ def choose_options(
         run['work_dir'] = str(Path(folder) / str(number))
         try:
             figure = fine_tune(run, checkpoint, resume)['last'][metric]
-        except RuntimeError as error:
-            if type(error).__name__ != 'NonFiniteLossError':  # the engine's, which this room must not import
-                raise
+        except NonFiniteLossError:
             figure = None
         tried.append({'options': given, metric: figure})
         if progress:

@@ -36,9 +36,8 @@ def nearest(
     unit = unit_rows(queries.to(device))  # (n, d)
     value = unit.new_full((len(queries), k), -torch.inf)
     index = torch.zeros(len(queries), k, dtype=torch.long, device=device)
-    search, step = _search, query_chunk
-    if device.type == 'cpu' and unit.dtype == torch.float32:
-        search, step = _search_faiss, len(queries)
+    on_cpu = device.type == 'cpu' and unit.dtype == torch.float32
+    search, step = (_search_faiss, len(queries)) if on_cpu else (_search, query_chunk)
     for start in range(0, len(bank), bank_chunk):
         chunk = unit_rows(bank[start : start + bank_chunk].to(device))  # (m, d)
         for rows in (slice(i, i + step) for i in range(0, len(queries), step)):
@@ -78,9 +77,9 @@ def weighted_knn(
 
     Wu et al., CVPR 2018, in the form of Caron et al. (DINO), ICCV 2021, and Zheng et al., ICLR 2023, table 1.
     Every k is answered from one search for the largest. Features (N, d) are raw: they are normalised here, and may lie on
-    the CPU while ``device`` is a GPU. Top-5 counts the first min(5, k) places, so for k = 1 it equals top-1. A class without
-    a vote has no place, and of equal votes (none, mostly) the true class comes last: numbers of classes decide nothing,
-    other than in the published code, where the lowest wins. A k larger than the bank means the whole bank, with a warning.
+    the CPU while ``device`` is a GPU. Top-5 counts the first min(5, k) ranks, so for k = 1 it equals top-1. A class without
+    a vote has no rank. Of equal votes (rare) the true class comes last, so the numbering of classes does not matter; in the
+    published code the lowest number wins. A k larger than the bank means the whole bank, with a warning.
 
     Returns ``{k: dict(top1=, top5=, neighbours=)}``, where ``neighbours`` is the k that was really used.
     """
@@ -136,9 +135,9 @@ def _votes(
     temperature: float,
     device: str | torch.device | None,
 ) -> Iterator[tuple[Tensor, int, Tensor]]:
-    """(rows, k, votes (b, C) of the k nearest) for some test rows at a time, and for them every k of ``counts``, rising.
+    """(rows, k, votes (b, C) of the k nearest), block by block of test rows, and in each block for rising k of ``counts``.
 
-    The votes of one k become those of the next: use them before going on.
+    The tensor of votes is reused for the next k: read it before the next step.
     """
     check_numbers(temperature=temperature)
     bank = len(train_x)
@@ -147,9 +146,9 @@ def _votes(
     similarity, index = nearest(test_x, train_x, max(counts), device)
     labels = train_y.to(index.device)
     for rows in torch.arange(len(index)).split(_VOTERS):
-        # The best similarity is taken off: it changes no ranking, and exp cannot overflow at any temperature.
+        # minus the best similarity: the ranking stays, and exp cannot overflow at any temperature
         weight = ((similarity[rows] - similarity[rows, :1]) / temperature).exp()  # (b, k_max)
-        weight.clamp_min_(torch.finfo(weight.dtype).tiny)  # a vote is a vote, however small
+        weight.clamp_min_(torch.finfo(weight.dtype).tiny)  # no vote underflows to 0
         voted = labels[index[rows]]  # (b, k_max)
         votes, counted = weight.new_zeros(len(rows), classes), 0
         for count in sorted({min(count, bank) for count in counts}):

@@ -1,4 +1,4 @@
-"""Labels that know the names of their classes, and the one place where two labelled sources meet."""
+"""Labels with the names of their classes, and the matching of training and test labels by these names."""
 
 import unicodedata
 import warnings
@@ -18,9 +18,8 @@ SHOWN = 20  # names of a long list that a message quotes
 class Labels(Tensor):
     """(N,) class numbers, or (N, C) targets, and ``classes``: the name of each number, or of each column.
 
-    Numbers of two sources mean the same only if the names do. Rows and copies keep the names; what else is computed from
-    them, and what a pickle holds, is a plain tensor. ``classes`` is empty where the source has no names. ValueError where a
-    number has no name.
+    Numbers of two sources mean the same only if the names do. Rows and copies keep the names; other results and pickles are
+    plain tensors. ``classes`` is empty where the source has no names. ValueError where a number has no name.
     """
 
     classes: tuple[str, ...]
@@ -65,10 +64,10 @@ def labels_of(source: Any) -> Labels:
 
 
 def aligned(train_y: ArrayLike | Tensor, test_y: ArrayLike | Tensor) -> tuple[Any, Any]:
-    """Both without names, those of the test under the numbers of the training; see :func:`renumber`.
+    """Both as plain tensors, those of the test under the numbers of the training; see :func:`renumber`.
 
-    A warning says which classes of the training have no test image. Plain numbers, whose classes nobody has named, stay
-    as they are; a warning says so where only one of two sources has names.
+    A warning says which classes of the training have no test image. Labels without names stay as they are, with a warning
+    where only one of the two has names.
     """
     if not (isinstance(train_y, Labels) and isinstance(test_y, Labels)):
         return _plain(train_y), _plain(test_y)
@@ -77,8 +76,8 @@ def aligned(train_y: ArrayLike | Tensor, test_y: ArrayLike | Tensor) -> tuple[An
     shown = set(test.tolist()) if test.ndim == 1 else range(len(known))
     absent, said = [name for k, name in enumerate(known) if k not in shown], None
     if bool(known) != bool(given):
-        said = f'only the {"training" if known else "test"} source names its classes ({_quoted(known or given)}): nothing tells '
-        said += 'whether the numbers of the other mean the same. Give both sources `classes`.'
+        said = f'only the {"training" if known else "test"} source names its classes ({_quoted(known or given)}): the numbers of '
+        said += 'the other may mean other classes. Give both sources `classes`.'
     elif absent and (test >= 0).any():
         said = f'no test image of {len(absent)} of the {len(known)} classes ({_quoted(absent)}): the figures are of the others.'
     if said:
@@ -107,13 +106,13 @@ def renumber(y: Tensor, given: Sequence[str], known: Sequence[str]) -> Tensor:
     number = torch.tensor([position.get(name, -1) for name in given], device=y.device)
     if y.ndim == 1:
         return torch.where(y >= 0, number[y.clamp_min(0)], y)
-    targets = y.new_zeros(len(y), len(known))  # an image shows no class that its source does not know
+    targets = y.new_zeros(len(y), len(known))  # 0 for classes that its source does not have
     targets[:, number[number >= 0]] = y[:, number >= 0]
     return targets
 
 
 def _names(classes: Any) -> tuple[str, ...]:
-    """As text, in one form of Unicode: file systems write an accent in two ways. TypeError for what has no order."""
+    """As text in one form of Unicode: file systems write accents in two ways. TypeError for a set or a dictionary."""
     if isinstance(classes, (Mapping, Set)) or not (classes is None or hasattr(classes, '__iter__')):
         raise TypeError(f'classes is a {type(classes).__name__}; expected a list: the names of class 0, 1, 2, ...')
     listed = classes.tolist() if hasattr(classes, 'tolist') else classes or ()

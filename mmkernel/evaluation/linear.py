@@ -42,7 +42,7 @@ def train_heads(
     rows = torch.arange(len(x)) if rows is None else rows
     S, G, N, d = len(scales), len(grid), len(rows), x.shape[1]
     if device.type == 'cuda' and x.numel() * x.element_size() < torch.cuda.mem_get_info(device)[0] / 2:
-        x = x.to(device)  # else it stays, and batches travel
+        x = x.to(device)  # otherwise batches are copied one by one
     y, generators = y.to(device), [torch.Generator().manual_seed(seed) for seed in seeds]
     if as_layer:
         starts = [torch.empty(classes, d, dtype=x.dtype).normal_(0, 0.01, generator=g).T for g in generators]
@@ -55,7 +55,7 @@ def train_heads(
     speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)
     for epoch in range(epochs):
         order = torch.stack([rows[torch.randperm(N, generator=g)] for g in generators])  # (S, N)
-        same = bool((order == order[0]).all())  # then the streams share the reading
+        same = bool((order == order[0]).all())  # then the streams share their batches
         for step, picked in enumerate(order.to(x.device).split(batch_size, dim=1)):
             done = (epoch if as_layer else epoch + step / math.ceil(N / batch_size)) / epochs
             now = rate * (0.5 * (1 + math.cos(math.pi * done)))
@@ -92,7 +92,7 @@ def score_heads(
         for s, scale in enumerate(scales):
             logits = (scale(part) @ weight[s].reshape(d, -1)).view(-1, G, C) + bias[s]  # (n, G, C)
             known = logits if absent is None else logits.masked_fill(absent.to(logits.device), -torch.inf)
-            ranks = label_ranks(known, label[:, None].expand(-1, G))  # a head that has diverged is right about nothing
+            ranks = label_ranks(known, label[:, None].expand(-1, G))  # NaN: no image right
             sums['top1'][s] += (ranks < 1).sum(0)
             sums['top5'][s] += (ranks < 5).sum(0)
             loss = -logits.log_softmax(-1).gather(-1, label[:, None, None].expand(-1, G, 1))[..., 0]

@@ -44,7 +44,7 @@ def logistic_path(
         weights[-1] = 0
 
         def objective(flat: np.ndarray, rows: Tensor = rows, weights: Tensor = weights) -> tuple[float, np.ndarray]:
-            """Value and gradient by the image, so that tolerances mean the same for small and large sets."""
+            """Value and gradient per image, so that tolerances do not depend on the size of the set."""
             V = torch.as_tensor(flat, dtype=x.dtype, device=x.device).view(num_classes, -1).requires_grad_()
             value = (loss(rows @ V.T) + 0.5 * (V.square() @ weights).sum()) / N
             (gradient,) = torch.autograd.grad(value, V)

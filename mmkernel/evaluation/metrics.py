@@ -32,12 +32,12 @@ def top_k(scores: Tensor, labels: Tensor, *ks: int) -> dict[str, float]:
 
 
 def percent(hits: Tensor) -> float:
-    """The share of true values."""
+    """The share of true values in percent."""
     return 100 * int(hits.sum()) / hits.numel()
 
 
 def mean_per_class(predicted: Tensor, labels: Tensor) -> float:
-    """mean_c of the share of class c's images that are predicted as c, in percent; classes without an image do not count."""
+    """mean over classes c of the share of images of c that are predicted as c, in percent, without classes of no image."""
     right = (predicted == labels).double()
     return 100 * float(torch.stack([right[labels == c].mean() for c in labels.unique()]).mean())
 

@@ -5,8 +5,9 @@ import itertools
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from functools import reduce
 from importlib import metadata
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics
 
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
     """Rows whose scores are ``{protocol or k: dict(top1=, top5=)}``, or map11 and map: the two figures for each."""
-    names = {f'k = {key}' if isinstance(key, int) else key: key for key in rows[0]['scores']}
-    return _by_encoder(title, rows, {name: lambda s, key=key: _two_figures(s[key]) for name, key in names.items()})
+    return _by_encoder(title, rows, {f'k = {k}' if isinstance(k, int) else k: (k,) for k in rows[0]['scores']})
 
 
 def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per class') -> Table:
@@ -28,23 +28,20 @@ def score_table(rows: list[dict], title: str = 'accuracy in percent, labels per 
     for kind, short in (('knn', 'kNN'), ('linear', 'linear')):
         for shot in rows[0]['scores'][kind]:
             words = 'all' if shot == 'all' else f'{shot} label{"s" * (shot != "1")}'
-            columns[f'{short}\n{words}'] = lambda s, kind=kind, shot=shot: _mean_and_sd(s[kind][shot])
+            columns[f'{short}\n{words}'] = kind, shot
     return _by_encoder(title, rows, columns, width=False)
 
 
 def amount_table(rows: list[dict], title: str = 'fine-tuned, top-1 in percent') -> Table:
     """Rows whose scores are ``{amount of labels: dict(mean=, sd=, values=)}``: :func:`semi_supervised`, :func:`low_shot_svm`."""
-    columns = {amount: lambda s, amount=amount: _mean_and_sd(s[amount]) for amount in rows[0]['scores']}
-    return _by_encoder(title, rows, columns, width=False)
+    return _by_encoder(title, rows, {amount: (amount,) for amount in rows[0]['scores']}, width=False)
 
 
 def svm_table(rows: list[dict], title: str = 'VOC07 SVM: average precision in percent') -> Table:
     """:func:`voc_svm`: the mean (mAP: all points; mAP-11: 11 points), and each class where there are at most six."""
-    columns = {'mAP': lambda s: f'{s["mAP"]:.1f}', 'mAP-11': lambda s: f'{s["mAP_11"]:.1f}'}
-    classes = list(rows[0]['scores']['ap'])
-    shown = classes if len(classes) <= 6 else []
-    columns |= {name: lambda s, name=name: f'{s["ap"][name]:.1f}' for name in shown}
-    return _by_encoder(title, rows, columns, width=not shown)
+    classes = rows[0]['scores']['ap'] if len(rows[0]['scores']['ap']) <= 6 else ()
+    columns = {'mAP': ('mAP',), 'mAP-11': ('mAP_11',), **{name: ('ap', name) for name in classes}}
+    return _by_encoder(title, rows, columns, width=not classes)
 
 
 def transfer_table(rows: list[dict], title: str = 'transfer, linear: percent') -> Table:
@@ -67,13 +64,13 @@ def transformation_table(rows: list[dict], title: str = 'which transformation wa
     return _table(title, ['task', 'most frequent', *[f'{row["name"]}\n{stage}' for row, stage in across]], lines)
 
 
-def _by_encoder(
-    title: str, rows: list[dict], columns: Mapping[str, Callable[[dict], str]], width: bool = True
-) -> Table:
-    """One line per encoder: its name, the width of its features, and of its scores what each column makes of them."""
-    cells = {'width': lambda row: str(row['width'])} if width else {}
-    cells |= {name: lambda row, cell=cell: cell(row['scores']) for name, cell in columns.items()}
-    return _table(title, ['encoder', *cells], [[row['name'], *[cell(row) for cell in cells.values()]] for row in rows])
+def _by_encoder(title: str, rows: list[dict], columns: dict[str, tuple], width: bool = True) -> Table:
+    """One line per encoder: its name, the width of its features, and a cell per column; {heading: keys of the score}."""
+    about, lines = ['width'] * width, []
+    for row in rows:
+        cells = [_cell(reduce(getitem, keys, row['scores'])) for keys in columns.values()]
+        lines.append([row['name'], *[str(row[key]) for key in about], *cells])
+    return _table(title, ['encoder', *about, *columns], lines)
 
 
 def _table(title: str, head: list[str], lines: list[list[str]], words: int = 1) -> Table:
@@ -86,14 +83,15 @@ def _table(title: str, head: list[str], lines: list[list[str]], words: int = 1) 
     return table
 
 
-def _two_figures(score: dict) -> str:
-    spread = f'±{score["sd"]:.1f}' if 'sd' in score else ''
+def _cell(score: float | dict) -> str:
+    """'61.5', '61.5/90.0' of two metrics, '61.5±0.4' of several runs."""
+    if isinstance(score, float):
+        return f'{score:.1f}'
+    spread = f'±{score["sd"]:.1f}' if 'sd' in score and len(score['values']) > 1 else ''
+    if 'mean' in score:
+        return f'{score["mean"]:.1f}{spread}'
     first, second = main_metrics(score)
     return f'{score[first]:.1f}{spread}/{score[second]:.1f}'
-
-
-def _mean_and_sd(score: dict) -> str:
-    return f'{score["mean"]:.1f}±{score["sd"]:.1f}' if len(score['values']) > 1 else f'{score["mean"]:.1f}'
 
 
 def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed: int, **settings: Any) -> dict:

@@ -13,7 +13,7 @@ from mmkernel.evaluation.inputs import as_split
 from mmkernel.evaluation.metrics import class_names, class_precisions, mean_and_sd, mean_average_precision
 
 COSTS = (1.0, 10.0, 100.0, *(2.0**-k for k in range(4, 20)))
-"""The full list of the published code: three numbers from its command line, and 2^-4 ... 2^-19 always."""
+"""The list of the published code: three numbers from its command line, then 2^-4 ... 2^-19."""
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
 
 Progress = Callable[[int, int], None]
@@ -74,7 +74,7 @@ def low_shot_svm(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, dict]:
-    """mAP of machines that see k positives and (C - 1) k negatives of each class, drawn anew ``draws`` times.
+    """mAP of machines trained on k positives and (C - 1) k negatives of each class, in ``draws`` independent draws.
 
     Goyal et al., ICCV 2019, section 6.1, and its code: one C for all classes, with the best mean over draws *on the test
     set*: optimistic, as the published figures are. Difficult objects are not drawn. The draws depend on ``seed`` and the
@@ -127,7 +127,7 @@ def _in_threads(work: Callable, tasks: list[tuple], jobs: int, progress: Progres
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)  # large C stop at the 2 000 passes of the protocol
+        warnings.simplefilter('ignore', ConvergenceWarning)  # with large C the protocol stops it at 2 000 passes
         results = Parallel(jobs, prefer='threads', return_as='generator')(delayed(work)(*task) for task in tasks)
         for done, result in enumerate(results, 1):
             if progress:
