@@ -25,7 +25,7 @@ class Command(NamedTuple):
 
 
 MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
-"""What a person's input can lead to."""
+"""Errors that bad input can cause."""
 
 RUN = 'work_dirs/kernels/digits_rbf/epoch_20.pth'
 COMMANDS = {
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def call(name: str, argv: list[str]) -> None:
-    """Run one command. What a user did wrong ends it with one line; MMKERNEL_TRACEBACK=1 shows where it came from."""
+    """Run one command. A mistake of the user ends it with one line; MMKERNEL_TRACEBACK=1 shows the traceback."""
     command, prog = COMMANDS[name], f'mmkernel {name}'
     module, function = command.function.split(':')
     functions = vars(import_module(module))

@@ -1,6 +1,5 @@
-"""What a config would do, without data, GPU or memory: the model is built on the meta device."""
+"""Dry run of a config, without data, GPU or memory: the model is built on the meta device."""
 
-import inspect
 import os
 from collections import Counter
 from contextlib import suppress
@@ -16,7 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse
-from mmkernel.engine.allowed_keys import ConfigError, find_component
+from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
 from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
@@ -78,7 +77,7 @@ class Plan:
         return {name: 4 * count for name, count in numbers.items()}
 
     def problems(self) -> list[str]:
-        """What a run here would end with for want of data, though another machine may have more."""
+        """Errors that a run would have on this machine for want of data; another machine may have more."""
         found = []
         if self.steps_per_epoch == 0:
             found.append(f'{self.images} images are less than one batch per process')
@@ -176,8 +175,7 @@ def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, 
     if plan.micro_batches > 1:
         several = f'{plan.micro_batches} micro-batches, one exact (virtual) batch'
     optimizer, steps = cfg.optim_wrapper.optimizer, plan.steps_per_epoch
-    taken = inspect.signature(find_component(optimizer.type, 'optim_wrapper.optimizer')[0]).parameters
-    lr = optimizer.get('lr', getattr(taken.get('lr'), 'default', None))
+    lr = optimizer.get('lr', default_of(optimizer, 'optim_wrapper.optimizer', 'lr'))
     length = 'unknown: the data was not found and the config has no num_samples'
     if steps is not None:
         length = f'{steps:,}' + (f'; {steps * plan.epochs:,} in {plan.epochs} epochs' if plan.epochs else '')

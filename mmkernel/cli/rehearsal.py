@@ -1,4 +1,4 @@
-"""The first step of a run, played through on tensors without memory: what training would refuse is refused here."""
+"""Run the first step of a training on the meta device, without memory: errors of training show here."""
 
 import copy
 import inspect
@@ -30,7 +30,7 @@ NEEDS_VALUES = re.compile(r'meta(?!info|data|file)|__format__|__round__|converte
 
 @contextmanager
 def refused(what: str) -> Iterator[None]:
-    """What fails inside would fail in training: a ConfigError. What needs values, which meta tensors lack, stays open."""
+    """An error inside would also end training: it becomes a ConfigError. Errors that only meta tensors cause, pass."""
     try:
         yield
     except ConfigError:

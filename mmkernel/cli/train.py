@@ -44,7 +44,7 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
 
 @record  # so that the launcher's summary shows the error of the process that failed first
 def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
-    """What both call. A mistake in config or options, or a loss that is not finite, ends it with one line."""
+    """Entry of both. A mistake in config or options, or a loss that is not finite, ends it with one line."""
     args = _parser(prog).parse_args(argv)
     try:
         cfg = config_from_arguments(args)

@@ -1,5 +1,6 @@
-"""Who reads each dict of a config, and which keys it takes: what nobody would read is refused before anything is built."""
+"""The keys that each dict of a config may have: a key that nothing reads is refused before anything is built."""
 
+import inspect
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ KINDS = {
 
 
 class ConfigError(ValueError):
-    """A config that cannot mean what it says."""
+    """A config with an unknown key, a wrong value, or parts that contradict each other."""
 
 
 def check_components(cfg: Mapping) -> None:
@@ -79,7 +80,7 @@ def check_components(cfg: Mapping) -> None:
 
 
 class Reader(NamedTuple):
-    """What a dict goes to: its name ('' if nobody knows), the keys it takes, and whether it takes any other as well."""
+    """What reads a dict: its name ('' if unknown), the keys that it takes, and whether it takes any other as well."""
 
     name: str = ''
     keys: Collection[str] = ()
@@ -97,7 +98,7 @@ def check_keys(given: Mapping, reader: Reader, where: str) -> None:
 
 @contextmanager
 def as_config_error(where: str = '') -> Iterator[None]:
-    """What a check of values raises is a mistake in the config, at the place ``where``."""
+    """An error of a check inside becomes a ConfigError, with the place ``where``."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
@@ -105,7 +106,7 @@ def as_config_error(where: str = '') -> Iterator[None]:
 
 
 def reader_of(cfg: Mapping, node: Mapping, where: str) -> Reader:
-    """The reader of the dict at the path ``where``; one that takes anything if nobody knows."""
+    """The reader of the dict at the path ``where``; if it is unknown, one that takes anything."""
     path, groups = where.split('.'), 'optim_wrapper.paramwise_cfg'
     if not where:
         return Reader('Runner', TOP_LEVEL, False)
@@ -137,7 +138,7 @@ def reader_of(cfg: Mapping, node: Mapping, where: str) -> Reader:
 
 
 def _group_reader(wrapper: Mapping, below: str) -> Reader:
-    """Who reads ``paramwise_cfg`` and, at the path ``below``, the options of groups of parameters."""
+    """The reader of ``paramwise_cfg`` or, at the path ``below``, of the options of a group of parameters."""
     constructor, optimizer = wrapper.get('constructor') or DEFAULT_CONSTRUCTOR, wrapper.get('optimizer') or {}
     options = [*FIXED]
     if is_typed(optimizer):
@@ -183,3 +184,12 @@ def find_component(name: str, where: str) -> tuple[Any, Registry]:
     known = sorted({known for registry in asked for known in registry.names()})
     kind = 'component' if expected is None else expected.name
     raise ConfigError(f'{where}: {unknown_type_message(name, kind, known)}')
+
+
+def default_of(part: Mapping, where: str, key: str, otherwise: Any = None) -> Any:
+    """The default of the keyword ``key`` of the component ``part`` at the path ``where``; ``otherwise`` if it has none."""
+    try:
+        keyword = inspect.signature(find_component(str(part['type']), where)[0]).parameters[key]
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return otherwise
+    return otherwise if keyword.default is keyword.empty else keyword.default

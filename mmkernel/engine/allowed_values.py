@@ -1,4 +1,4 @@
-"""What the values of a config may be: options of the run, of hooks, of parameter groups and of schedules."""
+"""The values that a config may have: options of the run, of hooks, of parameter groups and of schedules."""
 
 from collections.abc import Mapping
 from numbers import Real

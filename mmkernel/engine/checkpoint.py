@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what they may hold, and which of a folder to go on from. Files and keys are the zoo's."""
+"""Checkpoints of a run: what they may hold, and which one of a folder to resume from. ``mmkernel.zoo`` reads the files."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.wor
 
 
 class RunFolderError(RuntimeError):
-    """A work folder that belongs to another run, or in which one is at work."""
+    """A work folder that belongs to another run, or that a run is using now."""
 
 
 def to_plain(value: Any, where: str = 'checkpoint') -> Any:

@@ -1,4 +1,4 @@
-"""Hooks that say when a momentum target moves, a queue begins and layers are frozen; and what is checked before training."""
+"""Hooks for momentum targets, queues and frozen layers: when each moves; and the checks of hooks and heads before a run."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -136,7 +136,7 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
     if hasattr(getattr(model, 'target', None), 'update') and len(movers) != 1:
         raise ValueError(
             f'model.target is a {type(model.target).__name__}, which exactly one hook must move; there are '
-            f'{len(movers)} ({", ".join(movers) or "it would keep its start values for ever"}). '
+            f'{len(movers)} ({", ".join(movers) or "it would keep its start values forever"}). '
             + ('Remove all but one.' if movers else "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')).")
         )
     if not all(queue.enabled for queue in _queues(model)) and not any(getattr(h, 'enables_queue', 0) for h in hooks):
@@ -146,9 +146,7 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
         getattr(part, 'check_batch', bool)(batch)
         getattr(part, 'check_local_batch', bool)(batch // world_size)
     seen: dict[str, str] = {}
-    for (
-        hook
-    ) in hooks:  # it says in ``writes`` which files are its own; without that, of each class of ours there is one
+    for hook in hooks:  # ``writes`` names its files; without it, a hook of ours may stand there once
         name, own = type(hook).__name__, type(hook).__module__.startswith(('mmkernel.', 'mmengine.'))
         for claim in getattr(hook, 'writes', [f'the work of a {name}'] if own else []):
             if claim in seen:

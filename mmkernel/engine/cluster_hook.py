@@ -1,4 +1,4 @@
-"""The clock of clustering: once before the first epoch, then at the end of each."""
+"""The hook that clusters features: once before the first epoch, then at the end of epochs."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Losses, gradients and checkpoints that are not finite: noticed on the device, read and explained once something has failed."""
+"""Losses, gradients and checkpoints that are not finite: detected on the device, explained when the run ends by them."""
 
 import json
 import math
@@ -67,7 +67,7 @@ class FirstFailure:
 
     @contextmanager
     def explained(self, iteration: int) -> Iterator[None]:
-        """What fails inside, at a NaN before there is a loss, is a non-finite loss. Looks only once something has failed."""
+        """An error inside that a NaN has caused is raised as NonFiniteLossError. Values are read only after an error."""
         try:
             yield
         except (NonFiniteLossError, torch.cuda.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""Logged values, which wait on the device until somebody reads one of them; what is kept of them is bounded."""
+"""Logged values: they stay on the device until one of them is read, and a bounded number of them is kept."""
 
 import math
 from collections import deque
@@ -16,7 +16,7 @@ KEPT = 100  # values of a name, where the log asks for no wider window
 
 
 class History(HistoryBuffer):
-    """The last values of one name; of all that there ever were, number, sum, weight, least and largest."""
+    """The last values of one name; and the number, sum, weight, least and largest of all values."""
 
     def __init__(self, hub: 'LogHub') -> None:
         self.hub, self.waiting, self.kept = hub, 0, deque(maxlen=hub.kept)  # (value, count)

@@ -1,4 +1,4 @@
-"""Prepare a process for a run: join those of a launcher (NCCL where GPUs are, gloo elsewhere), arithmetic, random numbers."""
+"""Prepare a process for a run: process group of a launcher (NCCL on GPUs, gloo elsewhere), arithmetic, random numbers."""
 
 import gc
 import os

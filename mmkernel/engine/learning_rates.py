@@ -1,4 +1,4 @@
-"""What learning rates come to: for a batch of n images, and for groups of parameters with rates of their own."""
+"""Learning rates: scaled by the batch size, and groups of parameters with rates of their own."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Epochs of optimizer steps, each on one batch or on a virtual batch of several, as many rows of each process."""
+"""The training loop: epochs of optimizer steps, each on one batch or on a virtual batch of several."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -119,7 +119,7 @@ class VirtualBatches:
 
 
 class EqualBatches:
-    """``with equal(batch):`` around a step on that batch, so that no gather inside it need ask whether rows are equally many.
+    """``with equal(batch):`` around a step on that batch: gathers inside it need not compare the numbers of rows again.
 
     With our samplers the processes compare the batches of an epoch once, here. With other samplers, batch samplers and
     collate functions they compare the number of batches here, and the rows of each before its step. No device is waited

@@ -1,4 +1,4 @@
-"""The one owner of the optimizer step: precision, accumulation, clipping, and whether the step was real."""
+"""The optimizer step: precision, accumulation, clipping, and the flag that says whether the step was real."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -58,11 +58,11 @@ class PretrainOptimWrapper(OptimWrapper):
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == 'float16' else None
         self.obeys_flag = fuse(optimizer)
         if not self.obeys_flag:
-            text = (
-                'cannot skip a step by a flag on the device: the host waits for the device once in each step. LARS, and'
-            )
-            text += " torch's SGD, Adam and AdamW without dampening, foreach or fused=False, can."
-            print_log(f'{type(optimizer).__name__} {text}', logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(optimizer).__name__} cannot skip a step by a flag on the device: the host waits for the device once in '
+                "each step. LARS can, and torch's SGD, Adam and AdamW without dampening, foreach or fused=False.",
+                logger='current', level=logging.WARNING,
+            )  # fmt: skip
         self.stepped = False
         self.real: Tensor | None = None  # before the first attempt
         self.grad_norm: Tensor | None = None  # of the last attempt, before clipping; 0-dim on the device
@@ -137,11 +137,8 @@ class PretrainOptimWrapper(OptimWrapper):
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """As the config asks; the 2-norm is not taken twice."""
-        if (
-            (given := self.clip_grad_kwargs)
-            and self.clip_func is clip_grad_norm_
-            and given.get('norm_type') in (None, 2)
-        ):
+        given = self.clip_grad_kwargs
+        if given and self.clip_func is clip_grad_norm_ and given.get('norm_type') in (None, 2):
             norm = self.grad_norm
             clip_grads_with_norm_(parameters, given['max_norm'], norm, given.get('foreach'))
         else:

@@ -1,4 +1,4 @@
-"""Saving, loading and resuming: a resumed run equals an uninterrupted one, bit for bit, from the ends of epochs."""
+"""Save, load and resume a run: resumed at the end of an epoch, it equals an uninterrupted one bit for bit."""
 
 import itertools
 import time

@@ -1,6 +1,5 @@
-"""What a resume compares: the run inside the checkpoint and the one asked for, as resolved values."""
+"""Compare the config inside a checkpoint with the config of a resume, as resolved values."""
 
-import inspect
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -10,14 +9,15 @@ import mmengine
 import torch
 
 import mmkernel
-from mmkernel.engine.allowed_keys import ConfigError, at, find_component, walk
+from mmkernel.engine.allowed_keys import at, default_of, walk
+from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.learning_rates import effective_batch
 from mmkernel.registry import PARAM_SCHEDULERS
 from mmkernel.zoo.files import CheckpointError
 
 REFUSED, SAID, QUIET = 'refused', 'said', 'quiet'
-# The longest beginning of a path decides; what is not listed is a helper variable of the config, whose use is compared.
-# Of hooks some are part of a method, some only watch; others are said. A checkpoint's seed is taken on, with a word of its own.
+# The longest listed prefix of a path decides. A top-level key that is not listed is a helper variable and is not compared.
+# Some hooks are part of a method, some only watch; all others are said. The seed of the checkpoint is used, see persistence.py.
 PLACES = {
     REFUSED: """model data_preprocessor train_dataloader optim_wrapper.optimizer.type param_scheduler
         hooks.MomentumUpdateHook hooks.QueueHook hooks.ClusterHook hooks.FreezeHook hooks.CommitHook hooks.SeedHook
@@ -103,7 +103,7 @@ def compare_settings(then: Mapping, now: Mapping) -> list[Difference]:
     both = []
     for settings in (then, now):
         hooks: dict[str, Any] = {}  # by type: their names and places do not matter
-        for hook in [*(settings.get('default_hooks') or {}).values(), *(settings.get('custom_hooks') or [])]:
+        for hook in hooks_of(settings).values():
             if isinstance(hook, dict) and 'type' in hook:
                 kind = str(hook['type']).rpartition('.')[2]
                 hooks[kind if kind not in hooks else f'{kind}.{len(hooks)}'] = hook
@@ -127,7 +127,9 @@ def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type'):
         for key in {**old, **new}:
             a, b = old.get(key, ABSENT), new.get(key, ABSENT)
-            if (a is not ABSENT and b is not ABSENT) or not _equal(_default(path, old, key), b if a is ABSENT else a):
+            if (a is not ABSENT and b is not ABSENT) or not _equal(
+                resolved(default_of(old, path, key, ABSENT)), b if a is ABSENT else a
+            ):
                 yield from _walk(f'{path}.{key}'.lstrip('.'), a, b)
         if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
             yield f'{path} (order)', list(old), list(new)
@@ -136,15 +138,6 @@ def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
             yield from _walk(f'{path}.{i}', a, b)
     elif not _equal(old, new):
         yield path, old, new
-
-
-def _default(path: str, part: Mapping, key: str) -> Any:
-    """What a component takes for a keyword that is not set; ABSENT where there is no such value."""
-    try:
-        keyword = inspect.signature(find_component(str(part['type']), path)[0]).parameters[key]
-    except (ConfigError, KeyError, TypeError, ValueError):
-        return ABSENT
-    return ABSENT if keyword.default is keyword.empty else resolved(keyword.default)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -24,15 +24,15 @@ from mmkernel.evaluation import CRITERIA
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.files import CheckpointError
 
-# (process, folder) -> its lock. Opened twice by one process, a lock would be lost with the first close.
+# (process, folder) -> its lock. If a process opened the file twice, closing one of the two would release the lock.
 _held: dict[tuple[int, Path], TextIO] = {}
 
 
 class RunFolder:
     """``take`` it before anything is written, ``release`` it at the end. Process 0 alone does both.
 
-    ``run.json`` names the run and is locked while the run is going on. ``run`` stands in every checkpoint. What is not the
-    run's own and lies under a name that it needs is renamed to NAME.old, never lost.
+    ``run.json`` names the run and is locked while the run is going on. ``run`` stands in every checkpoint. A file of another
+    run under a name that this one needs is renamed to NAME.old.
     """
 
     def __init__(self, path: str | Path) -> None:

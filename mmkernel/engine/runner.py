@@ -1,4 +1,4 @@
-"""One run: everything that a config names is built, and a loop of epochs calls the model and the hooks."""
+"""One run: build what a config names, train it in a loop of epochs, and call the hooks."""
 
 import copy
 import os
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from mmkernel.datasets import build_dataloader, check_dataloader
 from mmkernel.engine import learning_rates as rates
 from mmkernel.engine.allowed_keys import ConfigError, as_config_error
-from mmkernel.engine.allowed_values import DEFAULT_HOOKS, check_run
+from mmkernel.engine.allowed_values import DEFAULT_HOOKS, check_run, hooks_of
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap
@@ -27,7 +27,8 @@ from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import wrap_model
-from mmkernel.registry import LOOPS, MODELS, RUNNERS
+from mmkernel.models import build_model
+from mmkernel.registry import LOOPS, RUNNERS
 
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'work_dir')
 
@@ -49,7 +50,7 @@ class Runner(Persistence):
         self.cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
         check_run(self.cfg)
         if missing := [name for name in NEEDED if not self.cfg.get(name)]:
-            raise ConfigError(f'The config has no {", ".join(missing)}, without which nothing is trained.')
+            raise ConfigError(f'The config has no {", ".join(missing)}, which training needs.')
         parts = self._parts = copy.deepcopy(self.cfg)  # builders take keys out
         self._resume, self._load_from = bool(self.cfg.get('resume')), self.cfg.get('load_from')
         self.launcher, self.work_dir = self.cfg.get('launcher', 'none'), os.path.abspath(self.cfg['work_dir'])
@@ -62,12 +63,14 @@ class Runner(Persistence):
             open_logs(self)
             self._train_loop = parts['train_cfg']
             self.optim_wrapper, self.param_schedulers = parts['optim_wrapper'], parts.get('param_scheduler')
-            self.model = wrap_model(self.build_model(parts['model']), self.cfg, self.distributed)
+            model = build_model(parts) if isinstance(parts['model'], Mapping) else parts['model']
+            self.model = wrap_model(model, self.cfg, self.distributed)
             self.model_name = type(unwrap(self.model)).__name__
             self._hooks: list[Hook] = []
             named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()} | (parts.get('default_hooks') or {})
-            for hook in [*(hook for hook in named.values() if hook is not None), *(parts.get('custom_hooks') or [])]:
-                self.register_hook(hook)
+            for hook in hooks_of({**parts, 'default_hooks': named}).values():
+                if hook is not None:
+                    self.register_hook(hook)
             self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
         except BaseException:
             self._leave()
@@ -114,11 +117,6 @@ class Runner(Persistence):
         self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic
         self.seed = set_random_seed(seed, deterministic, diff_rank_seed)
 
-    def build_model(self, model: Any) -> nn.Module:
-        if isinstance(model, Mapping) and 'data_preprocessor' in self._parts:
-            model = {'data_preprocessor': self._parts['data_preprocessor'], **model}
-        return MODELS.build(model) if isinstance(model, Mapping) else model
-
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
         loader = build_dataloader(dataloader, seed, diff_rank_seed)
@@ -164,7 +162,7 @@ class Runner(Persistence):
             return model
         finally:
             if not isinstance(self._train_loop, Mapping):
-                # ends persistent workers now: left to the garbage collector, each may cost five seconds at a later time
+                # end persistent workers now: the garbage collector may wait five seconds for each of them
                 getattr(self.train_dataloader, 'micro_batches', self.train_dataloader)._iterator = None
             self._leave()
 

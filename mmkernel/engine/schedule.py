@@ -122,14 +122,14 @@ class WarmupCosineLR(_ParamScheduler):
     def go_to(self, step: int) -> None:
         """Set the learning rate of ``step`` (the next optimizer step uses it)."""
         self.last_step = self._global_step = step
-        for group, value in zip(self.optimizer.param_groups, self._get_value(), strict=True):
-            group['lr'] = value
+        with unmoved(self.optimizer):
+            for group, value in zip(self.optimizer.param_groups, self._get_value(), strict=True):
+                group['lr'] = value
         self._last_value = [group['lr'] for group in self.optimizer.param_groups]
 
     def _get_value(self) -> list[float]:
         factor = warmup_cosine(self.last_step, self.total_steps, self.warmup_steps, self.end_factor, self.start_factor)
-        pairs = zip(self.base_values, self.optimizer.param_groups, strict=True)
-        return [base if group.get('fixed_lr') else base * factor for base, group in pairs]
+        return [base * factor for base in self.base_values]
 
     def state_dict(self) -> dict:
         return {'last_step': self.last_step}

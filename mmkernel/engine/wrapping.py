@@ -1,4 +1,4 @@
-"""From a built model to the one that trains: device, memory format, batch norm over processes, compilation, exchange."""
+"""Prepare a model for training: device, memory format, batch norm over processes, compilation, DistributedDataParallel."""
 
 import inspect
 import types
