@@ -30,7 +30,7 @@ UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
 
 class Plan:
-    """The numbers of a run. ``images`` is None if neither the config nor the disk says it."""
+    """The numbers of a run. ``images`` is None if neither config nor disk tells it."""
 
     def __init__(self, cfg: Config, model: nn.Module, world_size: int) -> None:
         loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Batches of one process in an epoch; the sampler repeats images so that all ranks have equally many."""
+        """Steps of an epoch; the sampler repeats images so that all ranks have equally many."""
         if self.images is None and self.batches is None:
             return None
         return (self.batches or -(-self.images // self.world_size) // self.batch) // self.micro_batches
@@ -110,7 +110,7 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
 
 
 def make_plan(cfg: Config, world_size: int) -> Plan:
-    """The plan of a run whose first step was played through; ConfigError for what training would refuse."""
+    """The plan of a run, after a rehearsal of its first step; ConfigError for what training would refuse."""
     model = build_on_meta(cfg)
     plan = Plan(cfg, model, world_size)
     check_hooks(cfg, model, plan)

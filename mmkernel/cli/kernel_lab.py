@@ -115,7 +115,7 @@ def fit(args: argparse.Namespace) -> None:
 
 
 def _definiteness(p: KernelProfile) -> str:
-    """Without the coefficients, which stand in a table."""
+    """The verdict without the coefficients, which the table shows."""
     return str(p.definiteness).split('; b_0')[0]
 
 
@@ -124,7 +124,7 @@ def _number(value: float) -> str:
 
 
 def _slope(value: float, p: KernelProfile) -> str:
-    """Powers of the distance up to 1 have no slope at t = 1: beyond 1e5 phi(1) it is the cap that the kernel puts on it."""
+    """Powers of the distance up to 1 have an infinite slope at t = 1, which the kernel caps: above 1e5 phi(1), 'inf'."""
     return 'inf' if value > 1e5 * p.point else _number(value)
 
 

@@ -1,4 +1,4 @@
-"""What commands share: ``--cfg-options KEY=VALUE ...``, ``--device``, and where they print."""
+"""Options that commands share, ``--cfg-options KEY=VALUE ...`` and ``--device``, and the console that they print to."""
 
 import argparse
 import ast
@@ -10,13 +10,13 @@ from mmengine.config import DictAction
 from rich.console import Console
 
 console = Console(highlight=False)
-say = partial(console.print, soft_wrap=True)  # a paragraph that terminals break, and files do not
+say = partial(console.print, soft_wrap=True)  # no line breaks inside a paragraph: terminals wrap it, files keep it
 
 
 class OptionsAction(argparse.Action):
     """{'a.b': 1, 'c': {'type': 'X'}} from ``a.b=1 "c={'type': 'X'}"``.
 
-    mmengine's own action knows no dicts, and takes blanks out of strings: a folder name would not survive it.
+    mmengine's own action takes no dicts, and removes blanks from strings, also from names of folders.
     """
 
     def __call__(
@@ -76,8 +76,8 @@ def option_value(text: str) -> Any:
 def usable_device(text: str) -> str:
     """``text`` itself, the name of a device that works here (cpu, cuda, cuda:1): the ``type`` of an argument.
 
-    A GPU is counted, not touched: each process of several gets its own later (``init_processes``), and what it touches
-    before would stay on GPU 0, some hundred MB per process.
+    GPUs are counted, not used: each process gets its own later (``init_processes``). A CUDA context made before would stay on
+    GPU 0, some hundred MB for each process.
     """
     there = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
     there += ['mps'] if torch.backends.mps.is_available() else []

@@ -24,7 +24,7 @@ from mmkernel.models import Embeddings
 from mmkernel.registry import DATASETS, MODELS
 
 SIDE = 256  # of the noise image that stands for one of the data set
-# What torch and Python say where a tensor of the meta device is asked for its values.
+# Words of the errors of torch and Python when a meta tensor is asked for its values.
 NEEDS_VALUES = re.compile(r'meta(?!info|data|file)|__format__|__round__|converted to an index', re.IGNORECASE)
 
 
@@ -63,7 +63,7 @@ def rehearse(
     a step takes several batches.
     """
     with DefaultScope.overwrite_default_scope('mmkernel'):
-        with refused('train_dataloader'):  # as many images as one process has, none of which is read
+        with refused('train_dataloader'):  # the number of images of one process; none is read
             Runner.build_dataloader({**cfg.train_dataloader, 'dataset': range(images)})
         _optimizer_and_schedules(cfg, model, steps, virtual)
         views = None
@@ -74,7 +74,7 @@ def rehearse(
 
 
 def play_step(model: nn.Module, views: list[tuple[int, ...]], batch: int, rows: int) -> None:
-    """Forward pass, loss and the head's backward pass of meta tensors: views of shapes (C, H, W), ``batch`` of each."""
+    """Forward pass, loss and the head's backward pass on meta tensors: views of shapes (C, H, W), ``batch`` of each."""
     inputs = [torch.empty(batch, *shape, device='meta', dtype=torch.uint8) for shape in views]
     index = torch.arange(batch, device='meta')
     model.train()
@@ -100,7 +100,7 @@ def play_step(model: nn.Module, views: list[tuple[int, ...]], batch: int, rows: 
 
 
 def _of_all_processes(embeddings: Embeddings, rows: int) -> Embeddings:
-    """The same with N rows, leaves of the head's graph; what is one tensor there is one here."""
+    """The same with N rows, as leaves of the head's graph; shared tensors stay shared."""
     leaves: dict[int, Tensor] = {}
     for x in (embeddings.online, embeddings.predicted, embeddings.target):
         leaves.setdefault(id(x), x.new_empty(x.shape[0], rows, x.shape[2]).requires_grad_(x.requires_grad))
@@ -135,7 +135,7 @@ class _Noise(Source):
 
 
 def _is_ours(kind: type) -> bool:
-    """Whether its interface is known: a user's own class may ask for more than a rehearsal has."""
+    """Whether the interface of ``kind`` is known: a user's own class may need more than a rehearsal has."""
     return kind.__module__.startswith('mmkernel.')
 
 

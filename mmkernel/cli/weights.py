@@ -1,4 +1,4 @@
-"""``mmkernel export | import | publish``: weights go out to other libraries, come in from them, and to other people."""
+"""``mmkernel export | import | publish``: encoders for other libraries, from other libraries, and for other people."""
 
 import argparse
 from pathlib import Path
@@ -45,7 +45,7 @@ def export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Proven by equal features before the file appears."""
+    """Write the encoder in the format ``--to``. Equal features are checked before the file appears."""
     encoder, path = encoder_of(args), Path(args.checkpoint)
     if args.size:
         encoder.pixels['size'] = (args.size[0], args.size[-1])

@@ -1,4 +1,4 @@
-"""``mmkernel zoo list | info | download | verify | clean``: names, and what lies in the cache."""
+"""``mmkernel zoo list | info | download | verify | clean``: models by name, and their files in the cache."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from mmkernel.zoo.download import download
 from mmkernel.zoo.metafile import PROTOCOLS, STAGES, by_protocol
 from mmkernel.zoo.pins import clean, files_here, published, size_of, verify
 
-COLUMNS = PROTOCOLS[:-1]  # of top-1: a column each
+COLUMNS = PROTOCOLS[:-1]  # a column of top-1 for each
 
 
 def zoo_options(parser: argparse.ArgumentParser) -> None:

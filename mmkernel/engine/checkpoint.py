@@ -23,8 +23,8 @@ class RunFolderError(RuntimeError):
 def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     """The same value of tensors (on the CPU), dicts, lists, tuples, str, int, float, bool, None, bytes.
 
-    numpy arrays become tensors, numpy scalars Python ones. TypeError names the path of anything else: a checkpoint that
-    only its writer's code can read is no checkpoint.
+    numpy arrays become tensors, numpy scalars become Python numbers. TypeError names the path of anything else, which only the
+    code that wrote it could read.
     """
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return torch.as_tensor(value.copy() if isinstance(value, np.ndarray) else value.detach()).cpu()
@@ -57,14 +57,15 @@ def checkpoint_meta(path: str | Path) -> dict:
 
 
 def epoch_files(work_dir: str | Path) -> list[Path]:
-    """``epoch_N.pth`` of a folder; what was exported from them (epoch_20_mmdetection.pth) lies beside them."""
+    """The files ``epoch_N.pth`` of a folder, without exports such as epoch_20_mmdetection.pth."""
     return [path for path in sorted(Path(work_dir).glob('epoch_*.pth')) if path.stem.removeprefix('epoch_').isdigit()]
 
 
 def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
     """(file, meta) of every training checkpoint of a folder that opens, in the order of epochs; a warning names the others.
 
-    Clocks go wrong, and copies have new times. ``run`` in the meta tells runs apart; it is None in files of earlier versions.
+    Times of files are not used: copies have new ones. ``run`` in the meta tells runs apart; it is None in files of earlier
+    versions.
     """
     found = []
     for path in epoch_files(work_dir):
@@ -80,8 +81,8 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """The furthest checkpoint of ``work_dir`` that opens and whose checksums are right, None if there is none.
 
-    Pointer files and clocks are not trusted. CheckpointError where several runs have left checkpoints, unless one of an
-    earlier version, whose files name no run, has begun and this version has gone on with it.
+    CheckpointError if several runs have left checkpoints there, except for one case: a run of an earlier version, whose files
+    name no run, that this version has resumed.
     """
     found = list_checkpoints(work_dir)
     runs: dict[str | None, list[Path]] = {}
@@ -123,6 +124,6 @@ def checkpoint_to_resume(folder: Path, file: Path | None, left: list[Path]) -> P
 
 
 def shown(files: list[Path]) -> str:
-    """The names of files, of many the first and the last."""
+    """The names of files; of more than six, the first three and the last two."""
     names = [file.name for file in files]
     return ', '.join(names if len(names) <= 6 else [*names[:3], '...', *names[-2:]])

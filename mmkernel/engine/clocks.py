@@ -19,7 +19,7 @@ def steps_per_epoch(runner: Any) -> int:
 
 
 def current_step(runner: Any, batch_idx: int) -> int:
-    """The number, from 0, of the optimizer step that this batch is part of; the same after a resume."""
+    """The optimizer step that this batch is part of, counted from 0; a resume does not change it."""
     window = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     return runner.epoch * steps_per_epoch(runner) + batch_idx // window
 
@@ -63,7 +63,7 @@ class MomentumUpdateHook(Hook):
 
 @HOOKS.register_module()
 class QueueHook(Hook):
-    """From epoch ``start_epoch`` (counted from 0) on, the head's queue stores rows, and once full they are used."""
+    """From epoch ``start_epoch`` (counted from 0) on, the head's queue stores rows; once it is full, they are used."""
 
     enables_queue = True
 
@@ -118,11 +118,10 @@ class FreezeHook(Hook):
 
 
 def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, world_size: int = 1) -> None:
-    """ValueError for a momentum target or a queue that nothing moves, a head that ``batch`` does not fit, and hooks at odds.
+    """ValueError for a momentum target or a queue that no hook moves, a head that ``batch`` does not fit, two hooks that do the
+    same, and a ``commit`` of a head or an ``update`` of a target that takes no ``real``.
 
-    Also for a ``commit`` of a head, or an ``update`` of a target, that takes no ``real``.
-
-    ``batch``: rows that a head sees at a time, those of all ``world_size`` processes; None or 0 if unknown.
+    ``batch``: rows that a head sees at a time, of all ``world_size`` processes; None or 0 if unknown.
     """
     hooks = list(hooks)
     for part, name in [*((part, 'commit') for part in model.modules()), (getattr(model, 'target', None), 'update')]:
@@ -158,7 +157,7 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
 
 
 def check_last_batch(model: nn.Module, images: int, batch: int, drop_last: bool) -> None:
-    """ValueError where the shorter last batch of ``images``, those of one process, would end the run after its first epoch."""
+    """ValueError if the last, shorter batch of an epoch would end the run. ``images``: of one process."""
     last, wrong = 0 if drop_last else images % batch, ''
     for part in model.modules() if last else ():
         try:

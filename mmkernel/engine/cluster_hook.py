@@ -15,7 +15,7 @@ from mmkernel.evaluation import extract_features
 from mmkernel.losses.clustering import check_enough_samples
 from mmkernel.registry import HOOKS
 
-CLUSTERING = 2  # what the seed is for: other draws than those of SeedHook
+CLUSTERING = 2  # a part of the seed: the draws differ from those of SeedHook
 
 
 @HOOKS.register_module()
@@ -45,7 +45,7 @@ class ClusterHook(Hook):
         self.features, self.iterations, self.interval, self.pca_dim = features, iterations, interval, pca_dim
 
     def before_run(self, runner: Any) -> None:
-        """Buffers as large as the data set, before a checkpoint is loaded into them."""
+        """Make the buffers of one entry per image, before a checkpoint is loaded into them."""
         head = unwrap(runner.model).head
         if (learned := getattr(head, 'learned', None)) is not (self.features != 'memory'):
             classifier = {True: 'linear', False: 'centroids'}.get(learned, 'none')
@@ -68,7 +68,7 @@ class ClusterHook(Hook):
         self._tell_sampler(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
-        """A resumed run has no rows of earlier epochs, so neither has a straight one."""
+        """Forget the rows of earlier epochs, which a resumed run does not have."""
         if self.features == 'memory':
             unwrap(runner.model).head.memory.clear()
 
@@ -89,7 +89,7 @@ class ClusterHook(Hook):
             model.head.remember(embeddings.promoted())
 
     def _cluster(self, runner: Any, epoch: int) -> None:
-        """Draws from (seed, epoch) alone, so that a resumed run makes the same clusters."""
+        """Cluster, with draws that depend on (seed, epoch) alone: a resumed run makes the same clusters."""
         head = unwrap(runner.model).head
         generator = torch.Generator().manual_seed(runner.seed * 1_000_003 + epoch * 7 + CLUSTERING)
         if self.features == 'memory':

@@ -42,7 +42,7 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
 
 
 def found(path: str | Path, folder: Path = Path()) -> Path:
-    """``folder / path``, or where nothing lies there, what the package has as 'configs/...' or 'mmkernel::...'."""
+    """``folder / path``; if there is no such file, the config 'configs/...' or 'mmkernel::...' of the package."""
     inside = root() / 'configs' / str(path).removeprefix('mmkernel::').removeprefix('configs/')
     named = str(path).startswith(('mmkernel::', 'configs/')) and not (folder / path).is_file()
     return inside if named and inside.is_file() else folder / path
@@ -62,7 +62,7 @@ def checked(cfg: Config, cfg_options: Mapping[str, Any] | None = None) -> Config
 
 
 def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
-    """ConfigError if a config inherits from itself, which mmengine follows without end; FileNotFoundError for a lost _base_."""
+    """ConfigError if a config inherits from itself (mmengine would recurse without end); FileNotFoundError for a lost _base_."""
     path = path.resolve()
     if path in below:
         raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
@@ -77,7 +77,7 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
 def _import_custom_modules(cfg: Config, path: Path) -> None:
     if not cfg.get('custom_imports'):
         return
-    # kept in the config, so that the copy in the work folder finds the modules too
+    # stays in the config, so that its copy in the work folder finds the modules too
     cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
     sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
     modules = cfg.custom_imports.get('imports') or []
@@ -112,7 +112,7 @@ def check_config(cfg: Config) -> None:
 
 
 def slips(word: str, known: str) -> float:
-    """How many letters of both words find no partner when they are laid side by side: 2 for 'modle' and 'model'."""
+    """The number of letters of both words that do not match: 2 for 'modle' and 'model'."""
     return round((1 - difflib.SequenceMatcher(None, word, known).ratio()) * (len(word) + len(known)))
 
 

@@ -37,7 +37,7 @@ class AccuracyHook(Hook):
             )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """What the columns of the head stand for, without which it can only be tested beside its training images."""
+        """The class names of the head's columns: with them it can be tested without its training images."""
         checkpoint['classes'] = list(self.classes)
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -66,7 +66,7 @@ class KeepBestHook(Hook):
     scores the first stays. How far each criterion can be trusted: docs/choosing_a_checkpoint.md.
     """
 
-    priority = 'LOW'  # before the epoch's own checkpoint, which is to know the record
+    priority = 'LOW'  # before the checkpoint of the epoch, which then holds the best score
 
     def __init__(self, criterion: str = 'mmd2', interval: int = 1, images: int = 1000, start_epoch: int = 1) -> None:
         if criterion not in CRITERIA:
@@ -87,7 +87,7 @@ class KeepBestHook(Hook):
         epoch, key = runner.epoch + 1, f'best_{self.criterion}'
         if epoch < self.start_epoch or not self.every_n_epochs(runner, self.interval):
             return
-        score = look_alone(lambda: self._score(runner))  # of rank 0: saving is for all ranks or for none
+        score = look_alone(lambda: self._score(runner))  # the same in all ranks, which save together
         record = runner.message_hub.runtime_info.get(key)
         place = f'best {record["score"]:.4g} after epoch {record["epoch"]}.' if record else 'never kept.'
         if math.isfinite(score) and (record is None or score > record['score']):

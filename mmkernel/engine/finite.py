@@ -27,7 +27,7 @@ LIKELY_CAUSES = (
 class FirstFailure:
     """The first iteration whose loss, or gradient, was not finite, and its loss. On the device; only ``read`` waits for it.
 
-    ``poison``, 0 until then and NaN ever after, enters the backward pass: the sum of gradients tells every process.
+    ``poison`` is 0 until then and NaN afterwards. It enters the backward pass, so the sum of gradients tells every process.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -37,7 +37,7 @@ class FirstFailure:
 
     @torch.no_grad()
     def see(self, number: Tensor, iteration: int, loss: Tensor) -> None:
-        """``number``: a loss or the norm of a gradient, one element. ``loss``: what to tell of it."""
+        """Look at ``number``, a loss or the norm of a gradient, of one element; ``loss`` is reported if it is not finite."""
         number, loss = number.detach().reshape(()), loss.reshape(())
         if self.poison is None:
             self.poison, self.loss = torch.zeros_like(number), torch.zeros_like(loss)
@@ -54,11 +54,11 @@ class FirstFailure:
         rows = torch.stack([self.poison.double(), self.iteration.double(), self.loss.double()])[None]
         rows = rows if own else gather_rows(rows, checked=True)
         found = [(int(i), loss) for poison, i, loss in rows.tolist() if poison != 0]
-        # where one process had the NaN, the others see it in the gradient alone
+        # the process with the NaN knows its loss; the others see the gradient alone
         return min(found, key=lambda failure: (failure[0], math.isfinite(failure[1])), default=None)
 
     def error(self) -> NonFiniteLossError | None:
-        """Of the first failure in any process; each must call it."""
+        """The error of the first failure in any process, or None; each process must call it."""
         if (found := self.read()) is None:
             return None
         i, loss = found

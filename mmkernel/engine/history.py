@@ -66,7 +66,7 @@ class LogHub(MessageHub):
     """mmengine's MessageHub with a ``History`` for each name, which reads a tensor only when somebody asks for a value.
 
     The first reader (the log at its interval, a hook) brings the waiting values of all names to the host, in one transfer
-    for each device and type of number. No name waits for more than ``kept`` values.
+    for each device and dtype. At most ``kept`` values of a name wait.
     """
 
     def __init__(self, name: str, kept: int = KEPT) -> None:
@@ -117,7 +117,7 @@ class LogHub(MessageHub):
                 history.waiting = 0
 
     def state_dict(self) -> dict:
-        """Tensors and plain values; the text of the config stands in the ``meta`` of a checkpoint already."""
+        """Tensors and plain values, without the text of the config, which is in the ``meta`` of a checkpoint."""
         kept = {key for key, resumed in self._resumed_keys.items() if resumed and key != 'cfg'}
         scalars = {key: history.state_dict() for key, history in self._log_scalars.items() if key in kept}
         info = {key: value for key, value in self._runtime_info.items() if key in kept}
@@ -131,11 +131,11 @@ class LogHub(MessageHub):
         self._resumed_keys.update(state_dict['resumed_keys'])
 
 
-LogHub._instance_dict = MessageHub._instance_dict  # who asks for the current MessageHub gets the one of the run
+LogHub._instance_dict = MessageHub._instance_dict  # MessageHub.get_current_instance() is the hub of the run
 
 
 def kept_values(log_processor: Any, hooks: Iterable[Hook], epoch_length: int) -> int:
-    """How far back the log looks, in iterations: its interval and its widest window. 'global' needs no values."""
+    """How many iterations the log looks back: its interval or its widest window. 'global' needs no values."""
     windows = [log_processor.window_size, *(each.get('window_size') for each in log_processor.custom_cfg)]
     windows += [min(hook.interval, epoch_length) for hook in hooks if isinstance(hook, LoggerHook)]
     return max([KEPT, *(n for n in windows if isinstance(n, int)), epoch_length if 'epoch' in windows else 0])

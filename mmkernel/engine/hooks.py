@@ -23,13 +23,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def dataset_of(runner: Any) -> Dataset:
-    """The training set, outside of what num_batch_per_epoch makes of it."""
+    """The training set itself, without the wrapper that mmengine adds for num_batch_per_epoch."""
     dataset = runner.train_dataloader.dataset
     return getattr(dataset, '_dataset', dataset)
 
 
 def attempt(wrapper: Any) -> tuple[bool, torch.Tensor | None]:
-    """Whether the last batch closed its accumulation window, and whether that step counts (None: it does, as mmengine's do)."""
+    """(the last batch closed its accumulation window, ``real`` of that step; None for wrappers of mmengine: it counts)."""
     return (wrapper.stepped, wrapper.real) if hasattr(wrapper, 'stepped') else (wrapper.should_update(), None)
 
 

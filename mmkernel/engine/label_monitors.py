@@ -20,7 +20,7 @@ from mmkernel.registry import DATASETS, HOOKS
 
 
 class _LabelMonitor(Hook):
-    """When both look, and the labelled images they look at; without labels they switch themselves off."""
+    """The interval and the labelled images of both monitors; without labels they are off."""
 
     priority = 'LOW'  # before the checkpoint, after everything that trains
 
@@ -126,7 +126,7 @@ class OnlineProbeHook(_LabelMonitor):
             return
         width = model.backbone.out_dim
         layers = nn.BatchNorm1d(width, affine=False), nn.utils.skip_init(nn.Linear, width, classes)
-        nn.init.zeros_(layers[1].weight)  # no draw: the run's random state is left alone
+        nn.init.zeros_(layers[1].weight)  # draws nothing: the random state of the run stays
         nn.init.zeros_(layers[1].bias)
         self.probe = nn.Sequential(*layers).to(next(model.backbone.parameters()).device)
         self.optimizer = torch.optim.SGD(self.probe.parameters(), self.lr, self.momentum, fused=True)
@@ -136,7 +136,7 @@ class OnlineProbeHook(_LabelMonitor):
         self.handle = model.backbone.register_forward_hook(self._look)
 
     def _look(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """The first pass of a batch begins with the first view, however views are batched."""
+        """Keep the output of the first forward pass of a batch: it begins with the first view, however views are batched."""
         if self.seen is None and module.training:
             self.seen = output.detach()
 
@@ -148,7 +148,7 @@ class OnlineProbeHook(_LabelMonitor):
         self.seen = None
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """One step; nothing moves if no row has a label, or any is not finite, and the host need not know."""
+        """One step. It changes nothing if no row has a label or any is not finite; the device decides this."""
         if not self.on or self.seen is None:
             return
         batch = data_batch[0] if isinstance(data_batch, list) else data_batch  # of a virtual batch, its first part
@@ -182,5 +182,5 @@ class OnlineProbeHook(_LabelMonitor):
             checkpoint['online_probe'] = dict(probe=self.probe.state_dict(), optimizer=self.optimizer.state_dict())
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """A resumed probe goes on; weights alone that start a new run start a new probe."""
+        """A resumed run continues its probe; ``load_from`` starts a new one."""
         self.saved = checkpoint.get('online_probe') if runner._resume else None

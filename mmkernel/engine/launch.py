@@ -45,10 +45,10 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
 
 
 def _meeting_place(timeout: timedelta) -> dict[str, Any]:
-    """Where processes that torchrun has started again on one machine find each other; else torch's own place.
+    """The rendezvous of processes that torchrun has restarted on one machine; {} otherwise: torch's default.
 
-    There a process that is early finds the address of one that has ended, as the store of torchrun outlives them, and waits.
-    On several machines the counts of restarts differ.
+    The store of torchrun outlives the processes. Without a prefix of its own, a restarted process may find the address of one
+    that has ended, and wait. On several machines the counts of restarts differ, so there is no common prefix.
     """
     restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
     if restart == '0' or os.environ.get('GROUP_WORLD_SIZE') != '1':
@@ -66,7 +66,7 @@ def leave_processes() -> None:
 
 
 def slurm_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """What torch.distributed wants, from what srun sets; ``scontrol`` is not needed."""
+    """The variables that torch.distributed reads, from those of srun; without ``scontrol``."""
     try:
         rank, world = given['SLURM_PROCID'], given['SLURM_NTASKS']
         nodes = given.get('SLURM_STEP_NODELIST') or given['SLURM_NODELIST']
@@ -97,7 +97,7 @@ def set_numerics(cfg: Mapping[str, Any]) -> None:
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS asks for it, and reads it once
-    torch.use_deterministic_algorithms(deterministic)  # off again, too, in the process of an earlier run
+    torch.use_deterministic_algorithms(deterministic)  # an earlier run in this process may have set it
 
 
 def seed_everything(*entropy: int) -> None:

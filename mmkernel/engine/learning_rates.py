@@ -50,7 +50,7 @@ def lr_factor(rule: str | None, images: int) -> float:
 
 
 def describe_scaling(rule: str | None, lr: float, images: int) -> str:
-    """One line for log and dry run: what was written, how it is scaled, what comes out."""
+    """One line for log and dry run: the learning rate, and how it follows from the written one."""
     how = {'linear': f'{lr:g} x {images} / {REFERENCE_BATCH}', 'sqrt': f'{lr:g} x sqrt({images})'}.get(rule)
     scaled = f'{lr * lr_factor(rule, images):g}'
     return f'{scaled} = {how} (lr_scaling={rule!r})' if how else f'{scaled} (lr_scaling=None: as written)'
@@ -100,7 +100,7 @@ def check_groups(optimizer: Any) -> None:
 def check_custom_keys(optim_wrapper: Mapping, model: nn.Module) -> None:
     """ValueError for a key of ``custom_keys`` that is part of no parameter's name, or only of frozen ones."""
     if optim_wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
-        return  # a user's own may mean something else by its keys
+        return  # keys of a user's own constructor may have another meaning
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for key in (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}:
         if not any(key in name for name in names):
@@ -120,7 +120,7 @@ def prefixes(name: str) -> list[str]:
 
 
 class _GroupsConstructor:
-    """Builds an optimizer of groups: ``options(optimizer)`` says what is theirs, ``group_of`` which a parameter is in, or ''."""
+    """Builds an optimizer of groups. ``options(optimizer)``: {group: settings}; ``group_of``: the group of a parameter, or ''."""
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.optim_wrapper_cfg, self.paramwise_cfg = dict(optim_wrapper_cfg), dict(paramwise_cfg or {})

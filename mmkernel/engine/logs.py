@@ -31,7 +31,7 @@ def open_logs(runner: Any) -> None:
     os.makedirs(runner.log_dir, exist_ok=True)
     file = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
     runner.logger = MMLogger.get_instance(name, log_level=cfg.get('log_level', 'INFO'), log_file=file, file_mode='a')
-    for handler in runner.logger.handlers:  # mmengine's LoggerHook repeats the name of the run after each epoch
+    for handler in runner.logger.handlers:  # mmengine's LoggerHook would log the name of the run after each epoch
         handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
     device = f'CPU, {torch.get_num_threads()} threads'
     runner.logger.info(
@@ -46,7 +46,7 @@ def open_logs(runner: Any) -> None:
 
 
 def build_visualizer(given: Any, name: str, folder: str) -> Visualizer:
-    """Where the config names one folder for the logs of all runs, those of an earlier one are kept as NAME.old."""
+    """Build the visualizer. If its folder has logs of an earlier run, they are kept as NAME.old."""
     if isinstance(given, Visualizer):
         return given
     settings = {'type': 'Visualizer', 'vis_backends': [dict(type='LocalVisBackend')], 'name': name, 'save_dir': folder}
@@ -59,7 +59,7 @@ def build_visualizer(given: Any, name: str, folder: str) -> Visualizer:
 
 @VISBACKENDS.register_module()
 class CSVBackend(BaseVisBackend):
-    """``scalars.csv`` in the log folder: a line per step that is logged, a column per name, also of those that come later."""
+    """``scalars.csv`` in the log folder: a line per logged step, a column per name; a new name rewrites the table."""
 
     experiment = property(lambda self: self.path)
 

@@ -89,7 +89,7 @@ class EpochLoop:
 
 
 class MicroBatches(list):
-    """The micro-batches of a step; ``batch['sample_index']`` joins an entry of all of them, for hooks that look at a batch."""
+    """The micro-batches of a step; ``batch['sample_index']`` concatenates an entry of all of them, as hooks expect."""
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, str):
@@ -101,7 +101,7 @@ class MicroBatches(list):
 
 
 class VirtualBatches:
-    """A loader whose batches come ``count`` at a time as ``MicroBatches``; what is left over in an epoch is not loaded."""
+    """A loader whose batches come ``count`` at a time as ``MicroBatches``; the rest of an epoch is not loaded."""
 
     def __init__(self, loader: DataLoader, count: int) -> None:
         self.micro_batches, self.count = loader, count
@@ -143,7 +143,7 @@ class EqualBatches:
 
     def __call__(self, batch: Any) -> AbstractContextManager:
         rows = rows_of(batch) if world_size() > 1 else None
-        if rows is None:  # then each gather asks
+        if rows is None:  # each gather compares
             return nullcontext()
         if not self.fixed:
             check_equal_rows(rows)
@@ -151,7 +151,7 @@ class EqualBatches:
 
 
 def rows_of(batch: Any) -> int | None:
-    """The images of a batch, or of the micro-batches of a virtual one; None where it does not show them."""
+    """The number of images of a batch, or of all its micro-batches; None if it is unknown."""
     if isinstance(batch, list):
         rows = [rows_of(part) for part in batch]
         return None if None in rows or not rows else sum(rows)

@@ -1,4 +1,4 @@
-"""Hooks that watch the embeddings of a run without touching it; what they compute stands in ``evaluation``."""
+"""Hooks that monitor embeddings and do not change the run; the statistics are those of ``mmkernel.evaluation``."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ class EmbeddingMonitorHook(Hook):
             model.observers.append(self.look)
 
     def look(self, embeddings: Embeddings) -> None:
-        """The partner is another view: online where there is one (comparable between methods), else a target."""
+        """Keep the first online view and a partner: another online view (comparable between methods), else a target."""
         others = [
             embeddings.target[j] for j, view in enumerate(embeddings.target_views) if view != embeddings.online_views[0]
         ]
@@ -107,10 +107,10 @@ class DoctorHook(Hook):
         try:
             cloud = sample_cloud(model, runner.cfg, self.images, source)
         except (ValueError, RuntimeError, OSError) as error:
-            # of an image that training has not met: no reason to end it
+            # an image that training has not read yet: no reason to end the run
             return runner.logger.warning(f'DoctorHook could not look after epoch {runner.epoch + 1}: {error}')
         if min(cloud.z.shape) < 2 or not all(torch.isfinite(part).all() for part in (cloud.z, *(cloud.views or ()))):
-            return  # no cloud; or the guard of non-finite losses speaks of it
+            return  # nothing to diagnose; NonFiniteGuardHook reports what is not finite
         found = diagnose_cloud(cloud, model)
         if found.state == COLLAPSED and self.state != COLLAPSED:
             runner.logger.warning(f'Epoch {runner.epoch + 1}: the embedding has collapsed: {found.verdict}')
@@ -134,7 +134,7 @@ def log_values(runner: Any, prefix: str, values: Mapping[str, float], text: str)
 
 
 def look_alone(look: Callable[[], Any]) -> Any:
-    """What ``look()`` gives in process 0, in every process; it draws nothing from the generators of the run."""
+    """``look()`` in process 0, and its result in every process. The random state of the run stays."""
     before = random_state()
     try:
         return on_first_process(look)

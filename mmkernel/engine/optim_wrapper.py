@@ -26,10 +26,10 @@ class PretrainOptimWrapper(OptimWrapper):
     """backward of loss / window -> gradient norm -> clip -> step, where every loss and gradient so far was finite.
 
     Nothing is read from the device. ``stepped``: this batch closed its accumulation window, so a step was attempted.
-    ``real``: 0-dim bool on the device, whether the attempt counts. Where it does not, weights, momentum and the buffers that
-    the forward pass changed keep their bits, and whatever else changes state asks ``real``. A loss that is not finite, or
-    without float16's loss scaling a gradient, is final: no step after it is real, in any process, and ``check`` says which
-    it was. A gradient that overflowed in float16 skips its step alone, until the scale of the loss has fallen below 1e-4.
+    ``real``: 0-dim bool on the device, whether the step counts. If it does not, weights, momentum and the buffers that the
+    forward pass changed keep their bits, and all other state must obey ``real`` too. A loss that is not finite is final, and
+    so is a gradient without float16's loss scaling: no later step is real, in any process, and ``check`` names the iteration.
+    A gradient that overflows in float16 skips one step, unless the scale of the loss has fallen below 1e-4.
 
     ``precision``: 'float32', 'bfloat16' or, on a GPU and with loss scaling, 'float16'. ``accumulative_counts`` batches make
     one step; windows end with the epoch. ``clip_grad=dict(max_norm=1.)`` as in mmengine. LARS and torch's SGD, Adam and AdamW
@@ -47,7 +47,7 @@ class PretrainOptimWrapper(OptimWrapper):
         check_groups(optimizer)
         if clip_grad is not None:
             check_clipping(clip_grad)
-        # mmengine pops 'type' out of the dict it is given, which is the config's
+        # a copy: mmengine pops 'type' out of the dict, which belongs to the config
         super().__init__(optimizer, accumulative_counts, dict(clip_grad) if clip_grad else None)
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
         if precision not in PRECISIONS:
@@ -67,7 +67,7 @@ class PretrainOptimWrapper(OptimWrapper):
         self.real: Tensor | None = None  # before the first attempt
         self.grad_norm: Tensor | None = None  # of the last attempt, before clipping; 0-dim on the device
         self.epoch_length: int | None = None  # set by the Runner; None: windows run over epoch ends
-        self.frozen: list[nn.Parameter] = []  # the next step leaves them alone; a hook says which
+        self.frozen: list[nn.Parameter] = []  # parameters that the next step skips; set by a hook
         self._failure, self._loss = FirstFailure(optimizer), None
         self.on_non_finite = self._failure.reports
         self._before: Snapshot | None = None  # of what forward passes change, from the beginning of the window
@@ -86,7 +86,7 @@ class PretrainOptimWrapper(OptimWrapper):
             yield
 
     def update_params(self, loss: Tensor, backward: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """``backward(loss, gradient)``: what stands for ``loss.backward(gradient)``; the loss is scaled for half precision."""
+        """``backward(loss, gradient)`` replaces ``loss.backward(gradient)``; the loss is scaled for half precision."""
         self.stepped = False
         if not getattr(loss, 'requires_grad', False):
             raise ValueError(
@@ -102,7 +102,7 @@ class PretrainOptimWrapper(OptimWrapper):
                 self.stepped = True
 
     def backward(self, loss: Tensor, by: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """After a failure NaN enters, so that the sum of the gradients over processes tells all of them."""
+        """After a failure NaN enters here: the sum of gradients over processes then tells all of them."""
         loss = self.scaler.scale(loss) if self.scaler else loss
         poison = self._failure.poison
         gradient = torch.ones_like(loss) if poison is None else (1 + poison).to(loss.dtype).expand_as(loss)
@@ -136,7 +136,7 @@ class PretrainOptimWrapper(OptimWrapper):
             self._before = None
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
-        """As the config asks; the 2-norm is not taken twice."""
+        """Clip as the config asks; the 2-norm, which is known, is not computed again."""
         given = self.clip_grad_kwargs
         if given and self.clip_func is clip_grad_norm_ and given.get('norm_type') in (None, 2):
             norm = self.grad_norm
@@ -147,9 +147,9 @@ class PretrainOptimWrapper(OptimWrapper):
             self.message_hub.update_scalar('train/grad_norm', norm)
 
     def check(self) -> None:
-        """NonFiniteLossError, in every process, if an iteration was not finite in any. Every process must call it.
+        """NonFiniteLossError in every process if an iteration of any was not finite. Every process must call it.
 
-        The one place where the host waits for the device, so not for every step.
+        The host waits for the device here, so do not call it in every step.
         """
         if error := self._failure.error():
             if self._before is not None:  # inside a window

@@ -1,4 +1,4 @@
-"""LARS; steps that a flag on the device skips, of LARS and of torch's fused SGD, Adam and AdamW; settings of clipping."""
+"""The optimizer LARS; steps that a flag on the device can skip, of LARS and torch's SGD, Adam and AdamW; gradient clipping."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -130,7 +130,7 @@ def fuse(optimizer: Optimizer) -> bool:
 
 
 def step_where(real: Tensor, optimizer: Optimizer) -> None:
-    """``optimizer.step()`` where the 0-dim bool ``real`` is set, which an optimizer that ``fuse`` accepts asks on the device."""
+    """``optimizer.step()`` if the 0-dim bool ``real`` is set. The device decides; ``optimizer`` is one that ``fuse`` accepts."""
     for group in optimizer.param_groups:  # fused SGD: a first step that is skipped would leave memory without content
         for p in group['params'] if group.get('fused') and group.get('momentum') else ():
             if p.grad is not None and optimizer.state[p].get('momentum_buffer') is None:
@@ -141,18 +141,18 @@ def step_where(real: Tensor, optimizer: Optimizer) -> None:
 
 
 def same_order(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one shape lie in memory in the same order; the stride of an axis of length 1 means nothing."""
+    """Whether two tensors of one shape have the same memory order; strides of axes of length 1 do not count."""
     return all(n == 1 or s == t for n, s, t in zip(a.shape, a.stride(), b.stride(), strict=True))
 
 
 def has_gaps(p: Tensor) -> bool:
-    """Whether ``p`` is no block of memory: what is made like it lies in another order. One without a shape yet has no gaps."""
+    """Whether ``p`` is not one dense block of memory, so that ``empty_like`` has other strides. False for lazy parameters."""
     return not is_lazy(p) and not same_order(p, torch.empty_like(p, device='meta'))
 
 
 @torch.no_grad()
 def match_layouts(optimizer: Optimizer) -> None:
-    """State from a file in the order of its parameter (channels_last or not): fused kernels walk both as flat memory."""
+    """Give loaded state the memory order of its parameter (channels_last or not): fused kernels read both as flat memory."""
     for p, state in optimizer.state.items():
         for name, x in state.items():
             if isinstance(x, Tensor) and x.shape == p.shape and not same_order(p, x):
@@ -160,7 +160,7 @@ def match_layouts(optimizer: Optimizer) -> None:
 
 
 def as_built(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """A saved state whose groups say ``fused`` and ``foreach`` as ``optimizer`` does: it decides where step counts lie."""
+    """A saved state with ``fused`` and ``foreach`` of ``optimizer``: they decide on which device step counts are."""
     groups, own = [dict(group) for group in saved['param_groups']], optimizer.param_groups
     for group, ours in zip(groups, own, strict=False):
         group.update({word: ours[word] for word in ('fused', 'foreach') if word in ours})
@@ -171,7 +171,7 @@ CLIPPING = {'norm': (clip_grad_norm_, 'max_norm'), 'value': (clip_grad_value_, '
 
 
 def check_clipping(clip_grad: Mapping[str, Any]) -> None:
-    """ValueError for ``clip_grad`` that torch's function would refuse at the first step, or that means nothing."""
+    """ValueError for a ``clip_grad`` that torch's function would refuse at the first step, or that has no effect."""
     kind = clip_grad.get('type', 'norm')
     if kind not in CLIPPING:
         raise ValueError(f"optim_wrapper.clip_grad.type is 'norm' or 'value', got {kind!r}.")

@@ -100,7 +100,7 @@ class Persistence:
         on_first_process(lambda: self._write_config(Path(self.work_dir) / 'config.py'))
 
     def _write_config(self, path: Path) -> None:
-        """``config.py`` without what was asked of this start; that of an earlier one, if it says something else, is kept."""
+        """Write ``config.py`` without the options of this start. A different one of an earlier start is kept as NAME.old."""
         asked = ('resume', 'resume_anyway', 'load_from') if self._resume else ('resume', 'resume_anyway')
         text = config_text({key: value for key, value in self.cfg.to_dict().items() if key not in asked})
         if path.exists() and path.read_text(errors='replace') != text:
@@ -139,7 +139,7 @@ class Persistence:
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done.')
 
     def _adopt_seed(self, seed: int) -> None:
-        """A resumed run goes on with the seed that it began with (it matters where the config leaves the seed open)."""
+        """Use the seed of the checkpoint, which the config may leave open."""
         if seed == self.seed:
             return
         if self.given_seed is not None:
@@ -151,7 +151,7 @@ class Persistence:
 
     def _load_optimizer(self, state: dict, filename: str) -> None:
         """Buffers from the checkpoint, hyper-parameters from the config (a changed weight decay takes effect)."""
-        # a schedule of mmengine goes on from the last lr
+        # schedules of mmengine continue from the last lr
         kept = {'params', 'lr'} if self.param_schedulers else {'params'}
         groups = [{k: v for k, v in group.items() if k not in kept} for group in self.optim_wrapper.param_groups]
         try:
@@ -162,7 +162,7 @@ class Persistence:
             group.update(settings)
 
     def _load_schedule(self, scheduler: Any, state: dict) -> None:
-        """Ours follow the config from where the run stands; mmengine's go on as the checkpoint holds them, and that is said."""
+        """Our schedules follow the config from the current step; mmengine's continue as in the checkpoint, with a warning."""
         config = to_plain({key: value for key, value in scheduler.state_dict().items() if key not in POSITION})
         scheduler.load_state_dict(state)
         if getattr(scheduler, 'per_step', False):
@@ -171,4 +171,4 @@ class Persistence:
         kept = {key: (state[key], value) for key, value in config.items() if key in state and state[key] != value}
         if kept and not self.cfg.get('resume_anyway'):  # then it is among the differences
             name = type(scheduler).__name__
-            self.logger.warning(f'{name} goes on as the checkpoint holds it (checkpoint, config): {kept}.')
+            self.logger.warning(f'{name} continues as in the checkpoint (checkpoint, config): {kept}.')

@@ -35,18 +35,18 @@ MEANING = {place: meaning for meaning, places in PLACES.items() for place in pla
 # What to know about a difference that is refused
 HINTS = {
     'optim_wrapper.optimizer': ' (the state of one does not fit the other)',
-    'param_scheduler': ' (a schedule of mmengine goes on as the checkpoint holds it: the change would have no effect)',
+    'param_scheduler': ' (a schedule of mmengine continues as in the checkpoint: the change would have no effect)',
 }
 ORDERED = ('views', 'ops')  # dicts that are applied in their order
 ABSENT = object()
 
 
 class OtherRunError(CheckpointError):
-    """A checkpoint of another run than the one that the config describes."""
+    """The checkpoint belongs to another run than the config describes."""
 
 
 class Difference(NamedTuple):
-    """A place in the config where checkpoint and config differ, and what follows from it."""
+    """A place where the config differs from that of the checkpoint, and whether it is refused, said or ignored."""
 
     path: str
     old: Any
@@ -73,7 +73,7 @@ def compare_runs(meta: Mapping, settings: dict, world_size: int, source: str, an
     """Every difference between the run in the checkpoint ``source`` and the one asked for, once each, in words.
 
     ``settings``: ``resolved`` of the config. OtherRunError if one of them changes model, objective, views or data, or would
-    have no effect; ``anyway``: they are words like the others.
+    have no effect; with ``anyway`` these are returned like the others.
     """
     then, now = meta.get('settings') or {}, versions()
     found = compare_settings(then, settings) if then and settings else []
@@ -97,7 +97,7 @@ def compare_runs(meta: Mapping, settings: dict, world_size: int, source: str, an
 def compare_settings(then: Mapping, now: Mapping) -> list[Difference]:
     """The differences of two resolved configs that mean something."""
     schedules = [item['type'] for _, item in walk(now.get('param_scheduler')) if 'type' in item]
-    # a new schedule of ours takes effect; mmengine's go on as the checkpoint holds them
+    # a changed schedule of ours takes effect; mmengine's continue as in the checkpoint
     follows = bool(schedules) and all(getattr(PARAM_SCHEDULERS.get(kind), 'per_step', False) for kind in schedules)
     meaning = MEANING | (dict(param_scheduler=SAID) if follows else {})
     both = []

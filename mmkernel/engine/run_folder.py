@@ -44,10 +44,10 @@ class RunFolder:
         self.checkpoints: list[Path] = []  # its own epoch_N.pth, oldest first
 
     def take(self, resume: bool = False, file: str | Path | None = None, check: Any = None) -> Path | None:
-        """The checkpoint to resume from: ``file``, or without one the furthest of the folder; None: from the beginning.
+        """The checkpoint to resume from: ``file``, or without one the furthest of the folder; None: start from the beginning.
 
-        ``check(path, meta)`` may refuse it. RunFolderError for a folder that holds a run which is not resumed, would be
-        overwritten, or is going on; CheckpointError where no checkpoint opens. Nothing is changed then.
+        ``check(path, meta)`` may refuse it. RunFolderError if the folder holds a run that is not resumed, would be
+        overwritten, or is going on; CheckpointError if no checkpoint opens. An error leaves the folder unchanged.
         """
         new = not self.mark.exists()
         try:
@@ -84,12 +84,12 @@ class RunFolder:
                 set_aside(path)
 
     def wrote(self, path: Path) -> None:
-        """``path`` is of this run; every process is told."""
+        """Note that this run wrote ``path``; every process calls it."""
         if path.parent == self.path and path.match('epoch_*.pth'):
             self.checkpoints = [*(own for own in self.checkpoints if own != path), path]
 
     def drop_oldest(self, keep: int) -> None:
-        """Delete this run's own checkpoints of epochs but for the last ``keep``."""
+        """Delete the ``epoch_N.pth`` of this run, except the last ``keep``."""
         for path in self.checkpoints[: max(len(self.checkpoints) - keep, 0)]:
             path.unlink(missing_ok=True)
             self.checkpoints.remove(path)
@@ -99,7 +99,7 @@ class RunFolder:
         return next((path for path in reversed(self.checkpoints) if path.is_file()), self.resumed)
 
     def way_back(self) -> str:
-        """What a run that has failed can go on from, in words."""
+        """A sentence that says how to continue a run that has failed."""
         good = self.last_good()
         if good is None:
             return 'There is no checkpoint yet: the same command with the same seed replays the same batches.'
@@ -125,7 +125,7 @@ class RunFolder:
         return [*epoch_files(self.path), *filter(Path.exists, best)]
 
     def _go_on(self, meta: dict) -> None:
-        """Become the run of the checkpoint of this folder with this ``meta``."""
+        """Continue the run of the checkpoint with this ``meta``, in its own folder."""
         self.run = meta.get('run') or self.run
         self.runs = {self.run, meta.get('run')}  # checkpoints of earlier versions name no run
         self.checkpoints = [
@@ -143,7 +143,7 @@ class RunFolder:
         self.release()  # of a folder that was taken away in between
         file = self.mark.open('a+')
         try:
-            # a lock of the process: workers of a loader, which may outlive it, do not inherit it
+            # the lock belongs to the process: workers of a loader may outlive it, and do not inherit it
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -157,7 +157,7 @@ class RunFolder:
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a work folder. RunFolderError if no file can come to lie in it."""
+    """Make a work folder. RunFolderError if it cannot be written."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
@@ -172,7 +172,7 @@ def _foreign(path: Path) -> RunFolderError:
 
 
 def _read(mark: TextIO) -> dict:
-    """What ``run.json`` says; empty where a run was killed before it had written it. RunFolderError for another program's."""
+    """The content of ``run.json``; empty if a run was killed before writing it. RunFolderError if another program wrote it."""
     mark.seek(0)
     text = mark.read()
     try:
@@ -185,6 +185,6 @@ def _read(mark: TextIO) -> dict:
 
 
 def _launch() -> str | None:
-    """The launcher of this process, the same after it has started it again; None without one."""
+    """A name of this process's launcher, which stays when it restarts the process; None without one."""
     name = f'{os.environ.get("TORCHELASTIC_RUN_ID")} {platform.node()} {os.getppid()}'
     return name if 'TORCHELASTIC_RESTART_COUNT' in os.environ else None

@@ -1,4 +1,4 @@
-"""Learning rate as a closed form of the step, so that a resumed or extended run is on the right curve by construction."""
+"""Learning-rate schedules. Ours is a closed form of the step, so a resumed or extended run is on the right curve."""
 
 import math
 import warnings
@@ -43,7 +43,7 @@ class ParamSchedulerHook(_ParamSchedulerHook):
 
 
 def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) -> list[_ParamScheduler]:
-    """The schedules of ``param_scheduler``: one or a list of dicts, or built ones. They end with the run where they do not say.
+    """The schedules of ``param_scheduler``: one or a list of dicts, or built ones. Without ``end`` they end with the run.
 
     ``epoch_length`` in iterations. ValueError if a schedule with a peak of its own gives groups of different rates the same.
     """

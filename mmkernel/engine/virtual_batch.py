@@ -49,7 +49,7 @@ def virtual_step(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> dic
 def _embed(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> tuple[Embeddings, list[dict]]:
     """First pass: the Embeddings of all rows, without graph, and the random state before each micro-batch."""
     net, states, union, start = unwrap(model), [], None, 0
-    # autocast keeps half-precision copies of the weights to its end, here without a graph: the second pass has its own
+    # autocast caches half-precision copies of the weights, here without a graph: the second pass needs its own context
     with wrapper.optim_context(model), torch.no_grad(), _kept_buffers(net):
         for batch in batches:
             states.append(random_state())
@@ -101,7 +101,7 @@ def _pull_back(
 
 @contextmanager
 def _kept_buffers(net: nn.Module) -> Iterator[None]:
-    """Buffers (running statistics) and counters of what both passes run leave as they came: the second pass moves them."""
+    """Restore buffers (running statistics) and counters after the first pass: the second pass moves them."""
     target = net.target if getattr(net.target, 'gradient', True) else None
     modules = [part for part in (net.backbone, net.neck, net.predictor, target) if part is not None]
     parts = [part for module in modules for part in module.modules()]
@@ -114,7 +114,7 @@ def _kept_buffers(net: nn.Module) -> Iterator[None]:
 
 
 class Snapshot:
-    """The buffers of some modules at one moment: one flat tensor of each dtype, so a few kernels whatever their number."""
+    """A copy of the buffers of some modules, as one flat tensor for each dtype: a few kernels, however many buffers."""
 
     @torch.no_grad()
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -127,7 +127,7 @@ class Snapshot:
 
     @torch.no_grad()
     def put_back(self, unless: Tensor | None = None) -> None:
-        """Into the buffers, where the 0-dim bool ``unless`` is not set. Nothing is read."""
+        """Write the copy into the buffers if the 0-dim bool ``unless`` is not set. The host reads nothing."""
         for where, flat in self.kept:
             now, before = [], []
             for (part, name, shape), old in zip(where, flat.split([shape.numel() for *_, shape in where]), strict=True):
@@ -144,7 +144,7 @@ class Snapshot:
 
 
 def moved_by_forward(model: nn.Module) -> list[nn.Module]:
-    """The modules with buffers, but for those of a head: ``Head.loss`` is pure. Running statistics move all the same."""
+    """The modules with buffers that a forward pass may change: of a head, whose ``loss`` is pure, the batch norms only."""
     heads = {part for head in model.modules() if isinstance(head, Head) for part in head.modules()}
     return [part for part in model.modules() if part._buffers and (part not in heads or isinstance(part, _NormBase))]
 

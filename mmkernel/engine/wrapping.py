@@ -54,7 +54,7 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
 
 
 def check_wrapping(cfg: Mapping[str, Any]) -> None:
-    """ValueError for a value that ``wrap_model`` does not know, and TypeError for a keyword that torch.compile does not take."""
+    """ValueError for a value that ``wrap_model`` does not know, TypeError for a keyword that torch.compile does not take."""
     asked, compiled = cfg.get('channels_last'), cfg.get('compile')
     if not isinstance(asked, (bool, type(None))) and asked != 'auto':
         raise ValueError(f"channels_last = {asked!r}; expected True, False or 'auto' (where convolutions run on CUDA).")
@@ -67,7 +67,7 @@ def check_wrapping(cfg: Mapping[str, Any]) -> None:
 
 
 def wants_channels_last(asked: bool | str | None, model: nn.Module, device: torch.device) -> bool:
-    """Whether convolutions get images whose channels are the fastest axis: what tensor cores take without a copy."""
+    """Whether images are channels_last, the layout of tensor cores: as ``asked``, or for 'auto' where convolutions run on CUDA."""
     if asked != 'auto':
         return bool(asked)
     return device.type == 'cuda' and any(isinstance(module, nn.Conv2d) for module in model.modules())
@@ -90,7 +90,7 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
             'Sequential or ModuleList. Set it to False.'
         )
     for block in blocks:
-        block.forward = types.MethodType(_checkpointed, block)  # bound anew where the module is copied
+        block.forward = types.MethodType(_checkpointed, block)  # deepcopy binds it to the copy
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -117,7 +117,7 @@ def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms inside leave their running statistics alone: the first pass has moved them already."""
+    """Batch norms inside do not change their running statistics: the first pass did already."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -130,7 +130,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """``model`` in DistributedDataParallel; gradients live in its buckets, not beside them."""
+    """``model`` in DistributedDataParallel, whose buckets are the memory of the gradients."""
     asked = {'type': 'MMDistributedDataParallel', **(cfg.get('model_wrapper_cfg') or {})}
     if asked['type'] != 'MMDistributedDataParallel':
         return MODEL_WRAPPERS.build({**asked, 'module': model})

@@ -158,7 +158,7 @@ def milestones(folder, *steps, epochs=1):
 def test_new_milestones_of_mmengine_have_no_effect_and_are_refused(tmp_path):
     train(milestones(tmp_path, 1))
     with pytest.raises(
-        OtherRunError, match=r'param_scheduler.0.milestones: \[1\] -> \[3\] \(a schedule of mmengine goes on'
+        OtherRunError, match=r'param_scheduler.0.milestones: \[1\] -> \[3\] \(a schedule of mmengine continues'
     ):
         train(milestones(tmp_path, 3, epochs=2), resume=True)
     train(milestones(tmp_path, 3, epochs=2), resume_anyway=True)
@@ -173,7 +173,7 @@ def test_a_schedule_of_mmengine_that_ends_with_the_shorter_run_is_said(tmp_path)
     train(cosine(1))
     train(cosine(2), resume=True)
     log = max(tmp_path.glob('*/*.log')).read_text()
-    assert 'CosineAnnealingLR goes on as the checkpoint holds it' in log
+    assert 'CosineAnnealingLR continues as in the checkpoint' in log
     assert "'T_max': (1, 2)" in log
 
 
