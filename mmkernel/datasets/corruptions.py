@@ -1,6 +1,6 @@
-"""What pixels say: noise, edges, missing colours, learned policies.
+"""Operations on pixel values: noise, edges, dropped channels, learned policies.
 
-With rotations, crops and erased boxes (``geometry.py``) those of the ablation of Chen et al., ICML 2020, figure 4.
+With the rotations, crops and erased boxes of ``geometry.py`` they make up the ablation of Chen et al., ICML 2020, figure 4.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ class GaussianNoise(Operation):
 
     def __init__(self, sigma: float | tuple[float, float] = (0.0, 10.0), probability: float = 1.0) -> None:
         super().__init__(probability)
-        self.sigma = interval('sigma', (0.0, sigma) if np.isscalar(sigma) else sigma, 0.0, 0.0)
+        self.sigma = interval('GaussianNoise', sigma=(0.0, sigma) if np.isscalar(sigma) else sigma)
 
     def sample(self, rng: Generator, height: int, width: int) -> tuple[float, int]:
         return float(rng.uniform(*self.sigma)), int(rng.integers(2**63))

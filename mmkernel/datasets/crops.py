@@ -10,7 +10,7 @@ from PIL import Image
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import TRANSFORMS
 
-from .operations import Operation, check_interval, height_width, with_pillow
+from .operations import Operation, height_width, interval, with_pillow
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -71,8 +71,8 @@ class RandomResizedCrop(Crop):
         interpolation: str = 'bicubic',
     ) -> None:
         super().__init__(size, interpolation)
-        self.scale = check_interval('RandomResizedCrop', scale=scale)
-        self.ratio = check_interval('RandomResizedCrop', ratio=ratio)
+        self.scale = interval('RandomResizedCrop', positive=True, scale=scale)
+        self.ratio = interval('RandomResizedCrop', positive=True, ratio=ratio)
 
     def sample(self, rng: Generator, height: int, width: int) -> Box:
         log_low, log_high = math.log(self.ratio[0]), math.log(self.ratio[1])

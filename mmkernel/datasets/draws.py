@@ -1,4 +1,4 @@
-"""Random numbers as a function of what they are for, not of when they are drawn."""
+"""Random numbers as a function of (seed, epoch, index, stream), not of when they are drawn; stratified draws."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Where pixels lie: affine maps, quarter turns, erased boxes, a part in a frame. Any number of channels."""
+"""Operations on pixel positions: affine maps, quarter turns, erased boxes, a crop in a frame. Any number of channels."""
 
 import math
 
@@ -9,7 +9,7 @@ from numpy.random import Generator
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import TRANSFORMS
 
-from .operations import Operation, check_interval, height_width
+from .operations import Operation, height_width, interval
 
 BORDERS = dict(constant=cv2.BORDER_CONSTANT, edge=cv2.BORDER_REPLICATE, reflect=cv2.BORDER_REFLECT_101)
 
@@ -37,7 +37,7 @@ class RandomAffine(Operation):
         check_numbers('RandomAffine', zero=True, degrees=degrees, translate=translate, shear=shear)
         if shear >= 90:
             raise ValueError(f'RandomAffine: shear={shear}; expected less than 90 degrees')
-        self.scale = check_interval('RandomAffine', scale=scale)
+        self.scale = interval('RandomAffine', positive=True, scale=scale)
         self.degrees, self.translate, self.shear = degrees, translate, shear
         check_words('RandomAffine', border=(border, BORDERS))
         self.border, self.fill = BORDERS[border], fill
@@ -115,10 +115,8 @@ class RandomErasing(_Erase):
         probability: float = 0.5,
     ) -> None:
         super().__init__(probability)
-        self.scale, self.ratio = (
-            check_interval('RandomErasing', scale=scale),
-            check_interval('RandomErasing', ratio=ratio),
-        )
+        self.scale = interval('RandomErasing', positive=True, scale=scale)
+        self.ratio = interval('RandomErasing', positive=True, ratio=ratio)
         self.fill = fill
 
     def sample(self, rng: Generator, height: int, width: int) -> tuple[int, int, int, int]:
@@ -152,7 +150,7 @@ class Cutout(_Erase):
 class PaddedCrop(Operation):
     """A random part of ``size`` in the middle of an image that keeps its size, the rest ``fill``.
 
-    van den Oord et al., 2018: of each 64 px patch a 60 px part, so that borders do not give the neighbour away.
+    van den Oord et al., 2018: a 60 px part of each 64 px patch, so that borders give no hint of the neighbour.
     """
 
     def __init__(self, size: int | tuple[int, int], fill: int = 0, probability: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Encoded images -> uint8 arrays (H, W, C); one place that knows about pixel modes, broken files and the right arrays."""
+"""Decoding of images to uint8 arrays (H, W, C): pixel modes, damaged files, and the check of an array."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ def decode(source: str | PathLike | bytes, name: str, mode: str = 'RGB') -> np.n
     Grey, palette, 1-bit and CMYK become ``mode``; transparency is dropped without blending, as Pillow's ``convert`` and
     so the published pipelines do; 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white).
     The EXIF orientation is NOT applied: the published pipelines read with ``Image.open(f).convert('RGB')``, which
-    ignores it, and published accuracies were measured that way. Rotate such files beforehand if they should stand.
+    ignores it, and published accuracies were measured that way. Rotate such files beforehand if they should be upright.
     Raises CorruptImageError naming the file or record; OSError where the system cannot give the file (it is gone, the disk
     or the rights fail); ValueError for whole images whose pixels have no meaning as 8 bits.
     """
@@ -33,10 +33,12 @@ def decode(source: str | PathLike | bytes, name: str, mode: str = 'RGB') -> np.n
             image.load()
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
-            # with its neighbours in its place a run would see other data than it says
+            # replaced by its neighbours, the run would train on other data than its config says
             gone = isinstance(error, FileNotFoundError)
             why = 'is gone: it was there when the files were listed' if gone else f'cannot be read ({error.strerror})'
-            raise type(error)(f'{name} {why}. It is not damaged, so nothing takes its place. Put it back.') from error
+            raise type(error)(
+                f'{name} {why}. It is not damaged, so no other image replaces it. Put it back.'
+            ) from error
         raise CorruptImageError(
             f'{name} cannot be decoded ({type(error).__name__}: {error}). It is truncated, empty or not an image. '
             "Fetch or save it again or remove it; or set on_corrupt='skip' on the source, "
@@ -46,7 +48,7 @@ def decode(source: str | PathLike | bytes, name: str, mode: str = 'RGB') -> np.n
         return to_array(image, mode)
     except ValueError as error:
         raise ValueError(
-            f'{name}: {error} It is not damaged, so nothing takes its place: save it again as uint8.'
+            f'{name}: {error} It is not damaged, so no other image replaces it. Save it again as uint8.'
         ) from error
 
 

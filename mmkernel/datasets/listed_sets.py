@@ -35,7 +35,7 @@ class SUN397(FileSource):
         list_ = next((place for place in places if place.is_file()), None)
         if list_ is None:
             where = ', '.join(f"'{place.parent}'" for place in places)
-            raise FileNotFoundError(f'SUN397: {name} stands in none of {where}. Expected: {layout}.')
+            raise FileNotFoundError(f'SUN397: {name} is in none of {where}. Expected: {layout}.')
         paths = text_of(list_).split()  # '/a/abbey/sun_x.jpg'
         names, labels = np.unique(
             [os.path.dirname(path) for path in paths], return_inverse=True

@@ -1,7 +1,6 @@
 """The loader of a training set, and the order of an epoch."""
 
 import math
-import random
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
@@ -118,16 +117,6 @@ def part_of_epoch(dataloader: Mapping[str, Any]) -> dict[str, Any]:
     return dataloader
 
 
-def seed_worker(worker: int) -> None:
-    """Seed python and numpy in a loader's worker from torch, which differs by epoch, rank and worker.
-
-    mmengine's default leaves the epoch out, so that workers replay the same draws in every epoch.
-    """
-    seed = torch.initial_seed()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-
-
 def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
     """mmengine's, with workers that draw other numbers in each epoch. ``seed``: of the sampler and the data set."""
     if isinstance(dataloader, DataLoader):
@@ -140,7 +129,8 @@ def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: b
         dataloader.pop('pin_memory', None)  # torch warns: there is nothing to pin for
     loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
     if 'worker_init_fn' not in dataloader:
-        loader.worker_init_fn = seed_worker
+        # torch seeds Python and NumPy in each worker and epoch; mmengine's function would repeat the draws of the first epoch
+        loader.worker_init_fn = None
     # workers are seeded from a stream of their own (SeedHook sets it): starting them, which happens at other times in a
     # resumed run, must not shift the draws of dropout
     loader.generator = torch.Generator()

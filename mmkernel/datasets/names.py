@@ -1,4 +1,4 @@
-"""Lists of file names in the formats that people write, looked up among the files of a source."""
+"""Lists of file names (plain text, tables, JSON), looked up among the files of a source."""
 
 import csv
 import difflib
@@ -56,17 +56,19 @@ def rows_named(source: Any, names: str | Sequence[str]) -> np.ndarray:
         which = f"Subset: {alike} of the {len(found)} names in '{path}' are"
         if rows:
             raise ValueError(
-                f'{which} those of several files, e.g. {name!r} ({entry.place}): {files[rows[0]]!r} and {files[rows[1]]!r}. '
+                f'{which} the names of several files, e.g. {name!r} ({entry.place}): {files[rows[0]]!r} and {files[rows[1]]!r}. '
                 'Write the path below the root.'
             )
         near = difflib.get_close_matches(name.replace('\\', '/'), files[:20000], n=1, cutoff=0.4)
         raise FileNotFoundError(
-            f'{which} not in the source, e.g. {name!r} ({entry.place})' + (f'; near it is {near[0]!r}' if near else '')
+            f'{which} not in the source, e.g. {name!r} ({entry.place})' + (f'; the nearest is {near[0]!r}' if near else '')
             + f'. The data folder is incomplete, or the list belongs to another set. {FORMAT}'
         )  # fmt: skip
     rows = np.unique([rows[0] for _, rows in found])
     if again := len(found) - len(rows):
-        warnings.warn(f"Subset: {again} of {len(found)} names in '{path}' come again; each counts once.", stacklevel=3)
+        warnings.warn(
+            f"Subset: {again} of {len(found)} names in '{path}' are repeated; each counts once.", stacklevel=3
+        )
     return rows
 
 
@@ -114,8 +116,8 @@ def _readings(names: str | Sequence[str]) -> Iterator[tuple[list[Entry], int]]:
     path = Path(names).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). Where those of ImageNet are published "
-            'stands in configs/_base_/imagenet_semi.py.'
+            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). The lists of ImageNet: "
+            'configs/_base_/imagenet_semi.py says where they are published.'
         )
     text = text_of(path)
     if path.suffix.lower() == '.json' or text.strip()[:1] + text.strip()[-1:] in ('[]', '{}'):
@@ -159,7 +161,7 @@ def _json_items(text: str, path: Path) -> list[Any]:
         try:
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         except json.JSONDecodeError:
-            raise ValueError(f"Subset: the list '{path}' is no JSON: {error}. {FORMAT}") from error
+            raise ValueError(f"Subset: the list '{path}' is not valid JSON: {error}. {FORMAT}") from error
     if isinstance(found, dict):
         if isinstance(named := _named(found), list):
             return named
@@ -190,6 +192,6 @@ def _entries(items: list[Any], path: str) -> list[Entry]:
         elif isinstance(item, os.PathLike):
             item = os.fspath(item)
         if not isinstance(item, str):
-            raise ValueError(f"Subset: entry {k} of the list '{path}' is {str(item)[:60]!r}, no name. {FORMAT}")
+            raise ValueError(f"Subset: entry {k} of the list '{path}' is {str(item)[:60]!r}, not a name. {FORMAT}")
         entries.append(Entry(item, f'entry {k}'))
     return entries

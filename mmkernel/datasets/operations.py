@@ -1,7 +1,7 @@
-"""What a view does to an image: each operation draws its parameters first and applies them later.
+"""Image operations of views: each draws its parameters first and applies them later.
 
 Images are uint8 arrays (H, W, C) throughout. With the same parameters the result equals the published Pillow and
-torchvision pipelines exactly. Those in ``geometry.py`` and ``corruptions.py`` have no such reference.
+torchvision pipelines exactly. The operations of ``geometry.py`` and ``corruptions.py`` have no such reference.
 """
 
 from collections.abc import Callable, Iterable
@@ -41,24 +41,24 @@ class Operation:
         return height, width
 
 
-def interval(name: str, value: float | tuple[float, float], around: float, lowest: float) -> tuple[float, float]:
-    """v -> (around - v, around + v), cut off at ``lowest``; a pair stays as it is. ValueError if empty or too low."""
-    check_numbers(signed=True, **{name: value})
-    low, high = (max(around - value, lowest), around + value) if np.isscalar(value) else value
-    if not lowest <= low <= high:
-        raise ValueError(f'{name}={value!r} is no interval at or above {lowest}; give a strength >= 0 or (low, high)')
-    return float(low), float(high)
+def interval(
+    owner: str, around: float | None = None, least: float = 0.0, positive: bool = False, **given: Any
+) -> tuple[float, float]:
+    """The one keyword as (low, high). With ``around``, a number v is (around - v, around + v), cut off at ``least``.
 
-
-def check_interval(owner: str, zero: bool = False, **given: tuple[float, float]) -> tuple[float, float]:
-    """The one keyword's (low, high) as a tuple; ValueError unless 0 < low <= high (``zero``: low may be 0)."""
-    check_numbers(owner, zero=zero, **given)
-    ((name, (low, high)),) = given.items()
-    if not low <= high:
+    ValueError unless least <= low <= high, and 0 < low where ``positive``.
+    """
+    check_numbers(owner, signed=True, **given)
+    ((name, value),) = given.items()
+    ends = tuple(value) if isinstance(value, Iterable) else (value,)
+    if around is not None and len(ends) == 1:
+        ends = (max(around - value, least), around + value)
+    if len(ends) != 2 or not least <= ends[0] <= ends[1] or (positive and ends[0] == 0):
+        strength = '' if around is None else ', or one strength >= 0'
         raise ValueError(
-            f'{owner}: {name} must be (low, high) with 0 {"<=" if zero else "<"} low <= high, got {low, high}'
+            f'{owner}.{name}={value!r}; expected (low, high) with {least:g} {"<" if positive else "<="} low <= high{strength}.'
         )
-    return low, high
+    return float(ends[0]), float(ends[1])
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -119,10 +119,10 @@ class ColorJitter(Operation):
     ) -> None:
         super().__init__(probability)
         self.ranges = [
-            interval('brightness', brightness, 1.0, 0.0),
-            interval('contrast', contrast, 1.0, 0.0),
-            interval('saturation', saturation, 1.0, 0.0),
-            interval('hue', hue, 0.0, -0.5),
+            interval('ColorJitter', around=1.0, brightness=brightness),
+            interval('ColorJitter', around=1.0, contrast=contrast),
+            interval('ColorJitter', around=1.0, saturation=saturation),
+            interval('ColorJitter', around=0.0, least=-0.5, hue=hue),
         ]
         if self.ranges[3][1] > 0.5:
             raise ValueError(f'hue={hue!r} leaves [-0.5, 0.5], half the colour circle')
@@ -161,7 +161,7 @@ class GaussianBlur(Operation):
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), probability: float = 0.5) -> None:
         super().__init__(probability)
-        self.sigma = check_interval('GaussianBlur', zero=True, sigma=sigma)
+        self.sigma = interval('GaussianBlur', sigma=sigma)
 
     def sample(self, rng: Generator, height: int, width: int) -> float:
         return float(rng.uniform(*self.sigma))

@@ -1,4 +1,4 @@
-"""JPEG images end to end in one npz file."""
+"""Encoded images (JPEG or other) in one npz file."""
 
 import zipfile
 from pathlib import Path

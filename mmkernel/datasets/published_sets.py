@@ -149,7 +149,7 @@ class Caltech101(FileSource):
         for name, found in zip(self.classes, files, strict=True):
             if len(found) <= per_class:
                 raise ValueError(
-                    f"Caltech101: {len(found)} images in '{home / name}'; {per_class} to train leave none."
+                    f"Caltech101: {len(found)} images in '{home / name}'; taking {per_class} to train leaves none to test."
                 )
         labels, paths = np.repeat(np.arange(len(files)), list(map(len, files))), sum(files, [])
         drawn = draw_per_class(

@@ -1,4 +1,4 @@
-"""Images as views for training, and as they are for evaluation."""
+"""Data sets: views of images for training, one view of each for evaluation."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files on the disk: those below a folder, each once, in an order that no file system decides; and the text in one."""
+"""The files below a folder, each once and in sorted order; the text of a file of unknown encoding."""
 
 import heapq
 import os
@@ -68,5 +68,5 @@ def text_of(path: Path) -> str:
         if b'\0' in data[:200]:  # UTF-16 without its mark
             return data.decode('utf-16-le' if data[1:2] == b'\0' else 'utf-16-be')
     except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text ({error}).") from error
+        raise ValueError(f"'{path}' is not text ({error}).") from error
     return data.decode('utf-8-sig', 'surrogateescape')  # as the names of files are decoded

@@ -54,7 +54,7 @@ def spherical_kmeans(rows: Tensor, centroids: Tensor, iterations: int = 10) -> t
         for block in own.split(at_a_time):
             scores = block @ centroids.T
             nearest = scores.argmax(1, keepdim=True)
-            member = scores.zero_().scatter_(1, nearest, 1)  # in their place: no second matrix of that size
+            member = scores.zero_().scatter_(1, nearest, 1)  # in the memory of the scores
             sums.addmm_(member.T, block)  # a product instead of index_add: the same order of summation on any device
             counts += member.sum(0)
         sums, counts = sum_over_ranks_(sums), sum_over_ranks_(counts)

@@ -1,4 +1,4 @@
-"""-log of the softmax probability of the positive among candidates, as pure functions of embeddings.
+"""Contrastive losses (InfoNCE): -log of the softmax probability of the positive among candidates.
 
 Shapes: V online views, G target views, B local rows, N rows of all ranks, q width, K queue rows. Rows are raw: they are
 normalised here. Values are those of the global batch; gradients as ``mmkernel.distributed`` rules.

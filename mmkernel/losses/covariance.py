@@ -1,7 +1,7 @@
 """Variances, covariances and correlations of views: the terms of VICReg and of Barlow Twins, over the rows of all ranks.
 
-||x'y||^2 = <xx', yy'>, so each costs the cheaper side of a Gram matrix, min(N q^2, N^2 q). A function of inner products of
-centred rows has a gradient whose columns have mean 0: the column means need none of their own.
+||x'y||^2 = <xx', yy'>, so each costs the cheaper side of a Gram matrix, min(N q^2, N^2 q). The gradient of
+a function of inner products of centred rows has column means 0, so none has to pass through the means of the rows.
 
 Shapes: V views, B local rows, N = B W rows of all ranks, q width, P pairs. Gradients as ``mmkernel.distributed`` rules.
 """

@@ -1,4 +1,4 @@
-"""Which of all patches comes next in this direction: InfoNCE over the positions of a grid."""
+"""Contrastive predictive coding: InfoNCE over the positions of a patch grid, in each direction."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ DIRECTIONS = ('down', 'up', 'right', 'left')
 
 
 def orient(grid: Tensor, direction: str) -> Tensor:
-    """(B, R, C, ...) -> the same, turned such that ``direction`` points to larger rows (columns become rows for right, left)."""
+    """(B, R, C, ...) -> the same, turned so that ``direction`` points to larger rows (columns become rows for right, left)."""
     if direction in ('right', 'left'):
         grid = grid.transpose(1, 2)
     return grid.flip(1) if direction in ('up', 'left') else grid

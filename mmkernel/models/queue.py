@@ -57,7 +57,7 @@ class FeatureQueue(HostCounters):
         if self.length % rows:
             near = max(round(self.length / rows), 1) * rows
             raise ValueError(
-                f'A queue of length {self.length} is no multiple of the global batch of {rows} rows. Use length = {near}, '
+                f'A queue of length {self.length} is not a multiple of the global batch of {rows} rows. Use length = {near}, '
                 'or another batch size.'
             )
 

@@ -1,4 +1,4 @@
-"""What changes from step to step: buffers that obey a flag on the device, and counters of the host."""
+"""State that changes from step to step: buffers that obey a flag on the device, and counters on the host."""
 
 from typing import Any
 

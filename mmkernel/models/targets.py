@@ -1,4 +1,6 @@
-"""What predictions must match. A target maps (images of the target views, their online embeddings) -> (G, B, q).
+"""Targets of predictions: the online embeddings, their stop-gradient, or a momentum encoder.
+
+A target maps (images of the target views, their online embeddings) -> (G, B, q).
 
 A target of your own is a module with that ``forward``. It may define ``attach(backbone, neck, batching, neck_batching)`` (the
 online encoder, once, when the model is built), ``start()`` (after the weights were initialised), ``update(momentum, real)``

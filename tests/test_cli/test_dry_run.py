@@ -73,7 +73,7 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
         ({'head.queue_length': 32}, 'queue of model.head would never be used'),
         (
             {'head.queue_length': 24, 'queue': dict(type='QueueHook')},
-            r'length 24 is no multiple of the global batch of 16.*\(Reckoned with 2 process\(es\) of 8 images; --gpus',
+            r'length 24 is not a multiple of the global batch of 16.*\(Reckoned with 2 process\(es\) of 8 images; --gpus',
         ),
         ({'target': dict(type='MomentumTarget')}, 'exactly one hook must move; there are 0'),
         ({'freeze': dict(type='FreezeHook', layers=dict(neck=3))}, 'FreezeHook.layers'),
@@ -138,7 +138,7 @@ def digits(method, **options):
     [
         ('wmse/digits_2views', dict(model__head__sub_batch_size=16), 'Whitening 16 dimensions needs more samples'),
         ('wmse/digits_2views', dict(model__head__sub_batch_size=100), 'sub-batches of 100'),
-        ('moco/digits_v2', dict(model__head__queue__length=1000), 'length 1000 is no multiple'),
+        ('moco/digits_v2', dict(model__head__queue__length=1000), 'length 1000 is not a multiple'),
         ('moco/digits_v2', dict(model__target__sub_batches=7), 'sub_batches = 7 does not divide'),
         ('vicreg/digits', dict(train_dataloader__batch_size=1), 'more than 1 value per channel'),
         ('vicreg/digits', dict(train_dataloader__dataset__views__both__count=1), 'at least two views'),

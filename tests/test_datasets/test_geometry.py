@@ -79,9 +79,9 @@ def test_erasing_one_box():
     'make, message',
     [
         (lambda: RandomAffine(border='wrap'), "border is one of 'constant'.*got 'wrap'"),
-        (lambda: RandomAffine(scale=(0, 1)), 'scale=0; expected'),
+        (lambda: RandomAffine(scale=(0, 1)), r'scale=\(0, 1\); expected \(low, high\) with 0 < low'),
         (lambda: RandomAffine(degrees=-1), 'degrees=-1; expected'),
-        (lambda: RandomErasing(scale=(0.3, 0.1)), 'scale must be'),
+        (lambda: RandomErasing(scale=(0.3, 0.1)), r'RandomErasing\.scale=\(0\.3, 0\.1\); expected'),
         (lambda: GaussianNoise(sigma=(-1, 2)), 'sigma='),
     ],
 )

@@ -75,7 +75,7 @@ def test_whole_files_without_8_bits_are_not_damaged(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / 'depth.tif')
     Image.new('RGB', (4, 4)).save(tmp_path / 'fine.png')
     source = ImageFolder(str(tmp_path), on_corrupt='skip')
-    with pytest.raises(ValueError, match=r'depth\.tif: .*nothing takes its place: save it again as uint8') as caught:
+    with pytest.raises(ValueError, match=r'depth\.tif: .*no other image replaces it. Save it again as uint8') as caught:
         source.image(0)
     assert not isinstance(caught.value, CorruptImageError)
     assert not source.substitutes

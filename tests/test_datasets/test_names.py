@@ -124,7 +124,7 @@ def test_accents_in_either_form(named, form):
 
 
 def test_names_that_come_again_count_once(named):
-    with pytest.warns(UserWarning, match=r"2 of 4 names in .*list\.txt' come again"):
+    with pytest.warns(UserWarning, match=r"2 of 4 names in .*list\.txt' are repeated"):
         assert named('a/1.png\nb/2.jpg\n./a/1.png\n1.png\n') == WANTED
 
 
@@ -146,23 +146,23 @@ def test_a_list_without_names(named, content):
     [
         (
             'a/1.png\n\nb/9.png\n',
-            r"1 of the 2 names in .* are not in the source, e\.g\. 'b/9\.png' \(line 3\); near it is 'b/",
+            r"1 of the 2 names in .* are not in the source, e\.g\. 'b/9\.png' \(line 3\); the nearest is 'b/",
         ),
-        ('a/1.PNG\n', r"'a/1\.PNG' \(line 1\); near it is 'a/1\.png'"),
-        ('a/1.jpg\n', r"near it is 'a/1\.png'"),
+        ('a/1.PNG\n', r"'a/1\.PNG' \(line 1\); the nearest is 'a/1\.png'"),
+        ('a/1.jpg\n', r"the nearest is 'a/1\.png'"),
         ('x/1.png\n', 'not in the source'),  # not a/1.png: the folder is named
-        ('q/only.png\n', "near it is 'only.png'"),
-        ('/elsewhere/a/1.png\n', "near it is 'a/1.png'"),
-        ('C:\\data\\x\\a\\1.png\n', "near it is 'a/1.png'"),
-        ('a\n', 'not in the source'),  # a folder is no name
+        ('q/only.png\n', "the nearest is 'only.png'"),
+        ('/elsewhere/a/1.png\n', "the nearest is 'a/1.png'"),
+        ('C:\\data\\x\\a\\1.png\n', "the nearest is 'a/1.png'"),
+        ('a\n', 'not in the source'),  # a folder is not a name
         ('*.png\n', 'not in the source'),
         ('a/1.png,0\nz/9.png,1\n', r"'z/9\.png' \(line 2\)"),  # and not the numbers as names
         ('only.png,7\nq.png,7\n', r"'q\.png' \(line 2\)"),
         ('label,filename\n7,a/1.png\n7,z/9.png\n', r"'z/9\.png' \(line 3\)"),
-        ('[1, 2]', 'entry 1 of the list .* is .1., no name'),
+        ('[1, 2]', 'entry 1 of the list .* is .1., not a name'),
         ('[{"label": 3}]', 'entry 1 of the list'),
         ('["a/1.png", "z.png"]', r"'z\.png' \(entry 2\)"),
-        ('["a/1.png",]', 'is no JSON'),
+        ('["a/1.png",]', 'is not valid JSON'),
     ],
 )
 def test_what_is_not_there(named, content, message):

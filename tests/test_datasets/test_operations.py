@@ -128,10 +128,12 @@ def test_inputs_are_not_changed(image):
             dict(type='RandomFlip', direction='left'),
             "direction is 'horizontal' or 'vertical', got 'left'",
         ),
-        (dict(type='ColorJitter', brightness=-0.1), 'brightness=-0.1 is no interval'),
+        (dict(type='ColorJitter', brightness=-0.1), r'ColorJitter.brightness=-0.1; expected .* or one strength'),
         (dict(type='ColorJitter', contrast=(1.2, 0.8)), 'contrast='),
         (dict(type='ColorJitter', hue=0.6), 'half the colour circle'),
-        (dict(type='GaussianBlur', sigma=(2.0, 0.1)), 'sigma must be'),
+        (dict(type='GaussianBlur', sigma=(2.0, 0.1)), r'GaussianBlur\.sigma=\(2\.0, 0\.1\); expected \(low, high\)'),
+        (dict(type='RandomResizedCrop', size=8, scale=0.5), r'scale=0\.5; expected \(low, high\) with 0 < low'),
+        (dict(type='RandomErasing', ratio=(0.0, 1.0)), 'ratio=.* with 0 < low'),
     ],
 )
 def test_bad_arguments(cfg, message):

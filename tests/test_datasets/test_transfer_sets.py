@@ -152,7 +152,7 @@ def test_scenes(tmp_path, where):
     source = SUN397(str(tmp_path), 'train')
     assert source.labels.tolist() == [1, 0]
     assert source.image(0).shape == (4, 6, 3)
-    with pytest.raises(FileNotFoundError, match=r'Testing_01\.txt stands in none of'):
+    with pytest.raises(FileNotFoundError, match=r'Testing_01\.txt is in none of'):
         SUN397(str(tmp_path), 'test')
 
 
@@ -186,5 +186,5 @@ def test_objects(tmp_path):
     assert len(set(names)) == 10
     seeds = [Caltech101(str(tmp_path), per_class=2, seed=seed) for seed in range(4)]
     assert len({tuple(source.name(i) for i in range(4)) for source in seeds}) > 1
-    with pytest.raises(ValueError, match='5 images in .*; 30 to train leave none'):
+    with pytest.raises(ValueError, match='5 images in .*; taking 30 to train leaves none'):
         Caltech101(str(tmp_path))

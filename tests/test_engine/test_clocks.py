@@ -133,7 +133,7 @@ def test_more_prototypes_than_rows_are_warned_of_before_training():
         check_clocks(
             build_model(dict(model={**CODES, 'head': dict(type='SinkhornCodesHead', num_prototypes=5)})), [], 4
         )
-    with pytest.raises(ValueError, match='length 16 is no multiple of the global batch of 5'):
+    with pytest.raises(ValueError, match='length 16 is not a multiple of the global batch of 5'):
         check_clocks(model, [QueueHook()], 5)
 
 

@@ -88,7 +88,7 @@ def test_more_clusters_than_images(tmp_path):
 def test_a_head_without_its_hook(tmp_path):
     cfg = config(V2, tmp_path)
     del cfg.default_hooks['cluster']
-    with pytest.raises(ValueError, match='nobody makes clusters'):
+    with pytest.raises(ValueError, match='no hook makes clusters'):
         train(cfg)
 
 

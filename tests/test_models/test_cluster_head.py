@@ -107,7 +107,7 @@ def test_fewer_images_seen_than_clusters():
 
 
 def test_a_head_without_its_hook():
-    with pytest.raises(ValueError, match='nobody makes clusters.*ClusterHook'):
+    with pytest.raises(ValueError, match='no hook makes clusters.*ClusterHook'):
         ClusterHead((3,), in_dim=6).double().loss(embeddings([0, 1]))
 
 

@@ -55,7 +55,7 @@ def test_a_queue_of_an_earlier_version_goes_on():
 
 def test_a_length_that_no_batch_divides_is_refused_before_training():
     FeatureQueue(24, 2).check_batch(8)
-    with pytest.raises(ValueError, match='length 20 is no multiple of the global batch of 8 rows. Use length = 16'):
+    with pytest.raises(ValueError, match='length 20 is not a multiple of the global batch of 8 rows. Use length = 16'):
         FeatureQueue(20, 2).check_batch(8)
     with pytest.raises(ValueError, match=r'rows of 1 target view.s., the batch has 2'):
         FeatureQueue(8, 2).enqueue(torch.zeros(2, 3, 2))

@@ -100,7 +100,7 @@ def test_more_prototypes_than_rows():
     with pytest.warns(UserWarning, match='12 prototypes for 8 rows of a batch and 0 of the queue'):
         head().check_batch(8)
     head(queue_length=8).check_batch(8)
-    with pytest.raises(ValueError, match='length 20 is no multiple of the global batch of 8'):
+    with pytest.raises(ValueError, match='length 20 is not a multiple of the global batch of 8'):
         head(queue_length=20).queue.check_batch(8)
 
 

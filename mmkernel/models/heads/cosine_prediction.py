@@ -1,4 +1,4 @@
-"""Predict the target's direction."""
+"""Cosine similarity of predictions and targets."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""What a head is and may define, and the sum of several heads."""
+"""The base class of heads (objectives as modules), and the sum of several heads."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Predict the patches of a grid further on from those before, and the context network that sees those before alone."""
+"""Contrastive predictive coding: later patches of a grid predicted from earlier ones, and its masked context network."""
 
 from collections.abc import Sequence
 from typing import Any
