@@ -14,6 +14,7 @@ from mmkernel.kernels.legendre import (
     quadrature_coefficients,
 )
 from mmkernel.kernels.library import ArcCosineKernel, PolynomialKernel
+from mmkernel.kernels.normal import mmd2_to_normal, null_band_to_normal
 from mmkernel.kernels.radial import RadialKernel
 from mmkernel.kernels.series import BandlimitedKernel, HeatKernel, LegendreKernel, SeriesKernel
 from mmkernel.kernels.stein import SteinKernel, stein

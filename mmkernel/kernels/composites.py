@@ -34,6 +34,22 @@ class SumKernel(Kernel):
     def coefficient_errors(self, q: int, order: int) -> Tensor:
         return self._sum(q, order)[1]
 
+    def in_space(self, g: Tensor, rho: Tensor, rho_: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+        parts = [kernel.in_space(g, rho, rho_, q) for kernel in self.kernels]
+        return tuple(map(sum, zip(*parts, strict=True)))
+
+    def target(self, rho: Tensor, q: int) -> Tensor:
+        return sum(kernel.target(rho, q) for kernel in self.kernels)
+
+    def target_constant(self, q: int) -> float:
+        return sum(kernel.target_constant(q) for kernel in self.kernels)
+
+    def value_at_zero(self, q: int) -> float:
+        return sum(kernel.value_at_zero(q) for kernel in self.kernels)
+
+    def restrict(self, radius: float | str) -> 'SumKernel':
+        return SumKernel([kernel.restrict(radius) for kernel in self.kernels])
+
     def _sum(self, q: int, order: int) -> Tensor:
         """(2, order + 1): b and errors, of the parts; by quadrature of the whole where their digits cancel."""
         parts = [torch.stack([k.coefficients(q, order), k.coefficient_errors(q, order)]) for k in self.kernels]
@@ -65,6 +81,21 @@ class ScaledKernel(Kernel):
 
     def coefficient_errors(self, q: int, order: int) -> Tensor:
         return self.scale * self.kernel.coefficient_errors(q, order)
+
+    def in_space(self, g: Tensor, rho: Tensor, rho_: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(self.scale * part for part in self.kernel.in_space(g, rho, rho_, q))
+
+    def target(self, rho: Tensor, q: int) -> Tensor:
+        return self.scale * self.kernel.target(rho, q)
+
+    def target_constant(self, q: int) -> float:
+        return self.scale * self.kernel.target_constant(q)
+
+    def value_at_zero(self, q: int) -> float:
+        return self.scale * self.kernel.value_at_zero(q)
+
+    def restrict(self, radius: float | str) -> 'ScaledKernel':
+        return ScaledKernel(self.kernel.restrict(radius), self.scale)
 
 
 class ProductKernel(Kernel):

@@ -48,7 +48,7 @@ class RieszKernel(RadialKernel):
 
     The generalised distance kernel: minimising its energy spreads points by their mean distance. ``constant`` defaults to
     2**exponent (phi >= 0 on the unit sphere) and moves b_0 only; no MMD^2 depends on it. exponent = 2 is linear: it centres
-    the embedding and no more. exponent = 1: the energy distance of Szekely & Rizzo, 2005, here half of it.
+    the embedding and no more. With exponent = 1 the MMD^2 is the energy distance of Szekely & Rizzo, 2013.
     """
 
     def __init__(self, exponent: float = 1.0, constant: float | None = None, radius: float | str = 1.0) -> None:

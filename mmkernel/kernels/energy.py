@@ -116,12 +116,12 @@ def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int) -> Tensor:
     if a2:
         q = u.shape[2]  # about C = 1/q of uniform points: ||C||^2 = ||C - 1/q||^2 + 1/q, for tr C = 1
         engine = Engine('float32')
-        about = pairwise(u.mT, _squares_about, (N / q,), engine=engine, scale=a2 / N**2, slope=2, sharded=True)
+        about = pairwise(u.mT, squares_about, (N / q,), engine=engine, scale=a2 / N**2, slope=2, sharded=True)
         energies = energies + about + a2 / q
     return energies
 
 
-def _squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple[Tensor, Tensor, None]:
+def squares_about(G: Tensor, first: int, columns: Tensor, mean: float) -> tuple[Tensor, Tensor, None]:
     """sum_j (G_ij - mean [i = j])^2."""
     K = torch.where(itself(first, G.shape[1], columns), G - mean, G)
     return K.square().sum(-1), K, None
