@@ -26,7 +26,15 @@ from mmkernel.losses.mutual_information import (
 )
 from mmkernel.losses.order_statistics import anderson_darling, cramer, cramer_von_mises, wasserstein, watson
 from mmkernel.losses.predictive_coding import prediction_loss
+from mmkernel.losses.running_covariance import log_determinants, memory_energy, second_moment
 from mmkernel.losses.sliced import center_scale_shape, draw_slices, epps_pulley, sliced
+from mmkernel.losses.spectrum import (
+    centroid_norms,
+    log_frobenius_terms,
+    nuclear_norm,
+    spectral_contrastive,
+    wasserstein_to_uniform,
+)
 from mmkernel.losses.whitening import (
     draw_sub_batches,
     sub_batches,

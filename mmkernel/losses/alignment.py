@@ -66,6 +66,7 @@ def paired_distance(
     return distance if reduction == 'element' else distance * x.shape[-1]
 
 
+@full_precision
 def invariance(
     x: Tensor, y: Tensor, pairs: Pairs | None = None, align: str = 'pairs', reduction: str = 'sample'
 ) -> Tensor:

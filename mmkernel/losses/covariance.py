@@ -70,16 +70,14 @@ def _moment_terms(
         x, var = x.detach(), var.detach()
     scale = 1 / (V * q * (N - 1) ** 2)
     if N > q:  # C = x'x / (N - 1)
-        energy = pairwise(
-            x.mT, _off_diagonal_squares, (False,), engine=engine, scale=scale, slope=2, sharded=True
-        ).sum()
+        energy = pairwise(x.mT, off_diagonal_squares, (False,), engine=engine, scale=scale, slope=2, sharded=True).sum()
     else:  # ||x'x||^2 = ||xx'||^2, and the diagonal of C is known
-        energy = pairwise(x, _off_diagonal_squares, (True,), engine=engine, scale=scale, slope=2).sum()
+        energy = pairwise(x, off_diagonal_squares, (True,), engine=engine, scale=scale, slope=2).sum()
         energy = energy.sub(var.square().sum(), alpha=1 / (V * q))
     return invariance, variance, energy
 
 
-def _off_diagonal_squares(
+def off_diagonal_squares(
     K: Tensor, first: int, columns: Tensor, diagonal: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """sum_j K_ij^2, and K beside the diagonal, which is q times its neighbours: apart, or (``diagonal`` False) left out."""

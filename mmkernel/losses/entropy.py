@@ -1,6 +1,7 @@
 """Entropy of a cloud on the sphere, by its neighbours: leave-one-out kernel densities, and nearest neighbours.
 
-Both are the mean over rows of the logarithm of a density that the other rows make at this one: least for a uniform cloud.
+Both are the mean over rows of the logarithm of a density that the other rows make at this one: least for a uniform
+cloud.
 
 Shapes: V views, B local rows, N = B W rows of all ranks, q width, b rows of a block. Rows are raw: normalised here.
 Gradients as ``mmkernel.distributed`` rules.
@@ -15,10 +16,12 @@ from torch import Tensor
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank, world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise, to_sphere, unit_rows
-from mmkernel.kernels.layouts import promoted, rows_at_a_time
+from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.kernels.legendre import check_dimension
+from mmkernel.losses.precision import full_precision
 
 
+@full_precision
 def leave_one_out_log_density(z: Tensor, kernel: Kernel, **options: Any) -> Tensor:
     """mean_i log (1/(N-1)) sum_{j != i} phi(u_i.u_j):  (V, B, q) -> (V,), over the rows of all ranks.
 
@@ -29,7 +32,7 @@ def leave_one_out_log_density(z: Tensor, kernel: Kernel, **options: Any) -> Tens
     """
     q, N = check_dimension(z.shape[2]), _count(z)
     _check_kernel(kernel, q)
-    return fused_whole(_leave_one_out, promoted(z), kernel, Engine(**options)) - math.log(N - 1)
+    return fused_whole(_leave_one_out, z, kernel, Engine(**options)) - math.log(N - 1)
 
 
 def _check_kernel(kernel: Kernel, q: int) -> None:
@@ -63,14 +66,15 @@ def _log_sums(
     return s.log(), slope.masked_fill(itself(first, G.shape[1], columns), 0), None
 
 
+@full_precision
 def nearest_neighbour_log_density(z: Tensor, eps: float = 1e-8) -> Tensor:
     """-mean_i log( ||u_i - u_n(i) + eps|| + eps ),  n(i) the nearest other row:  (V, B, q) -> (V,), over all ranks.
 
     Kozachenko & Leonenko, 1987, as trained by Sablayrolles et al., Spreading vectors for similarity search, ICLR 2019.
-    ``eps`` is added to each coordinate of the difference, and to the distance. The gradient reaches both rows of a pair.
+    ``eps`` is added to each coordinate of the difference, and to the distance. The gradient reaches both rows of a
+    pair.
     """
     _count(z)
-    z = promoted(z)
     u = unit_rows(z)
     others = gather_rows_with_gradient(u.transpose(0, 1)).transpose(0, 1)  # (V, N, q)
     V, N, q = others.shape

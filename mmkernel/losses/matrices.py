@@ -44,7 +44,7 @@ def inverse_square_root_newton(S: Tensor, iterations: int = 5) -> Tensor:
     return P.view_as(S) * trace.rsqrt()
 
 
-def _eigh(S: Tensor) -> tuple[Tensor, Tensor]:
+def eigh(S: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues and eigenvectors of S (..., q, q).
 
     Where S holds NaN or infinity, the vectors are NaN: a factorisation would raise, and on this rank alone.
@@ -57,7 +57,7 @@ def _eigh(S: Tensor) -> tuple[Tensor, Tensor]:
 class _InverseSquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, S: Tensor) -> Tensor:
-        values, U = _eigh(S)
+        values, U = eigh(S)
         resolution = S.shape[-1] * torch.finfo(S.dtype).eps * values[..., -1:]  # rounding may give less, even below 0
         roots = values.maximum(resolution).sqrt()
         ctx.save_for_backward(U, roots)
@@ -76,7 +76,7 @@ class _InverseSquareRoot(torch.autograd.Function):
 class _Eigenvectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, S: Tensor) -> Tensor:
-        values, U = _eigh(S)
+        values, U = eigh(S)
         values, U = values.flip(-1), U.flip(-1)
         diagonal = U.diagonal(dim1=-2, dim2=-1)
         U = U * torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype)[..., None, :]

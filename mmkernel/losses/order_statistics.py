@@ -22,8 +22,10 @@ from mmkernel.distributed import (
     rows_to_columns,
     world_size,
 )
+from mmkernel.losses.precision import full_precision
 
 
+@full_precision
 def cramer(x: Tensor) -> Tensor:
     """int (F_N - Phi)^2 dx = mean_n E|x_n - Z| - (1/2) mean_nm |x_n - x_m| - (1/2) E|Z - Z'|:  (..., B, K) -> (..., K).
 
@@ -37,12 +39,14 @@ def cramer(x: Tensor) -> Tensor:
     return of_all_columns((to_normal - between).mean(-2) - 1 / math.sqrt(math.pi), x)
 
 
+@full_precision
 def cramer_von_mises(x: Tensor) -> Tensor:
     """mean_i ((2i - 1) / 2N - Phi(x_(i)))^2:  (..., B, K) -> (..., K). Without the 1 / 12 N^2 of the textbooks."""
     s, index = in_order(x)
     return of_all_columns((ndtr(s) - (index - 0.5) / len(index)).square().mean(-2), x)
 
 
+@full_precision
 def watson(x: Tensor) -> Tensor:
     """``cramer_von_mises`` less (mean_n Phi(x_n) - 1/2)^2:  (..., B, K) -> (..., K).
 
@@ -54,6 +58,7 @@ def watson(x: Tensor) -> Tensor:
     return of_all_columns(gap - (p.mean(-2) - 0.5).square(), x)
 
 
+@full_precision
 def anderson_darling(x: Tensor) -> Tensor:
     """-N - mean_i (2i - 1) [ log Phi(x_(i)) + log(1 - Phi(x_(N+1-i))) ]:  (..., B, K) -> (..., K).
 
@@ -64,6 +69,7 @@ def anderson_darling(x: Tensor) -> Tensor:
     return of_all_columns(-((2 * index - 1) * logs).mean(-2) - len(index), x)
 
 
+@full_precision
 def wasserstein(x: Tensor, clamp: float = 0.0, quantiles: Tensor | None = None) -> Tensor:
     """mean_i (x_(i) - Phi^-1(i / (N + 1)))^2:  (..., B, K) -> (..., K).
 
@@ -91,7 +97,8 @@ def count_rows(x: Tensor) -> int:
 def in_order(x: Tensor) -> tuple[Tensor, Tensor]:
     """x_(i) of the rows of all ranks, for this rank's columns, and i = 1 ... N.
 
-    (..., B, K) -> (..., N, ceil(K / W)), (N, 1). The last ranks may have columns of zeros, which ``of_all_columns`` drops.
+    (..., B, K) -> (..., N, ceil(K / W)), (N, 1). The last ranks may have columns of zeros, which
+    ``of_all_columns`` drops.
     """
     index = torch.arange(1, count_rows(x) + 1, dtype=x.dtype, device=x.device)[:, None]
     x = x if world_size() == 1 else _SomeColumns.apply(x)

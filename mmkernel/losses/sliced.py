@@ -25,6 +25,7 @@ from mmkernel.losses.order_statistics import (
     wasserstein,
     watson,
 )
+from mmkernel.losses.precision import full_precision
 
 
 def draw_slices(q: int, count: int, generator: Generator, like: Tensor) -> Tensor:
@@ -34,6 +35,7 @@ def draw_slices(q: int, count: int, generator: Generator, like: Tensor) -> Tenso
     return torch.nn.functional.normalize(drawn.to(like), dim=0)
 
 
+@full_precision
 def sliced(z: Tensor, slices: Tensor, statistic: str = 'epps_pulley', **options: Any) -> Tensor:
     """mean over slices a, and leading axes, of statistic(z a): (..., B, q) raw rows, (q, K) -> ().
 
@@ -43,6 +45,7 @@ def sliced(z: Tensor, slices: Tensor, statistic: str = 'epps_pulley', **options:
     return STATISTICS[statistic](z @ slices, **options).mean()
 
 
+@full_precision
 def epps_pulley(
     x: Tensor, knots: int = 17, t_max: float = 3.0, two_sided: bool = False, scale_by_rows: bool = True
 ) -> Tensor:
@@ -78,6 +81,7 @@ STATISTICS: dict[str, Callable[..., Tensor]] = dict(
 )
 
 
+@full_precision
 def center_scale_shape(
     z: Tensor,
     slices: Tensor,

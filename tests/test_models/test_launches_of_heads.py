@@ -47,6 +47,10 @@ HEADS = {
     ),
     'EntropyHead': dict(type='EntropyHead'),
     'EntropyHead, kernel': dict(type='EntropyHead', kernel=dict(type='RBFKernel', scale=2.0)),
+    **{f'SpectrumHead, {o}': dict(type='SpectrumHead', objective=o) for o in ('centroids', 'wasserstein', 'frobenius')},
+    'SpectralContrastiveHead': dict(type='SpectralContrastiveHead'),
+    'QuadraticMemoryHead': dict(type='QuadraticMemoryHead'),
+    'LogDetHead': dict(type='LogDetHead'),
     'InfoNCEHead, queue': dict(type='InfoNCEHead', negatives='queue', queue=QUEUE),
     'InfoNCEHead, targets': dict(type='InfoNCEHead', negatives='targets'),
     'SumHead of CosinePredictionHead and WhiteningHead': dict(

@@ -20,6 +20,7 @@ from mmkernel.models import (
     Head,
     InfoNCEHead,
     KernelMMDHead,
+    LogDetHead,
     SinkhornCodesHead,
     SlicedHead,
     SumHead,
@@ -42,6 +43,7 @@ def registered() -> dict[str, type[Head]]:
 NEEDED = dict(
     ClusterHead=dict(num_clusters=(5, 3)),
     KernelMMDHead=dict(kernel=LegendreKernel(weights=(1.0, 40.0, 40.0))),
+    LogDetHead=dict(views=3),
     PredictiveCodingHead=dict(steps=1, grid=(3, 1), context=dict(dim=8, blocks=2)),
     SinkhornCodesHead=dict(num_prototypes=6),
     SlicedHead=dict(num_slices=16),
@@ -198,7 +200,16 @@ def test_a_width_that_is_needed_and_not_given(name):
 
 
 @pytest.mark.parametrize(
-    'name', ['ClusterHead', 'MutualInformationHead', 'PredictiveCodingHead', 'SinkhornCodesHead', 'SumHead']
+    'name',
+    [
+        'ClusterHead',
+        'LogDetHead',
+        'MutualInformationHead',
+        'PredictiveCodingHead',
+        'QuadraticMemoryHead',
+        'SinkhornCodesHead',
+        'SumHead',
+    ],
 )
 def test_embeddings_of_another_width(name):
     with pytest.raises(ValueError, match=r'made for embeddings of width 6, got \(16, 8\): make it with in_dim=8'):
@@ -213,6 +224,8 @@ def stateful() -> list[Head]:
         WhiteningHead(sub_batch_size=BATCH),
         SlicedHead(num_slices=4),
         build('SumHead'),
+        build('QuadraticMemoryHead'),
+        LogDetHead(in_dim=WIDTH).double(),
     ]
 
 
