@@ -32,7 +32,8 @@ def test_knn_and_probe_tables():
     shown = text(probe_table([dict(name='raw pixels', width=256, scores={'SGD, 100 epochs': score})]))
     assert 'SGD, 100 epochs' in shown
     assert '61.5/90.0' in shown
-    shown = text(probe_table([dict(name='raw pixels', width=256, scores={'best of 9 heads': dict(score, sd=0.42, values=[61.1, 61.9])})]))
+    several = dict(score, sd=0.42, values=[61.1, 61.9])
+    shown = text(probe_table([dict(name='raw pixels', width=256, scores={'best of 9 heads': several})]))
     assert '61.5±0.4/90.0' in shown
 
 
