@@ -34,11 +34,11 @@ class OneClassMetrics:
     def __init__(self, classes: int, images: int) -> None:
         self.sums = torch.zeros(images, 3, dtype=torch.float64)  # label, its rank, and loss of each image
 
-    def add(self, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
-        """Of (B, C) ``logits`` on the CPU."""
+    def add(self, rows: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """The (B, C) ``logits``, on the CPU, of images ``rows`` (B,) of the source, or of their substitutes."""
         label = batch['label']
         found = label, label_ranks(logits, label), F.cross_entropy(logits, label, reduction='none')
-        self.sums[batch['sample_index']] = torch.stack([column.double() for column in found], dim=1)
+        self.sums[rows] = torch.stack([column.double() for column in found], dim=1)
 
     def scores(self, sums: Tensor) -> dict[str, float]:
         """Of the ``sums`` of all processes."""
@@ -77,9 +77,9 @@ class SeveralClassesMetrics:
     def __init__(self, classes: int, images: int) -> None:
         self.sums = torch.zeros(images, 2 * classes, dtype=torch.float64)  # logits and targets of each image
 
-    def add(self, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
-        """Of (B, C) ``logits`` on the CPU."""
-        self.sums[batch['sample_index']] = torch.cat([logits, batch['targets']], dim=1).double()
+    def add(self, rows: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """The (B, C) ``logits``, on the CPU, of images ``rows`` (B,) of the source."""
+        self.sums[rows] = torch.cat([logits, batch['targets']], dim=1).double()
 
     def scores(self, sums: Tensor) -> dict[str, float]:
         """Of the ``sums`` of all processes. A class without a test image is left out of the means, with a warning."""
@@ -167,10 +167,12 @@ def accuracy(model: nn.Module, part: Mapping[str, Any], classes: Sequence[str] =
     renumber(torch.as_tensor(labels_of(source)), given, classes)  # raises before the work
     settings = {key: part[key] for key in ('transform', 'batch_size', 'num_workers') if key in part}
     judge = BY_TARGET[reads](model.num_classes, len(source))
-    rows = range(rank, len(source), world_size)
-    for batch in evaluation_loader(source, rows=rows, **settings) if len(rows) else ():
+    rows, done = torch.arange(rank, len(source), world_size), 0
+    for batch in evaluation_loader(source, rows=rows.tolist(), **settings) if len(rows) else ():
         answers = {**batch, reads: renumber(batch[reads], given, classes)}
-        judge.add(model.extract(batch['inputs'][0], stage='head').float().cpu(), answers)
+        logits = model.extract(batch['inputs'][0], stage='head').float().cpu()
+        judge.add(rows[done : done + len(logits)], logits, answers)  # not sample_index: substitutes have their own
+        done += len(logits)
     sums = judge.sums.to(next(model.parameters()).device)  # where collectives work
     all_reduce(sums)
     return judge.scores(sums.cpu())

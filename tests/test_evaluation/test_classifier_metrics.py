@@ -10,7 +10,7 @@ from multiprocess import run_processes
 from photographs import write_voc
 from torch import nn
 
-from mmkernel.datasets import VOC2007, Digits, EvaluationDataset, Subset, ViewDataset
+from mmkernel.datasets import VOC2007, CorruptImageError, Digits, EvaluationDataset, Source, Subset, ViewDataset
 from mmkernel.engine import load_config
 from mmkernel.evaluation import accuracy, choose_options, class_precisions, fine_tune, semi_supervised, with_encoder
 from mmkernel.evaluation.classifier_metrics import OneClassMetrics, SeveralClassesMetrics
@@ -119,6 +119,34 @@ def test_few_labels_and_choice_of_settings(voc, tmp_path):
         semi_supervised(cfg, None, [dict(per_class=2)], (0,), tmp_path / 'few')
 
 
+class Damaged(Source):
+    """Images 1 and 3 of four cannot be decoded: 2 and 0 stand in for them."""
+
+    def __init__(self):
+        super().__init__('skip')
+        self.labels, self.classes = np.arange(4), list('abcd')
+
+    def read(self, i):
+        if i % 2:
+            raise CorruptImageError(f'{i} cannot be decoded.')
+        return np.full((4, 4, 3), i, np.uint8)
+
+
+@pytest.mark.filterwarnings('ignore:.*cannot be decoded')
+def test_substitutes_are_tested_as_often_as_they_stand_in():
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(48, 6))
+    backbone.out_dim = 6
+    model = Classifier(backbone, num_classes=4)
+    model.commit()
+    with torch.no_grad():
+        model.head.bias[2] = 1e3
+    found = accuracy(model, dict(test=Damaged(), batch_size=3, num_workers=0))
+    assert (found['top1'], found['mean_per_class'], found['top5']) == (50, 50, 100)  # of labels 0, 2, 2, 0
+    model.head.bias.data[0] = 1e4
+    assert accuracy(model, dict(test=Damaged(), batch_size=3, num_workers=0))['top1'] == 50
+
+
 class Given:
     def __init__(self, targets, classes=('bus', 'cat')):
         self.targets, self.classes = np.array(targets), list(classes)
@@ -140,8 +168,8 @@ def test_a_class_that_no_training_image_shows_is_named():
 
 def test_a_class_that_no_test_image_shows_is_left_out_of_the_mean():
     judge = SeveralClassesMetrics(2, 3)
-    batch = dict(sample_index=torch.arange(3), targets=torch.tensor(NO_CAT))
-    judge.add(torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 5.0]]), batch)
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 5.0]])
+    judge.add(torch.arange(3), logits, dict(targets=torch.tensor(NO_CAT)))
     with pytest.warns(UserWarning, match='no test image of class 1'):
         assert judge.scores(judge.sums)['map11'] == 100
     with pytest.raises(ValueError, match='No test image shows any'):  # before training, not after an epoch of it
@@ -150,7 +178,7 @@ def test_a_class_that_no_test_image_shows_is_left_out_of_the_mean():
 
 def test_a_classifier_that_has_diverged_is_not_ranked():
     judge = SeveralClassesMetrics(2, 3)
-    judge.add(torch.full((3, 2), float('nan')), dict(sample_index=torch.arange(3), targets=torch.tensor(BOTH)))
+    judge.add(torch.arange(3), torch.full((3, 2), float('nan')), dict(targets=torch.tensor(BOTH)))
     with pytest.raises(ValueError, match='3 of 3 test images are NaN or infinite: the classifier has diverged'):
         judge.scores(judge.sums)
 

@@ -40,7 +40,7 @@ def test_no_count_depends_on_the_numbers_of_classes(order):
     renumbered[:, number] = logits
     first = (((logits >= logits.gather(1, y[:, None])).sum(1) - 1)[:, None] < torch.tensor([1, 5])).sum(0) / 0.6
     judge = OneClassMetrics(8, 60)
-    judge.add(renumbered, dict(label=number[y], sample_index=torch.arange(60)))
+    judge.add(torch.arange(60), renumbered, dict(label=number[y]))
     found = judge.scores(judge.sums)
     assert [found['top1'], found['top5']] == pytest.approx(first.tolist())
     assert float(OneClass()(renumbered, number[y])['top1']) == pytest.approx(float(first[0]))
