@@ -1,4 +1,4 @@
-"""Weights that leave the house, and weights that come in."""
+"""The model zoo: models by name, verified downloads; loading, importing, exporting and publishing weights."""
 
 from importlib import import_module
 from typing import Any

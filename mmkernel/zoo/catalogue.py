@@ -1,4 +1,4 @@
-"""Names of the zoo, every row of every metafile, and the folders where configs and weights lie."""
+"""The catalogue of models: their names, the rows of the metafiles, and the folders of configs and weights."""
 
 import fnmatch
 import os
@@ -40,7 +40,7 @@ def list_models(pattern: str = '*', pretrained: bool = False) -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """The row of ``name``: config, published results with their sources, files, licence; UnknownModelError names the nearest."""
+    """The row of ``name``: config, published results with their sources, files, licence; UnknownModelError suggests near names."""
     rows = catalogue(root())
     if name in rows:
         return rows[name]
@@ -50,7 +50,7 @@ def model_info(name: str) -> ModelInfo:
 
 
 def config_of(info: ModelInfo) -> Config:
-    """The config of a row with its own options put in; ValueError for weights that no config here builds."""
+    """The config of a row with the options of the row applied; ValueError for weights that no config here builds."""
     if info.config is None:
         raise ValueError(
             f"'{info.name}' is listed for its files only: {info.note} 'mmkernel zoo download {info.name}' fetches them."
@@ -74,12 +74,12 @@ def home() -> Path:
 
 
 def weights_folder() -> Path:
-    """One folder per model lies in it; any of them may be deleted at any time."""
+    """The folder of downloads, with one folder per model. Any of them may be deleted at any time."""
     return home() / 'weights'
 
 
 def path_of(info: ModelInfo, file: WeightsFile) -> Path:
-    """Where the file lies once it is there; one unpacked from an archive ends in .pth. Files of the package stay in it."""
+    """The path of a file in the cache, or in the package if it comes with it. A file out of an archive ends in .pth."""
     if file.urls and file.urls[0].startswith('package:'):
         return PACKAGE / file.urls[0].removeprefix('package:')
     name = f'{file.name.removesuffix(".tar.gz")}.pth' if file.unpack else file.name
@@ -89,10 +89,7 @@ def path_of(info: ModelInfo, file: WeightsFile) -> Path:
 
 
 def root() -> Path:
-    """The folder that paths like ``configs/<method>/<config>.py`` start from: the package, or the checkout around it.
-
-    A wheel carries ``configs/`` inside the package (see setup.py); a checkout or an editable install has it beside.
-    """
+    """The folder that contains ``configs/``: the package itself in a wheel (see setup.py), its parent in a checkout."""
     for folder in (PACKAGE, PACKAGE.parent):
         if any(folder.glob('configs/*/metafile.yml')):
             return folder
@@ -103,5 +100,5 @@ def root() -> Path:
 
 
 def offline() -> bool:
-    """MMKERNEL_OFFLINE=1: nothing is fetched, files that are there already serve."""
+    """Whether downloads are forbidden (MMKERNEL_OFFLINE=1): only files that are in the cache can be used."""
     return os.environ.get('MMKERNEL_OFFLINE', '').lower() in ('1', 'true', 'yes', 'on')

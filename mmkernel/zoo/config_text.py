@@ -11,9 +11,9 @@ WIDTH = 120
 
 
 class OrderedConfig(Config):
-    """mmengine's Config, whose text keeps the order of keys: a dict of operations is applied in its order.
+    """mmengine's Config, but its text keeps the order of keys, because a dict of operations is applied in its order.
 
-    (mmengine sorts them, so that its copy of a config in the work folder would train something else.)
+    mmengine sorts the keys, so its copy of a config in the work folder would train something else.
     """
 
     @property
@@ -22,12 +22,12 @@ class OrderedConfig(Config):
 
 
 def ordered(cfg: Config) -> OrderedConfig:
-    """The same config with text in order."""
+    """The same config, with its keys written in their order."""
     return OrderedConfig(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename)
 
 
 def config_text(values: Mapping[str, Any]) -> str:
-    """``key = value`` lines; inf and nan are written as calls, so that the text can be run."""
+    """Lines ``key = value``. inf and nan are written as calls of float, so that the text is valid Python."""
     return ''.join(f'{key} = {_text(value, len(key) + 3, 0)}\n' for key, value in values.items())
 
 

@@ -1,4 +1,4 @@
-"""From a row of the zoo to a verified file: mirrors in their order, one download for all ranks, whole or not at all."""
+"""Download and verify the weights of a model: mirrors in order, one download for all ranks, a file is complete or absent."""
 
 import gzip
 import shutil
@@ -58,7 +58,7 @@ def download(info: ModelInfo, stage: str = 'backbone', progress: bool = True) ->
 
 
 def by_hand(file: WeightsFile, path: Path) -> str:
-    """What a person can do where this program cannot."""
+    """How to get the file by hand."""
     steps = f'Download {" and ".join(part.urls[0] for part in file.parts or (file,))} by hand'
     if file.parts:
         steps += ', join them in this order' + (' (cat ... > all.tar.gz)' if file.unpack else '')
@@ -68,7 +68,7 @@ def by_hand(file: WeightsFile, path: Path) -> str:
 
 
 def _fetch_once(info: ModelInfo, file: WeightsFile, path: Path, key: str, progress: bool) -> None:
-    """By the first process that asks; those that wait for it take its file, or its word that it cannot be had."""
+    """Fetch the file in the first process that asks; the others wait for it and take its file or its error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     asked, failed = time.time(), path.with_name(f'.{path.name}.failed')
     with FileLock(path.with_name(f'.{path.name}.lock')):
@@ -87,7 +87,7 @@ def _fetch_once(info: ModelInfo, file: WeightsFile, path: Path, key: str, progre
 
 
 def _accepted(file: WeightsFile, path: Path, key: str) -> bool:
-    """Whether the file is there and right. One put there by hand is checked and pinned; a wrong one is set aside."""
+    """Whether a correct file is in place. A file put there by hand is checked and pinned; a wrong one is set aside."""
     if not path.is_file() or Pins().unchanged(key, path):
         return path.is_file()
     try:
@@ -101,7 +101,7 @@ def _accepted(file: WeightsFile, path: Path, key: str) -> bool:
 
 
 def _assemble(file: WeightsFile, path: Path, key: str, progress: bool) -> None:
-    """Fetch the file, or its parts, check their whole, join or unpack them. Pieces survive a failure of others."""
+    """Fetch the file or its parts, check them, join and unpack them. Parts that arrived are kept if another one fails."""
     if not (file.parts or file.unpack):
         return from_mirrors(file, path, progress, partial(accept, file, path=path, key=key))
     parts = file.parts or (Part(file.name, file.urls, file.sha256, file.md5, file.size),)
@@ -127,7 +127,7 @@ def _assemble(file: WeightsFile, path: Path, key: str, progress: bool) -> None:
 
 
 def _join(paths: list[Path], target: Path) -> None:
-    """The bytes of ``paths`` in order."""
+    """Concatenate ``paths``."""
     with room_for(target, sum(path.stat().st_size for path in paths)), open(target, 'wb') as out:
         for path in paths:
             with open(path, 'rb') as file:
@@ -135,11 +135,11 @@ def _join(paths: list[Path], target: Path) -> None:
 
 
 class ArchiveError(DownloadError):
-    """An archive that is damaged, or holds not exactly one file of weights."""
+    """An archive that is damaged, or does not contain exactly one file of weights."""
 
 
 def _unpack(path: Path, target: Path, name: str) -> None:
-    """The only file of weights in a gzipped tar, written to ``target``: no name from the archive is ever one on the disk."""
+    """Write the only file of weights in a gzipped tar to ``target``; names in the archive are never used as paths."""
     try:
         with tarfile.open(path, 'r:gz') as archive:
             members = [m for m in archive if m.isfile() and PurePosixPath(m.name).suffix in WEIGHTS]

@@ -1,4 +1,4 @@
-"""A pretrained image encoder, images in and features out, with all that someone needs who uses it elsewhere."""
+"""A pretrained image encoder with its preprocessing, the options that build it, and facts about its weights."""
 
 import copy
 import json
@@ -23,18 +23,18 @@ FACTS = ('name', 'license', 'source', 'trained_on', 'note')
 class Encoder(FeatureExtractor, nn.Module):
     """h = backbone((x / 255 - mean) / std): (B, C, H, W) uint8, or floating and normalised already, -> (B, out_dim).
 
-    What a run leaves, the zoo gives, benchmarks judge and exports take; its state dict is that of the backbone alone.
+    The zoo returns it, benchmarks measure it and exports write it. Its state dict is that of the backbone alone.
 
     Args:
         backbone: the network; ``options`` build it again: ``MODELS.build(options)``.
-        pixels: mean and std (0..1 scale, one number per channel) and how images come to their size: ``size`` (height and
-            width that the network was judged with, None: not known), ``resize``, ``crop`` and ``interpolation`` of CenterView.
+        pixels: mean and std (0..1 scale, one number per channel), ``size`` (height and width that the network was evaluated
+            with, None: not known), and ``resize``, ``crop`` and ``interpolation`` of CenterView.
         facts: name, license, source, trained_on, note, config (a text), metrics, epochs, ...
         info: its row of the zoo; None: a row with its name alone.
         channels_last: memory layout of the images, see ViewPreprocessor.
 
     Attributes: ``data_preprocessor``, a ViewPreprocessor; ``transform``, a CenterView, uint8 (H, W, C) -> the view that the
-    network was judged on; ``report``: which tensors of the file met which of the network, None where nothing was loaded.
+    network was evaluated on; ``report``: a LoadReport, None if nothing was loaded.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Encoder(FeatureExtractor, nn.Module):
 
     @classmethod
     def from_header(cls, meta: Mapping[str, str], source: str) -> 'Encoder':
-        """An encoder with random weights, as the header of a file of ours describes it (see ``metadata``)."""
+        """The encoder that the header of a published file describes (see ``metadata``), with random weights."""
         facts = facts_of(meta, source)
         if 'config' in meta:
             facts['config'] = config_text(without_machine(plain_config(meta['config'], source)))
@@ -113,11 +113,11 @@ class Encoder(FeatureExtractor, nn.Module):
         return int(self.options.get('in_channels', 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """With gradients, and in the mode that the module is in."""
+        """Features with gradients, in the current mode (train or eval) of the module."""
         return self.backbone(self.data_preprocessor.normalize(images))
 
     def images(self, count: int = 2, seed: int = 0) -> Tensor:
-        """uint8 noise (count, C, H, W), the same on every machine: exports are compared on it."""
+        """uint8 noise (count, C, H, W), the same on every machine. Exports are compared on it."""
         if self.pixels['size'] is None:
             raise ValueError('the config does not tell how large images are: say it, e.g. --size 224.')
         shape = (count, self.channels, *self.pixels['size'])
@@ -133,7 +133,7 @@ class Encoder(FeatureExtractor, nn.Module):
 def _plain_pixels(
     mean: Any, std: Any, size: Any = None, resize: Any = None, crop: Any = None, interpolation: str = 'bicubic'
 ) -> dict[str, Any]:
-    """The same as plain values; ViewPreprocessor and CenterView look at them further."""
+    """``pixels`` as plain values. ViewPreprocessor and CenterView check the rest."""
     if size is not None and not (len(size) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in size)):
         raise ValueError(f'size is height and width in pixels, 1 to {LARGEST}; got {size}.')
     size, crop = (tuple(value) if isinstance(value, (list, tuple)) else value for value in (size, crop))
@@ -142,7 +142,7 @@ def _plain_pixels(
 
 
 def _size(cfg: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Of the crop, the resized image, the images of the source, or the views."""
+    """Height and width of the crop, the resized image, the images of the source, or the views: the first that is known."""
     part = cfg.get('evaluation') or {}
     views = ((cfg.get('train_dataloader') or {}).get('dataset') or {}).get('views') or {}
     candidates = [view.get('crop'), view.get('resize'), (part.get('test') or {}).get('size')]
@@ -152,7 +152,7 @@ def _size(cfg: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[int, int] | 
 
 
 def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """What the header of a file of ours says about its weights: texts of one line, figures and epochs; never its config."""
+    """Facts from the header of a published file: texts of one line, metrics and epochs; not the config."""
     found = {key: ' '.join(str(meta[key]).split()) for key in FACTS if key in meta}
     try:
         found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}

@@ -1,4 +1,4 @@
-"""An encoder for another library: written, read back there, and compared on the same images before the file appears; its card."""
+"""Export an encoder to another library: write it, read it back there, compare features, then move it into place; model cards."""
 
 import copy
 import os
@@ -14,19 +14,19 @@ from mmkernel.zoo import export_targets as targets
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export_targets import ExportError
 
-TOLERANCE = 1e-4  # of the largest feature; other kernels add in another order. Weights under other names give 0
+TOLERANCE = 1e-4  # of the largest feature, for kernels that add in another order. Renamed weights give 0
 
 
 class Target(NamedTuple):
-    """``write`` puts the encoder into a file and returns what the target makes of it, None if it cannot be run here."""
+    """``write`` writes the encoder and returns the model that the target reads back, None if it cannot be run here."""
 
     suffix: str
     write: Callable[[Encoder, Path], Callable | None]
-    how: str  # to use it; {path}, {arguments} (of timm's create_model) are filled in
+    how: str  # code that uses it; {path} and {arguments} (of timm's create_model) are filled in
 
 
 class Exported(NamedTuple):
-    """``difference``: largest, of the features of 3 images, as a fraction of the largest; None: not loaded in target."""
+    """``difference``: the largest between features of 3 images, relative to the largest feature; None: not loaded in target."""
 
     path: Path
     difference: float | None
@@ -69,9 +69,9 @@ TARGETS = {
 
 
 def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = False) -> Exported:
-    """Write ``encoder`` for ``target``, one of ``TARGETS``; nothing stands at ``path`` unless the target gives the same features.
+    """Write ``encoder`` for ``target``, one of ``TARGETS``. The file appears only if the target gives the same features.
 
-    On the CPU, in float32 and eval mode, with a copy: the encoder stays where and as it is.
+    A copy on the CPU, in float32 and eval mode, is exported; the encoder itself does not change.
 
     Errors: ExportError for an unknown target, an encoder that it has no place for, a wrong ending of ``path``, or features
     that differ; FileExistsError without ``force``; TypeError for a model that is no ``Encoder``.
@@ -87,7 +87,7 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
         raise FileExistsError(f"'{path}' is there already; --force replaces it.")
     written = path.with_name(f'.partial_{path.name}')
     encoder = copy.deepcopy(encoder).cpu().float().eval()
-    reference(encoder)  # an error in words, before a target gives one of its own
+    reference(encoder)  # a clear error, before the target raises its own
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run = chosen.write(encoder, written)
@@ -122,7 +122,7 @@ def reference(encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def compare(encoder: Encoder, run: Callable) -> float:
-    """Largest difference of the features of three images (another number than any graph was traced with)."""
+    """Largest difference of the features of three images. (Graphs are traced with two.)"""
     images, want = reference(encoder)
     given: Any = run(images)
     if given.shape != want.shape:
@@ -142,7 +142,7 @@ def _place(partial: Path, path: Path) -> None:
 
 
 def model_card(encoder: Encoder, target: str = 'safetensors', file: str = 'model.safetensors') -> str:
-    """Markdown with the header that the Hugging Face hub reads; facts that are not given are said to be unknown."""
+    """Markdown with the header that the Hugging Face hub reads; missing facts are listed as not stated."""
     facts, pixels, options = encoder.facts, encoder.pixels, encoder.options
     numbers = {key: ', '.join(f'{value:g}' for value in pixels[key]) for key in ('mean', 'std')}
     size = ' x '.join(map(str, pixels['size']))

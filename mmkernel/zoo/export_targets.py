@@ -1,4 +1,4 @@
-"""Writers of an encoder for other libraries; each returns what the library makes of the file that it has read back."""
+"""Writers of an encoder for other libraries. Each returns the model that the library builds from the file."""
 
 import json
 import pickle
@@ -27,11 +27,11 @@ OURS = ('type', 'model_name', 'small_images', 'in_channels', 'zero_init_residual
 
 
 class ExportError(ValueError):
-    """An encoder that a target has no place for, or that gives something else there."""
+    """An encoder that a target cannot represent, or that gives other features there."""
 
 
 def to_safetensors(encoder: Encoder, path: Path) -> Run:
-    """Our own format, which describes itself."""
+    """The format of published weights: the header describes the encoder."""
     write_safetensors(encoder.state_dict(), path, encoder.metadata())
     return load_encoder(path)
 
@@ -126,7 +126,7 @@ def _torchvision_vit(encoder: Encoder) -> nn.Module:
 def detector_weights(encoder: Encoder, target: str) -> dict[str, Tensor]:
     """The tensors of a ResNet, stride in the 3x3 convolution, as 'mmdet', 'mmseg' (torchvision's names) or 'detectron2' call them.
 
-    ExportError for any other network: those frameworks have no place for its weights.
+    ExportError for any other network, which these frameworks cannot build.
     """
     state = encoder.backbone.state_dict()
     with torch.device('meta'):
@@ -136,7 +136,7 @@ def detector_weights(encoder: Encoder, target: str) -> dict[str, Tensor]:
 
 
 def to_detector(encoder: Encoder, path: Path, target: str) -> None:
-    """Weights for a detector, which is not run here: what was written is renamed back instead.
+    """Weights for a detection framework. It is not run here; the file is read back and its tensors are compared instead.
 
     A .pth, or a .pkl of arrays for detectron2; mean and std are kept beside the weights, on the 0..255 scale.
     """
@@ -172,7 +172,7 @@ class _OnUnitImages(nn.Module):
 
 
 def to_onnx(encoder: Encoder, path: Path) -> Run:
-    """A graph for onnxruntime and others, any B; the description stands in its metadata."""
+    """An ONNX graph for any batch size; the description of the encoder is in its metadata."""
     if not all(map(find_spec, ONNX_NEEDS)):
         raise ExportError(f'pip install {" ".join(ONNX_NEEDS)} (or mmkernel[onnx]).')
     import onnx

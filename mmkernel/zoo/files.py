@@ -1,4 +1,4 @@
-"""Files of weights that cannot run code and cannot be half written."""
+"""Read and write files of weights: nothing in a file is run, and a file is complete or absent."""
 
 import errno
 import json
@@ -21,12 +21,12 @@ from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 
 
 class DiskFullError(DownloadError):
-    """No room for a file."""
+    """The disk has no room for a file."""
 
 
 @contextmanager
 def room_for(path: Path, size: int = 0) -> Iterator[None]:
-    """DiskFullError unless ``size`` bytes fit on the disk of ``path``, or where a write inside finds the disk full."""
+    """DiskFullError if ``size`` bytes do not fit on the disk of ``path``, or if a write inside the block fills it."""
     needed = f'{size / 1e6:.1f} MB more are needed' if size else 'more is needed'
     try:
         if size > shutil.disk_usage(path.parent).free:
@@ -43,7 +43,7 @@ def room_for(path: Path, size: int = 0) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file of the same folder, which becomes ``path`` at the end: synced and renamed, whole or absent."""
+    """A temporary file in the same folder that is synced and renamed to ``path`` at the end, so ``path`` is complete or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.tmp')
@@ -63,7 +63,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
-    """Write a checkpoint that is whole or absent."""
+    """Write a checkpoint; after a crash the file is complete or absent."""
     with replacing(path) as temporary:
         torch.save(checkpoint, temporary)
 
@@ -71,7 +71,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     """The checkpoint in ``path`` on the CPU, read with ``weights_only=True``; a .pkl of arrays (detectron2's) as tensors.
 
-    CheckpointError if it is not readable, or has other bytes than a hash in its name tells (``name-ab12cd34.pth``).
+    CheckpointError if it cannot be read, or if its hash differs from the one in its name (``name-ab12cd34.pth``).
     """
     path = Path(path)
     if not path.is_file():
@@ -112,15 +112,15 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
 
 
 def meta_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a checkpoint says about itself; {} for a file of another program that keeps something else under this key."""
+    """``checkpoint['meta']``; {} if there is none, or if another program keeps something else under this key."""
     meta = checkpoint.get('meta')
     return meta if isinstance(meta, Mapping) else {}
 
 
 def damaged_record(path: Path) -> str | None:
-    """The first part of a file whose bytes are not those written, None if all are; the whole file is read.
+    """The first record of a file whose checksum is wrong, None if all are right. The whole file is read.
 
-    ``torch.load`` does not look: it returns other numbers.
+    ``torch.load`` does not check: it returns other numbers.
     """
     if not zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
         return None
@@ -144,7 +144,7 @@ def _read_safetensors(path: Path) -> dict:
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: str | Path, meta: dict[str, str]) -> None:
-    """The native format of published weights: whole or absent, and the same bytes for the same content.
+    """Write published weights; the file is complete or absent, and the same content gives the same bytes.
 
     ``meta``: texts in the header, which can be read without the tensors: ``safetensors.safe_open(path, 'pt').metadata()``.
     The library writes them in an order that changes from run to run, and with it the hash of the file; here they are sorted.

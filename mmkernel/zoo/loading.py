@@ -1,6 +1,5 @@
-"""Weights that never load silently into the wrong model: a report of every tensor, an error unless all fit."""
+"""Load weights into a model: a report of every tensor, and an error unless all of them fit."""
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from mmkernel.zoo.tensor_names import find_weights
 
 @dataclass
 class LoadReport:
-    """Which tensors of a file met which tensors of a model."""
+    """Which tensors of a file were loaded into a model, and which of either side were not."""
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # in the model only
     unexpected: list[str] = field(default_factory=list)  # in the file only
     mismatched: list[str] = field(default_factory=list)  # in both, of different shapes
-    notes: list[str] = field(default_factory=list)  # what was found where, left aside or adapted
+    notes: list[str] = field(default_factory=list)  # where the weights were found, what was left out or adapted
 
     @property
     def exact(self) -> bool:
@@ -48,11 +47,11 @@ def load_file(
 
     Args:
         layout: one of ``key_maps()`` that renames tensors first; None: found.
-        prefix: of the names in the file, where several parts fit ('module.encoder_k.'); None: found.
+        prefix: of the names in the file, if several parts of it fit ('module.encoder_k.'); None: found.
         adapt_input: see ``load_weights``.
-        content: of the file, where it has been read.
+        content: of the file, if it has been read already.
 
-    Errors: CheckpointError for another architecture, a layer that nothing fills, names that no part of the model has,
+    Errors: CheckpointError for another architecture, a layer without weights in the file, names that the model does not have,
     numbers that are not finite, or a file that cannot be read without running code.
     """
     content = read_checkpoint(path) if content is None else content
@@ -74,9 +73,9 @@ def load_weights(
     """Copy ``state`` into ``model``; CheckpointError with the whole report unless every tensor fits.
 
     Args:
-        strict: False loads what fits and warns about the rest, but still refuses a file of which nothing fits.
-        adapt_input: filters of the first convolution may be made for another number of channels; see ``adapted``.
-        notes: put into the report.
+        strict: False loads what fits and warns about the rest. A file of which nothing fits is still refused.
+        adapt_input: convert the filters of the first convolution to another number of channels; see ``adapted``.
+        notes: added to the report.
     """
     for name, module in model.named_modules():
         if hasattr(module, 'fit_buffers'):
@@ -110,7 +109,7 @@ def load_weights(
 
 
 def _first_convolution(model: nn.Module, state: Mapping[str, Any]) -> tuple[nn.Conv2d | None, Tensor | None]:
-    """(the layer, its filters in a file); None where there is none."""
+    """(the first convolution, its filters in a file); None for what does not exist."""
     for name, part in model.named_modules():
         if isinstance(part, nn.Conv2d):
             filters = state.get(f'{name}.weight')
@@ -119,22 +118,21 @@ def _first_convolution(model: nn.Module, state: Mapping[str, Any]) -> tuple[nn.C
 
 
 def adapted(weight: Tensor, channels: int) -> Tensor:
-    """Filters (O, I, h, w) -> (O, channels, h, w), I = 1 or 3, by the rules of timm's ``adapt_input_conv``.
+    """Filters (O, I, h, w) -> (O, channels, h, w), I = 1 or 3.
 
-    3 -> 1: the sum over colours, which gives a grey image (x) what (x, x, x) gave. 3 -> n: colours repeated in their order,
-    times 3 / n. 1 -> n: the filter in each channel, divided by n. CheckpointError for other numbers.
+    3 -> n: timm's ``adapt_input_conv``. n = 1: the sum over colours, so a grey image (x) gives what (x, x, x) gave; else colours
+    repeated in their order, times 3 / n. 1 -> n: the filter in each channel, divided by n. CheckpointError for other numbers.
     """
+    from timm.models import adapt_input_conv  # seconds that a list of names need not pay
+
     given = weight.shape[1]
     if given == channels:
         return weight
-    if given == 3 and channels == 1:
-        return weight.float().sum(1, keepdim=True).to(weight.dtype)  # half precision loses digits in a sum
-    if given not in (1, 3):
-        raise CheckpointError(
-            f'filters for {given} channels cannot be adapted to {channels}: only those for 1 or 3 can.'
-        )
-    repeated = weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels]
-    return repeated * (given / channels)
+    if given == 1:
+        return weight.repeat(1, channels, 1, 1) / channels
+    if given == 3:
+        return adapt_input_conv(channels, weight)
+    raise CheckpointError(f'filters for {given} channels cannot be adapted to {channels}: only those for 1 or 3 can.')
 
 
 def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> str:

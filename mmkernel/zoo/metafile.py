@@ -1,4 +1,4 @@
-"""What a metafile may say: OpenMMLab's model-index format, with files, key maps, sources and licences added.
+"""The format of a metafile: OpenMMLab's model-index, with files, key maps, sources and licences added.
 
 ``Collections`` (Name, Paper, Code) and ``Models`` (Name, In Collection, Config, Metadata, Results, Weights) are those of
 https://github.com/paperswithcode/model-index; ``Files``, ``Config Options``, ``Source``, ``License``, ``Status`` and ``Note``
@@ -23,15 +23,15 @@ MODEL = {
 }  # fmt: skip
 SHORT = {'Linear probe': 'linear', 'Classifier trained online': 'online', 'Fine-tuning': 'fine-tuned'}
 SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 label per class'}
-"""The word of a table for the protocol of a figure, its ``Task``."""
-PROTOCOLS = ('linear', 'fine-tuned', 'online', 'other')  # columns of tables; no figures of two protocols in one
+"""``Task`` of a result -> the short word for this protocol in tables."""
+PROTOCOLS = ('linear', 'fine-tuned', 'online', 'other')  # columns of tables, one protocol each
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
 FILE = PART | {'Stage', 'Parts', 'Unpack', 'KeyMap'}
 
 
 class MetafileError(ValueError):
-    """A metafile that does not say what the format asks for."""
+    """A metafile that does not follow the format."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class ModelInfo:
 
     @property
     def published(self) -> tuple[dict, ...]:
-        """Results of their authors."""
+        """Results published by the authors."""
         return tuple(result for result in self.results if result not in self.run_here)
 
     @property
     def run_here(self) -> tuple[dict, ...]:
-        """Results measured with this package, of the files of this row: their source starts with 'run here'."""
+        """Results measured with this package on the files of this row: their source starts with 'run here'."""
         return tuple(result for result in self.results if str(result['Source']).startswith('run here'))
 
     def file(self, stage: str) -> WeightsFile | None:
@@ -117,7 +117,7 @@ def _model(item: Any, collections: Mapping, where: str, built: bool) -> ModelInf
     _check(collection in collections, where, f'In Collection is one of {", ".join(collections)}, got {collection!r}')
     _check(built or 'Config' not in item, where, 'what a config builds stands among the Models')
     for result in item.get('Results') or []:
-        _keys(result, RESULT, RESULT, f'{where}: Results')  # a figure without its source is hearsay
+        _keys(result, RESULT, RESULT, f'{where}: Results')  # no figure without its source
     files = tuple(_file(file, f'{where}: Files[{i}]') for i, file in enumerate(item.get('Files') or []))
     said = all(item.get(key) for key in ('Source', 'License', 'Status'))
     _check(said or not files, where, "weights have a Source, a License ('not stated' counts) and a Status")

@@ -1,4 +1,4 @@
-"""One file of the web from the first of its mirrors that gives it whole, by pooch."""
+"""Download one file with pooch, from the first mirror that delivers it complete and correct."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from mmkernel.zoo.files import DiskFullError, room_for
 from mmkernel.zoo.metafile import MetafileError, Part, check_url
 from mmkernel.zoo.pins import DownloadError, HashMismatchError
 
-RETRIES = 3  # of one mirror, after failures that may pass; pooch waits 1, 2, 3, ... seconds
+RETRIES = 3  # of one mirror, after temporary failures; pooch waits 1, 2, 3, ... seconds
 TIMEOUT = 30  # seconds without data
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 PAGE = (b'<!doctype', b'<html', b'<?xml', b'<head')
 
 
 def from_mirrors(part: Part, path: Path, progress: bool, use: Callable[[Path], None]) -> None:
-    """``use`` the bytes of the first mirror that gives the right ones; the error says what was wrong with each."""
+    """Call ``use`` with the file of each mirror until it accepts one; otherwise an error says what was wrong with each."""
     problems = []
     for url in part.urls:
         with tempfile.TemporaryDirectory(prefix='.arriving-', dir=path.parent) as folder:
@@ -37,9 +37,9 @@ def from_mirrors(part: Part, path: Path, progress: bool, use: Callable[[Path], N
 
 
 def _get(url: str, folder: Path, name: str, progress: bool) -> Path:
-    """The file of one URL, by pooch; DownloadError if this URL cannot give it, however often it is asked.
+    """The file of one URL; DownloadError if all attempts fail.
 
-    Proxies are those of the environment (https_proxy, no_proxy), certificates those of SSL_CERT_FILE where it is set.
+    Proxies come from the environment (https_proxy, no_proxy), certificates from SSL_CERT_FILE if it is set.
     """
     import pooch  # with requests, a fifth of a second that a list of names need not pay
     import requests
@@ -53,7 +53,7 @@ def _get(url: str, folder: Path, name: str, progress: bool) -> Path:
     def fetch(url: str, output: str, pooch: Any) -> None:
         os.unlink(output)  # pooch's own temporary file, which only its owner could read
         http(url, output, pooch)
-        _refuse_what_is_no_file(Path(output))
+        _check_file(Path(output))
 
     source = pooch.Pooch(folder, base_url='', registry={name: None}, urls={name: url}, retry_if_failed=RETRIES)
     pooch.get_logger().setLevel('WARNING')
@@ -72,7 +72,7 @@ def _get(url: str, folder: Path, name: str, progress: bool) -> Path:
 
 
 def _check_answer(path: Path, response: Any, *_: Any, **__: Any) -> None:
-    """Of each answer, redirects too: it must not lead away from https, nor be final and no file, nor too large."""
+    """Check each response, redirects included: https only, no final error status, and room for the file on the disk."""
     if response.is_redirect:
         try:
             check_url(urljoin(response.url, response.headers['location']), f'{response.url} redirects')
@@ -85,11 +85,11 @@ def _check_answer(path: Path, response: Any, *_: Any, **__: Any) -> None:
 
 
 class _BrokeOffError(ValueError):
-    """pooch asks again after a ValueError."""
+    """An incomplete download. It is a ValueError, after which pooch tries again."""
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
-    """A web page, nothing at all, or a zip (what torch.save writes) without its end, from a server that names no length."""
+def _check_file(path: Path) -> None:
+    """Refuse a web page, an empty file, and a zip (torch.save writes these) without its end, if the server gave no length."""
     with open(path, 'rb') as file:
         head = file.read(512).lstrip(b'\xef\xbb\xbf \t\r\n').lower()
     if head.startswith(PAGE):

@@ -1,4 +1,4 @@
-"""Numbers and arrays of numpy inside pickles, made from their bytes: nothing of a pickle is run."""
+"""Read numpy numbers and arrays from pickles; nothing else in a pickle is loaded or run."""
 
 import codecs
 import pickle
@@ -13,7 +13,7 @@ from mmkernel.zoo.pins import CheckpointError
 
 
 class _Kind:
-    """In place of numpy.dtype: with a state from a hostile file that one can crash the process, or worse."""
+    """Stands in for numpy.dtype, which can crash the process if a hostile file sets its state."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = code
@@ -44,7 +44,7 @@ def _whole(content: bytes, kind: _Kind, shape: tuple, order: str) -> np.ndarray:
     return kind.of(content).reshape(shape, order=order)
 
 
-# What stands for the names by which numbers and arrays of numpy are pickled.
+# Replacements for the functions and classes that a pickle of numpy numbers and arrays names.
 NUMBERS = {'numpy.dtype': _Kind, **{f'numpy.{core}.multiarray.scalar': _number for core in ('core', '_core')}}
 ARRAYS = {**NUMBERS, 'numpy.ndarray': _Array, '_codecs.encode': codecs.encode}
 ARRAYS |= {f'numpy.{core}.multiarray._reconstruct': _Array for core in ('core', '_core')}
@@ -52,7 +52,7 @@ ARRAYS |= {f'numpy.{core}.numeric._frombuffer': _whole for core in ('core', '_co
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """numpy arrays and plain values; anything else in a pickle could run code."""
+    """Loads numpy arrays and plain values; anything else in a pickle could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if f'{module}.{name}' not in ARRAYS:
@@ -61,6 +61,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
+    """``dict(model={name: tensor})`` of a pickle of arrays (detectron2's); CheckpointError if it contains anything else."""
     with open(path, 'rb') as file:
         try:
             content = _ArraysOnly(file).load()

@@ -1,4 +1,4 @@
-"""The cache of downloads: bytes against the published hash, that in the file's name or that of its first use; cleaning up."""
+"""The download cache: files are verified against the published hash, the hash in their name or that of their first use."""
 
 import json
 import os
@@ -19,19 +19,19 @@ LEFTOVERS = '.arriving-* *.piece *.joined *.whole *.rejected-* .*.failed *.parti
 
 
 class CheckpointError(RuntimeError):
-    """A file that is no checkpoint, is damaged, or belongs to another architecture."""
+    """A file that is not a checkpoint, is damaged, or belongs to another architecture."""
 
 
 class DownloadError(RuntimeError):
-    """Weights that could not be fetched; says what to do by hand."""
+    """Weights that could not be downloaded; the message says how to get them by hand."""
 
 
 class HashMismatchError(DownloadError, CheckpointError):
-    """A file with other bytes than those published, those that its name tells, or those of its first use."""
+    """A file whose hash differs from the published one, the one in its name, or the one of its first use."""
 
 
 def published(part: Part) -> str | None:
-    """What is known of the hash: 'sha256', 'sha256 prefix', 'md5', 'md5 prefix', or None."""
+    """Which hash is published: 'sha256', 'sha256 prefix', 'md5', 'md5 prefix', or None."""
     for name, value, length in (('sha256', part.sha256, 64), ('md5', part.md5, 32)):
         if value:
             return name if len(value) == length else f'{name} prefix'
@@ -39,7 +39,7 @@ def published(part: Part) -> str | None:
 
 
 def check_published(part: Part, found: dict[str, str], size: int | None = None) -> None:
-    """HashMismatchError unless hash and size are the published ones, as far as they are known."""
+    """HashMismatchError if a published hash or size differs from the one found."""
     if part.size is not None and size is not None and part.size != size:
         raise HashMismatchError(f"'{part.name}' has {size} bytes; {part.size} are published.")
     for name in ('sha256', 'md5'):
@@ -50,7 +50,7 @@ def check_published(part: Part, found: dict[str, str], size: int | None = None) 
 
 
 def check_file(path: Path) -> None:
-    """HashMismatchError if a file has other bytes than its name tells, or than were pinned in the cache."""
+    """HashMismatchError if the hash of a file differs from the one in its name or the one pinned in the cache."""
     if problem := wrong_name(path):
         raise HashMismatchError(problem)
     folder = path.resolve().parent
@@ -78,7 +78,7 @@ class Pins:
             raise DownloadError(f'{self.path} is damaged ({error}); delete it to pin anew.') from error
 
     def pin(self, key: str, sha256: str, how: str) -> None:
-        """Remember the file, or HashMismatchError if another one was remembered under this name."""
+        """Record the hash of a file; HashMismatchError if another hash is recorded under this name."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{self.path}.lock'):
             pins = self.read()
@@ -95,17 +95,16 @@ class Pins:
             os.replace(temporary, self.path)
 
     def unchanged(self, key: str, path: Path) -> bool:
-        """Whether the file is the one pinned, by all of its bytes: a bit may flip on a disk, and no time of change tells."""
+        """Whether the file has the pinned hash. All bytes are read: a flipped bit changes neither size nor modification time."""
         pin = self.read().get(key)
         return pin is not None and pin['sha256'] == hashes([path])['sha256']
 
 
 def accept(part: Part, found: Path, path: Path, key: str | None = None, archive: str | None = None) -> None:
-    """Check the bytes of ``found`` and move it to ``path``; a wrong file is set aside and never used.
+    """Check the bytes of ``found``, pin them under ``key`` and move the file to ``path``; a wrong file is set aside.
 
-    Args:
-        key: pin it under this name.
-        archive: what is known of the archive that it was taken out of; the hash of ``part`` is that of the archive.
+    ``archive``: which hash of its archive was checked before. The hash of an unpacked ``part`` is that of the archive, so a
+    file that somebody unpacked by hand has none.
     """
     digests, unpacked = hashes([found]), bool(getattr(part, 'unpack', None))
     known = archive if unpacked else published(part)
@@ -125,14 +124,14 @@ def accept(part: Part, found: Path, path: Path, key: str | None = None, archive:
 
 
 def set_aside(found: Path, path: Path, sha256: str) -> str:
-    """Rename a wrong file so that it is kept and never used; a sentence that says so."""
+    """Rename a wrong file, so that it is kept but not used, and return a sentence that says so."""
     aside = path.with_name(f'{path.name}.rejected-{sha256[:8]}')
     os.replace(found, aside)
     return f'The file was set aside as {aside} and is not used.'
 
 
 class Verdict(NamedTuple):
-    """``fine`` False: other bytes than published or pinned, None: nothing to compare with."""
+    """The result for one file. ``fine``: False if its bytes differ from the published or pinned ones, None if neither exists."""
 
     name: str
     path: Path
@@ -146,7 +145,7 @@ def files_here(info: ModelInfo) -> list[tuple[WeightsFile, Path]]:
 
 
 def verify(names: list[str] | None = None) -> list[Verdict]:
-    """Read every byte of the files that are here (of all models, or of ``names``) and compare."""
+    """Hash all files in the cache (of all models, or of ``names``) and compare with what is published or pinned."""
     pins, found, rows = Pins().read(), [], map(model_info, names or list_models(pretrained=True))
     for name, file, path in ((row.name, *here) for row in rows for here in files_here(row)):
         digests, pin = hashes([path]), pins.get(f'{name}/{path.name}')
@@ -168,9 +167,9 @@ def verify(names: list[str] | None = None) -> list[Verdict]:
 
 
 def clean(names: list[str] | None = None, leftovers: bool = False) -> tuple[int, list[Path]]:
-    """(bytes, paths) removed: the folders of ``names``, or of all models; ``leftovers``: only what broken downloads left.
+    """Remove the folders of ``names``, or of all models, and return (bytes, paths). ``leftovers``: only files of broken downloads.
 
-    Hashes pinned on first use are kept (``pins.json``), so that what is fetched again must be the same.
+    Pinned hashes (``pins.json``) are kept, so a file that is downloaded again must be the same.
     """
     folder = weights_folder()
     folders = [folder / model_info(name).name for name in names] if names else sorted(folder.glob('*/'))

@@ -1,7 +1,6 @@
-"""Configs inside files of weights, of which only values are taken.
+"""Read a config from inside a file of weights as plain values; nothing in it is run.
 
-A config file is Python and is run; a text that came with a download is not. What is used is what was checked: the values,
-never the text that they came from.
+A config file is Python and is run; a text that came with a download is not. Only the checked values are used, never the text.
 """
 
 import ast
@@ -17,15 +16,15 @@ MOST_TEXT, MOST_DEPTH = 1 << 20, 64  # of a text inside a file; ours have some k
 SUBSTITUTION = re.compile(r'\{\{.*?\}\}', re.DOTALL)  # {{fileDirname}}, {{$VARIABLE:default}}, {{_base_.x}} of mmengine
 SCOPES = ('mmkernel', 'mmengine')
 OF_ONE_MACHINE = ('work_dir', 'load_from', 'resume', 'launcher', 'log_file', 'custom_imports', 'import_folders')
-# Keys by which loaders of configs bring in other files and modules.
+# Keys that make loaders of configs read other files and import modules.
 FOLLOWED = ('_base_', 'custom_imports', 'custom_import', 'imports', 'import_folders', 'import_folder')
-# Options that would fetch or read weights from another place than the file.
+# Options that would load weights from outside the file.
 ELSEWHERE = ('pretrained', 'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir', 'init_cfg')
 TRUST = 'If you trust it, name its config: --config FILE (cfg= in Python).'
 
 
 class ConfigTextError(ValueError):
-    """A config inside a file that is more than values, or that would bring in what is not in the file."""
+    """A config inside a file that contains more than values, or that refers to something outside the file."""
 
 
 def _refused(source: str, problem: str) -> ConfigTextError:
@@ -33,10 +32,10 @@ def _refused(source: str, problem: str) -> ConfigTextError:
 
 
 def config_inside(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] | None:
-    """The config in the ``meta`` of a checkpoint, to be built from: checked values, never their text. None if it has none.
+    """The checked values of the config in the ``meta`` of a checkpoint, from which its model can be built; None if it has none.
 
-    Options of the model that name other weights are left out, as every tensor comes from the file. ConfigTextError: see
-    ``plain_config``; or if it describes no model.
+    Options that name other weights are removed, because every tensor comes from the file. ConfigTextError: see
+    ``plain_config``; or if the config describes no model.
     """
     text = meta_of(checkpoint).get('config')
     if text is None or text == '':
@@ -119,7 +118,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def plain_json(text: Any, source: str) -> dict[str, Any]:
-    """The same for a dict that is written as JSON."""
+    """The same for a dict written as JSON."""
     try:
         values = json.loads(text, object_pairs_hook=_once)
     except (TypeError, ValueError, RecursionError) as error:
@@ -131,10 +130,10 @@ def plain_json(text: Any, source: str) -> dict[str, Any]:
 
 
 def refuse_foreign(value: Any, source: str, where: str = '', depth: int = 0) -> None:
-    """ConfigTextError for what would bring in something from elsewhere: the key and its place are named.
+    """ConfigTextError, with the key and its place, for anything that refers to something outside the file.
 
-    These are ``_base_``, ``custom_imports`` and import folders (at any depth), a scope that is not ours, substitutions, and
-    ``type='module.function'``, which registries would import and call, whatever it does.
+    These are ``_base_``, ``custom_imports`` and import folders (at any depth), scopes of other packages, substitutions, and
+    ``type='module.function'``, which a registry would import and call.
     """
     if depth > MOST_DEPTH:
         raise _refused(source, f'is more than {MOST_DEPTH} levels deep ({where[:60]}...)')
@@ -160,7 +159,7 @@ def refuse_foreign(value: Any, source: str, where: str = '', depth: int = 0) -> 
 
 
 def without_weights(options: Any) -> Any:
-    """The same options, at every depth, without those that would fetch or read weights from another place than the file."""
+    """The same options, at every depth, without those that would load weights from outside the file."""
     if isinstance(options, Mapping):
         return {key: without_weights(value) for key, value in options.items() if key not in ELSEWHERE}
     if isinstance(options, (list, tuple)):

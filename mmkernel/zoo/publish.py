@@ -1,4 +1,4 @@
-"""A checkpoint of a run -> a file to be published, with its hash in its name, its row of a metafile and its card."""
+"""Publish a checkpoint: a file of weights with its hash in its name, its row of a metafile and its model card."""
 
 import os
 import re
@@ -27,7 +27,7 @@ STAGES = ('backbone', 'model')
 
 
 class Published(NamedTuple):
-    """``entry``: the row of a metafile. ``difference``: largest, of features, as a fraction of the largest: 0 unless halved."""
+    """``entry``: the row of a metafile. ``difference``: largest between features, relative to the largest; 0 unless halved."""
 
     path: Path
     card: Path
@@ -47,16 +47,16 @@ def publish_checkpoint(
 ) -> Published:
     """Write ``folder/NAME-<8 hex digits of its sha256>.safetensors`` and a card beside it.
 
-    No optimizer, no random state; config, preprocessing, metrics and licence stand in the header.
+    The file has no optimizer and no random state. The header has config, preprocessing, metrics and licence.
 
     Args:
         encoder: loaded from ``checkpoint``, with its facts.
-        stage: 'backbone', or 'model': every part that training goes on with.
-        half: matrices and filters in float16; vectors (batch statistics) stay as they are.
-        url: where the file will lie, without its name ('https://host/folder', 'package:weights').
+        stage: 'backbone', or 'model': all weights that training continues with.
+        half: store matrices and filters in float16; vectors (batch statistics) keep their precision.
+        url: the folder where the file will be hosted ('https://host/folder', 'package:weights').
         row: more keys of the metafile's row (In Collection, Config, Metadata).
 
-    Errors: UntrainedError for weights that no step has changed; CheckpointError for numbers that are not finite.
+    Errors: UntrainedError for weights that were never trained; CheckpointError for numbers that are not finite.
     """
     check_words(stage=(stage, STAGES))
     content = read_checkpoint(checkpoint)
@@ -67,7 +67,7 @@ def publish_checkpoint(
     partial = Path(folder) / f'.{name}.partial.safetensors'
     try:
         write_safetensors(tensors, partial, encoder.metadata())
-        content = read_checkpoint(partial)  # what the file alone gives, on the same images
+        content = read_checkpoint(partial)  # features of the file alone, on the same images
         back = Encoder.from_header(content['meta'], str(partial))
         load_file(back.backbone, partial, prefix='backbone.', content=content)
         difference = compare(encoder, back)
@@ -97,7 +97,7 @@ def _halved(key: str, value: Tensor) -> Tensor:
 
 
 def _entry(facts: Mapping[str, Any], file: dict[str, Any], place: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys in the order of the metafiles. Without ``place``, a URL, there is nothing to fetch yet, and the row says so."""
+    """The row, with keys in the order of the metafiles. Without ``place``, a URL, its status is 'not uploaded'."""
     entry = dict(Name=facts['name'], **row)
     if facts.get('metrics'):
         entry['Results'] = facts['metrics']
@@ -110,7 +110,7 @@ def _entry(facts: Mapping[str, Any], file: dict[str, Any], place: str | None, ro
 
 
 def row_text(entry: Mapping[str, Any]) -> str:
-    """One item of ``Models``."""
+    """A row as YAML: one item of ``Models``."""
     return '  - ' + _lines(entry)[4:]
 
 
@@ -119,9 +119,9 @@ def _lines(entry: Mapping[str, Any]) -> str:
 
 
 def add_row(path: str | Path, entry: Mapping[str, Any]) -> None:
-    """Add a row, or the keys that the row of this name lacks; MetafileError if it has files already, or would be invalid.
+    """Add a row, or the missing keys of the row with this name; MetafileError if it has files already, or would be invalid.
 
-    Text is inserted, so comments and order stay; the file is replaced only by one that ``read_metafile`` accepts.
+    Text is inserted, so comments and order are kept. The new file must pass ``read_metafile`` before it replaces the old one.
     """
     path = Path(path)
     text = path.read_text(encoding='utf-8')

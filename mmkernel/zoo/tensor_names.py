@@ -1,7 +1,7 @@
-"""Which tensors of a published file are the weights of a model, and what they are called there.
+"""Find the weights of a model in a published file, whatever their container, prefix and names.
 
-Every prefix in the file is tried against the names and shapes of the model. Networks with names of their own are renamed by
-rules that are data (configs/_base_/key_maps.yml).
+Every prefix in the file is compared with the names and shapes of the model. Other naming schemes are translated by the rules
+in configs/_base_/key_maps.yml.
 """
 
 import re
@@ -22,13 +22,13 @@ from mmkernel.zoo.pins import CheckpointError
 
 WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
 COUNTER = 'num_batches_tracked'
-# What stands beside an encoder or on top of it, and is not wanted when only the encoder is.
+# Parts beside or on top of an encoder. They are left out when only the encoder is loaded.
 OTHER_PARTS = {
     'classifier', 'decoder', 'encoder_k', 'fc', 'head', 'heads', 'linear', 'memory', 'neck', 'predictor', 'projection_head',
     'projector', 'prototypes', 'queue', 'queue_ptr',
 }  # fmt: skip
-# Moving averages of the weights that the file holds too; linear probes of the papers use the others (He et al., CVPR 2020).
-# Where there are a student and a teacher, the teacher is published to be used (Caron et al., ICCV 2021).
+# Moving averages, beside the trained weights that the linear probes of the papers use (He et al., CVPR 2020), and students:
+# the teacher is published to be used (Caron et al., ICCV 2021).
 SECOND_CHOICE = {
     'encoder_k', 'ema', 'model_ema', 'momentum_backbone', 'momentum_encoder', 'student', 'target', 'target_backbone',
     'target_encoder', 'target_net',
@@ -36,7 +36,7 @@ SECOND_CHOICE = {
 
 
 class KeyMapError(RuntimeError):
-    """A file whose names are not those of the layout that it is said to have."""
+    """A file whose tensor names do not belong to the given layout."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class KeyMap:
 
 @cache
 def key_maps(folder: Path | None = None) -> dict[str, KeyMap]:
-    """All rules by the name of their layout; MetafileError for an entry that is none."""
+    """All key maps by name of the layout; MetafileError for an invalid entry."""
     path = (folder or root()) / 'configs/_base_/key_maps.yml'
     found = {}
     for name, item in yaml.safe_load(path.read_text(encoding='utf-8')).items():
@@ -97,7 +97,7 @@ def weights_of(checkpoint: dict) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a file: the keys of nested dicts, then the prefix of names; ``matched``: names and shapes that fit there."""
+    """A place in a file: the keys of nested dicts and the prefix of names. ``matched``: how many names and shapes fit."""
 
     path: tuple[str, ...]
     prefix: str
@@ -110,7 +110,7 @@ class Place:
 def find_weights(
     model: nn.Module, content: Mapping, source: str, layout: str | None = None, prefix: str | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """(state dict under the model's names, notes): what is not the model's is left aside only if it is a known other part."""
+    """(state dict under the model's names, notes). Only known other parts (OTHER_PARTS) are left out of the state dict."""
     own = model.state_dict()
     content, notes = _renamed(content, own, source, layout)
     found = [place for place in _places(content, own) if prefix is None or place.prefix == prefix]
@@ -143,7 +143,7 @@ def find_weights(
 
 
 def _renamed(content: Mapping, own: Mapping[str, Tensor], source: str, layout: str | None) -> tuple[Mapping, list[str]]:
-    """Names by the rules of a layout: the one given, or the first under which more of the model is found than without."""
+    """The content renamed by the given layout, or by the first layout under which more of the model is found than without."""
     if layout is not None:
         if layout not in key_maps():
             raise KeyMapError(f"there is no layout '{layout}'; expected one of {', '.join(key_maps())}.")
@@ -160,7 +160,7 @@ def _renamed(content: Mapping, own: Mapping[str, Tensor], source: str, layout: s
 
 
 def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
-    """Every place of a file where a tensor of the model could lie, best first."""
+    """Every place in a file that contains tensors of the model, best first."""
     found = []
     for path, state in _containers(content):
         fits: Counter[str] = Counter()
@@ -175,7 +175,7 @@ def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
 
 
 def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """(keys that lead there, tensors) of each dict of tensors, at most five deep. An optimizer's are no weights."""
+    """(path of keys, tensors) of each dict of tensors, at most five levels deep. State of optimizers is skipped."""
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if state:
         yield path, state
@@ -185,7 +185,7 @@ def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def _with_counters(own: Mapping[str, Tensor], state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
-    """Counters of batches that a file lacks are 1: some frameworks do not keep them, and only momentum=None uses them."""
+    """Missing batch counters are set to 1: some frameworks do not save them, and only momentum=None uses them."""
     lacking = [key for key in own if key.endswith(COUNTER) and key not in state]
     has_statistics = [key for key in lacking if key.replace(COUNTER, 'running_var') in state]
     if lacking and len(has_statistics) == len(lacking) and not any(key.endswith(COUNTER) for key in state):
