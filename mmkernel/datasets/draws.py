@@ -15,7 +15,7 @@ def generator(seed: int, epoch: int, index: int = 0, stream: int = 0, purpose: i
     is (seed, purpose), the counter starts at (0, stream, index, epoch), and drawing counts in the first word, so no two
     streams ever meet. Making one costs a few microseconds, there is no state to save, and it is the same in any worker.
     """
-    word = 0xFFFFFFFFFFFFFFFF  # numpy wants unsigned 64-bit words; a negative seed is taken modulo 2^64
+    word = 0xFFFFFFFFFFFFFFFF  # numpy expects unsigned 64-bit words; a negative seed is taken modulo 2^64
     key = np.array([seed & word, purpose], np.uint64)
     return Generator(Philox(key=key, counter=np.array([0, stream, index, epoch], np.uint64)))
 
@@ -33,7 +33,7 @@ def draw_per_class(
 ) -> np.ndarray:
     """A stratified draw: rows of k = ``count(label, n)`` of the n images of each class, class by class, labels rising.
 
-    ``pick(label, rows, k)`` chooses k of the rows of a class and is where all randomness lies; it is asked in the order of
+    ``pick(label, rows, k)`` chooses k of the rows of a class and makes all random draws; it is called in the order of
     the labels. ValueError naming a class with fewer than k images.
     """
     chosen = [np.empty(0, np.int64)]

@@ -49,7 +49,7 @@ class Birdsnap(FileSource):
     """500 birds; split 'train' or 'test' (2 443 images when all are there). Berg et al., CVPR 2014.
 
     Reads images.txt (tab-separated, with a header that names the columns path and species_id), test_images.txt and
-    download/images/ below ``root``/birdsnap, as the authors' script leaves them. Photographs that are gone from the web are
+    download/images/ below ``root``/birdsnap, as the authors' script leaves them. Photographs that are no longer on the web are
     left out, with a warning that counts them: figures of different copies are then not comparable.
     Written from the README of version 1.1, not tried on the set itself.
     """
@@ -78,7 +78,7 @@ class Birdsnap(FileSource):
         if not kept:
             raise FileNotFoundError(f"Birdsnap: none of {len(wanted)} images of '{split}' is there: {layout}.")
         if gone := len(wanted) - len(kept):
-            warnings.warn(f'Birdsnap {split}: {gone} of {len(wanted)} images are not there.', stacklevel=2)
+            warnings.warn(f'Birdsnap {split}: {gone} of {len(wanted)} images are missing.', stacklevel=2)
         self.classes = sorted({label for _, label in listed}, key=int)
         number = {label: k for k, label in enumerate(self.classes)}
         labels = np.array([number[label] for _, label in kept])

@@ -82,7 +82,7 @@ class BalancedSampler(EpochSampler):
     labels: np.ndarray | None = None
 
     def set_labels(self, labels: np.ndarray) -> None:
-        """(n,) integers, one per image; between epochs, on all ranks alike."""
+        """(n,) integers, one per image; between epochs, the same on all ranks."""
         if len(labels) != self.images or not (np.asarray(labels) >= 0).any():
             raise ValueError(f'Expected {self.images} labels, not all of them negative; got {len(labels)}.')
         self.labels = np.asarray(labels)

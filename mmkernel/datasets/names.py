@@ -14,7 +14,7 @@ import numpy as np
 
 from .walk import text_of
 
-_HEADERS = (  # the more telling first
+_HEADERS = (  # the more specific first
     'file filename file_name filepath file_path path image_path img_path image_name img_name image img name files images '
     'names image_id id'
 ).split()
@@ -22,7 +22,7 @@ FORMAT = 'Expected one name per line (# begins a comment), a table with a column
 
 
 class Entry(NamedTuple):
-    """What stands for one image, and where."""
+    """The text that names one image, and its line or entry in the list."""
 
     text: str
     place: str
@@ -135,8 +135,8 @@ def _readings(names: str | Sequence[str]) -> Iterator[tuple[list[Entry], int]]:
 
 
 def _columns(lines: list[Entry], delimiter: str) -> Iterator[tuple[list[Entry], int]]:
-    """The columns that a header calls names. Where there is no such header: those that hold whole names, then the first, for
-    a class number might be the name of a file without its extension; then without a first row of plain words."""
+    """The columns whose header means names. Without such a header: each column, matched with extensions only, then the first
+    column without them, since a class number could match a file name; then the same without a first row of plain words."""
     table = [next(csv.reader([line.text.strip()], delimiter=delimiter, skipinitialspace=True), []) for line in lines]
     columns = [
         [Entry(row[c] if c < len(row) else '', line.place) for row, line in zip(table, lines, strict=True)]
@@ -172,7 +172,7 @@ def _json_items(text: str, path: Path) -> list[Any]:
 
 
 def _named(record: dict[str, Any]) -> Any:
-    """What stands under the most telling of the known headers; None without one."""
+    """The value under the most specific of the known headers; None without one."""
     columns = {_word(str(key)): value for key, value in record.items()}
     return next((columns[word] for word in _HEADERS if word in columns), None)
 

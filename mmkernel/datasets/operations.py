@@ -34,7 +34,9 @@ class Operation:
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         """uint8 (H, W, C) -> uint8 (H', W', C)."""
-        raise NotImplementedError(f'{type(self).__name__} does not say what it does to an image: define apply.')
+        raise NotImplementedError(
+            f'{type(self).__name__} has no apply(image, params), which changes the image: define it.'
+        )
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result; operations keep them, crops do not."""

@@ -14,10 +14,10 @@ from .sources import Source
 
 @DATASETS.register_module()
 class NpzPack(Source):
-    """Encoded images in one .npz, decoded one by one when asked for.
+    """Encoded images in one .npz, each decoded when it is read.
 
     Keys of split S: ``S_jpeg`` uint8 (all bytes), ``S_off`` int64 (N + 1 offsets); if present ``S_label`` int64 (N),
-    ``S_file`` (N names), ``classes``. Any format that Pillow reads may stand in place of JPEG. Nothing pickled.
+    ``S_file`` (N names), ``classes``. Any format that Pillow reads may be used instead of JPEG. Pickled arrays are refused.
     FileNotFoundError, or ValueError naming the key, if the file is not such a pack.
     """
 

@@ -14,10 +14,10 @@ from .label_checks import whole_labels, whole_targets
 
 
 class Source:
-    """Images 0 .. len-1. What a subclass defines, all that is ever asked of it:
+    """Images 0 .. len-1. A subclass defines the following; nothing else is used:
 
     ``labels``         (N,) whole numbers, -1 where there is none; they give the length. Required, set in ``__init__``.
-    ``classes``        the names of the labels; [] where nobody named them (default).
+    ``classes``        the names of the labels; [] where they have no names (default).
     ``read(i)``        image i as uint8 (H, W, C), or CorruptImageError. Required.
     ``name(i)``        path or record of image i, for messages. Default: 'record i'.
     ``targets``        (N, C), only where images have several classes each: 1 the class is there, 0 it is not, -1 it is neither
@@ -33,7 +33,7 @@ class Source:
 
     on_corrupt: 'raise' (default), 'skip' or a number: in place of an unreadable image i comes the nearest readable one after
     it (wrapping round), with its own number, label and targets. The choice does not depend on chance, workers or order. Each
-    such image warns once, in whichever worker, and stands in ``substitutes`` {i: used instead}. At most this number of
+    such image warns once, in whichever worker, and is listed in ``substitutes`` {i: used instead}. At most this number of
     images may be left out; 'skip' means one in a hundred, at least 10.
     """
 
@@ -116,9 +116,9 @@ class Source:
         return image, self.label(used)
 
     def record(self, i: int) -> tuple[int, np.ndarray]:
-        """The number of image i, or of its substitute, and that image. TypeError for what is no uint8 (H, W, C)."""
+        """The number of image i, or of its substitute, and that image. TypeError unless it is uint8 (H, W, C)."""
         if not -len(self) <= i < len(self):
-            raise IndexError(f'image {i} asked for, but there are {len(self)}')
+            raise IndexError(f'image {i} was asked for, but there are only {len(self)}')
         used = i % len(self)
         if self.on_corrupt != 'raise' and self.damaged[used]:
             used = self._readable_after(used)
@@ -167,12 +167,12 @@ class Source:
 
 
 def left_out_text(source: Any) -> str:
-    """What a log says of the images that others stand in for; empty where there are none. Workers' warnings reach no log."""
+    """A line for the log about images that were replaced; empty if none was. Warnings of workers do not reach the log."""
     found = source.substitutes if isinstance(source, Source) and source.on_corrupt != 'raise' else {}
     if not found:
         return ''
     more = f' and {len(found) - 1} more' if len(found) > 1 else ''
-    return f'{len(found)} of {len(source)} images cannot be decoded, others stand in for them: {source.name(min(found))}{more}.'
+    return f'{len(found)} of {len(source)} images cannot be decoded and were replaced by others: {source.name(min(found))}{more}.'
 
 
 def existing_folder(path: str | os.PathLike, what: str, layout: str) -> Path:

@@ -82,7 +82,7 @@ class Subset(Source):
 
 
 def _drawn(labels: np.ndarray, fraction: float | None, per_class: int | None, seed: int) -> np.ndarray:
-    """Rows of the draw: the first so many of one seeded permutation of each class."""
+    """Rows of the draw: the first ones of a seeded permutation of each class."""
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f'Subset: fraction={fraction}; expected a part of each class above 0, up to 1 (0.01 is 1 %).')
     if per_class is not None and (per_class < 1 or (labels < 0).any()):

@@ -97,7 +97,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, last: i
     Args:
         scores: (..., B, K), this rank's rows; leading axes, such as views, are assigned each by itself.
         epsilon: weight of the entropy.
-        last: codes of the last so many rows only (a queue may stand before them); None: all.
+        last: codes of the last ``last`` rows only (a queue may precede them); None: of all.
 
     Returns:
         (..., B or ``last``, K), each row summing to 1.
@@ -125,7 +125,7 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float, pairs:
     """
     pairs = compared_pairs(scores, codes, pairs, ordered=True)
     log_probability = (scores / temperature).log_softmax(-1)
-    sums: dict[tuple[int, ...], Tensor] = {}  # of the codes that a view predicts; views mostly predict the same ones
+    sums: dict[tuple[int, ...], Tensor] = {}  # of the codes that a view predicts; most views predict the same ones
     for i in range(len(scores)):
         predicted = tuple(j for k, j in pairs if k == i)
         if predicted not in sums:

@@ -80,7 +80,7 @@ def _moment_terms(
 def off_diagonal_squares(
     K: Tensor, first: int, columns: Tensor, diagonal: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """sum_j K_ij^2, and K beside the diagonal, which is q times its neighbours: apart, or (``diagonal`` False) left out."""
+    """sum_j K_ij^2, and K off the diagonal; the diagonal is q times as large: separate, or (``diagonal`` False) left out."""
     beside = K.masked_fill(itself(first, K.shape[1], columns), 0)
     return (K if diagonal else beside).square().sum(-1), beside, diagonal_of(K, first, columns) if diagonal else None
 
@@ -131,7 +131,7 @@ def _squares(c: Tensor, to: Tensor | None = None) -> Tensor:
 
 
 def _products(K: Tensor, first: int, columns: Tensor, pairs: tuple) -> tuple[Tensor, Tensor, Tensor]:
-    """sum over pairs of sum_b K_i K_j, and its slopes: the Gram matrices of each view's partners, their diagonal q apart."""
+    """sum over pairs of sum_b K_i K_j, and its slopes: the Gram matrices of each view's partners, the diagonals separately."""
     values = sum_of([(K[i] * K[j]).sum(-1) for i, j in pairs])[None]  # (1, b)
     partners = [[j for i, j in pairs if i == v] + [i for i, j in pairs if j == v] for v in range(len(K))]
     slope = torch.stack([sum_of([K[j] for j in of]) if of else torch.zeros_like(K[0]) for of in partners])

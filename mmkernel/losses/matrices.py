@@ -1,7 +1,7 @@
 """Cholesky factors, roots and eigenvectors of covariances, and half-precision products, with gradients of their own.
 
 The textbook backward of an eigendecomposition divides by l_i - l_j. For S^-1/2 those quotients combine into divided
-differences that are smooth everywhere (Daleckii and Krein); they are written out here, so nothing is ever divided by a gap.
+differences that are smooth everywhere (Daleckii and Krein); they are written out here, so there is no division by a gap.
 """
 
 import warnings
@@ -19,7 +19,7 @@ def inverse_square_root(S: Tensor) -> Tensor:
 
 
 def eigenvectors(S: Tensor) -> Tensor:
-    """U of S = U diag(l) U', (..., q, q): columns by descending l, signs such that the diagonal of U is positive.
+    """U of S = U diag(l) U', (..., q, q): columns by descending l, with signs that make the diagonal of U positive.
 
     The derivative does not exist where two eigenvalues meet. 1/(l_i - l_j) is replaced by d/(d^2 + e^2) with
     e = 1e-6 (float64: 1e-12) of the largest eigenvalue, so the gradient is exact for gaps well above e and bounded below.
@@ -111,7 +111,7 @@ class Factor(NamedTuple):
 def factor(S: Tensor) -> Factor:
     """The lower factor of each S, moved away from singularity where it has to be.
 
-    The pivots lie between the extreme eigenvalues, and close to them in practice, at no cost. Where they say that S is
+    The pivots lie between the extreme eigenvalues, in practice close to them, and cost nothing. Where they say that S is
     singular in working precision, twice that precision is added: jitter = 2 q eps |S|_F / mean variance. NaN where even
     this does not help.
     """

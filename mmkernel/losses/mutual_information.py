@@ -50,7 +50,7 @@ def nwj_bound(scores: Tensor) -> Tensor:
 def js_bound(scores: Tensor) -> Tensor:
     """Value of ``nwj_bound(F + 1)``, gradient of -mean_i softplus(-F_ii) - mean_{i != j} softplus(F_ij).
 
-    The Jensen-Shannon term trains steadily and its optimal critic is the log ratio, for which NWJ wants 1 + F.
+    The Jensen-Shannon term trains steadily and its optimal critic is the log ratio; the optimal critic of NWJ is 1 more.
     """
     _check(scores)
     K = scores.shape[0]

@@ -98,7 +98,7 @@ def _use_small_stem(model: nn.Module, model_name: str) -> None:
 
 
 def _widen_stem(model: nn.Module, channels: int) -> None:
-    """timm's own stem has 64 channels whatever the width of the blocks; those that read it are the first block's."""
+    """timm's stem always has 64 channels; widen it, and the layers of the first block that read it."""
     stem, first = model.conv1, model.layer1[0]
     if not isinstance(stem, nn.Conv2d):
         raise ValueError('width is for ResNets whose stem is one convolution (resnet18 ... resnet200).')

@@ -27,7 +27,7 @@ class Classifier(FeatureExtractor, BaseModel):
             False: it trains, and so do its statistics, also what the pretraining held fixed (positions of a transformer).
         in_dim: width of the features; None takes the backbone's.
         head_std: of the initial weights; 0: the first logits are 0.
-        objective: 'OneClass' or 'SeveralClasses', as config or module: the loss, and what of a batch says what is right.
+        objective: 'OneClass' or 'SeveralClasses', as config or module: the loss, and which part of a batch holds the truth.
         norm_momentum: fraction that the backbone's batch norms keep of their running statistics (None: as they are).
         data_preprocessor: uint8 -> float, as in pretraining.
     """
@@ -113,13 +113,13 @@ class Classifier(FeatureExtractor, BaseModel):
 class OneClass(nn.Module):
     """-log softmax(z_i)_y, mean over images: logits z (B, C), classes y (B,) from 0 to C - 1. Logged: top-1 in percent."""
 
-    reads = 'label'  # the part of a batch that says what is right
+    reads = 'label'  # the part of a batch that holds the truth
 
     def forward(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         with torch.autocast(logits.device.type, enabled=False):
             loss = F.cross_entropy(logits.float(), label)
         own = logits.detach().gather(1, label[:, None])
-        hits = ((logits.detach() >= own).sum(1) == 1).float().mean()  # of equal logits none is right
+        hits = ((logits.detach() >= own).sum(1) == 1).float().mean()  # a tie counts as wrong
         return dict(loss_classification=loss, top1=100 * hits)
 
 
@@ -128,7 +128,7 @@ class SeveralClasses(nn.Module):
     """sum_c log(1 + exp(-s_ic z_ic)), mean over images: C logistic regressions, s_ic = 1 where class c is there, else -1.
 
     logits z (B, C); targets (B, C): 1 there, 0 not there, -1 there only as a difficult object, which costs nothing. The
-    divisor is B whatever the -1, so that the mean over processes is the loss of their union. Logged: ``right``, percent of
+    divisor is B regardless of the -1, so that the mean over processes is the loss of their union. Logged: ``right``, percent of
     the logits that count whose sign is s.
     """
 

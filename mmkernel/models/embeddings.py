@@ -133,7 +133,7 @@ def project(part: nn.Module, z: Tensor, views: list[Tensor], batching: str) -> T
 
 
 def _takes_views(part: nn.Module, views: list[Tensor], batching: str) -> bool:
-    """Whether ``part`` takes (V, B, d) and keeps views apart itself: one product of its weights in place of V."""
+    """Whether ``part`` takes (V, B, d) and separates the views itself: one matrix product instead of V."""
     return batching == 'view' and len(views) > 1 and getattr(part, 'takes_views', False)
 
 

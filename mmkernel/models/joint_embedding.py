@@ -125,7 +125,7 @@ class JointEmbedding(FeatureExtractor, BaseModel):
         predicted = online if self.predictor is None else project(self.predictor, online, views, self.neck_batching)
         if not with_target:
             return online, predicted, None
-        rows: Tensor | None = online  # of the target views: itself if they are the same, None if one is no online view
+        rows: Tensor | None = online  # of the target views; None if one of them is not among the online views
         if online_views != target_views:
             positions = [online_views.index(g) for g in target_views if g in online_views]
             if len(positions) < len(target_views):
@@ -167,7 +167,7 @@ def build_model(cfg: Any) -> nn.Module:
 
 
 def build_part(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
-    """A part from its config, told the width of its input if it takes one and was not given any."""
+    """A part from its config; ``in_dim`` is filled in where the part takes one and the config gives none."""
     if isinstance(part, nn.Module):
         return part
     part = dict(part)
@@ -178,7 +178,7 @@ def build_part(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:
 
 
 def require_width(part: nn.Module, in_dim: int | None) -> int:
-    """``in_dim``; ValueError for a part of a model that must know the width of its input and was not told."""
+    """``in_dim``; ValueError where it is None for a part that needs the width of its input."""
     if in_dim is None:
         name = type(part).__name__
         raise ValueError(

@@ -22,7 +22,7 @@ class SampleLabels(nn.Module):
         self.labels = self.labels.new_full((self.labels.shape[0], num_samples), UNSEEN)
 
     def fit_buffers(self, state: dict[str, Tensor]) -> None:
-        """As many images as in the file: an evaluation need not know their number."""
+        """As many images as in the file, so that an evaluation needs no data set to load it."""
         if 'labels' in state:
             self.prepare(state['labels'].shape[-1])
 

@@ -13,7 +13,7 @@ from mmkernel.registry import MODELS
 
 _SHORT = {'BN': nn.BatchNorm1d, 'LN': nn.LayerNorm}
 for _name, _layer in _SHORT.items():
-    MODELS.register_module(name=_name, module=_layer)  # so that the check of a config knows their keywords
+    MODELS.register_module(name=_name, module=_layer)  # lets the check of a config see their keywords
 
 
 def build_norm(norm: str | dict | None, width: int) -> nn.Module | None:

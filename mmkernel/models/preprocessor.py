@@ -38,7 +38,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
         data = self.cast_data(data)
         inputs = data['inputs']
         if self.scales and any(torch.is_floating_point(view) for view in inputs):
-            self.scales = False  # said once
+            self.scales = False  # warn once
             warnings.warn(
                 'A batch holds floating images, taken as normalised: mean and std of the data_preprocessor are not applied. Let '
                 'the dataset give uint8, or set mean=[0.] and std=[1.] if this is meant.',

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def move(buffer: Tensor, value: Tensor, real: Tensor | None = None) -> None:
     """buffer <- value where ``real``, a 0-dim bool tensor, is set (None: it is); else ``buffer`` keeps its bits.
 
-    ``real`` says on the device whether a step of the optimizer counted; nothing reads it. By ``where``, never by a product:
+    ``real`` says on the device whether a step of the optimizer counted; the host never reads it. ``where`` instead of a product:
     0 x NaN is NaN.
     """
     buffer.copy_(value if real is None else torch.where(real, value, buffer))

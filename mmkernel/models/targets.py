@@ -25,7 +25,7 @@ from mmkernel.registry import MODELS
 class OnlineTarget(nn.Module):
     """t = z: the online embeddings themselves, gradient included."""
 
-    gradient = True  # whether any flows through the target; taken to be so where a target does not say
+    gradient = True  # whether gradient flows through the target; True where a target does not define it
 
     def forward(self, views: list[Tensor], online: Tensor | None) -> Tensor:
         """``online``: (G, B, q), or None where a target view is not among the online views."""
@@ -68,7 +68,7 @@ class MomentumTarget(HostCounters):
         check_numbers('MomentumTarget', whole=True, none=True, sub_batches=sub_batches)
         self.shuffle_bn, self.sub_batches = shuffle_bn, sub_batches or 1
         self._online: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered here a second time
-        if shuffle_bn:  # passes so far: the seed of the next order, alike on every rank and after a resume
+        if shuffle_bn:  # passes so far: the seed of the next order, the same on every rank and after a resume
             self.counters, self.passes = ('passes',), 0
 
     def attach(self, backbone: nn.Module, neck: nn.Module, batching: str = 'view', neck_batching: str = 'view') -> None:
@@ -81,7 +81,7 @@ class MomentumTarget(HostCounters):
 
     @torch.no_grad()
     def start(self, *loaded: object) -> None:
-        """t <- online, parameters only; ``loaded``: what a hook after loading is told."""
+        """t <- online, parameters only. ``loaded``: arguments of the hook that torch calls after loading; unused."""
         for own, online in zip(*self._parameters_of_both(), strict=True):
             own.copy_(online)
 
@@ -90,7 +90,7 @@ class MomentumTarget(HostCounters):
         """t <- momentum t + (1 - momentum) online, where ``real``, a 0-dim bool tensor, is set (None: it is)."""
         check_numbers('MomentumTarget.update', zero=True, most=1.0, momentum=momentum)
         own, online = self._parameters_of_both()
-        # plain descent on ||t - online||^2 / 2 at the rate 1 - momentum: one kernel, which knows a flag for steps to skip
+        # plain descent on ||t - online||^2 / 2 at the rate 1 - momentum: one kernel, which can skip a step by a flag on the device
         sgd(
             own, online, [None] * len(own), fused=True, found_inf=None if real is None else 1.0 - real.float(), weight_decay=1.0,
             momentum=0.0, lr=1 - momentum, dampening=0.0, nesterov=False, maximize=True,

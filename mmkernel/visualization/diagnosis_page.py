@@ -107,7 +107,7 @@ h1{font-size:1.15rem;font-weight:600;color:#666}img{width:100%}td{padding:.15rem
 
 
 def diagnosis_html(diagnosis: Diagnosis, figure: Figure, title: str, path: str | Path) -> Path:
-    """One file that needs nothing beside it: verdict, findings, the page of ``diagnosis_page``, where it comes from."""
+    """One self-contained file: verdict, findings, the page of ``diagnosis_page``, where it comes from."""
     picture = io.BytesIO()
     figure.savefig(picture, format='png', dpi=130)
     data = base64.b64encode(picture.getvalue()).decode()

@@ -40,7 +40,7 @@ def draw_spectra(axes: Axes, embeddings: Mapping[str, Tensor], colours: Mapping[
 def planar_map(features: Tensor, seed: int = 0) -> np.ndarray:
     """(N, 2): t-SNE (van der Maaten & Hinton, 2008) of l2-normalised features, started from their two main axes.
 
-    Features that are all alike are all at (0, 0).
+    Equal features are all placed at (0, 0).
     """
     from sklearn.manifold import TSNE  # a second to import
 

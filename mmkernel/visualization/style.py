@@ -1,4 +1,4 @@
-"""The look that all plots share: thin axes, few colours that colour-blind readers tell apart, no global state."""
+"""The look that all plots share: thin axes, few colours that colour-blind readers can distinguish, no global state."""
 
 from pathlib import Path
 

@@ -101,7 +101,7 @@ def test_bad_arguments(folder):
         ImageFolder(str(folder), on_corrupt='ignore')
     with pytest.raises(ValueError, match="got 'BGR'"):
         ImageFolder(str(folder), mode='BGR')
-    with pytest.raises(IndexError, match='image 4 asked for'):
+    with pytest.raises(IndexError, match='image 4 was asked for'):
         ImageFolder(str(folder)).image(4)
 
 

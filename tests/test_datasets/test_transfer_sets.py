@@ -165,7 +165,7 @@ def test_birds(tmp_path):
     write(home / 'test_images.txt', 'path\nowl/2.jpg\n')
     for name in ('owl/1', 'owl/2'):
         draw(home / f'download/images/{name}.jpg')
-    with pytest.warns(UserWarning, match='1 of 2 images are not there'):
+    with pytest.warns(UserWarning, match='1 of 2 images are missing'):
         assert Birdsnap(str(tmp_path), 'train').labels.tolist() == [1]
     assert Birdsnap(str(tmp_path), 'test').name(0).endswith('owl/2.jpg')
     (home / 'download/images/owl/2.jpg').unlink()

@@ -283,6 +283,6 @@ def test_the_log_says_once_which_images_were_left_out():
             _ = data[0, index]
             loop.tell_left_out()
     assert said == [
-        '1 of 9 images cannot be decoded, others stand in for them: photo-1.',
-        '2 of 9 images cannot be decoded, others stand in for them: photo-1 and 1 more.',
+        '1 of 9 images cannot be decoded and were replaced by others: photo-1.',
+        '2 of 9 images cannot be decoded and were replaced by others: photo-1 and 1 more.',
     ]

@@ -98,7 +98,7 @@ class Damaged(Source):
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('cache', [False, True])
 def test_substitutes_are_said_where_the_figures_are_made(workers, cache, tmp_path):
-    with pytest.warns(UserWarning, match=r'2 of 4 images cannot be decoded, others stand in for them: photo-1'):
+    with pytest.warns(UserWarning, match=r'2 of 4 images cannot be decoded and were replaced by others: photo-1'):
         features, labels = raw_pixels(
             Damaged('skip'), batch_size=1, num_workers=workers, cache=tmp_path if cache else None
         )

@@ -58,7 +58,7 @@ class ClusterHead(Head):
         self.classifiers.requires_grad_(self.learned)
         self.reset_classifiers()
         self.pseudo, self.memory = SampleLabels(len(self.num_clusters)), EpochMemory(memory_views)
-        self._staged: deque[tuple[Tensor, Tensor]] = deque(maxlen=PATIENCE)  # grows no further where nobody commits
+        self._staged: deque[tuple[Tensor, Tensor]] = deque(maxlen=PATIENCE)  # bounded, in case commit is never called
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         z = self._points(embeddings.online)  # (V, B, q)

@@ -94,7 +94,7 @@ class Head(nn.Module):
     def expect_commit(self) -> bool:
         """For ``loss`` of a head that ``commit`` changes: whether a step may follow, so that something is to be staged.
 
-        Not in eval mode or under ``no_grad``. Warns once where nobody calls ``commit``.
+        Not in eval mode or under ``no_grad``. Warns once if ``commit`` is never called.
         """
         training = self.training and torch.is_grad_enabled()
         self._waiting += training

@@ -122,8 +122,8 @@ class SeparableCritic(nn.Module):
 class ConcatenatedCritic(nn.Module):
     """F(y, x) = MLP([y; x]) -> R, hidden widths ``dims``. Costs K N passes, made a block of rows at a time.
 
-    The first layer is linear in y and x apart, so it runs on K + N rows and the pairs begin behind it. Where there are
-    several blocks, backward makes each once more, so that no more than one block of pairs x width is ever in memory.
+    The first layer is a sum of one linear map of y and one of x, so it runs on K + N rows; pairs are formed after it. With
+    several blocks, backward computes each block again, so that memory holds one block of pairs x width at a time.
     """
 
     def __init__(self, dims: tuple[int, ...] = (256, 256), in_dim: int | None = None) -> None:
@@ -140,7 +140,7 @@ class ConcatenatedCritic(nn.Module):
         blocks = y.split(rows_at_a_time(x.shape[0] * self.width, x))
         if len(blocks) == 1:
             return self._pairs(y, x)
-        again = dict(use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+        again = dict(use_reentrant=False, preserve_rng_state=False)  # the critic draws no random numbers
         return torch.cat([checkpoint(self._pairs, block, x, **again) for block in blocks])
 
     def _pairs(self, y: Tensor, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class PredictiveCodingHead(Head):
     van den Oord et al., Representation learning with contrastive predictive coding, 2018; four directions: Henaff et al.,
     ICML 2020. The online views are the patches of a grid, row by row (``PatchView``); c_ij is the context network's output,
     which sees rows at or above i. Candidates z are all positions of all images of the global batch. Each direction has a
-    context network of its own, which looks from the side opposite to what is predicted. Logged: ``accuracy``, and the bound
+    context network of its own, which sees the side opposite to the predicted one. Logged: ``accuracy``, and the bound
     ``mutual_information`` = log N - L in nats, N being the number of candidates.
 
     Args:

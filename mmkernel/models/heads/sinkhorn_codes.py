@@ -97,7 +97,7 @@ class SinkhornCodesHead(Head):
         move(self.prototypes.weight, F.normalize(self.prototypes.weight, dim=1), real)
 
     def check_batch(self, rows: int) -> None:
-        """Before training: a warning for more prototypes than rows. The queue is asked itself."""
+        """Before training: a warning for more prototypes than rows. The queue checks itself."""
         K, length = self.prototypes.out_features, self.queue.length if self.queue else 0
         if K > rows + length:
             warnings.warn(
