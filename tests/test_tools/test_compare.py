@@ -1,6 +1,7 @@
 """The comparison page: the table of several seeds, and where it is written."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def test_mean_and_spread_over_seeds_best_first(compare):
     assert table[2].endswith('| 0.90 | 7.2 of 16 | 30 |')
     assert table[3] == '| raw |' + ' 60.0 |' * 6 + '  |' * 3
     assert len({line.count('|') for line in table}) == 1
+
+
+def test_rows_of_an_earlier_comparison(compare, tmp_path):
+    path = tmp_path / 'compare.json'
+    rows = [row(60.0, name='raw'), row(70.0, name='ours'), row(72.0, name='ours')]
+    path.write_text(json.dumps(dict(config=['a.py'], rows=rows)))
+    assert compare.earlier(path) == ({'raw': rows[:1], 'ours': rows[1:]}, ['a.py'])
 
 
 def test_only_what_stands_between_the_markers_changes(compare, tmp_path):

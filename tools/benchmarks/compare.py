@@ -1,8 +1,9 @@
 """Pretrain every digits config with several seeds, and write the comparison into model_zoo.md and docs/compare.json.
 
-python tools/benchmarks/compare.py [--seeds 0 1 2] [--configs CONFIG ...] [--out FOLDER]
+python tools/benchmarks/compare.py [--seeds 0 1 2] [--configs CONFIG ... [--keep]] [--out FOLDER]
 
 Runs that are finished in --out, of the same config and seed, are not repeated; delete the folder to start over.
+--keep: the rows of --json that are not of --configs stay, so that a config can be added to a comparison.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ def baselines(config: Path, seeds: Sequence[int]) -> dict[str, list[dict]]:
     return found
 
 
+def earlier(path: Path) -> tuple[dict[str, list[dict]], list[str]]:
+    """The rows of a report under their names, and its configs."""
+    found, content = {}, json.loads(path.read_text())
+    for row in content['rows']:
+        found.setdefault(row['name'], []).append(row)
+    return found, content['config']
+
+
 def cell(rows: list[dict], value) -> str:
     """mean ± sd over seeds."""
     values = [value(row) for row in rows]
@@ -104,6 +113,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found = sorted(ROOT.glob('configs/[!_]*/digits*.py'))
     parser.add_argument('--configs', type=Path, nargs='+', default=found, help='default: every digits config')
+    parser.add_argument('--keep', action='store_true', help='keep the rows of --json that are of other configs')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/compare', help='folder of the runs')
     parser.add_argument('--page', type=Path, default=ROOT / 'model_zoo.md', help='page with the two markers')
@@ -122,7 +132,7 @@ def main() -> None:
     }  # fmt: skip
     missing = [run for run in runs.values() if not (run.finished and (run.folder / 'row.json').is_file())]
     pretrain(missing, console, score_run)
-    groups = baselines(args.configs[0], args.seeds)
+    groups, configs = earlier(args.json) if args.keep else (baselines(args.configs[0], args.seeds), [])
     for config in args.configs:
         groups[names[config]] = [
             json.loads((runs[config, seed].folder / 'row.json').read_text()) for seed in args.seeds
@@ -130,7 +140,7 @@ def main() -> None:
     table = markdown(groups)
     console.print(table, highlight=False, soft_wrap=True)
     rows = [{**row, 'name': name} for name, group in groups.items() for row in group]
-    configs = [shown(config) for config in args.configs]
+    configs = sorted({*configs, *(shown(config) for config in args.configs)})
     save_report(args.json, report('compare', rows, configs, None, args.seeds[0], seeds=args.seeds), replace=True)
     write_between_markers(args.page, table)
     console.print(f'written: {shown(args.page)}, {shown(args.json)}')

@@ -1,0 +1,16 @@
+"""SPHERE-JEPA (arXiv 2605.26900, 2026) with all slices at once, digits. A recipe of ours, a minute on two cores.
+
+python tools/train.py configs/sphere_jepa/digits_all_slices.py
+No published result. Run here: see model_zoo.md.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    head=dict(
+        type='KernelMMDHead',
+        kernel=dict(type='EppsPulleyKernel', radius='sqrt(q)'),
+        alignment_weight=20.0,
+        kernel_weight=40.0,
+    )
+)

@@ -1,0 +1,13 @@
+"""MMD to uniform with the bandlimited kernel, L = 2 (Expanding SPHERE-JEPA, arXiv 2606.17603), digits. Recipe of ours.
+
+python tools/train.py configs/sphere_jepa/digits_mmd_bandlimited.py
+No published result. Run here: see model_zoo.md.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(
+    head=dict(
+        type='KernelMMDHead', kernel=dict(type='BandlimitedKernel', order=2), alignment_weight=20.0, kernel_weight=40.0
+    )
+)
