@@ -58,15 +58,15 @@ def wasserstein_to_uniform(z: Tensor, squared: bool = False) -> Tensor:
     """W_2 = ( ||mu||^2 + 1 + tr S - (2 / sqrt q) tr S^1/2 )^1/2 = ( 2 - (2 / sqrt(n q)) ||Z - mu||_* )^1/2.
 
     Fang et al., Rethinking the uniformity metric in self-supervised learning, ICLR 2024: the distance of N(mu, S) to
-    N(0, I / q), mu and S the moments (divisor n) of all n = V N rows, which are put on the sphere. The machine's
-    precision is added under the root, so that the optimum has a gradient. ``squared``: W_2^2. (V, B, q) -> ().
+    N(0, I / q), mu and S the moments (divisor n) of all n = V N rows, which are put on the sphere. Under the
+    root, 1e-14 is added, so that the optimum has a gradient. ``squared``: W_2^2. (V, B, q) -> ().
     """
     V, B, q = z.shape
     check_dimension(q)
-    x = centred(unit_rows(z).reshape(1, V * B, q))
+    x = centred(unit_rows(z).reshape(1, V * B, q).double())  # of a difference that is small near the optimum
     n = V * B * world_size()
     distance = (2 - 2 / (n * q) ** 0.5 * nuclear_norm(x)[0]).clamp_min(0)
-    return distance if squared else (distance + torch.finfo(x.dtype).eps).sqrt()
+    return (distance if squared else (distance + 1e-14).sqrt()).to(z.dtype)
 
 
 @full_precision
@@ -134,13 +134,14 @@ def _shortened(x: Tensor, mu: float) -> Tensor:
 class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, everywhere: bool) -> Tensor:
-        W, y = world_size() if everywhere else 1, x.double()
+        W, y = world_size() if everywhere else 1, x
         (B, q), mine = x.shape[-2:], slice(None)
         if W > 1:
             check_equal_rows(B)
         narrow = q <= B * W
         if W > 1 and not narrow:
             y, mine = gather_rows(y.movedim(-2, 0), checked=True).movedim(0, -2), slice(rank() * B, (rank() + 1) * B)
+        y = y.double()
         S = (y.mT @ y).contiguous() if narrow else y @ y.mT
         norm, inverse = _root(sum_over_ranks_(S) if narrow and W > 1 else S)
         ctx.save_for_backward((y @ inverse if narrow else inverse[..., mine, :] @ y).to(x.dtype))

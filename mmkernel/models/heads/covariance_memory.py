@@ -27,6 +27,7 @@ class QuadraticMemoryHead(Head):
         contrast_weight: rho.
         centered: S is the covariance of all views together, divisor V N - 1, in place of the mean of their second
             moments.
+        contrast_views: the first so many online views are contrasted (published code: 1); None: all. S is that of all.
         align: 'pairs' of views, or each view to the 'mean' of the target views.
         in_dim: q; filled in.
 
@@ -39,6 +40,7 @@ class QuadraticMemoryHead(Head):
         alignment_weight: float = 0.5,
         contrast_weight: float = 8.0,
         centered: bool = False,
+        contrast_views: int | None = None,
         align: str = 'pairs',
         in_dim: int | None = None,
     ) -> None:
@@ -48,7 +50,8 @@ class QuadraticMemoryHead(Head):
         weights = dict(alignment_weight=alignment_weight, contrast_weight=contrast_weight)
         check_numbers('QuadraticMemoryHead', zero=True, **weights)
         check_numbers('QuadraticMemoryHead', zero=True, most=1.0, momentum=momentum)
-        self.momentum, self.centered, self.align = momentum, centered, align
+        check_numbers('QuadraticMemoryHead', whole=True, none=True, contrast_views=contrast_views)
+        self.momentum, self.centered, self.contrast_views, self.align = momentum, centered, contrast_views, align
         self.alignment_weight, self.contrast_weight = alignment_weight, contrast_weight
         self.register_buffer('covariance', torch.zeros(in_dim, in_dim))  # (q, q)
         self._staged: Tensor | None = None
@@ -59,7 +62,7 @@ class QuadraticMemoryHead(Head):
         if self.expect_commit():
             self._staged = covariance
         alignment = paired_distance(*compared, align=self.align) if self.alignment_weight else u.new_zeros(())
-        contrast = memory_energy(u, covariance)
+        contrast = memory_energy(u[: self.contrast_views], covariance)
         return weighted(alignment=(self.alignment_weight, alignment), contrast=(self.contrast_weight, contrast))
 
     def commit(self, real: Tensor | None = None) -> None:
