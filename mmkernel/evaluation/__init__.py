@@ -40,7 +40,14 @@ from mmkernel.evaluation.inputs import scale_features, split_rows
 from mmkernel.evaluation.knn import KNNPrediction, knn_predict, nearest, weighted_knn
 from mmkernel.evaluation.linear import linear_probe, linear_sweep, score_heads, train_heads
 from mmkernel.evaluation.logistic import draw_labelled, few_label_scores, logistic_path, logistic_regression
-from mmkernel.evaluation.metrics import average_precision, class_precisions, label_ranks, mean_per_class, top_k
+from mmkernel.evaluation.metrics import (
+    average_precision,
+    class_precisions,
+    label_ranks,
+    mean_average_precision,
+    mean_per_class,
+    top_k,
+)
 from mmkernel.evaluation.report import amount_table, probe_table, report, save_report, score_table
 from mmkernel.evaluation.sampled_images import Cloud, load_cloud, sample_cloud, sample_source, save_cloud
 from mmkernel.evaluation.svm import low_shot_svm, voc_svm

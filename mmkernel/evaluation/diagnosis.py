@@ -138,7 +138,7 @@ def remedy(statistic: str, state: str, model: nn.Module | None) -> str:
     if statistic == 'retrieval':
         return 'train longer, weaken the augmentations, or raise the weight of the alignment'
     if statistic == 'std' and state == DOUBTFUL:
-        return 'harmless if the objective ignores the mean, and the neighbours look alike; otherwise raise what spreads'
+        return 'harmless if the objective ignores the mean and neighbours look alike; otherwise raise what spreads embeddings'
     head = getattr(model, 'head', None)
     for part in getattr(head, 'heads', {'': head}).values():  # the terms of a SumHead, or the only head
         if found := _cause(part, statistic):
