@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import set_random_seed
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmkernel.datasets import build_dataloader, check_dataloader
@@ -178,8 +179,11 @@ class Runner(Persistence):
             self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
         if hasattr(model, 'init_weights'):
             model.init_weights()
-        for tensor in (*model.parameters(), *model.buffers()):  # each process may have drawn its own
-            broadcast(tensor.data)
+        if self.model is model or isinstance(
+            self.model, DistributedDataParallel
+        ):  # other wrappers send, or shard, themselves
+            for tensor in (*model.parameters(), *model.buffers()):  # each process may have drawn its own
+                broadcast(tensor.data)
         self.call_hook('before_run')
         self.load_or_resume()
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
