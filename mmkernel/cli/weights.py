@@ -13,7 +13,8 @@ from mmkernel.zoo import Encoder, get_model, list_models, load_encoder, read_che
 from mmkernel.zoo.export import TARGETS, export_model
 from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.hub import layouts
-from mmkernel.zoo.publish import STAGES, add_row, publish_checkpoint, row_text
+from mmkernel.zoo.metafile import STAGES
+from mmkernel.zoo.publish import add_row, publish_checkpoint, row_text
 
 
 def encoder_of(args: argparse.Namespace) -> Encoder:

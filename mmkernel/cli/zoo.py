@@ -10,7 +10,7 @@ from rich.table import Table
 from mmkernel.cli.options import console, say
 from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
-from mmkernel.zoo.metafile import PROTOCOLS, STAGES, by_protocol
+from mmkernel.zoo.metafile import FILE_STAGES, PROTOCOLS, by_protocol
 from mmkernel.zoo.pins import clean, files_here, published, size_of, verify
 
 COLUMNS = PROTOCOLS[:-1]  # a column of top-1 for each
@@ -28,7 +28,9 @@ def zoo_options(parser: argparse.ArgumentParser) -> None:
     one.set_defaults(run=show_info)
     one = commands.add_parser('download', help='fetch files and check them')
     one.add_argument('names', nargs='+', metavar='NAME')
-    one.add_argument('--stage', choices=STAGES, help='which file: backbone, model ... (default: the first of the row)')
+    one.add_argument(
+        '--stage', choices=FILE_STAGES, help='which file: backbone, model ... (default: the first of the row)'
+    )
     one.set_defaults(run=fetch)
     one = commands.add_parser('verify', help='read every byte of what is here and compare it with what is published')
     one.add_argument('names', nargs='*', metavar='NAME', help='default: all that is here')

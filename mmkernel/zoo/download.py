@@ -47,7 +47,7 @@ def download(info: ModelInfo, stage: str = 'backbone', progress: bool = True) ->
         check_published(file, hashes([path]), path.stat().st_size)
     elif not (path.is_file() and Pins().unchanged(key, path)):
         if offline() and not path.is_file():
-            said = f"'{info.name}' is not in the cache, and MMKERNEL_OFFLINE forbids to fetch it."
+            said = f"'{info.name}' is not in the cache, and MMKERNEL_OFFLINE forbids downloads."
             raise DownloadError(f'{said} {by_hand(file, path)}')
         try:
             _fetch_once(info, file, path, key, progress)
@@ -95,7 +95,7 @@ def _accepted(file: WeightsFile, path: Path, key: str) -> bool:
     except HashMismatchError as error:
         if offline():
             raise
-        console.print(f'{error} It is fetched anew.')
+        console.print(f'{error} It is downloaded again.')
         return False
     return True
 
@@ -145,8 +145,10 @@ def _unpack(path: Path, target: Path, name: str) -> None:
             members = [m for m in archive if m.isfile() and PurePosixPath(m.name).suffix in WEIGHTS]
             if len(members) != 1:
                 found = ', '.join(member.name for member in members) or f'none that ends in {", ".join(WEIGHTS)}'
-                raise ArchiveError(f"'{name}' is to hold one file of weights; it has {found}.")
+                raise ArchiveError(f"'{name}' must contain one file of weights; it contains {found}.")
             with room_for(target, members[0].size), open(target, 'wb') as file:
                 shutil.copyfileobj(archive.extractfile(members[0]), file, 1 << 20)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ArchiveError(f"'{name}' is no whole .tar.gz: {error}. Were its parts joined in their order?") from error
+        raise ArchiveError(
+            f"'{name}' is not a complete .tar.gz: {error}. Were its parts joined in their order?"
+        ) from error

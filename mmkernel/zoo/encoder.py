@@ -119,7 +119,7 @@ class Encoder(FeatureExtractor, nn.Module):
     def images(self, count: int = 2, seed: int = 0) -> Tensor:
         """uint8 noise (count, C, H, W), the same on every machine. Exports are compared on it."""
         if self.pixels['size'] is None:
-            raise ValueError('the config does not tell how large images are: say it, e.g. --size 224.')
+            raise ValueError('the config does not give the size of images: pass it, e.g. --size 224.')
         shape = (count, self.channels, *self.pixels['size'])
         return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 

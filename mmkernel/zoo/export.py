@@ -116,7 +116,7 @@ def reference(encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
         return images, encoder.extract(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ExportError(
-            f'the encoder does not take images of {tuple(images.shape[1:])}: {error}. Say another --size.'
+            f'the encoder does not take images of {tuple(images.shape[1:])}: {error}. Give another --size.'
         ) from error
 
 

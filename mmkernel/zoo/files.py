@@ -139,7 +139,7 @@ def _read_safetensors(path: Path) -> dict:
             return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
-            f"'{path}' ({path.stat().st_size} bytes) is no whole safetensors file: {error}"
+            f"'{path}' ({path.stat().st_size} bytes) is not a complete safetensors file: {error}"
         ) from error
 
 

@@ -20,12 +20,10 @@ from mmkernel.zoo.download import download
 from mmkernel.zoo.encoder import Encoder, facts_of
 from mmkernel.zoo.files import meta_of, read_checkpoint
 from mmkernel.zoo.loading import load_file
-from mmkernel.zoo.metafile import ModelInfo, WeightsFile
+from mmkernel.zoo.metafile import STAGES, ModelInfo, WeightsFile
 from mmkernel.zoo.pins import CheckpointError, console
 from mmkernel.zoo.plain_config import plain_json, without_weights
 from mmkernel.zoo.tensor_names import key_maps
-
-FILES = {'backbone': ('backbone', 'model'), 'model': ('model',)}  # stage -> the files that serve, the smaller first
 
 
 def get_model(
@@ -50,7 +48,7 @@ def get_model(
     Errors: UnknownModelError with the nearest names; ValueError for a row without public weights, or whose files lack the
     stage; DownloadError with what to do by hand; CheckpointError for weights of another architecture.
     """
-    check_words(stage=(stage, FILES))
+    check_words(stage=(stage, STAGES))
     info = model_info(name)
     file = _file(info, stage) if pretrained else None
     cfg = config_of(info)
@@ -74,7 +72,7 @@ def get_model(
 
 
 def _file(info: ModelInfo, stage: str) -> WeightsFile:
-    found = next((file for each in FILES[stage] if (file := info.file(each))), None)
+    found = next((file for each in STAGES[STAGES.index(stage) :] if (file := info.file(each))), None)
     if found is not None or info.config is None:  # the latter: config_of says what these files are good for
         return found or info.files[0]
     said = f"No weights of '{info.name}' are public. pretrained=False builds it; 'mmkernel train {root() / info.config}' trains it."
@@ -133,7 +131,9 @@ def load_encoder(
 def _hub_folder(path: Path) -> tuple[Encoder, dict[str, Any]]:
     file, weights = path / 'config.json', path / 'model.safetensors'
     if not (file.is_file() and weights.is_file()):
-        raise FileNotFoundError(f"'{path}' is no folder of the hub: config.json and model.safetensors are needed.")
+        raise FileNotFoundError(
+            f"'{path}' is not a folder of the hub's layout: config.json and model.safetensors are needed."
+        )
     config = plain_json(file.read_text(encoding='utf-8'), str(file))
     try:
         arguments, settings = dict(config.get('model_args') or {}), dict(config.get('pretrained_cfg') or {})

@@ -148,7 +148,7 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
             f'in_channels={filters.shape[1]} builds the model of the file; adapt_input=True adapts the filters.'
         )
     if any(key.split(' ')[0].endswith('pos_embed') for key in report.mismatched):
-        return 'Its grid of patches is another one: set img_size and patch_size of the backbone to those of the file.'
+        return 'The grid of patches differs: set img_size and patch_size of the backbone to those of the file.'
     own, rest = model.state_dict(), [key for key in report.missing if not key.startswith('backbone.')]
     if rest and all(f'backbone.{key.split("backbone.")[-1]}' in own or key.startswith('fc.') for key in state):
         return (

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-STAGES = ('backbone', 'model', 'classifier', 'other')  # 'model': all that pretraining goes on with
+STAGES = ('backbone', 'model')  # of a pretrained model: its encoder, or all weights that pretraining continues with
+FILE_STAGES = (*STAGES, 'classifier', 'other')
 LOCAL = ('localhost', '127.0.0.1', '::1')
 COLLECTION = {'Name', 'Paper', 'Code', 'README', 'Metadata'}
 MODEL = {
@@ -86,7 +87,7 @@ class ModelInfo:
         return tuple(result for result in self.results if str(result['Source']).startswith('run here'))
 
     def file(self, stage: str) -> WeightsFile | None:
-        """The first file with the weights of this stage, one of ``STAGES``; None if there is none."""
+        """The first file with the weights of this stage, one of ``FILE_STAGES``; None if there is none."""
         return next((file for file in self.files if file.stage == stage), None)
 
 
@@ -115,7 +116,7 @@ def _model(item: Any, collections: Mapping, where: str, built: bool) -> ModelInf
     fine = re.fullmatch(r'[a-z][A-Za-z0-9_]*', str(name))
     _check(fine, where, f"a name is snake case, letters, digits and '_', got {name!r}")
     _check(collection in collections, where, f'In Collection is one of {", ".join(collections)}, got {collection!r}')
-    _check(built or 'Config' not in item, where, 'what a config builds stands among the Models')
+    _check(built or 'Config' not in item, where, 'a row with a Config belongs under Models')
     for result in item.get('Results') or []:
         _keys(result, RESULT, RESULT, f'{where}: Results')  # no figure without its source
     files = tuple(_file(file, f'{where}: Files[{i}]') for i, file in enumerate(item.get('Files') or []))
@@ -134,10 +135,10 @@ def _file(item: Any, where: str) -> WeightsFile:
     if isinstance(item, Mapping) and 'Stage' not in item:  # earlier metafiles call it Holds
         item = {'Stage' if key == 'Holds' else key: value for key, value in item.items()}
     _keys(item, FILE, {'Name', 'Stage'}, where)
-    _check(item['Stage'] in STAGES, where, f'Stage is one of {", ".join(STAGES)}, got {item["Stage"]!r}')
+    _check(item['Stage'] in FILE_STAGES, where, f'Stage is one of {", ".join(FILE_STAGES)}, got {item["Stage"]!r}')
     _check(item.get('Unpack') in (None, 'tar.gz'), where, f'Unpack is tar.gz or null, got {item.get("Unpack")!r}')
     one = bool(item.get('URLs')) != bool(item.get('Parts'))
-    _check(one, where, 'a file has URLs (mirrors of the whole) or Parts (to be joined), one of them')
+    _check(one, where, 'a file has either URLs (mirrors of the whole) or Parts (to be joined)')
     parts = tuple(_part(part, f'{where}: Parts[{i}]') for i, part in enumerate(item.get('Parts') or []))
     whole = _part({key: value for key, value in item.items() if key in PART}, where, needed={'Name'})
     return WeightsFile(

@@ -67,7 +67,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
             content = _ArraysOnly(file).load()
         except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
-                f"'{path}' is no pickle of arrays, or is damaged: {error}. Other classes are not loaded: they can run code."
+                f"'{path}' is not a pickle of arrays, or is damaged: {error}. Other classes are not loaded: they can run code."
             ) from error
     arrays = content.get('model', content) if isinstance(content, dict) else {}
     arrays = {key: getattr(value, 'value', value) for key, value in arrays.items()}

@@ -19,11 +19,9 @@ from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export import compare, model_card
 from mmkernel.zoo.files import meta_of, read_checkpoint, replacing, write_safetensors
 from mmkernel.zoo.loading import load_file
-from mmkernel.zoo.metafile import MetafileError, read_metafile
+from mmkernel.zoo.metafile import STAGES, MetafileError, read_metafile
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.tensor_names import weights_of
-
-STAGES = ('backbone', 'model')
 
 
 class Published(NamedTuple):

@@ -124,7 +124,7 @@ def find_weights(
     first = [place for place in most if not SECOND_CHOICE & {*place.path, *place.prefix.split('.')}] or most
     if len(first) > 1:
         raise CheckpointError(
-            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Say which with prefix=."
+            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Choose one with prefix=."
         )
     best = first[0]
     inside = dict(_containers(content))[best.path]

@@ -267,9 +267,9 @@ def link(name, target):
 
 
 @pytest.mark.parametrize('members, said', [
-    ({'a.pth': b'x', 'b.pth': b'y'}, 'one file of weights; it has a.pth, b.pth'),
-    ({'readme.txt': b'x'}, 'it has none that ends in .pth'),
-    ({'a.pth': link('a.pth', '/etc/passwd')}, 'it has none'),
+    ({'a.pth': b'x', 'b.pth': b'y'}, 'one file of weights; it contains a.pth, b.pth'),
+    ({'readme.txt': b'x'}, 'it contains none that ends in .pth'),
+    ({'a.pth': link('a.pth', '/etc/passwd')}, 'it contains none'),
 ])  # fmt: skip
 def test_archives_without_the_one_file(cache, server, members, said):
     url, faults = server
@@ -290,7 +290,7 @@ def test_no_name_from_an_archive_comes_to_the_disk(cache, server, name):
 
 def test_a_damaged_archive(cache, server):
     url, faults = server
-    with pytest.raises(DownloadError, match=r'is no whole \.tar\.gz'):
+    with pytest.raises(DownloadError, match=r'is not a complete \.tar\.gz'):
         download(packed(url, faults, archive(**{'a.pth': BODY})[:-40]), 'model')
 
 

@@ -81,7 +81,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     with pytest.raises(CheckpointError, match=r'builtins.print.*can run code'):
         load_encoder(tmp_path / 'a.pkl', layout='detectron2', arch='resnet18')
     (tmp_path / 'b.pkl').write_bytes(b'<html>404</html>')
-    with pytest.raises(CheckpointError, match='no pickle of arrays, or is damaged'):
+    with pytest.raises(CheckpointError, match='not a pickle of arrays, or is damaged'):
         load_encoder(tmp_path / 'b.pkl', layout='detectron2', arch='resnet18')
     assert 'ran' not in capsys.readouterr().out
 
