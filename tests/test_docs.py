@@ -99,8 +99,9 @@ def test_readme_snippet_runs(repository):
 @pytest.mark.parametrize('page, word', [('diagnosis', 'collapsed'), ('kernel_lab', 'LegendreKernel(weights=')])
 def test_snippets_of_a_page(repository, page, word):
     text = (repository / f'docs/{page}.md').read_text()
-    (snippet,) = re.findall(r'```python\n(.*?)```', text, re.S)
-    assert word in run([sys.executable, '-c', snippet], repository)
+    snippets = re.findall(r'```python\n(.*?)```', text, re.S)
+    assert snippets
+    assert word in run([sys.executable, '-c', '\n'.join(snippets)], repository)
 
 
 def test_commands_of_the_kernel_lab(repository, tmp_path):

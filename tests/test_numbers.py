@@ -22,6 +22,8 @@ NEEDED = {
     'DBN': dict(num_features=32),
     'ShuffledDBN': dict(num_features=32),
     'LegendreKernel': dict(weights=(1.0,)),
+    'GaussianMixtureKernel': dict(scales=(1.0,)),
+    'SteinKernel': dict(kernel=dict(type='RBFKernel')),
     'ScaledKernel': dict(kernel=dict(type='RBFKernel'), scale=1.0),
     'RandomResizedCrop': dict(size=8),
     'CenterCrop': dict(size=8),

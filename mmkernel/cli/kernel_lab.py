@@ -67,6 +67,9 @@ def show(args: argparse.Namespace) -> None:
     console.print(table)
     v = '' if p.band_v is None else f'; V {p.band_v.mean:.3g} ± {p.band_v.sd:.3g}'
     say(f'MMD^2 to uniform of {p.count:,} uniform points: U 0 ± {p.band_u.sd:.3g}{v}; of a single point: {p.point:.4g}')
+    if p.normal_u is not None:
+        u, v = p.normal_u, p.normal_v
+        say(f'MMD^2 to N(0, I) of {p.count:,} normal rows, in R^q: U 0 ± {u.sd:.3g}; V {v.mean:.3g} ± {v.sd:.3g}')
     _write(args, {name: p})
 
 
@@ -82,6 +85,9 @@ def compare(args: argparse.Namespace) -> None:
         table.add_row(f'b_{l} / point', *map(_number, shares))
     table.add_row('point: phi(1) - b_0', *(_number(p.point) for p in profiles.values()))
     table.add_row(f'null sd of U, N = {args.batch:,}', *(_number(p.band_u.sd) for p in profiles.values()))
+    if any(p.normal_u for p in profiles.values()):
+        sizes = (_number(p.normal_u.sd) if p.normal_u else 'none' for p in profiles.values())
+        table.add_row(f'the same to N(0, I), N = {args.batch:,}', *sizes)
     for place in next(iter(profiles.values())).typical:
         table.add_row(f"phi', {place}", *(_slope(p.typical[place][2], p) for p in profiles.values()))
     console.print(table)

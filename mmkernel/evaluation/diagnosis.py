@@ -12,6 +12,7 @@ from torch import nn
 from mmkernel.evaluation.cloud import RIVALS, YARDSTICK, CloudStatistics, cloud_statistics
 from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.kernels import Kernel
+from mmkernel.kernels.radial import radial_parts
 
 HEALTHY, DOUBTFUL, COLLAPSED = 'healthy', 'doubtful', 'collapsed'
 
@@ -125,9 +126,16 @@ def _findings(found: CloudStatistics, kernel: str) -> list[str]:
 
 
 def run_kernel(model: nn.Module | None) -> Kernel | None:
-    """The kernel that the head of ``model`` trains with; None if it has none."""
+    """The kernel that the head of ``model`` trains with, on the sphere; None if it has none.
+
+    One that is compared with N(0, I) is taken on the sphere where N(0, I) lies: statistics of a cloud are of its directions.
+    """
     head = getattr(model, 'head', None)
-    return None if head is None else next((part for part in head.modules() if isinstance(part, Kernel)), None)
+    for part in () if head is None else head.modules():
+        for kernel in (k for k in part.children() if isinstance(k, Kernel)):
+            to_normal = getattr(part, 'target', None) == 'normal' and radial_parts(kernel)
+            return kernel.restrict('sqrt(q)') if to_normal else kernel
+    return None
 
 
 def remedy(statistic: str, state: str, model: nn.Module | None) -> str:

@@ -16,6 +16,7 @@ from mmkernel.kernels.legendre import (
     legendre_derivative,
     legendre_polynomials,
 )
+from mmkernel.kernels.normal import null_band_to_normal
 from mmkernel.kernels.series import LegendreKernel
 
 WEIGHTINGS = ('typical', 'flat')
@@ -39,6 +40,8 @@ class KernelProfile:
     definiteness: PositiveDefiniteness  # holds b_0 .. b_order
     band_u: NullBand  # of the unbiased MMD^2 of N uniform points
     band_v: NullBand | None  # of the biased one; None where phi(1) is infinite
+    normal_u: NullBand | None  # of the unbiased MMD^2 of N rows of N(0, I) to N(0, I); None where the kernel has none
+    normal_v: NullBand | None  # of the biased one
     typical: dict[str, tuple[float, float, float]]  # words -> (t, phi(t), phi'(t))
     point: float  # phi(1) - b_0 = sum_{l>=1} b_l: MMD^2 to uniform of a single point
 
@@ -77,9 +80,18 @@ def kernel_profile(kernel: Kernel, q: int, count: int = 256, order: int = 8, poi
         definiteness=definiteness,
         band_u=null_band(kernel, q, count, 'U'),
         band_v=null_band(kernel, q, count, 'V') if math.isfinite(at_one) else None,
+        normal_u=_normal_band(kernel, q, count, 'U'),
+        normal_v=_normal_band(kernel, q, count, 'V'),
         typical={name: tuple(values) for name, *values in rows},
         point=at_one - definiteness.constant,
     )
+
+
+def _normal_band(kernel: Kernel, q: int, count: int, statistic: str) -> NullBand | None:
+    try:
+        return null_band_to_normal(kernel, q, count, statistic)
+    except ValueError:  # a kernel of the sphere, or one whose expectations are not known
+        return None
 
 
 def _grid(q: int, points: int) -> Tensor:
@@ -168,6 +180,8 @@ def summary(profile: KernelProfile) -> dict:
         positive_definite=bool(profile.definiteness),
         null_sd_u=profile.band_u.sd,
         null_mean_v=profile.band_v.mean if profile.band_v else None,
+        normal_null_sd_u=profile.normal_u.sd if profile.normal_u else None,
+        normal_null_mean_v=profile.normal_v.mean if profile.normal_v else None,
         point=profile.point,
         typical={name: dict(zip(words, values, strict=True)) for name, values in profile.typical.items()},
         degree_gradients=profile.degree_gradients,

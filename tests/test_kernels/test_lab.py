@@ -6,6 +6,9 @@ import torch
 from scipy.integrate import quad
 
 from mmkernel.kernels import (
+    EppsPulleyKernel,
+    HeatKernel,
+    InverseMultiquadricKernel,
     Kernel,
     LaplaceKernel,
     LegendreKernel,
@@ -137,3 +140,16 @@ def test_bad_input():
         kernel_profile(RBFKernel(), 1)
     with pytest.raises(ValueError, match='kernel_profile.order=0'):
         kernel_profile(RBFKernel(), 16, order=0)
+
+
+def test_profile_of_a_kernel_of_the_sphere_and_of_space():
+    radial = kernel_profile(EppsPulleyKernel(radius='sqrt(q)'), 64, count=50)
+    assert 50 * radial.normal_v.mean == pytest.approx(1.0594, abs=1e-4)
+    assert radial.normal_u.mean == 0
+    assert radial.normal_u.sd == pytest.approx(radial.normal_v.sd * 50 / 49)
+    assert summary(radial)['normal_null_mean_v'] == radial.normal_v.mean
+    for kernel in (HeatKernel('5/q'), PolynomialKernel(2)):
+        assert kernel_profile(kernel, 64).normal_u is None
+    found = mimic(InverseMultiquadricKernel(), 512, order=4)
+    b = torch.tensor(found.weights)
+    torch.testing.assert_close(b / b[0], torch.tensor([1, 0.5, 0.2776, 0.1616]), rtol=1e-3, atol=0)

@@ -13,6 +13,7 @@ from mmkernel.registry import MODELS
 
 LEGENDRE = dict(type='LegendreKernel', weights=(1.0, 40.0, 40.0))
 RBF = dict(type='RBFKernel', scale=2.5)
+IMQ = dict(type='InverseMultiquadricKernel', c='q')
 # A registered head without a line here fails test_every_registered_head_is_covered.
 HEADS = [
     dict(type='KernelMMDHead', kernel=LEGENDRE, alignment_weight=4000.0, reduction='element'),
@@ -24,6 +25,11 @@ HEADS = [
     dict(type='KernelMMDHead', kernel=RBF, statistic='U', log=True, layout='columns'),
     dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0, 40.0))),
     dict(type='KernelMMDHead', kernel=dict(type='LegendreKernel', weights=(1.0,)), statistic='U'),
+    dict(type='KernelMMDHead', kernel=RBF, align='mean', scale_by_rows=True),
+    dict(type='KernelMMDHead', kernel=IMQ, target='normal', align='mean', scale_by_rows=True, reduction='element'),
+    dict(type='KernelMMDHead', kernel=IMQ, target='normal', normalize=True, layout='columns', regularize='target'),
+    dict(type='KernelMMDHead', kernel=dict(type='RieszKernel'), target='normal', statistic='U'),
+    dict(type='KernelMMDHead', kernel=dict(type='PolynomialKernel'), target='normal'),
     dict(type='ClusterHead', num_clusters=(5, 3)),
     dict(type='ClusterHead', num_clusters=(4,), classifier='linear', normalize=False),
     dict(type='CosinePredictionHead'),

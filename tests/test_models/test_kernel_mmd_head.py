@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmkernel.kernels import Kernel, LegendreKernel, mmd2_to_uniform
+from mmkernel.evaluation import run_kernel
+from mmkernel.kernels import (
+    EppsPulleyKernel,
+    EppsPulleyKnotsKernel,
+    InverseMultiquadricKernel,
+    Kernel,
+    LegendreKernel,
+    PolynomialKernel,
+    RBFKernel,
+    kernel_energy,
+    mmd2_to_normal,
+    mmd2_to_uniform,
+)
 from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models import Embeddings, KernelMMDHead
 from mmkernel.registry import MODELS
@@ -213,3 +225,97 @@ def test_nan_embeddings():
 def test_what_is_no_kernel_is_refused_with_the_fix(given, words):
     with pytest.raises(TypeError, match=words):
         KernelMMDHead(given)
+
+
+def normal_views(V=3, n=10, q=6):
+    z = torch.randn(V, n, q, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return (1.3 * z + 0.2).unbind()
+
+
+@pytest.mark.parametrize('statistic', ['V', 'U'])
+@pytest.mark.parametrize('kernel', [InverseMultiquadricKernel('q'), EppsPulleyKernel(), PolynomialKernel(2)], ids=str)
+def test_against_the_normal_distribution_rows_keep_their_length(kernel, statistic):
+    z = normal_views()
+    head = KernelMMDHead(kernel, 3.0, 0.5, statistic, target='normal', scale_by_rows=True)
+    parts = head.loss(Embeddings.from_views(*z))
+    mmd2 = torch.stack([mmd2_to_normal(x, kernel, statistic) for x in z]).mean()
+    distance = torch.stack([(z[i] - z[j]).square().sum(-1).mean() for i, j in ((0, 1), (0, 2), (1, 2))]).mean()
+    torch.testing.assert_close(parts['loss_kernel'], 0.5 * 10 * mmd2)
+    torch.testing.assert_close(parts['loss_alignment'], 3.0 * distance)
+    if 'mmd2' in parts:
+        unbiased = torch.stack([mmd2_to_normal(x, kernel, 'U') for x in z]).mean()
+        torch.testing.assert_close(parts['mmd2'], unbiased)
+    assert ('mmd2' in parts) == (statistic == 'U' or not isinstance(kernel, PolynomialKernel))
+
+
+def test_rows_on_the_sphere_where_the_normal_distribution_lies():
+    z = normal_views()
+    u = [torch.nn.functional.normalize(x, dim=-1) for x in z]
+    head = KernelMMDHead(EppsPulleyKernel(), target='normal', normalize=True, reduction='element')
+    parts = head.loss(Embeddings.from_views(*z))
+    expected = torch.stack([mmd2_to_normal(x * 6**0.5, EppsPulleyKernel()) for x in u]).mean()
+    torch.testing.assert_close(parts['loss_kernel'], expected)
+    on_unit_sphere = KernelMMDHead(RBFKernel()).loss(Embeddings.from_views(*z))['alignment']
+    torch.testing.assert_close(parts['alignment'], on_unit_sphere)
+    # there, the MMD^2 to N(0, I) is an energy on the sphere, but for constants
+    energy = torch.stack([kernel_energy(x, EppsPulleyKernel(radius='sqrt(q)')) for x in z]).mean()
+    rho = torch.tensor(6.0, dtype=torch.float64)
+    constant = EppsPulleyKernel().target_constant(6) - 2 * EppsPulleyKernel().target(rho, 6)
+    torch.testing.assert_close(parts['loss_kernel'], energy + constant)
+
+
+def test_alignment_to_the_mean_of_the_global_views_on_the_sphere():
+    z = normal_views()
+    u = torch.stack([torch.nn.functional.normalize(x, dim=-1) for x in z])
+    parts = KernelMMDHead(RBFKernel(), align='mean', scale_by_rows=True).loss(Embeddings.from_views(*z))
+    torch.testing.assert_close(parts['alignment'], (u - u.mean(0)).square().sum(-1).mean())
+    plain = KernelMMDHead(RBFKernel()).loss(Embeddings.from_views(*z))
+    torch.testing.assert_close(parts['kernel'], 10 * plain['kernel'])
+    torch.testing.assert_close(parts['mmd2'], plain['mmd2'])
+
+
+def test_the_limit_of_a_loss_of_slices(golden):
+    """LeJEPA's loss, lambda = .05, with all slices: its invariance to the digit, its slices in the mean."""
+    g = golden('lejepa_lightly_2g3l_n16_q12')
+    views = torch.from_numpy(np.concatenate([g['in_glob'], g['in_loc']]))
+    online, target_views = views, (0, 1)
+    pairs = pairs_of_views(range(5), target_views)
+    embeddings = Embeddings(online, online, online[:2], pairs, torch.arange(16), tuple(range(5)), target_views)
+    kernel = dict(type='EppsPulleyKnotsKernel')
+    head = MODELS.build(
+        dict(
+            type='KernelMMDHead', kernel=kernel, target='normal', align='mean', scale_by_rows=True,
+            alignment_weight=0.95, kernel_weight=0.05, reduction='element',
+        )
+    )  # fmt: skip
+    parts = head.loss(embeddings)
+    assert parts['alignment'].item() == pytest.approx(float(g['out_inv']), rel=1e-9)
+    assert parts['kernel'].item() == pytest.approx(float(g['out_sigreg']), rel=0.1)  # 64 slices
+
+
+def test_what_does_not_go_with_a_target_is_said():
+    for kernel, options, message in (
+        (RBFKernel(), dict(target='gaussian'), "target is 'uniform_sphere' or 'normal', got 'gaussian'"),
+        (RBFKernel(), dict(normalize=False), "normalize=False with target='uniform_sphere'"),
+        (RBFKernel(), dict(target='normal', log=True), "with target='normal' the term is an MMD"),
+        (LegendreKernel((1.0,)), dict(target='normal'), 'LegendreKernel is a kernel of the sphere'),
+        (RBFKernel(), dict(align='median'), "align is 'pairs' or 'mean'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            KernelMMDHead(kernel, **options)
+
+
+def test_the_doctor_takes_a_radial_kernel_to_the_sphere():
+    class Model(torch.nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.head = head
+
+    mixed = 2 * EppsPulleyKernel() + InverseMultiquadricKernel('q')
+    for kernel in (EppsPulleyKnotsKernel(), mixed):
+        t = torch.linspace(-1, 1, 5)
+        found = run_kernel(Model(KernelMMDHead(kernel, target='normal')))
+        torch.testing.assert_close(found.phi(t, 9), kernel.restrict('sqrt(q)').phi(t, 9))
+    assert run_kernel(Model(KernelMMDHead(mixed))) is not None
+    assert run_kernel(Model(KernelMMDHead(PolynomialKernel(), target='normal'))).degree == 2
+    assert run_kernel(Model(torch.nn.Linear(2, 2))) is None

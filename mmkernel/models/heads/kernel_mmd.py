@@ -1,4 +1,6 @@
-"""Alignment + distance of the embedding distribution to the uniform distribution on the sphere."""
+"""Alignment + distance of the embedding distribution to the uniform one on the sphere, or to N(0, I)."""
+
+import math
 
 from torch import Tensor
 
@@ -7,20 +9,25 @@ from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.composites import check_kernel
 from mmkernel.kernels.energy import aligned_energies
-from mmkernel.kernels.engine import Engine
-from mmkernel.losses.alignment import REDUCTIONS, compared_pairs, paired_distance
+from mmkernel.kernels.engine import Engine, unit_rows
+from mmkernel.kernels.normal import check_of_space, energies_to_normal
+from mmkernel.kernels.radial import radial_parts
+from mmkernel.losses.alignment import ALIGNMENTS, REDUCTIONS, compared_pairs, invariance, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
 from mmkernel.registry import KERNELS, MODELS
 
+TARGETS = ('uniform_sphere', 'normal')
+
 
 @MODELS.register_module()
 class KernelMMDHead(Head):
-    """alignment_weight * mean_pairs ||p_i - t_j||^2 + kernel_weight * mean_views (1/N^2) sum_{n,m} phi(z_n.z_m).
+    """alignment_weight * mean_pairs ||p_i - t_j||^2 + kernel_weight * mean_views (1/N^2) sum_{n,m} K(z_n, z_m).
 
     Zheng et al., Self-supervised learning with rotation-invariant kernels, ICLR 2023. With
-    ``RBFKernel``, ``statistic='U'``, ``log=True``: alignment and uniformity, Wang & Isola, ICML 2020.
-    All rows are normalised here, so everything lives on the sphere.
+    ``RBFKernel``, ``statistic='U'``, ``log=True``: alignment and uniformity, Wang & Isola, ICML 2020. With
+    ``target='normal'``: all of the MMD^2, of rows as they are (KerJEPA, 2025); with ``EppsPulleyKernel``, ``scale_by_rows`` and
+    ``align='mean'``: LeJEPA, 2025, without the noise of its slices.
 
     Args:
         kernel: phi; a Kernel or its config.
@@ -31,6 +38,11 @@ class KernelMMDHead(Head):
             40 000 with 'element' at q = 32 768 is 1.22 with 'sample'.
         regularize: which views the kernel term runs over, 'online' (all) or 'target'.
         precision, layout, transport_dtype: how the Gram matrices are made; see ``mmkernel.kernels.engine.Engine``.
+        target: 'uniform_sphere', whose part of the MMD^2 is a constant and left out; or 'normal', N(0, I_q), which wants a kernel
+            of R^q: the term is then ``mmkernel.kernels.mmd2_to_normal``.
+        normalize: rows are put on the sphere: of radius 1, or sqrt(q) against 'normal'. None: they are, unless it is 'normal'.
+        align: 'pairs' of views, or 'mean': each view to the mean of the global views, which are the target views.
+        scale_by_rows: the kernel term times N, the rows of all ranks.
     """
 
     def __init__(
@@ -45,52 +57,107 @@ class KernelMMDHead(Head):
         precision: str = 'auto',
         layout: str = 'auto',
         transport_dtype: str | None = None,
+        target: str = 'uniform_sphere',
+        normalize: bool | None = None,
+        align: str = 'pairs',
+        scale_by_rows: bool = False,
     ) -> None:
         super().__init__()
-        words = dict(statistic=(statistic, ('V', 'U')), reduction=(reduction, REDUCTIONS))
-        check_words('KernelMMDHead', **words, regularize=(regularize, ('online', 'target')))
+        words = dict(statistic=(statistic, ('V', 'U')), reduction=(reduction, REDUCTIONS), target=(target, TARGETS))
+        check_words('KernelMMDHead', **words, align=(align, ALIGNMENTS), regularize=(regularize, ('online', 'target')))
         check_numbers('KernelMMDHead', zero=True, alignment_weight=alignment_weight, kernel_weight=kernel_weight)
         self.kernel = KERNELS.build(kernel) if isinstance(kernel, dict) else check_kernel(kernel, 'KernelMMDHead')
+        _check_target(self.kernel, target, normalize, log)
         self.alignment_weight, self.kernel_weight = alignment_weight, kernel_weight
         self.distance_weight = ('alignment_weight', alignment_weight)
         self.engine = Engine(precision, layout, transport_dtype)
         self.statistic, self.log, self.reduction, self.regularize = statistic, log, reduction, regularize
+        self.target, self.align, self.scale_by_rows = target, align, scale_by_rows
+        self.normalize = target == 'uniform_sphere' if normalize is None else normalize
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
-        predicted, target = embeddings.predicted, embeddings.target
-        pairs = compared_pairs(predicted, target, embeddings.pairs)
-        views = embeddings.online if self.regularize == 'online' else target  # (V or G, B, q)
-        together = pairs if predicted is views and target is views else ()
+        views = embeddings.online if self.regularize == 'online' else embeddings.target  # (V or G, B, q)
         options = self.engine.options(views, embeddings.computed_in)
-        alignment, energies = aligned_energies(
-            views, self.kernel, together, self.statistic, reduction=self.reduction, **options
-        )  # (), (V or G,)
-        if not together:
-            alignment = paired_distance(predicted, target, pairs, self.reduction)
-        if self.log:
-            self._check_positive(embeddings.width)
-        kernel = (energies.log() if self.log else energies).mean()
-        energy = energies.detach().mean() if self.log else kernel.detach()
-        terms = weighted(alignment=(self.alignment_weight, alignment), kernel=(self.kernel_weight, kernel))
-        return terms | self._unbiased_mmd2(energy, embeddings)
+        compare = _to_uniform if self.target == 'uniform_sphere' else _to_normal
+        alignment, kernel, unbiased = compare(self, embeddings, views, options)
+        if self.scale_by_rows:
+            kernel = kernel * (views.shape[1] * world_size())
+        return weighted(alignment=(self.alignment_weight, alignment), kernel=(self.kernel_weight, kernel)) | unbiased
 
-    def _check_positive(self, q: int) -> None:
-        least = self.kernel.minimum(q)
-        if least <= 0:
+
+Parts = tuple[Tensor, Tensor, dict[str, Tensor]]  # alignment, kernel term, and the unbiased MMD^2 for the log
+
+
+def _to_uniform(head: KernelMMDHead, embeddings: Embeddings, views: Tensor, options: dict) -> Parts:
+    """Energies on the unit sphere: the MMD^2 to uniform points but for b_0."""
+    predicted, target = embeddings.predicted, embeddings.target
+    pairs = compared_pairs(predicted, target, embeddings.pairs)
+    in_pairs = head.align == 'pairs'
+    together = pairs if in_pairs and predicted is views and target is views else ()
+    alignment, energies = aligned_energies(
+        views, head.kernel, together, head.statistic, reduction=head.reduction, **options
+    )
+    if not in_pairs:
+        alignment = invariance(unit_rows(predicted), unit_rows(target), pairs, head.align, head.reduction)
+    elif not together:
+        alignment = paired_distance(predicted, target, pairs, head.reduction)
+    if head.log:
+        _check_positive(head.kernel, embeddings.width)
+    kernel = (energies.log() if head.log else energies).mean()
+    energy = energies.detach().mean() if head.log else kernel.detach()
+    return alignment, kernel, _unbiased_mmd2(head, energy, embeddings)
+
+
+def _to_normal(head: KernelMMDHead, embeddings: Embeddings, views: Tensor, options: dict) -> Parts:
+    """MMD^2 to N(0, I) of rows as they are, or on the sphere of radius sqrt(q), where N(0, I) lies; and their alignment."""
+    given = {id(z): z for z in (embeddings.predicted, embeddings.target, views)}
+    if head.normalize:
+        given = {key: unit_rows(z) * math.sqrt(embeddings.width) for key, z in given.items()}
+    predicted, target, views = (given[id(z)] for z in (embeddings.predicted, embeddings.target, views))
+    alignment = invariance(predicted, target, embeddings.pairs, head.align, head.reduction)
+    energies, targets = energies_to_normal(views, head.kernel, head.statistic, **options)
+    kernel, N, q = (energies - 2 * targets).mean(), views.shape[1] * world_size(), embeddings.width
+    if head.statistic == 'U':
+        return alignment, kernel, {'mmd2': kernel.detach()}
+    if not radial_parts(head.kernel):  # K(z, z) depends on z
+        return alignment, kernel, {}
+    of_itself = head.kernel.value_at_zero(q) - head.kernel.target_constant(q)
+    return alignment, kernel, {'mmd2': kernel.detach() + (energies.detach().mean() - of_itself) / (N - 1)}
+
+
+def _unbiased_mmd2(head: KernelMMDHead, energy: Tensor, embeddings: Embeddings) -> dict[str, Tensor]:
+    """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training.
+
+    Left out where b_0 is not known.
+    """
+    q, N = embeddings.width, embeddings.online.shape[1] * world_size()
+    phi_at_one, constant = head.kernel.value_at_one(q), head.kernel.known_constant(q)
+    if constant is None:
+        return {}
+    if head.statistic == 'U':
+        return {'mmd2': energy - constant}
+    return {'mmd2': energy * (N / (N - 1)) - (phi_at_one / (N - 1) + constant)}
+
+
+def _check_positive(kernel: Kernel, q: int) -> None:
+    least = kernel.minimum(q)
+    if least <= 0:
+        raise ValueError(
+            f'log=True needs a kernel with phi > 0 on [-1, 1]; {type(kernel).__name__} goes down to '
+            f'{least:.3g} at q = {q}. Use log=False, or a positive kernel such as RBFKernel.'
+        )
+
+
+def _check_target(kernel: Kernel, target: str, normalize: bool | None, log: bool) -> None:
+    if target == 'normal':
+        check_of_space(kernel)
+        if log:
             raise ValueError(
-                f'log=True needs a kernel with phi > 0 on [-1, 1]; {type(self.kernel).__name__} goes down to '
-                f'{least:.3g} at q = {q}. Use log=False, or a positive kernel such as RBFKernel.'
+                "KernelMMDHead: log=True is the logarithm of an energy on the sphere; with target='normal' the term is an MMD^2, "
+                'which may be 0. Use log=False.'
             )
-
-    def _unbiased_mmd2(self, energy: Tensor, embeddings: Embeddings) -> dict[str, Tensor]:
-        """The U statistic minus b_0: zero in the mean for uniform embeddings; for reading, not for training.
-
-        Left out where b_0 is not known.
-        """
-        q, N = embeddings.width, embeddings.online.shape[1] * world_size()
-        phi_at_one, constant = self.kernel.value_at_one(q), self.kernel.known_constant(q)
-        if constant is None:
-            return {}
-        if self.statistic == 'U':
-            return {'mmd2': energy - constant}
-        return {'mmd2': energy * (N / (N - 1)) - (phi_at_one / (N - 1) + constant)}
+    elif normalize is False:
+        raise ValueError(
+            "KernelMMDHead: normalize=False with target='uniform_sphere': rows off the sphere have no distance to a "
+            "distribution on it. Use target='normal' with a radial kernel, or leave normalize out."
+        )
