@@ -58,10 +58,10 @@ class ViewPreprocessor(BaseDataPreprocessor):
                 f'Images have {images.shape[1]} channels, but data_preprocessor.mean has {self.mean.shape[0]} entries. Give one '
                 'mean and std per channel, and images whose channels come last in the source: (H, W, C).'
             )
-        if self.channels_last:
-            images = images.to(memory_format=torch.channels_last)
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
         if images.dtype == torch.uint8:
-            return images.sub(self.mean).div_(self.std)  # two passes: the first reads bytes and writes floats
+            # one pass turns bytes into floats in the order that is asked for; the others work in place
+            return images.to(self.mean.dtype, memory_format=layout).sub_(self.mean).div_(self.std)
         if not images.is_floating_point():
             raise ValueError(f'Images are {images.dtype}; expected uint8, or floats that are normalised already.')
-        return images
+        return images.to(memory_format=layout)
