@@ -70,6 +70,15 @@ HEADS = [
     dict(type='MutualInformationHead', bound='js'),
     dict(type='MutualInformationHead', bound='interpolated', log_baseline='learned'),
     dict(
+        type='SumHead',
+        heads=dict(
+            pull=dict(type='CosinePredictionHead'),
+            memory=dict(type='QuadraticMemoryHead', alignment_weight=0.0),
+            far=dict(type='EntropyHead', alignment_weight=0.0),
+            slices=dict(type='SlicedHead', num_slices=5, statistic='watson', alignment_weight=0.0),
+        ),
+    ),
+    dict(
         type='SumHead', heads=dict(pull=dict(type='CosinePredictionHead'), spread=dict(type='VarianceCovarianceHead'))
     ),
 ]
