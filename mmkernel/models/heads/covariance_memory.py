@@ -62,7 +62,8 @@ class QuadraticMemoryHead(Head):
         if self.expect_commit():
             self._staged = covariance
         alignment = paired_distance(*compared, align=self.align) if self.alignment_weight else u.new_zeros(())
-        contrast = memory_energy(u[: self.contrast_views], covariance)
+        contrasted = u if self.contrast_views is None else u[: self.contrast_views]
+        contrast = memory_energy(contrasted, covariance)
         return weighted(alignment=(self.alignment_weight, alignment), contrast=(self.contrast_weight, contrast))
 
     def commit(self, real: Tensor | None = None) -> None:
