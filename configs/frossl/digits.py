@@ -1,0 +1,9 @@
+"""FroSSL (Skean et al., ECCV 2024), q = 64, digits. A recipe of ours, a minute on two cores.
+
+python tools/train.py configs/frossl/digits.py
+No published result. Run here: see model_zoo.md.
+"""
+
+_base_ = '../_base_/digits_recipe.py'
+
+model = dict(neck=dict(dims=(256, 256, 64)), head=dict(type='SpectrumHead', objective='frobenius'))
