@@ -11,6 +11,9 @@ import torch
 from mmkernel.kernels.energy import kernel_energy
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.legendre import adapted_quadrature, legendre_polynomials, quadrature_coefficients
+from mmkernel.kernels.nodes import mean_over_chi_square
+from mmkernel.kernels.normal import mmd2_to_normal
+from mmkernel.kernels.radial import RadialKernel
 
 
 class KernelContract:
@@ -106,6 +109,42 @@ class KernelContract:
         z = torch.randn(16, 8, generator=_generator(4)).bfloat16()
         assert kernel_energy(z, self.kernel).dtype == torch.float32
         torch.testing.assert_close(kernel_energy(z, self.kernel), kernel_energy(z.float(), self.kernel))
+
+
+class RadialContract(KernelContract):
+    """What a radial kernel of R^q promises beside this: f, its slope, and its expectations against N(0, I)."""
+
+    kernel: RadialKernel
+
+    def test_phi_is_f_on_every_sphere(self) -> None:
+        t = torch.linspace(-1, 1, 9, dtype=torch.float64)
+        for q in self.dimensions:
+            for radius in (1.0, q**0.5):
+                expected = self.kernel.f(2 * radius**2 * (1 - t), q)
+                torch.testing.assert_close(self.kernel.restrict(radius).phi(t, q), expected)
+
+    def test_slope_in_the_squared_distance(self) -> None:
+        for q in self.dimensions:
+            r2, h = q * torch.linspace(0.05, 4, 40, dtype=torch.float64), 1e-6 * q
+            differences = (self.kernel.f(r2 + h, q) - self.kernel.f(r2 - h, q)) / (2 * h)
+            size = float(differences.abs().max())
+            torch.testing.assert_close(self.kernel.df(r2, q), differences, rtol=1e-5, atol=1e-6 * size)
+
+    def test_the_constant_is_the_mean_of_the_target(self) -> None:
+        for q in self.dimensions:
+            mean = mean_over_chi_square(lambda rho, q=q: self.kernel.target(rho, q), q)
+            assert abs(mean - self.kernel.target_constant(q)) <= 1e-9 * max(abs(mean), 1e-3)
+
+    def test_the_constant_is_the_mean_of_the_kernel(self) -> None:
+        """||Z - Z'||^2 is twice a chi-square variable."""
+        for q in self.dimensions:
+            mean = mean_over_chi_square(lambda rho, q=q: self.kernel.f(2 * rho, q), q)
+            assert abs(mean - self.kernel.target_constant(q)) <= 1e-8 * max(abs(mean), 1e-3)
+
+    def test_gradient_against_the_normal_distribution(self) -> None:
+        z = torch.randn(6, 4, dtype=torch.float64, generator=_generator(5)).requires_grad_()
+        for statistic in ('V', 'U'):
+            assert torch.autograd.gradcheck(lambda z, s=statistic: mmd2_to_normal(z, self.kernel, s), (z,))
 
 
 def _generator(seed: int) -> torch.Generator:

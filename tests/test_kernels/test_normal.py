@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from host_reads import HostReads
 from multiprocess import run_processes
 
 from mmkernel.kernels import (
@@ -341,3 +342,13 @@ def test_slopes_at_collapse():
             s = torch.tensor(sigma, dtype=torch.float64, requires_grad=True)
             mmd2_to_normal(s * z, kernel).backward()
             assert float(s.grad) / by == pytest.approx(expected, rel=0.06, abs=0.001)
+
+
+@pytest.mark.parametrize('kernel', RADIAL + POLYNOMIALS, ids=str)
+def test_nothing_is_read_back_after_the_first_step(kernel):
+    z = leaf(normal(12, 6).float())
+    mmd2_to_normal(z, kernel).backward()  # tables are made and sent once
+    with HostReads([z]) as meter:
+        for statistic in ('V', 'U'):
+            mmd2_to_normal(z, kernel, statistic).backward()
+    assert not meter.reads

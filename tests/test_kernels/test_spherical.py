@@ -8,6 +8,7 @@ import torch
 from mmkernel.kernels import (
     ArcCosineKernel,
     BandlimitedKernel,
+    EppsPulleyKernel,
     HeatKernel,
     InverseMultiquadricKernel,
     Kernel,
@@ -178,3 +179,22 @@ class OnlyPhi(Kernel):
 def test_stein_of_a_kernel_of_ones_own():
     torch.testing.assert_close(stein(OnlyPhi()).phi(T, 5), stein(InverseMultiquadricKernel()).phi(T, 5))
     torch.testing.assert_close(stein(OnlyPhi()).dphi(T, 5), stein(InverseMultiquadricKernel()).dphi(T, 5))
+
+
+@pytest.mark.parametrize(
+    'kernel, q, b1, ratios',
+    [
+        (EppsPulleyKernel(radius='sqrt(q)'), 512, 0.193 * math.sqrt(2 * math.pi), (0.501, 0.278, 0.162)),
+        (EppsPulleyKernel(radius='sqrt(q)'), 16, None, (0.510, 0.272, 0.144)),
+        (InverseMultiquadricKernel('q', radius='sqrt(q)'), 512, 0.193, (0.500, 0.278, 0.162)),
+        (RieszKernel(radius='sqrt(q)'), 512, None, (0.250, 0.125, 0.078)),
+        (RBFKernel(2.0), 512, None, (2.00, 2.65, 2.64)),
+        (RBFKernel(2.5), 512, None, (2.50, 4.14, 5.15)),
+        (EppsPulleyKernel(), 512, None, (0.003, 0.0, 0.0)),  # on the unit sphere it is blind to the covariance
+    ],
+    ids=str,
+)
+def test_what_radial_kernels_are_on_the_sphere(kernel, q, b1, ratios):
+    b = kernel.coefficients(q, 4)
+    assert b1 is None or float(b[1]) == pytest.approx(b1, rel=2e-3)
+    assert (b[2:] / b[1]).tolist() == pytest.approx(ratios, rel=3e-3, abs=5e-4)
