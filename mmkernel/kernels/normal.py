@@ -63,7 +63,9 @@ def energies_to_normal(z: Tensor, kernel: Kernel, statistic: str = 'V', **option
             f'A batch of {N} image says nothing about a distribution; at least 2 are needed. Raise train_dataloader.batch_size.'
         )
     z, constant = promoted(z), kernel.target_constant(q)
-    targets = global_mean(kernel.target(z.square().sum(-1), q).mean(-1) - constant)
+    # N numbers: in float64, so that what is left of a small difference is not their rounding
+    rho = z.square().sum(-1, dtype=z.dtype if z.device.type == 'mps' else torch.float64)
+    targets = global_mean((kernel.target(rho, q).mean(-1) - constant).to(z.dtype))
     if statistic == 'V' and q < N and (powers := _quadratic(kernel, q)) is not None:
         return 2 * targets + _by_moments(z, *powers), targets
     return fused_whole(_energies, z, kernel, statistic, constant, Engine(**options)), targets
