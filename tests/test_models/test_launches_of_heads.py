@@ -45,6 +45,12 @@ HEADS = {
     'SlicedHead, wasserstein, standardised': dict(
         type='SlicedHead', num_slices=32, statistic='wasserstein', standardize=True
     ),
+    'KernelMMDHead, normal': dict(
+        type='KernelMMDHead', kernel=dict(type='InverseMultiquadricKernel', c='q'), target='normal', align='mean'
+    ),
+    'KernelMMDHead, normal, (u.v)^2': dict(
+        type='KernelMMDHead', kernel=dict(type='PolynomialKernel'), target='normal', statistic='V'
+    ),
     'EntropyHead': dict(type='EntropyHead'),
     'EntropyHead, kernel': dict(type='EntropyHead', kernel=dict(type='RBFKernel', scale=2.0)),
     **{f'SpectrumHead, {o}': dict(type='SpectrumHead', objective=o) for o in ('centroids', 'wasserstein', 'frobenius')},
