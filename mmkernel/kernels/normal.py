@@ -65,10 +65,11 @@ def energies_to_normal(z: Tensor, kernel: Kernel, statistic: str = 'V', **option
     z, constant = promoted(z), kernel.target_constant(q)
     # N numbers: in float64, so that what is left of a small difference is not their rounding
     rho = z.square().sum(-1, dtype=z.dtype if z.device.type == 'mps' else torch.float64)
-    targets = global_mean((kernel.target(rho, q).mean(-1) - constant).to(z.dtype))
+    taken_off = float(torch.tensor(constant, dtype=z.dtype))  # of pairs; that it is rounded is made good in the target
+    targets = global_mean((kernel.target(rho, q).mean(-1) - (constant + taken_off) / 2).to(z.dtype))
     if statistic == 'V' and q < N and (powers := _quadratic(kernel, q)) is not None:
         return 2 * targets + _by_moments(z, *powers), targets
-    return fused_whole(_energies, z, kernel, statistic, constant, Engine(**options)), targets
+    return fused_whole(_energies, z, kernel, statistic, taken_off, Engine(**options)), targets
 
 
 def _energies(z: Tensor, kernel: Kernel, statistic: str, constant: float, engine: Engine) -> Tensor:
