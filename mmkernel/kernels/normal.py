@@ -8,6 +8,7 @@ Shapes: V views, B local rows, N = B W global rows, q width.
 """
 
 import math
+import struct
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ def energies_to_normal(z: Tensor, kernel: Kernel, statistic: str = 'V', **option
     z, constant = promoted(z), kernel.target_constant(q)
     # N numbers: in float64, so that what is left of a small difference is not their rounding
     rho = z.square().sum(-1, dtype=z.dtype if z.device.type == 'mps' else torch.float64)
-    taken_off = float(torch.tensor(constant, dtype=z.dtype))  # of pairs; that it is rounded is made good in the target
+    # what is taken off pairs is rounded to their type; the target makes that good
+    taken_off = constant if z.dtype == torch.float64 else struct.unpack('f', struct.pack('f', constant))[0]
     targets = global_mean((kernel.target(rho, q).mean(-1) - (constant + taken_off) / 2).to(z.dtype))
     if statistic == 'V' and q < N and (powers := _quadratic(kernel, q)) is not None:
         return 2 * targets + _by_moments(z, *powers), targets
