@@ -159,6 +159,10 @@ def gaussian_coefficients(kappa: Tensor, q: int, order: int) -> Tensor:
     b_l = e^-kappa kappa^l/l! prod_{j=1}^{l-1} (2 nu+j)/(2(nu+j)) 0F1(; l+nu+1; kappa^2/4), nu = q/2-1. The textbook form
     e^-kappa Gamma(nu) (2/kappa)^nu (l+nu) I_{l+nu}(kappa) underflows from q of about 1000 on.
     """
+    if len(kappa) > 16:  # a sharper Gaussian has a longer series: those of a size together
+        sizes, order_of = kappa.sort()
+        found = torch.cat([gaussian_coefficients(part, q, order) for part in sizes.split(16)])
+        return torch.empty_like(found).index_copy_(0, order_of, found)
     nu, kappa = q / 2 - 1, kappa[:, None]
     k = torch.arange(1, int(kappa.max()) + 200, dtype=torch.float64)
     b = []

@@ -59,9 +59,9 @@ class SlicedHead(HostCounters, Head):
         super().__init__()
         words = dict(statistic=(statistic, STATISTICS), align=(align, ALIGNMENTS), reduction=(reduction, REDUCTIONS))
         check_words('SlicedHead', **words)
-        self.weights = dict(alignment=alignment_weight, normality=normality_weight)
-        if standardize:
-            self.weights |= dict(scale=scale_weight, center=center_weight)
+        self.weights = dict(
+            alignment=alignment_weight, normality=normality_weight, scale=scale_weight, center=center_weight
+        )
         check_numbers('SlicedHead', zero=True, **{f'{name}_weight': weight for name, weight in self.weights.items()})
         check_numbers('SlicedHead', whole=True, num_slices=num_slices)
         check_numbers('SlicedHead', whole=True, least=2, knots=knots)
