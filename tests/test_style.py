@@ -1,9 +1,13 @@
-"""Rules of the house that a machine can read: no method's name in code, short heads, documented public classes."""
+"""Rules of the house that a machine can read: no method's name in code, short files and heads, documented public classes."""
 
 import ast
 import re
+from collections import Counter
 
-METHODS = re.compile(r'simclr|moco|byol|simsiam|swav|barlow|vicreg|sfrik|w_?mse|deepcluster', re.I)
+METHODS = re.compile(
+    r'simclr|moco|byol|simsiam|swav|barlow|vicreg|sfrik|w_?mse|deepcluster|lejepa|sigreg|visreg|mmcr|tico|corinfomax|frossl',
+    re.I,
+)
 
 
 def trees(repository, folder='mmkernel'):
@@ -28,6 +32,14 @@ def test_methods_are_named_in_citations_only(repository):
                 words.append(node.value)
             found += [f'{path}:{node.lineno} {w}' for w in words if isinstance(w, str) and METHODS.search(w)]
     assert not found, '\n'.join(found)
+
+
+def test_a_file_is_short_and_its_name_stands_once(repository):
+    files = [path for path in (repository / 'mmkernel').rglob('*.py')]
+    for path in files:
+        assert len(path.read_text().splitlines()) < 200, path.relative_to(repository)
+    names = Counter(path.name for path in files if path.name != '__init__.py')
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_a_head_fits_one_screen_or_two(repository):
