@@ -60,9 +60,10 @@ def test_own_kernel_keeps_the_contract(project):
     assert re.search(r'1\d passed', printed) or '..........' in printed
 
 
-def test_engine_page_runs_from_top_to_bottom(repository):
-    snippets = re.findall(r'<!-- run -->\n```python\n(.*?)```', (repository / 'docs/engine.md').read_text(), re.S)
-    assert len(snippets) == 3
+@pytest.mark.parametrize('page, count', [('engine', 3), ('matching_a_distribution', 1)])
+def test_a_page_runs_from_top_to_bottom(repository, page, count):
+    snippets = re.findall(r'<!-- run -->\n```python\n(.*?)```', (repository / f'docs/{page}.md').read_text(), re.S)
+    assert len(snippets) == count
     run([sys.executable, '-c', '\n'.join(snippets)], repository)
 
 
