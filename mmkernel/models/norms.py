@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmkernel.checks import check_numbers
 from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.matrices import inverse_square_root, inverse_square_root_newton
-from mmkernel.models.state import HostCounters, sent
+from mmkernel.models.state import LARGEST_SEED, HostCounters, generator_of, sent
 from mmkernel.registry import MODELS
 
 _SHORT = {'BN': nn.BatchNorm1d, 'LN': nn.LayerNorm}
@@ -99,11 +99,11 @@ class ShuffledDBN(HostCounters, DBN):
         seed: int = 0,
     ) -> None:
         super().__init__(num_features, groups, iterations, eps)
+        check_numbers('ShuffledDBN', whole=True, zero=True, most=LARGEST_SEED, seed=seed)
         self.seed, self.passes = seed, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + self.passes)
-        order = torch.randperm(self.num_features, generator=generator)
+        order = torch.randperm(self.num_features, generator=generator_of(self.seed, self.passes))
         there, back = sent(torch.stack([order, order.argsort()]), x.device)
         if self.training:
             self.passes += 1

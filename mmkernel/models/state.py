@@ -1,7 +1,8 @@
-"""State that changes from step to step: buffers that obey a flag on the device, and counters on the host."""
+"""State that changes from step to step: buffers that obey a flag on the device, counters on the host, and draws by their count."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,3 +48,15 @@ class HostCounters(nn.Module):
 def sent(x: Tensor, device: torch.device) -> Tensor:
     """``x`` of the host on ``device``; a plain copy would wait until a GPU has done all that it was given before."""
     return (x.pin_memory() if device.type == 'cuda' and not x.is_cuda else x).to(device, non_blocking=True)
+
+
+LARGEST_SEED = 2**32 - 1
+
+
+def generator_of(*numbers: int, device: torch.device | str = 'cpu') -> torch.Generator:
+    """A generator on ``device`` that follows from ``numbers`` alone, such as a seed, a count of steps and a rank.
+
+    Whole numbers of [0, 2^32). They are mixed into one of 32 bits: a CPU's generator ignores the higher ones of its seed.
+    """
+    (word,) = np.random.SeedSequence([int(number) for number in numbers]).generate_state(1)
+    return torch.Generator(device).manual_seed(int(word))

@@ -90,6 +90,15 @@ def test_shuffles_replay_from_the_state():
     assert norm.passes == 2
 
 
+def test_shuffles_follow_the_seed():
+    x = rows()
+    outcomes = [ShuffledDBN(12, groups=3, seed=seed)(x) for seed in (0, 1, 2**32 - 1, 0)]
+    assert torch.equal(outcomes[0], outcomes[3])
+    assert not any(torch.allclose(a, b) for a, b in ((outcomes[0], outcomes[1]), (outcomes[0], outcomes[2])))
+    with pytest.raises(ValueError, match=r'ShuffledDBN.seed=-1; expected'):
+        ShuffledDBN(12, groups=3, seed=-1)
+
+
 @pytest.mark.parametrize('kind', ['DBN', 'ShuffledDBN'])
 def test_as_the_last_norm_of_a_neck(kind):
     neck = MLPNeck((8, 12), in_dim=4, last_norm=dict(type=kind, groups=3, eps=0.0))

@@ -84,6 +84,19 @@ def test_permutations_follow_the_committed_steps():
     torch.testing.assert_close(resumed.loss(embeddings), head.loss(embeddings), rtol=0, atol=0)
 
 
+def test_permutations_follow_the_seed_and_the_steps():
+    def drawn(seed, steps):
+        head = WhiteningHead(sub_batch_size=8, seed=seed)
+        head.steps = steps
+        return tuple(head.permutation(64).flatten().tolist())
+
+    several = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2**20), (2**32 - 1, 0)]
+    assert len({drawn(*numbers) for numbers in several}) == len(several)
+    assert drawn(3, 7) == drawn(3, 7)
+    with pytest.raises(ValueError, match=r'WhiteningHead.seed=-1; expected'):
+        WhiteningHead(seed=-1)
+
+
 def test_singular_covariances_are_reported_by_commit():
     z = [v.float() for v in cloud()]
     for view in z:

@@ -1,7 +1,5 @@
 """Alignment + tests of normality of random slices of the embeddings."""
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
@@ -9,7 +7,7 @@ from mmkernel.losses.alignment import ALIGNMENTS, REDUCTIONS, invariance
 from mmkernel.losses.sliced import STATISTICS, center_scale_shape, draw_slices, sliced
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
-from mmkernel.models.state import HostCounters
+from mmkernel.models.state import LARGEST_SEED, HostCounters, generator_of
 from mmkernel.registry import MODELS
 
 
@@ -66,8 +64,9 @@ class SlicedHead(HostCounters, Head):
         check_numbers('SlicedHead', whole=True, num_slices=num_slices)
         check_numbers('SlicedHead', whole=True, least=2, knots=knots)
         check_numbers('SlicedHead', t_max=t_max)
-        check_numbers('SlicedHead', whole=True, zero=True, seed=seed)
-        check_numbers('SlicedHead', zero=True, none=True, eps=eps, scale_eps=scale_eps)
+        check_numbers('SlicedHead', whole=True, zero=True, most=LARGEST_SEED, seed=seed)
+        check_numbers('SlicedHead', zero=True, eps=eps)
+        check_numbers('SlicedHead', zero=True, none=True, scale_eps=scale_eps)
         check_numbers('SlicedHead', zero=True, most=0.5 if statistic == 'wasserstein' else 0.0, clamp=clamp)
         self.distance_weight = ('alignment_weight', alignment_weight)
         self.align, self.reduction, self.standardize = align, reduction, standardize
@@ -80,8 +79,7 @@ class SlicedHead(HostCounters, Head):
 
     def slices(self, like: Tensor) -> Tensor:
         """(q, K) unit directions of this step, for embeddings (..., q)."""
-        (word,) = np.random.SeedSequence((self.seed, self.steps)).generate_state(1)  # 32 bits: a CPU's seed has no more
-        generator = torch.Generator(like.device).manual_seed(int(word))
+        generator = generator_of(self.seed, self.steps, device=like.device)
         return draw_slices(like.shape[-1], self.num_slices, generator, like)
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:

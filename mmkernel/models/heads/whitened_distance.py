@@ -10,7 +10,7 @@ from mmkernel.losses.matrices import warn_of_jitter
 from mmkernel.losses.whitening import METHODS, Whitened, draw_sub_batches, sub_batches, whiten_views, whitened_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
-from mmkernel.models.state import HostCounters, sent
+from mmkernel.models.state import LARGEST_SEED, HostCounters, generator_of, sent
 from mmkernel.registry import MODELS
 
 
@@ -55,6 +55,7 @@ class WhiteningHead(HostCounters, Head):
         check_words('WhiteningHead', **words)
         check_numbers('WhiteningHead', zero=True, most=1.0, shrinkage=shrinkage)
         check_numbers('WhiteningHead', whole=True, none=True, iterations=iterations, sub_batch_size=sub_batch_size)
+        check_numbers('WhiteningHead', whole=True, zero=True, most=LARGEST_SEED, seed=seed)
         if iterations > 1 and sub_batch_size is None:
             raise ValueError(
                 f'WhiteningHead.iterations = {iterations} counts permutations into sub-batches: set sub_batch_size.'
@@ -95,7 +96,7 @@ class WhiteningHead(HostCounters, Head):
 
     def permutation(self, rows: int) -> Tensor:
         """(I, K, s) indices of ``rows`` rows for this step and rank."""
-        generator = torch.Generator().manual_seed((self.seed * 2**32 + self.steps) * 2**12 + rank())
+        generator = generator_of(self.seed, self.steps, rank())
         return draw_sub_batches(rows, self.sub_batch_size, self.iterations, generator)
 
     def commit(self, real: Tensor | None = None) -> None:
