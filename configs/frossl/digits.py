@@ -1,4 +1,4 @@
-"""FroSSL (Skean et al., ECCV 2024), q = 64, digits. A recipe of ours, a minute on two cores.
+"""FroSSL (Skean et al., ECCV 2024), q = 64, scikit-learn's digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/frossl/digits.py
 No published result. Run here: see model_zoo.md.
@@ -6,4 +6,7 @@ No published result. Run here: see model_zoo.md.
 
 _base_ = '../_base_/digits_recipe.py'
 
-model = dict(neck=dict(dims=(256, 256, 64)), head=dict(type='SpectrumHead', objective='frobenius'))
+model = dict(
+    neck=dict(dims=(256, 256, 64)), head=dict(type='SpectrumHead', objective='frobenius', alignment_weight=4.0)
+)
+optim_wrapper = dict(optimizer=dict(lr=0.3))  # x 128 / 256 = 0.15

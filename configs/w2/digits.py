@@ -1,18 +1,12 @@
-"""Wasserstein distance to uniform beside BYOL (Fang et al., ICLR 2024), digits. A recipe of ours.
+"""Wasserstein distance to uniform beside an alignment of views (Fang et al., ICLR 2024), digits. A recipe of ours.
 
 python tools/train.py configs/w2/digits.py
 No published result. Run here: see model_zoo.md.
 """
 
-_base_ = '../byol/digits.py'
+_base_ = '../_base_/digits_recipe.py'
 
 model = dict(
-    head=dict(
-        _delete_=True,
-        type='SumHead',
-        heads=dict(
-            prediction=dict(type='CosinePredictionHead', weight=2.0),
-            spread=dict(type='SpectrumHead', objective='wasserstein', alignment_weight=0.0, spectrum_weight=0.2),
-        ),
-    )
+    neck=dict(dims=(256, 256, 64)),
+    head=dict(type='SpectrumHead', objective='wasserstein', alignment_weight=20.0, spectrum_weight=20.0),
 )
