@@ -138,6 +138,47 @@ def test_against_integrals():
     assert STATISTICS['anderson_darling'](x).item() == pytest.approx(-n - total / n, rel=1e-12)
 
 
+@every_dtype
+def test_anderson_darling_far_out(dtype):
+    """The slope of log Phi is |x| + 1 / |x| - ... at a far x < 0, where that of torch loses its digits and then vanishes."""
+    x = torch.tensor([[-1e7], [-1e5], [-300.0], [400.0], [1e6]], dtype=dtype, requires_grad=True)
+    gradient = torch.autograd.grad(STATISTICS['anderson_darling'](x).sum(), x)[0].double()
+    n, s = len(x), x.detach().double()
+    i = torch.arange(1.0, n + 1, dtype=torch.float64)[:, None]
+    slope = s.abs() + 1 / s.abs() - 2 / s.abs() ** 3
+    expected = torch.where(s < 0, -slope * (2 * i - 1), slope * (2 * (n + 1 - i) - 1)) / n
+    torch.testing.assert_close(gradient, expected, rtol=1000 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_anderson_darling_with_the_fitted_tail():
+    """Against a literal sum; up to 3 both tails are one."""
+    x = torch.tensor([-40.0, -5.5, -3.2, -3.0, -1.0, 0.2, 3.0, 3.1, 4.5, 30.0], dtype=torch.float64)
+
+    def log_phi(v):
+        tail = (0.656 * abs(v) + 0.344 * v * v + 5.334) ** 0.5
+        density = math.exp(-v * v / 2) / (2 * math.pi) ** 0.5
+        if abs(v) <= 3:
+            return math.log(phi(v))
+        return -v * v / 2 - math.log(2 * math.pi) / 2 - math.log(tail) if v < 0 else math.log1p(-density / tail)
+
+    def statistic(values):
+        s, n = sorted(values), len(values)
+        return -n - sum((2 * i + 1) * (log_phi(s[i]) + log_phi(-s[n - 1 - i])) for i in range(n)) / n
+
+    z, fitted = x[:, None].clone().requires_grad_(), STATISTICS['anderson_darling']
+    value = fitted(z, tail='fitted').sum()
+    assert value.item() == pytest.approx(statistic(x.tolist()), rel=1e-9)
+    (gradient,) = torch.autograd.grad(value, z)
+    for k in (0, 1, 2, 4, 5, 7, 8, 9):  # not at 3, where the fit jumps
+        moved = [[v + step * (j == k) for j, v in enumerate(x.tolist())] for step in (1e-5, -1e-5)]
+        difference = (statistic(moved[0]) - statistic(moved[1])) / 2e-5
+        assert gradient[k].item() == pytest.approx(difference, rel=1e-6)
+    inside = x[3:7, None]
+    torch.testing.assert_close(fitted(inside, tail='fitted'), fitted(inside), rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match='tail'):
+        fitted(inside, tail='long')
+
+
 @every_statistic
 def test_gradients_in_blocks(monkeypatch, statistic):
     """One block or one knot at a time; the gradient is that of differences."""

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.losses.alignment import ALIGNMENTS, REDUCTIONS, invariance
+from mmkernel.losses.order_statistics import TAILS
 from mmkernel.losses.sliced import STATISTICS, center_scale_shape, draw_slices, sliced
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
@@ -26,6 +27,7 @@ class SlicedHead(HostCounters, Head):
         align: 'mean': every view to the mean of the global views, which are the target views; 'pairs': pairs of views.
         reduction: of the alignment, 'element' or 'sample': with or without division by q.
         knots, t_max, two_sided, scale_by_rows: of 'epps_pulley'; the last one keeps its factor N, rows of all ranks.
+        tail: of 'anderson_darling': 'exact', or 'fitted' beyond 3 as in published code.
         clamp: of 'wasserstein': levels of quantiles stay in [clamp, 1 - clamp].
         standardize: test (z - mean) / std, the std without gradient, and add ``scale_weight`` * mean (std - 1)^2 and
             ``center_weight`` * mean(mean^2). ``eps`` is added to the std; to that of the scale term ``scale_eps``.
@@ -53,9 +55,11 @@ class SlicedHead(HostCounters, Head):
         eps: float = 1e-6,
         scale_eps: float | None = None,
         seed: int = 0,
+        tail: str = 'exact',
     ) -> None:
         super().__init__()
         words = dict(statistic=(statistic, STATISTICS), align=(align, ALIGNMENTS), reduction=(reduction, REDUCTIONS))
+        words |= dict(tail=(tail, TAILS if statistic == 'anderson_darling' else TAILS[:1]))
         check_words('SlicedHead', **words)
         self.weights = dict(
             alignment=alignment_weight, normality=normality_weight, scale=scale_weight, center=center_weight
@@ -74,6 +78,8 @@ class SlicedHead(HostCounters, Head):
         self.options = dict(eps=eps, scale_eps=scale_eps) if standardize else {}
         if statistic == 'epps_pulley':
             self.options |= dict(knots=knots, t_max=t_max, two_sided=two_sided, scale_by_rows=scale_by_rows)
+        if statistic == 'anderson_darling':
+            self.options |= dict(tail=tail)
         if statistic == 'wasserstein':
             self.options |= dict(clamp=clamp)
 
