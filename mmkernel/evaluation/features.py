@@ -46,13 +46,11 @@ def evaluation_loader(
 ) -> DataLoader:
     """Batches ``dict(inputs=[(B, C, H, W) uint8], sample_index=(B,), label=(B,))`` of a source or its config, in order.
 
-    ``rows``: these images only. Never more workers than cores, none for a single batch.
+    ``rows``: these images only, in this order. Never more workers than cores, none for a single batch.
     """
     dataset = evaluation_dataset(source, transform)
-    part = dataset if rows is None or len(rows) == len(dataset) else Subset(dataset, rows)
-    workers = (
-        min(num_workers, usable_cores()) if len(part) > batch_size else 0
-    )  # a worker is not worth its start for one batch
+    part = dataset if rows is None else Subset(dataset, rows)
+    workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # one batch is not worth their start
     return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
 
 
@@ -74,10 +72,14 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """((N, d) float32, (N,) int64 ``Labels``) on the CPU, through ``model.extract``.
 
-    ``rows``: these images only, and without a cache.
+    ``rows``: these images only, in this order; ValueError with a cache, which keeps all images, or for no row.
     ``cache``: a folder where they are kept under a hash of the weights, the stage, the transform, the versions and the state
     (name, size, times) of every image file; see ``feature_cache``. Several processes divide the work through it.
     """
+    if rows is not None and (cache is not None or len(rows) == 0):
+        raise ValueError(
+            f'rows names {len(rows)} images, cache={cache!r}; expected at least one image, and cache=None.'
+        )
     dataset = evaluation_dataset(source, transform)
     classes = classes_of(dataset.source)
 

@@ -48,6 +48,22 @@ class Big(Source):
         return np.full((64, 64, 3), 10 * i, np.uint8)
 
 
+@pytest.mark.parametrize('rows', [[5, 2, 5], list(range(360))[::-1], [0] * 360, np.arange(359, -1, -1)], ids=len)
+def test_features_of_named_rows_come_in_their_order(rows):
+    source = DATASETS.build(TEST)
+    every, labels = extract_features(Pixel(), source, num_workers=0)
+    some, some_labels = extract_features(Pixel(), source, num_workers=0, rows=rows)
+    rows = torch.as_tensor(rows)
+    assert torch.equal(some, every[rows])
+    assert torch.equal(some_labels, labels[rows])
+
+
+@pytest.mark.parametrize('rows, cache', [([], None), ([1, 2], 'cache')])
+def test_no_rows_and_rows_with_a_cache_are_refused(rows, cache, tmp_path):
+    with pytest.raises(ValueError, match=rf'rows names {len(rows)} images, cache='):
+        extract_features(Pixel(), TEST, rows=rows, cache=cache and tmp_path / cache)
+
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_features_come_in_the_order_of_the_source(workers):
     source, model = DATASETS.build(TEST), Pixel()
