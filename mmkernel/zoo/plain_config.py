@@ -68,20 +68,21 @@ def plain_config(text: Any, source: str) -> dict[str, Any]:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _refused(source, f'cannot be read: {error or type(error).__name__}') from error
-    pairs: list[tuple[str, Any]] = []
+    values: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue  # a docstring
         try:
             if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
                 raise ValueError('is more than values')
-            pairs.append((node.targets[0].id, _value(node.value)))
-            _once(pairs)
+            if (name := node.targets[0].id) in values:  # not by _once: it would go through all values for each line
+                raise ValueError('is ambiguous: a key stands twice')
+            values[name] = _value(node.value)
         except ValueError as error:
             part = (ast.get_source_segment(text, node) or '?').splitlines()[0][:60]
             raise _refused(source, f'{error} (line {node.lineno}: {part!r}); it is not run') from None
-    refuse_foreign(dict(pairs), source)
-    return dict(pairs)
+    refuse_foreign(values, source)
+    return values
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict:

@@ -25,6 +25,7 @@ from mmkernel.zoo import (
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import write_safetensors
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
+from mmkernel.zoo.plain_config import plain_config
 
 SMALL = {'model.backbone.channels': (4, 4, 4, 4), 'model.neck.dims': (16, 16)}
 MARK = "__import__('pathlib').Path('ran').touch()"
@@ -93,6 +94,14 @@ def files(good, text):
     if isinstance(text, str):
         write_safetensors(state, 'x.safetensors', dict(config=text))
     return [name for name in ('x.pth', 'x.safetensors') if os.path.exists(name)]
+
+
+def test_a_long_text_is_read_line_by_line():
+    """A check of all lines at each line would take minutes for the longest text that is read."""
+    count = 60_000
+    values = plain_config(''.join(f'k{i:05} = {i}\n' for i in range(count)), 'x.pth')
+    assert len(values) == count
+    assert values['k00007'] == 7
 
 
 @pytest.mark.parametrize('kind', [*TEXTS, *NO_TEXTS])
