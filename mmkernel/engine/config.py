@@ -117,7 +117,7 @@ def slips(word: str, known: str) -> float:
 
 
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
-    """Micro-batches per step; ConfigError for a virtual batch that is no multiple of the batch, or beside accumulation."""
+    """Micro-batches per step; ConfigError for a virtual batch that is not a multiple of the batch, or beside accumulation."""
     if (virtual := cfg.get('train_cfg', {}).get('virtual_batch')) is None:
         return 1
     if (accumulated := cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)) > 1:

@@ -31,7 +31,7 @@ def micro_batches(virtual_batch: int, batch: int, world_size: int = 1, drop_last
     if rest or k < 1:
         near = ' or '.join(str(n * at_once) for n in (k, k + 1) if n)
         raise ValueError(
-            f'train_cfg.virtual_batch = {virtual_batch} is no multiple of batch_size x processes = {batch} x {world_size} = '
+            f'train_cfg.virtual_batch = {virtual_batch} is not a multiple of batch_size x processes = {batch} x {world_size} = '
             f'{at_once}: use {near}.'
         )
     if k > 1 and not drop_last:

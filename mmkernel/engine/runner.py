@@ -136,7 +136,8 @@ class Runner(Persistence):
     def build_optim_wrapper(self, wrapper: Any) -> OptimWrapper:
         if not isinstance(wrapper, OptimWrapper) and 'optimizer' not in wrapper:
             raise ConfigError("optim_wrapper has no optimizer; expected optimizer=dict(type='LARS', lr=...).")
-        wrapper = rates.built_wrapper(wrapper, self.model, self.micro_batches > 1)
+        with as_config_error():
+            wrapper = rates.built_wrapper(wrapper, self.model, self.micro_batches > 1)
         if hasattr(wrapper, 'epoch_length'):
             wrapper.epoch_length = len(self.train_dataloader)
         return wrapper
@@ -169,7 +170,8 @@ class Runner(Persistence):
 
     def _prepare(self) -> None:
         model, loader = unwrap(self.model), self.train_dataloader
-        check_clocks(model, self.hooks, self.rows, self.world_size)
+        with as_config_error():
+            check_clocks(model, self.hooks, self.rows, self.world_size)
         for name, text in rates.describe_weights(model):
             self.logger.info(f'{name}: {text}.')
         self.message_hub.kept = kept_values(self.log_processor, self.hooks, len(loader))
@@ -179,9 +181,7 @@ class Runner(Persistence):
             self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
         if hasattr(model, 'init_weights'):
             model.init_weights()
-        if self.model is model or isinstance(
-            self.model, DistributedDataParallel
-        ):  # other wrappers send, or shard, themselves
+        if self.model is model or isinstance(self.model, DistributedDataParallel):  # others send, or shard, themselves
             for tensor in (*model.parameters(), *model.buffers()):  # each process may have drawn its own
                 broadcast(tensor.data)
         self.call_hook('before_run')

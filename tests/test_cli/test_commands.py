@@ -117,3 +117,29 @@ def test_train_is_that_of_the_tools(capsys):
         main(['train', 'nowhere.py'])
     main(['train', '--help'])
     assert '--cfg-options' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (['default_hooks.momentum=None'], 'which exactly one hook must move'),
+        (["optim_wrapper.paramwise_cfg={'custom_keys': {'nothing': {'lr_mult': 0.1}}}"], 'nothing'),
+        (["optim_wrapper={'_delete_': True, 'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.1}}",
+          'train_cfg.virtual_batch=256'], "has no keyword 'backward'"),
+    ],
+)  # fmt: skip
+def test_train_refuses_a_config_in_one_line(options, said, repository, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                'train',
+                str(repository / 'configs/byol/digits.py'),
+                '--work-dir',
+                str(tmp_path),
+                '--cfg-options',
+                *options,
+            ]
+        )
+    assert str(stop.value).startswith('ConfigError: ')
+    assert said in str(stop.value)
+    assert '\n' not in str(stop.value)

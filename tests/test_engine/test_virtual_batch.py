@@ -320,7 +320,7 @@ def test_wrong_numbers_name_the_nearest_right_ones(tmp_path):
     with pytest.raises(ValueError, match='virtual_batch = 1000 .*256 x 2 = 512: use 512 or 1024'):
         micro_batches(1000, 256, 2)
     config = Path(__file__).parent / 'tiny_config.py'
-    with pytest.raises(ConfigError, match='multiple of batch_size x processes = 8 x 1 = 8: use 16 or 24'):
+    with pytest.raises(ConfigError, match='is not a multiple of batch_size x processes = 8 x 1 = 8: use 16 or 24'):
         load_config(config, {'train_cfg.virtual_batch': 20})
     with pytest.raises(ConfigError, match='remove accumulative_counts'):
         load_config(config, {'train_cfg.virtual_batch': 16, 'optim_wrapper.accumulative_counts': 2})
