@@ -77,9 +77,7 @@ def extract_features(
     (name, size, times) of every image file; see ``feature_cache``. Several processes divide the work through it.
     """
     if rows is not None and (cache is not None or len(rows) == 0):
-        raise ValueError(
-            f'rows names {len(rows)} images, cache={cache!r}; expected at least one image, and cache=None.'
-        )
+        raise ValueError(f'rows names {len(rows)} images, cache={cache!r}; expected at least one, and no cache.')
     dataset = evaluation_dataset(source, transform)
     classes = classes_of(dataset.source)
 
