@@ -73,14 +73,16 @@ def import_options(parser: argparse.ArgumentParser) -> None:
 
 def import_(args: argparse.Namespace) -> None:
     cfg, name = load_config(args.config, args.cfg_options) if args.config else None, args.file.name.split('.')[0]
+    ours = not (cfg or args.arch or args.layout == 'hf' or args.file.is_dir())  # the file describes itself
+    facts = {} if ours else dict(name=name, source=f'imported from {args.file.name}')
     encoder = load_encoder(
-        args.file, cfg, args.arch, args.layout, args.channels, args.prefix, args.adapt_input, name=name,
-        license=args.license, source=f'imported from {args.file.name}',
+        args.file, cfg, args.arch, args.layout, args.channels, args.prefix, args.adapt_input, license=args.license, **facts
     )  # fmt: skip
     say(f'{args.file}: {escape(str(encoder.report))}')
     out = args.out or args.file.with_name(f'{name}_imported.safetensors')
     found, pixels = export_model(encoder, 'safetensors', out, args.force), encoder.pixels
-    source = 'of the config' if cfg else 'as timm has them for this model, or as the folder says'
+    foreign = 'of the config' if cfg else 'as timm has them for this model, or as the folder says'
+    source = 'as the file says' if ours else foreign
     say(f'written: {found.path} ({found.verdict})')
     say(f'images: {pixels["size"][0]} x {pixels["size"][1]}, mean {pixels["mean"]}, std {pixels["std"]} ({source})')
     say(escape(found.how))

@@ -70,6 +70,16 @@ def test_import(tmp_path, capsys):
         main(['import', str(tmp_path / 'theirs.pth'), '--arch', 'resnet34'])
 
 
+def test_import_of_a_published_file_keeps_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(['export', 'sfrik_digits_L3', '--to', 'safetensors', '--out', 'a.safetensors'])
+    main(['import', 'a.safetensors'])
+    before, after = (load_encoder(name).facts for name in ('a.safetensors', 'a_imported.safetensors'))
+    assert before['name'] == 'sfrik_digits_L3'
+    assert {key: after[key] for key in before} == before
+    assert '(as the file says)' in capsys.readouterr().out
+
+
 def test_publish(checkpoint, tmp_path, capsys):
     metafile = tmp_path / 'metafile.yml'
     metafile.write_text('Collections: [{Name: sfrik}]\nModels:\n')
