@@ -15,7 +15,7 @@ from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, weigh
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
 
 console = Console(stderr=True, highlight=False)
-LEFTOVERS = '.arriving-* *.piece *.joined *.whole *.rejected-* .*.failed *.partial *.partial.json'.split()
+LEFTOVERS = '.arriving-* *.piece *.joined *.whole *.rejected-* .*.failed'.split()
 
 
 class CheckpointError(RuntimeError):
