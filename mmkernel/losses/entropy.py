@@ -36,9 +36,9 @@ def leave_one_out_log_density(z: Tensor, kernel: Kernel, **options: Any) -> Tens
 
 
 def _check_kernel(kernel: Kernel, q: int) -> None:
-    """ValueError unless phi >= 0 on [-1, 1], as a density is."""
+    """ValueError unless phi >= 0 on [-1, 1], as a density is, but for rounding."""
     least = kernel.minimum(q)
-    if least < 0:
+    if least < -1e-12 * abs(kernel.value_at_one(q)):
         raise ValueError(
             f'A density needs a kernel with phi >= 0 on [-1, 1]; {type(kernel).__name__} goes down to {least:.3g} at '
             f'q = {q}. Use a positive kernel such as RBFKernel.'
