@@ -135,6 +135,7 @@ class EppsPulleyKnotsKernel(RadialKernel):
         frequencies, weights = self._against_normal(q, rho.dtype, rho.device)
         return ((_root(rho, self._reach(q))[..., None] * frequencies).cos() * weights).sum(-1)
 
+    @kept
     def target_constant(self, q: int) -> float:
         t, w = self._knots()
         return float((w * (-t.square()).exp()).sum())

@@ -97,11 +97,13 @@ class ArcCosineKernel(Kernel):
 
 
 def _arc_cosine(order: int, t: Tensor) -> Tensor:
+    """kappa_n, exact at t = 1 and -1; its slope there takes that of an angle and of a sine, which are infinite, for 0."""
     t = t.clamp(-1, 1)
-    rest = math.pi - t.acos()
+    square = (1 - t) * (1 + t)
+    sine = square.clamp_min(_SMALLEST_SINE**2).sqrt().masked_fill(square < _SMALLEST_SINE**2, 0)
+    rest = math.pi - torch.atan2(sine, t)
     if order == 0:
         return rest / math.pi
-    sine = (1 - t * t).clamp_min(_SMALLEST_SINE**2).sqrt()
     return (sine + rest * t if order == 1 else 3 * t * sine + rest * (1 + 2 * t * t)) / math.pi
 
 

@@ -165,6 +165,18 @@ def test_stein_reweights_the_expansion():
     assert null_band(ours, q, 100).sd == pytest.approx(null_band(reweighted, q, 100).sd, rel=1e-9)
 
 
+@pytest.mark.parametrize('n', [1, 2])
+def test_arc_cosine_kernels_at_both_ends(n):
+    """Values there are exact, and the Stein kernel is (q-1)/2 phi'(1) and -(q-1)/2 phi'(-1)."""
+    kernel, ends, q = ArcCosineKernel(n), torch.tensor([-1.0, 1.0], dtype=torch.float64), 5
+    assert kernel.phi(ends, q).tolist() == pytest.approx([0, {1: 1, 2: 3}[n]], abs=1e-15)
+    assert stein(kernel).phi(ends, q).tolist() == pytest.approx([0, (q - 1) / 2 * {1: 1, 2: 4}[n]], abs=1e-12)
+    z = normal(9, q).requires_grad_()
+    energy = kernel_energy(torch.cat([z, z[:2]]), stein(kernel))
+    assert energy.isfinite()
+    assert torch.autograd.grad(energy, z)[0].isfinite().all()
+
+
 def test_stein_of_a_kernel_with_a_kink_is_for_the_u_statistic():
     with pytest.raises(ValueError, match="Use statistic='U'"):
         kernel_energy(normal(9, 4), stein(RieszKernel()))
