@@ -7,12 +7,11 @@ from typing import Any
 
 import mmengine.runner
 from mmengine.config import Config
-from mmengine.dist import broadcast, get_dist_info
+from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import set_random_seed
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmkernel.datasets import build_dataloader, check_dataloader
@@ -27,7 +26,7 @@ from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.schedule import build_schedules
-from mmkernel.engine.wrapping import wrap_model
+from mmkernel.engine.wrapping import send_weights, wrap_model
 from mmkernel.models import build_model
 from mmkernel.registry import LOOPS, RUNNERS
 
@@ -116,7 +115,10 @@ class Runner(Persistence):
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic
-        self.seed = set_random_seed(seed, deterministic, diff_rank_seed)
+        own = set_random_seed(seed, deterministic, diff_rank_seed)
+        self.seed = (
+            own - self.rank if diff_rank_seed else own
+        )  # the same in all processes, as data and clusters need it
 
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -130,7 +132,7 @@ class Runner(Persistence):
         settings = {key: value for key, value in loop.items() if key not in ('type', 'by_epoch')}
         kind = loop.get('type', 'EpochBasedTrainLoop')
         kind = LOOPS.get(kind) if isinstance(kind, str) else kind
-        loader = self.build_dataloader(self._parts['train_dataloader'], self.seed, self.diff_rank_seed)
+        loader = self.build_dataloader(self._parts['train_dataloader'], self.seed)
         return kind(runner=self, dataloader=loader, **settings)
 
     def build_optim_wrapper(self, wrapper: Any) -> OptimWrapper:
@@ -181,10 +183,9 @@ class Runner(Persistence):
             self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
         if hasattr(model, 'init_weights'):
             model.init_weights()
-        if self.model is model or isinstance(self.model, DistributedDataParallel):  # others send, or shard, themselves
-            for tensor in (*model.parameters(), *model.buffers()):  # each process may have drawn its own
-                broadcast(tensor.data)
+        send_weights(self.model)  # hooks may copy them
         self.call_hook('before_run')
+        send_weights(self.model)  # hooks may change them
         self.load_or_resume()
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
 

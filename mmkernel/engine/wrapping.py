@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
@@ -144,3 +145,13 @@ def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) 
         **{'forward_sync_buffers' if renamed else 'broadcast_buffers': False},
     )
     return MODEL_WRAPPERS.build({**own, **asked, 'module': model})
+
+
+def send_weights(model: nn.Module) -> None:
+    """Send parameters and buffers of process 0 to all processes, each of which may have drawn its own.
+
+    For a plain model and DistributedDataParallel; other wrappers send, or shard, them themselves.
+    """
+    if not is_model_wrapper(model) or isinstance(model, DistributedDataParallel):
+        for tensor in (*model.parameters(), *model.buffers()):
+            broadcast(tensor.data)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from multiprocess import run_processes
 
 from mmkernel.distributed import gather_rows
@@ -267,15 +268,26 @@ STARTS = {
 }
 
 
+class NoiseHook(Hook):
+    """It changes weights before a run, by other numbers in each process."""
+
+    def before_run(self, runner):
+        for p in unwrap(runner.model).parameters():
+            p.data += torch.randn_like(p)
+
+
 def starts_of(rank, world_size, folder):
-    """How many numbers differ between processes after the constructor and before the first step, of each model."""
-    differ = {}
+    """How many numbers differ between processes after the constructor and before the first step, of each model; seeds."""
+    differ, seeds = {}, set()
     for name, model in STARTS.items():
         cfg = config(Path(folder) / name, **{'launcher': 'pytorch', 'randomness.diff_rank_seed': True})
         cfg.model = model
         if 'momentum' in name:
             cfg.default_hooks.momentum = dict(type='MomentumUpdateHook')
+        else:
+            cfg.custom_hooks = [NoiseHook()]
         runner = Runner.from_cfg(cfg)
+        seeds |= {runner.seed, runner.train_dataloader.sampler.seed}
         counts = []
         for prepare in (bool, runner._prepare):
             prepare()
@@ -288,11 +300,12 @@ def starts_of(rank, world_size, folder):
             online, momentum = unwrap(runner.model).neck.parameters(), target.neck.parameters()
             counts.append(sum(int((a != b).sum()) for a, b in zip(online, momentum, strict=True)))
         differ[name] = counts
-    return differ
+    return differ, seeds
 
 
 def test_two_processes_start_equal(tmp_path):
-    for differ in run_processes(starts_of, 2, str(tmp_path)):
+    for differ, seeds in run_processes(starts_of, 2, str(tmp_path)):
+        assert seeds == {0}  # with diff_rank_seed too: the order of images, views and clusters are drawn from it
         for name, (drawn, started, *target) in differ.items():
             assert drawn > 0, name
             assert started == 0, name
