@@ -85,3 +85,9 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = '', n: int = 
     names = {str(name).lower(): str(name) for name in known}
     near = [names[name] for name in difflib.get_close_matches(str(word).lower(), names, n=n, cutoff=cutoff)]
     return f'Did you mean {" or ".join(map(repr, near))}?' if near else otherwise
+
+
+def check_views(z: Any) -> None:
+    """ValueError unless the tensor ``z`` is (V, B, q): stacked views."""
+    if z.ndim != 3:
+        raise ValueError(f'Expected views of shape (V, B, q), got {tuple(z.shape)}.')

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkernel.checks import check_words
+from mmkernel.checks import check_views, check_words
 from mmkernel.distributed import check_equal_rows, mean_over_ranks_with_gradient, world_size
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere
 from mmkernel.kernels.kernel import Kernel
@@ -61,8 +61,7 @@ def aligned_energies(
     ``pairs`` may be empty; the distance is then 0. ``reduction='element'`` divides it by q. Other arguments and errors as for
     ``kernel_energy``.
     """
-    if z.ndim != 3:
-        raise ValueError(f'Expected views of shape (V, B, q), got {tuple(z.shape)}.')
+    check_views(z)
     q, N = check_dimension(z.shape[2]), z.shape[1] * world_size()
     if N < 2:
         raise ValueError(

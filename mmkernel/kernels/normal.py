@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkernel.checks import check_words
+from mmkernel.checks import check_views, check_words
 from mmkernel.distributed import check_equal_rows, global_mean, mean_over_ranks_with_gradient, world_size
 from mmkernel.kernels.energy import NullBand, squares_about
 from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
@@ -56,8 +56,7 @@ def energies_to_normal(z: Tensor, kernel: Kernel, statistic: str = 'V', **option
     """
     check_words(statistic=(statistic, ('V', 'U')))
     check_of_space(kernel)
-    if z.ndim != 3:
-        raise ValueError(f'Expected views of shape (V, B, q), got {tuple(z.shape)}.')
+    check_views(z)
     q, N = check_dimension(z.shape[2]), z.shape[1] * world_size()
     if N < 2:
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_views
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank, world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise, to_sphere, unit_rows
@@ -30,7 +31,8 @@ def leave_one_out_log_density(z: Tensor, kernel: Kernel, **options: Any) -> Tens
 
     ``options``: those of ``mmkernel.kernels.engine.Engine``. ValueError: one row, q < 2, or a kernel that can be < 0.
     """
-    q, N = check_dimension(z.shape[2]), _count(z)
+    N = _count(z)
+    q = check_dimension(z.shape[2])
     _check_kernel(kernel, q)
     return fused_whole(_leave_one_out, z, kernel, Engine(**options)) - math.log(N - 1)
 
@@ -72,17 +74,19 @@ def nearest_neighbour_log_density(z: Tensor, eps: float = 1e-8) -> Tensor:
 
     Kozachenko & Leonenko, 1987, as trained by Sablayrolles et al., Spreading vectors for similarity search, ICLR 2019.
     ``eps`` is added to each coordinate of the difference, and to the distance. The gradient reaches both rows of a
-    pair.
+    pair. Two equal rows push each other by 1 / eps, and the sum is 0: distances are made in float64, so that the
+    push of the others survives it.
     """
     _count(z)
-    u = unit_rows(z)
+    rows = unit_rows(z)
+    u = rows.double()
     others = gather_rows_with_gradient(u.transpose(0, 1)).transpose(0, 1)  # (V, N, q)
     V, N, q = others.shape
     views = torch.arange(V, device=z.device)[:, None] * N
-    nearest = (views + _nearest(u.detach(), others.detach())).flatten()
+    nearest = (views + _nearest(rows.detach(), others.detach().to(z.dtype))).flatten()
     neighbours = others.reshape(V * N, q)[nearest].view_as(u)  # indexed so, backward adds in one and the same order
     distance = torch.linalg.vector_norm(u - neighbours + eps, dim=-1) + eps
-    return global_mean(-distance.log().mean(1))
+    return global_mean(-distance.log().mean(1)).to(z.dtype)
 
 
 def _nearest(u: Tensor, others: Tensor) -> Tensor:
@@ -98,7 +102,8 @@ def _nearest(u: Tensor, others: Tensor) -> Tensor:
 
 
 def _count(z: Tensor) -> int:
-    """N of (V, B, q). ValueError for one row."""
+    """N of (V, B, q). ValueError for another shape, or one row."""
+    check_views(z)
     N = z.shape[1] * world_size()
     if N < 2:
         raise ValueError(

@@ -9,6 +9,7 @@ Shapes: V views, B local rows, N = B W rows of all ranks, q width. Gradients as 
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_views
 from mmkernel.distributed import (
     check_equal_rows,
     global_mean,
@@ -43,6 +44,7 @@ def memory_energy(u: Tensor, memory: Tensor) -> Tensor:
     Zhu et al., TiCo: transformation invariance and covariance contrast, 2022. With C a running mean of
     ``second_moment`` it is the quadratic kernel (u.v)^2 against all past batches, discounted.
     """
+    check_views(u)
     return global_mean(((u @ memory.detach()) * u).sum(-1).mean())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkernel.checks import check_views
 from mmkernel.distributed import (
     check_equal_rows,
     gather_rows,
@@ -61,6 +62,7 @@ def wasserstein_to_uniform(z: Tensor, squared: bool = False) -> Tensor:
     N(0, I / q), mu and S the moments (divisor n) of all n = V N rows, which are put on the sphere. Under the
     root, 1e-14 is added, so that the optimum has a gradient. ``squared``: W_2^2. (V, B, q) -> ().
     """
+    check_views(z)
     V, B, q = z.shape
     check_dimension(q)
     x = centred(unit_rows(z).reshape(1, V * B, q).double())  # of a difference that is small near the optimum

@@ -234,6 +234,8 @@ def test_bad_input():
     for objective in ('centroids', 'wasserstein'):
         with pytest.raises(ValueError, match='q >= 2|at least 2|dimension'):
             SpectrumHead(objective)(*cloud(2, 6, 1))
+    with pytest.raises(ValueError, match=r'shape \(V, B, q\), got \(6, 4\)'):
+        wasserstein_to_uniform(torch.ones(6, 4))
     with pytest.raises(ValueError, match='SpectralContrastiveHead.mu=0'):
         SpectralContrastiveHead(mu=0.0)
     with pytest.raises(ValueError, match='SpectrumHead.objective is one of'):
