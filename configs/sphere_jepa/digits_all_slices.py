@@ -1,7 +1,7 @@
 """SPHERE-JEPA (arXiv 2605.26900, 2026) with all slices at once, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/sphere_jepa/digits_all_slices.py
-No published result. Run here: 96.9 % kNN (k = 20, all labels; raw pixels 96.7, untrained 91.7), seed 0, 2-core CPU.
+No published result. Run here: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

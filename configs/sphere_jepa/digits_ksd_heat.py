@@ -1,7 +1,7 @@
 """Kernel Stein discrepancy to uniform, heat kernel (Expanding SPHERE-JEPA, arXiv 2606.17603), digits. Recipe of ours.
 
 python tools/train.py configs/sphere_jepa/digits_ksd_heat.py
-No published result. Run here: 98.6 % kNN (k = 20, all labels; raw pixels 96.7, untrained 91.7), seed 0, 2-core CPU.
+No published result. Run here: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'
