@@ -116,9 +116,7 @@ class Runner(Persistence):
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic
         own = set_random_seed(seed, deterministic, diff_rank_seed)
-        self.seed = (
-            own - self.rank if diff_rank_seed else own
-        )  # the same in all processes, as data and clusters need it
+        self.seed = own - self.rank if diff_rank_seed else own  # one in all processes, for data and clusters
 
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:

@@ -22,7 +22,7 @@ class SlicedHead(HostCounters, Head):
     Args:
         statistic: 'epps_pulley', 'cramer', 'cramer_von_mises', 'watson', 'anderson_darling' or 'wasserstein';
             ``mmkernel.losses.sliced`` has the formulas. Each view is tested by itself; the mean over views counts.
-        num_slices: K directions, drawn anew in each step from (``seed``, committed steps), equal on all ranks.
+        num_slices: K directions, drawn anew in each step from (``seed``, calls of ``commit``), equal on all ranks.
         alignment_weight, normality_weight: of the two terms.
         align: 'mean': every view to the mean of the global views, which are the target views; 'pairs': pairs of views.
         reduction: of the alignment, 'element' or 'sample': with or without division by q.
@@ -74,7 +74,7 @@ class SlicedHead(HostCounters, Head):
         check_numbers('SlicedHead', zero=True, most=0.5 if statistic == 'wasserstein' else 0.0, clamp=clamp)
         self.distance_weight = ('alignment_weight', alignment_weight)
         self.align, self.reduction, self.standardize = align, reduction, standardize
-        self.statistic, self.num_slices, self.seed, self.steps = statistic, num_slices, seed, 0  # committed steps
+        self.statistic, self.num_slices, self.seed, self.steps = statistic, num_slices, seed, 0  # calls of commit
         self.options = dict(eps=eps, scale_eps=scale_eps) if standardize else {}
         if statistic == 'epps_pulley':
             self.options |= dict(knots=knots, t_max=t_max, two_sided=two_sided, scale_by_rows=scale_by_rows)
