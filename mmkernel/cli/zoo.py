@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmkernel.cli.options import console, say
-from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, root
+from mmkernel.home import home
+from mmkernel.zoo.catalogue import list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
 from mmkernel.zoo.metafile import FILE_STAGES, PROTOCOLS, by_protocol
 from mmkernel.zoo.pins import clean, files_here, published, size_of, verify

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from mmkernel.checks import did_you_mean
 from mmkernel.hashes import hash_in_name
+from mmkernel.home import home
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, WeightsFile, read_metafile
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -62,15 +63,6 @@ def config_of(info: ModelInfo) -> Config:
     if info.config_options:
         cfg.merge_from_dict(info.config_options)
     return cfg
-
-
-def home() -> Path:
-    """The cache folder: the environment variable MMKERNEL_HOME, else ~/.cache/mmkernel (XDG_CACHE_HOME respected)."""
-    chosen = os.environ.get('MMKERNEL_HOME')
-    if chosen:
-        return Path(chosen).expanduser().resolve()
-    cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(cache).expanduser() / 'mmkernel'
 
 
 def weights_folder() -> Path:

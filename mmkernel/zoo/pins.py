@@ -11,7 +11,8 @@ from filelock import FileLock
 from rich.console import Console
 
 from mmkernel.hashes import hashes, wrong_name
-from mmkernel.zoo.catalogue import home, list_models, model_info, path_of, weights_folder
+from mmkernel.home import home
+from mmkernel.zoo.catalogue import list_models, model_info, path_of, weights_folder
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
 
 console = Console(stderr=True, highlight=False)
