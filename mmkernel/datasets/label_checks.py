@@ -1,4 +1,4 @@
-"""Labels and targets of a source: whole numbers, or an error that names the record."""
+"""Labels and targets of a source: whole numbers, or words that become numbers, or an error that names the record."""
 
 from numbers import Integral
 from typing import Any
@@ -6,11 +6,44 @@ from typing import Any
 import numpy as np
 
 
+def numbered_labels(labels: Any, source: Any) -> tuple[np.ndarray, list[str] | None]:
+    """((N,) int64, the class names that labels in words were numbered by, or None for labels that are numbers).
+
+    Words are numbered by their places in ``source.classes``; where that is empty, by sorted order. None among words: -1.
+    ValueError naming the first record with a word that is not among them, or with anything else between words.
+    """
+    listed = _array(labels, source)
+    in_words = listed.dtype.kind == 'U' or listed.dtype.kind == 'O' and any(isinstance(value, str) for value in listed)
+    if not in_words or listed.ndim != 1:
+        return whole_labels(listed, source), None
+    # of a list, its own values: numpy makes 'cat', '1' of ['cat', 1]
+    given = listed if isinstance(labels, np.ndarray) else np.array([*labels], object)
+    there = np.array([value is not None for value in given])
+    odd = np.array([value is not None and not (isinstance(value, str) and value) for value in given])
+    _refuse(source, given, odd, 'a word as the others, or None where there is none')
+    words, places = np.unique(given[there].astype(str), return_inverse=True)
+    classes = [str(name) for name in source.classes] or words.tolist()
+    place = {name: k for k, name in enumerate(classes)}
+    if len(place) < len(classes):
+        raise ValueError(
+            f'{type(source).__name__}: a name stands twice in classes, so labels in words have two meanings.'
+        )
+    numbers = np.full(len(given), -1)
+    numbers[there] = np.array([place.get(word, -2) for word in words.tolist()], np.int64)[places]
+    known = ', '.join(classes[:20]) + (', ...' if len(classes) > 20 else '')
+    _refuse(source, given, numbers == -2, f'one of the {len(classes)} classes ({known})')
+    return numbers, classes
+
+
 def whole_labels(labels: Any, source: Any) -> np.ndarray:
     """(N,) int64 of whole numbers from -1 on; ValueError naming the first record with anything else."""
-    labels = np.asarray(labels)
+    labels = _array(labels, source)
     if labels.ndim != 1:
-        raise ValueError(f'{type(source).__name__}: labels have shape {labels.shape}; expected (N,), one per image.')
+        first = labels[0].tolist() if labels.ndim > 1 and len(labels) else None
+        named = f'That of {_name(source, 0)} is {first}. ' if first is not None else ''
+        raise ValueError(
+            f'{type(source).__name__}: labels have shape {labels.shape}; expected (N,), one per image. {named}{_fix(first)}'
+        )
     wrong = ~_whole(labels)
     if not wrong.any():
         wrong = (labels < -1) | (labels > np.iinfo(np.int32).max)
@@ -41,6 +74,11 @@ def check_labels(source: Any) -> None:
     if len(labels) != count:
         raise ValueError(
             f'{type(source).__name__} has {count} images, but {len(labels)} labels; expected one per image.'
+        )
+    if (by := getattr(source, '_numbered_by', None)) and by != [str(name) for name in source.classes]:
+        raise ValueError(
+            f'{type(source).__name__}: labels in words were numbered by {by[:20]}, but classes was set to '
+            f'{list(source.classes)[:20]} afterwards. Set classes first, or leave it out.'
         )
     if C:
         _refuse(source, labels, labels >= C, f'-1 to {C - 1}, since there are {C} classes')
@@ -74,13 +112,48 @@ def _refuse(source: Any, values: np.ndarray, wrong: np.ndarray, expected: str) -
     if not wrong.any():
         return
     i, more = int(wrong.argmax()), int(wrong.sum()) - 1
-    try:
-        name = source.name(i)
-    except (AttributeError, NotImplementedError, LookupError, TypeError):  # a source under construction
-        name = f'record {i}'
+    value = values[i].tolist() if values.dtype.kind != 'O' or values.ndim > 1 else values[i]
     raise ValueError(
-        f'{type(source).__name__}: the {"label" if values.ndim == 1 else "targets"} of {name} (record {i})'
+        f'{type(source).__name__}: the {"label" if values.ndim == 1 else "targets"} of {_name(source, i)} (record {i})'
         + (f', and those of {more} more' if more else '')
-        + f': {values[i].tolist() if values.dtype.kind != "O" else values[i]!r}; expected {expected}. Number the classes 0, 1, 2, '
-        '... in the order of `classes`, -1 for none; several classes of one image, or parts of them, go into targets (N, C).'
+        + f': {value!r}; expected {expected}. {_fix(value)}'
+    )
+
+
+def _name(source: Any, i: int) -> str:
+    try:
+        return source.name(i)
+    except (AttributeError, NotImplementedError, LookupError, TypeError):  # a source under construction
+        return f'record {i}'
+
+
+def _array(labels: Any, source: Any) -> np.ndarray:
+    try:
+        return np.asarray(labels)
+    except ValueError as error:  # lists of unequal lengths in place of numbers
+        odd = np.array([isinstance(value, (list, tuple, np.ndarray)) for value in labels])
+        _refuse(source, np.array(labels, object), odd, 'one class of each image')
+        raise ValueError(f'{type(source).__name__}: labels are no array ({error}); expected (N,).') from error
+
+
+def _fix(value: Any) -> str:
+    """What to do about a label of this kind."""
+    row = np.array(value) if isinstance(value, (list, tuple, np.ndarray)) else None
+    if (
+        row is not None
+        and row.size
+        and row.dtype.kind in 'biuf'
+        and np.isclose(row.sum(), 1)
+        and (row == row.max()).sum() == 1
+    ):
+        return 'One-hot rows, or parts of classes: labels.argmax(1) gives the number of the likeliest.'
+    if isinstance(value, (bool, np.bool_)):
+        return "For truth values: labels.astype(int), and classes, e.g. ['no', 'yes']."
+    if isinstance(value, float) and np.isfinite(value):
+        return 'A part of a class is no label: give the number of the likeliest, or -1.'
+    if isinstance(value, str):
+        return 'Correct the word, or add it to `classes`; without `classes` they are the sorted words.'
+    return (
+        'Number the classes 0, 1, 2, ... in the order of `classes`, -1 for none; several classes of one image go into '
+        'targets (N, C).'
     )

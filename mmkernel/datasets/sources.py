@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from .images import CorruptImageError, check_pixels
-from .label_checks import whole_labels, whole_targets
+from .label_checks import numbered_labels, whole_targets
 
 
 class Source:
     """Images 0 .. len-1. A subclass defines the following; nothing else is used:
 
-    ``labels``         (N,) whole numbers, -1 where there is none; they give the length. Required, set in ``__init__``.
+    ``labels``         (N,) whole numbers, -1 where there is none, or words, None where there is none: they are numbered by
+                       ``classes`` where that is set before, otherwise in sorted order, which then is ``classes``. They give
+                       the length. Required, set in ``__init__``.
     ``classes``        the names of the labels; [] where they have no names (default).
     ``read(i)``        image i as uint8 (H, W, C), or CorruptImageError. Required.
     ``name(i)``        path or record of image i, for messages. Default: 'record i'.
@@ -52,14 +54,16 @@ class Source:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64, -1 where there is none."""
+        """(N,) int64, -1 where there is none; set to numbers or words."""
         if '_labels' not in self.__dict__:
             raise AttributeError(f'{type(self).__name__} has no labels: set self.labels, -1 for images without one.')
         return self._labels
 
     @labels.setter
     def labels(self, labels: Any) -> None:
-        self._labels = whole_labels(labels, self)
+        self._labels, self._numbered_by = numbered_labels(labels, self)
+        if self._numbered_by and not len(self.classes):
+            self.classes = self._numbered_by
 
     @property
     def targets(self) -> np.ndarray:

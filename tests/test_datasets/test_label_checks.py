@@ -31,6 +31,68 @@ def test_labels_that_are_none(labels, message):
         Mine(labels=np.asarray(labels))
 
 
+WORDS = {
+    'list': ['dog', 'cat', 'dog', 'ant'],
+    'tuple': ('dog', 'cat', 'dog', 'ant'),
+    'array': np.array(['dog', 'cat', 'dog', 'ant']),
+    'objects': np.array(['dog', 'cat', 'dog', 'ant'], object),
+}
+
+
+@pytest.mark.parametrize('words', WORDS.values(), ids=WORDS)
+def test_words_are_numbered_in_sorted_order(words):
+    source = Mine(classes=[], labels=words)
+    assert source.labels.tolist() == [2, 1, 2, 0]
+    assert source.labels.dtype == np.int64
+    assert source.classes == ['ant', 'cat', 'dog']
+    part = Subset(source, per_class=1)  # the names travel
+    assert part.classes == source.classes
+    assert len(EvaluationDataset(source)) == 4
+
+
+def test_words_follow_the_classes_that_are_given_and_none_is_no_label():
+    source = Mine(classes=['dog', 'cow', 'cat'], labels=['cat', None, 'dog'])
+    assert source.labels.tolist() == [2, -1, 0]
+    assert Mine(classes=[], labels=[None, 'b', 'a']).labels.tolist() == [-1, 1, 0]
+
+
+BAD_WORDS = {
+    'unknown': (
+        ['cat', 'dgo'],
+        ['cat', 'dog'],
+        r"photo-1\.png \(record 1\): 'dgo'; expected one of the 2 classes \(cat, dog",
+    ),
+    'empty': (['cat', ''], [], r"record 1\): ''; expected a word as the others, or None"),
+    'a number between': (['cat', 3], [], r'record 1\): 3; expected a word'),
+    'a fraction between': (['cat', 0.5, 'cat'], [], r'record 1\): 0\.5; expected a word'),
+    'missing in a table': (np.array(['cat', np.nan], object), [], r'record 1\): nan; expected a word.*or None'),
+    'two of one name': (['cat', 'dog'], ['cat', 'cat', 'dog'], 'a name stands twice in classes'),
+    'one-hot': (
+        [[0, 1], [1, 0]],
+        [],
+        r'shape \(2, 2\); expected \(N,\).*That of photo-0\.png is \[0, 1\].*labels\.argmax\(1\)',
+    ),
+    'soft': ([[0.3, 0.7], [1, 0]], [], r'labels\.argmax\(1\)'),
+    'a part': ([0, 0.5], [], r'record 1\): 0\.5.*the number of the likeliest'),
+    'truth': ([True, False], [], r'labels\.astype\(int\)'),
+    'unequal': ([0, [1, 2]], [], r'record 1\): .*expected one class of each image.*targets'),
+    'bytes': (np.array([b'cat', b'dog']), [], r"record 0\).*b'cat'; expected a whole number"),
+}
+
+
+@pytest.mark.parametrize('labels, classes, message', BAD_WORDS.values(), ids=BAD_WORDS)
+def test_a_label_that_is_none_is_named_with_the_way_out(labels, classes, message):
+    with pytest.raises(ValueError, match=f'(?s){message}'):
+        Mine(classes=classes, labels=labels)
+
+
+def test_classes_set_after_words_would_rename_them():
+    source = Mine(classes=[], labels=['dog', 'cat'])
+    source.classes = ['dog', 'cat']
+    with pytest.raises(ValueError, match=r"numbered by \['cat', 'dog'\], but classes was set to \['dog', 'cat'\]"):
+        EvaluationDataset(source)
+
+
 @pytest.mark.parametrize(
     'labels',
     [
@@ -88,11 +150,21 @@ def test_targets_of_any_whole_type():
     assert source.targets.dtype == np.int8
 
 
-@pytest.mark.parametrize(
-    'labels', [np.array([0.5, 1]), np.array(['a', 'b']), np.array([True, False]), np.array([0, -3])]
-)
+def pack(path, labels, **more):
+    np.savez(path, train_jpeg=np.zeros(4, np.uint8), train_off=np.array([0, 2, 4]), train_label=labels, **more)
+
+
+def test_words_of_a_pack_become_numbers(tmp_path):
+    pack(tmp_path / 'p.npz', np.array(['b', 'a']))
+    source = NpzPack(str(tmp_path / 'p.npz'))
+    assert (source.labels.tolist(), source.classes) == ([1, 0], ['a', 'b'])
+    pack(tmp_path / 'q.npz', np.array(['b', 'a']), classes=np.array(['b', 'z', 'a']))
+    assert NpzPack(str(tmp_path / 'q.npz')).labels.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize('labels', [np.array([0.5, 1]), np.array([True, False]), np.array([0, -3])])
 def test_a_pack(tmp_path, labels):
-    np.savez(tmp_path / 'p.npz', train_jpeg=np.zeros(4, np.uint8), train_off=np.array([0, 2, 4]), train_label=labels)
+    pack(tmp_path / 'p.npz', labels)
     with pytest.raises(ValueError, match=r'NpzPack: the label of record \d of .*p\.npz'):
         NpzPack(str(tmp_path / 'p.npz'))
 
