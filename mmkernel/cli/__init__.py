@@ -31,6 +31,9 @@ RUN = 'work_dirs/kernels/digits_rbf/epoch_20.pth'
 COMMANDS = {
     'train': Command(
         'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', whole=True),
+    'data': Command(
+        'look at your images before training: sizes, mean and std, damaged files, duplicates, speed', 'mmkernel.cli.data:data',
+        'check /my/train --test /my/test'),
     'diagnose': Command(
         'is this embedding healthy, doubtful or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:diagnose', RUN),
     'benchmark': Command(

@@ -128,14 +128,17 @@ class Source:
             used = self._readable_after(used)
         while True:
             try:
-                image = self.read(used)
-                break
+                return used, self.pixels(used)
             except CorruptImageError as error:
                 if self.on_corrupt == 'raise':
                     raise
                 used = self._left_out(used, error)
-        check_pixels(image, lambda: f'{type(self).__name__}.read({used}), {self.name(used)},')
-        return used, np.ascontiguousarray(image)
+
+    def pixels(self, i: int) -> np.ndarray:
+        """Image i itself, never a substitute, checked: uint8 (H, W, C), contiguous."""
+        image = self.read(i)
+        check_pixels(image, lambda: f'{type(self).__name__}.read({i}), {self.name(i)},')
+        return np.ascontiguousarray(image)
 
     @property
     def damaged(self) -> np.ndarray:

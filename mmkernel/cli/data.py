@@ -1,0 +1,183 @@
+"""``mmkernel data check PATH_OR_CONFIG``: look at the images before training on them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DefaultScope
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Column, Table
+
+from mmkernel.checks import check_numbers
+from mmkernel.cli.options import OptionsAction, console, option_value, say
+from mmkernel.datasets import ImageFolder, NpzPack, Source
+from mmkernel.datasets.duplicates import duplicates
+from mmkernel.datasets.survey import Survey, delivered
+from mmkernel.datasets.training import as_source
+from mmkernel.engine import load_config
+from mmkernel.evaluation.features import usable_cores
+
+SHOWN = 5  # names of a long list in the terminal; --json has all
+EXAMPLES = """examples:
+  mmkernel data check /my/images                                    a folder, or a pack .npz
+  mmkernel data check /my/train --test /my/test                     and images that are in both
+  mmkernel data check my_config.py                                  its sources, and what its loader delivers
+  mmkernel data check /my/images --limit 10000 --json > found.json
+  mmkernel data check "dict(type='ImageFolder', root='/my/scans', extensions='.npy', scale=65535)"
+The exit code is 1 if an image cannot be read, or if one of the test is also in another set."""
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar='{check}')
+    text = 'numbers, sizes, channels, mean and std, unreadable files, duplicates, speed'
+    one = commands.add_parser('check', help=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    one.add_argument('path', metavar='PATH_OR_CONFIG', help='a folder, a pack, a config, or a source in quotes')
+    one.add_argument('--test', metavar='PATH', help='the images to be tested on; of a config: evaluation.test')
+    one.add_argument('--limit', type=int, metavar='N', help='look at N random images of each set (default: at all)')
+    one.add_argument('--seed', type=int, default=0, help='which ones (default 0)')
+    one.add_argument('--workers', type=int, default=usable_cores(), help='processes that read (default: all cores)')
+    one.add_argument(
+        '--seconds', type=float, default=5.0, help='time the loader of a config so long (default 5; 0: not)'
+    )
+    one.add_argument('--json', action='store_true', help='print JSON, with all names')
+    one.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
+    one.set_defaults(run=check)
+
+
+def check(args: argparse.Namespace) -> None:
+    check_numbers('--limit', whole=True, none=True, N=args.limit)
+    check_numbers('data check', zero=True, workers=args.workers, seconds=args.seconds)
+    cfg = load_config(args.path, args.cfg_options) if args.path.endswith('.py') else None
+    sources = {'train': source_of(args.path)} if cfg is None else sources_of_config(cfg)
+    sources |= {'test': source_of(args.test)} if args.test else {}
+    surveys: dict[str, Survey] = {}
+    for name, source in sources.items():
+        surveys[name] = Survey(source, args.limit, args.seed, args.workers, lambda b, n, name=name: bar(b, n, name))
+        if surveys[name].stopped:
+            break
+    stopped = any(survey.stopped for survey in surveys.values())
+    found = dict(sets={name: survey.facts() for name, survey in surveys.items()}, duplicates=duplicates(surveys))
+    if cfg is not None and args.seconds and not stopped:
+        with DefaultScope.overwrite_default_scope('mmkernel'):
+            found['loader'] = dict(delivered(cfg.train_dataloader, args.seconds), cores=usable_cores())
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        show(found, args)
+    leaks = any('test' in pair.split(' and ') for pair in found['duplicates']['between'])
+    if stopped or leaks or any(facts['unreadable'] for facts in found['sets'].values()):
+        sys.exit(130 if stopped else 1)
+
+
+def source_of(text: str) -> Source:
+    """The source of a folder, a pack, or of its config in quotes; ValueError naming what is possible."""
+    if text.startswith(('dict(', '{')):
+        try:
+            given = option_value(text)
+        except argparse.ArgumentTypeError:
+            given = {}
+        if 'type' not in given:
+            raise ValueError(f"{text} is no source; expected \"dict(type='ImageFolder', root='/my/images')\".")
+        return as_source(given)
+    path = Path(text).expanduser()
+    if path.suffix.lower() == '.npz':
+        return NpzPack(str(path))
+    if path.is_file():
+        raise ValueError(
+            f"'{text}' is a file, and neither a pack (.npz) nor a config (.py). Name a folder, or write the source in quotes: "
+            "\"dict(type='Subset', source=dict(...), names='list.txt')\"."
+        )
+    with suppress(ValueError):  # some images are in no folder, so folders name no classes
+        return ImageFolder(text, labels=True)
+    return ImageFolder(text)
+
+
+def sources_of_config(cfg: Any) -> dict[str, Source]:
+    """{'train': of the pretraining, 'labelled': evaluation.train where it is another, 'test': evaluation.test}."""
+    dataset, part = cfg.train_dataloader.dataset, cfg.get('evaluation') or {}
+    configs = dict(train=dataset.get('source', dataset), labelled=part.get('train'), test=part.get('test'))
+    if configs['labelled'] == configs['train']:
+        del configs['labelled']
+    return {name: as_source(given) for name, given in configs.items() if given is not None}
+
+
+def bar(batches: Iterable, total: int, name: str) -> Iterable:
+    """The same batches, with a bar where a person sees it."""
+    hidden = not sys.stderr.isatty()
+    return track(batches, name, total=total, console=Console(stderr=True), transient=True, disable=hidden)
+
+
+def show(found: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """The same for a person."""
+    table = Table(
+        Column('', overflow='fold'), *(Column(name, overflow='fold') for name in found['sets']), box=SIMPLE_HEAD
+    )
+    columns = [lines(facts, args.seed) for facts in found['sets'].values()]
+    for title in columns[0]:
+        table.add_row(title, *(escape(column[title]) for column in columns))
+    console.print(table)
+    for name, facts in found['sets'].items():
+        for c, of in facts['channels'].items() if name != 'test' else ():
+            say(
+                f'{name}: data_preprocessor = dict(mean={of["mean"]}, std={of["std"]})  # of {of["images"]:,} images, {c} channels'
+            )
+        listed(f'{name}: unreadable', [short(*each) for each in facts['unreadable'].items()])
+    for name, groups in found['duplicates']['within'].items():
+        listed(f'{name}: groups of images with equal pixels', [' = '.join(group) for group in groups])
+    for pair, groups in found['duplicates']['between'].items():
+        listed(f'in {pair}: images with equal pixels', [' = '.join(a[:2] + b[:2]) for a, b in groups], 'red')
+    if not any([*found['duplicates']['within'].values(), found['duplicates']['between']]):
+        say('no two images have equal pixels' + (' among those looked at' if args.limit else ''))
+    if loader := found.get('loader'):
+        rate = loader.get('images_per_second')
+        text = f'{rate:,.0f} images per second' if rate else f'not measured ({loader.get("error", "too few batches")})'
+        say(
+            f'loader of the config: {escape(text)}; {loader["workers"]} workers, {loader["cores"]} cores, '
+            f'{loader["batches"]:,} batches of {loader["batch_size"]} in an epoch of one process'
+        )
+
+
+def lines(facts: Mapping[str, Any], seed: int) -> dict[str, str]:
+    """A column of the table."""
+    all_, labels = facts['looked_at'] == facts['images'], facts['labels']
+    sizes = [f'{s["width"]} x {s["height"]} ({s["images"]:,})' for s in facts['sizes'][:3]]
+    part = f'{facts["looked_at"]:,}, ' + ('stopped early' if facts['stopped'] else f'random, seed {seed}')
+    classes = f'{labels["classes_with_images"]} classes of {labels["smallest"]:,} to {labels["largest"]:,} images'
+    return {
+        'source': facts['source'],
+        'images': f'{facts["images"]:,}',
+        'looked at': 'all' if all_ else part,
+        'endings': ', '.join(f'{ending} {count:,}' for ending, count in facts['found'].items()) or 'no files',
+        'other files': ', '.join(f'{ending} {count:,}' for ending, count in [*facts['skipped'].items()][:8]) or 'none',
+        'labels': (classes if labels['largest'] else 'none')
+        + (f', {labels["unlabelled"]:,} without' if labels['largest'] and labels['unlabelled'] else ''),
+        **{
+            f'{side}: min / median / max': f'{of["min"]} / {of["median"]:g} / {of["max"]}'
+            for side in ('width', 'height') for of in [facts['sides'].get(side, dict(min='-', median=float('nan'), max='-'))]
+        },
+        'most frequent sizes': ', '.join(sizes) or 'none',
+        'channels': ', '.join(f'{c} ({of["images"]:,})' for c, of in facts['channels'].items()) or 'none',
+        'unreadable': f'{len(facts["unreadable"]):,}',
+        'read per second': f'{facts["images_per_second"]:,.0f} (decoding, no views)',
+    }  # fmt: skip
+
+
+def short(name: str, error: str) -> str:
+    """A name and the beginning of its error, which names it too."""
+    return f'{name}: {error.removeprefix(name).strip()[:90]}'
+
+
+def listed(title: str, names: list[str], style: str = 'yellow') -> None:
+    if names:
+        say(f'[{style}]{title}: {len(names):,}[/]')
+        for name in names[:SHOWN]:
+            say(f'  {escape(name)}')
+        if len(names) > SHOWN:
+            say(f'  and {len(names) - SHOWN:,} more: --json lists them')
