@@ -15,5 +15,6 @@ from .published_sets import DTD, Caltech101, FGVCAircraft, Flowers102, Food101, 
 from .small_images import CIFAR10, CIFAR100, STL10, Digits
 from .sources import Source
 from .subsets import TASKS, Subset, TransformedSource
+from .tar_shards import TarShards
 from .training import EvaluationDataset, ViewDataset
 from .views import PatchView, View

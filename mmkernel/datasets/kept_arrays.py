@@ -34,6 +34,13 @@ class Strings(Sequence):
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(np.frombuffer(b''.join(encoded), np.uint8), offsets)
 
+    @classmethod
+    def joined(cls, parts: Sequence['Strings']) -> 'Strings':
+        """One after the other."""
+        begin = np.cumsum([0] + [len(part.data) for part in parts])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, begin[:-1], strict=True)]
+        return cls(np.concatenate([part.data for part in parts]), np.concatenate([np.zeros(1, np.int64), *offsets]))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
