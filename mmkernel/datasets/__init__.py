@@ -1,5 +1,6 @@
 """Data: sources of images, the views made of them, and the order in which they come."""
 
+from .colors import ColorJitter, RandomGrayscale
 from .corruptions import AutoAugment, ColorDrop, GaussianNoise, Sobel
 from .crops import CenterCrop, CenterView, RandomResizedCrop
 from .draws import generator
@@ -9,7 +10,7 @@ from .imagenet_subsets import ImageNet100, Imagenette
 from .images import CorruptImageError, decode
 from .listed_sets import SUN397, VOC2007, Birdsnap
 from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, part_of_epoch
-from .operations import ColorJitter, GaussianBlur, Operation, RandomFlip, RandomGrayscale, Solarize
+from .operations import GaussianBlur, Operation, RandomFlip, Solarize
 from .packs import NpzPack
 from .published_sets import DTD, Caltech101, FGVCAircraft, Flowers102, Food101, OxfordPets, PublishedSet, StanfordCars
 from .small_images import CIFAR10, CIFAR100, STL10, Digits

