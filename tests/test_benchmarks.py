@@ -12,7 +12,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
-SCRIPTS = ('losses', 'optimizer', 'sinkhorn', 'knn', 'step', 'distributed', 'cifar', 'slices')
+SCRIPTS = ('losses', 'optimizer', 'sinkhorn', 'knn', 'step', 'distributed', 'cifar', 'slices', 'data')
 OBJECTIVES = ('SFRIK L=1', 'SFRIK L=2', 'SFRIK L=3', 'AUH', 'NT-Xent', 'VICReg', 'Barlow Twins')
 
 

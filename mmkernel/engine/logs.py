@@ -15,6 +15,7 @@ from mmengine.visualization.vis_backend import force_init_env
 
 import mmkernel
 from mmkernel.engine.history import LogHub
+from mmkernel.engine.waiting import RunLog
 from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import VISUALIZERS
 
@@ -40,7 +41,7 @@ def open_logs(runner: Any) -> None:
         f'The resolved config is {Path(runner.work_dir) / "config.py"}.'
     )
     runner.message_hub = LogHub.get_instance(name)
-    runner.log_processor = LOG_PROCESSORS.build(dict(type='LogProcessor') | (runner._parts.get('log_processor') or {}))
+    runner.log_processor = LOG_PROCESSORS.build(dict(type=RunLog) | (runner._parts.get('log_processor') or {}))
     runner.visualizer = build_visualizer(runner._parts.get('visualizer'), name, runner.log_dir)
     runner.visualizer.add_config(cfg)
 

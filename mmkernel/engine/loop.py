@@ -18,6 +18,7 @@ from mmkernel.engine.clocks import check_last_batch
 from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
+from mmkernel.engine.waiting import Waiting
 from mmkernel.registry import LOOPS
 
 
@@ -37,6 +38,7 @@ class EpochLoop:
         self.max_iters = self.max_epochs * len(self.dataloader)
         self._epoch, self._iter, self._told, self.stop_training = 0, 0, '', False
         self.equal = EqualBatches(dataloader)
+        self.waiting = Waiting(next((p.device for p in runner.model.parameters()), torch.device('cpu')))
         if batch := dataloader.batch_size:
             check_last_batch(unwrap(runner.model), len(dataloader.sampler), batch, dataloader.drop_last)
 
@@ -49,7 +51,7 @@ class EpochLoop:
         while self._epoch < self.max_epochs and not self.stop_training:
             call('before_train_epoch')
             runner.model.train()
-            for i, batch in enumerate(self.dataloader):
+            for i, batch in enumerate(self.waiting.batches(self.dataloader)):
                 call('before_train_iter', batch_idx=i, data_batch=batch)
                 with self.equal(batch):
                     if isinstance(batch, MicroBatches):
