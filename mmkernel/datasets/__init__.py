@@ -12,6 +12,7 @@ from .listed_sets import SUN397, VOC2007, Birdsnap
 from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, part_of_epoch
 from .operations import GaussianBlur, Operation, RandomFlip, Solarize
 from .packs import NpzPack
+from .parquet_files import Parquet
 from .published_sets import DTD, Caltech101, FGVCAircraft, Flowers102, Food101, OxfordPets, PublishedSet, StanfordCars
 from .small_images import CIFAR10, CIFAR100, STL10, Digits
 from .sources import Source

@@ -20,7 +20,7 @@ def set_labels(source: Any, codes: np.ndarray, texts: Sequence[str], classes: Se
     names; others that are all numbers are numbers; others are names, without ``classes`` numbered in sorted order. ValueError
     naming the first image with a part of a number, or with a name that is not among ``classes``.
     """
-    names = _class_names(classes, type(source).__name__)
+    names = class_names(classes, type(source).__name__)
     source.classes = names
     if not set(texts) <= set(names) and all(_NUMBER.fullmatch(text) for text in texts):
         values = [float(text) if '.' in text else int(text) for text in texts]
@@ -33,7 +33,8 @@ def set_labels(source: Any, codes: np.ndarray, texts: Sequence[str], classes: Se
     source.labels = np.array([*values, -1])[codes]
 
 
-def _class_names(classes: Sequence[str] | str | None, owner: str) -> list[str]:
+def class_names(classes: Sequence[str] | str | None, owner: str) -> list[str]:
+    """A list of names, or that in a text file."""
     if not isinstance(classes, (str, os.PathLike)):
         return [str(name) for name in classes or ()]
     path = Path(classes).expanduser()
