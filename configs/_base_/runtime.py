@@ -23,6 +23,7 @@ default_hooks = dict(
     commit=dict(type='CommitHook'),
     monitor=dict(type='EmbeddingMonitorHook', interval=50),
     doctor=dict(type='DoctorHook', interval=5),
+    sheet=dict(type='ViewSheetHook'),  # views.png
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),
 )
 # JSON lines and a table; for TensorBoard add dict(type='TensorboardVisBackend') (pip install tensorboard)

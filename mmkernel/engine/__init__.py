@@ -14,7 +14,7 @@ from .label_monitors import KNNMonitorHook, OnlineProbeHook
 from .launch import init_processes, seed_everything
 from .learning_rates import PartRateConstructor, VectorRateConstructor, effective_batch, lr_factor
 from .logs import CSVBackend
-from .monitors import DoctorHook, EmbeddingMonitorHook
+from .monitors import DoctorHook, EmbeddingMonitorHook, ViewSheetHook
 from .optim_wrapper import PretrainOptimWrapper
 from .optimizers import LARS
 from .resume_check import OtherRunError

@@ -1,12 +1,13 @@
-"""Hooks that monitor embeddings and do not change the run; the statistics are those of ``mmkernel.evaluation``."""
+"""Hooks that monitor embeddings, or show views, and do not change the run; the statistics are those of ``mmkernel.evaluation``."""
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView, ViewDataset
@@ -117,6 +118,50 @@ class DoctorHook(Hook):
         elif self.state == COLLAPSED and found.state != COLLAPSED:
             runner.logger.info(f'The embedding is no longer collapsed: effective rank {found.statistics.rank:.1f}.')
         self.state = found.state
+
+
+@HOOKS.register_module()
+class ViewSheetHook(Hook):
+    """``views.png`` in the log folder: views of the first ``images`` of the run's first batch, as the model gets them.
+
+    They are taken from the output of ``model.data_preprocessor``, whatever made them, a worker or the device, and their
+    normalisation is undone. Nothing is loaded or drawn at random for it, and a GPU is not waited for. Process 0 alone writes.
+    Models whose preprocessor has no ``mean`` and ``std`` are left alone.
+    """
+
+    writes = ('views.png',)
+    cells = 96  # at most: 49 patches of an image leave room for one image
+
+    def __init__(self, images: int = 8) -> None:
+        check_numbers('ViewSheetHook', whole=True, images=images)
+        self.images, self.handle, self.copied = images, None, None
+
+    def before_train(self, runner: Any) -> None:
+        preprocessor = getattr(unwrap(runner.model), 'data_preprocessor', None)
+        if runner.rank == 0 and hasattr(preprocessor, 'mean') and hasattr(preprocessor, 'std'):
+            self.handle = preprocessor.register_forward_hook(self.copy)
+
+    def copy(self, preprocessor: nn.Module, _: Any, batch: dict) -> None:
+        """Of the first batch alone: (uint8 views on the host, the event after which they are there)."""
+        self.handle.remove()
+        views = [view.detach() for view in batch['inputs'][: self.cells]]
+        rows = min(self.images, max(self.cells // len(views), 1))
+        bytes_of = [(x[:rows] * preprocessor.std + preprocessor.mean).round().clamp(0, 255).byte() for x in views]
+        event = torch.cuda.Event() if views[0].is_cuda else None
+        self.copied = [x.to('cpu', non_blocking=True) for x in bytes_of], event
+        if event is not None:
+            event.record(torch.cuda.current_stream(views[0].device))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.copied is None or not (self.copied[1] is None or self.copied[1].query()):
+            return
+        from mmkernel.visualization.view_sheet import view_sheet  # the package imports matplotlib: a second
+
+        (views, _), self.copied = self.copied, None
+        names = getattr(dataset_of(runner), 'view_names', ['view'] * len(views))[: len(views)]
+        path = Path(runner.log_dir) / 'views.png'
+        view_sheet(path, views, names)
+        runner.logger.info(f'The first images as the model sees them: {path}.')
 
 
 def measurable(z: Tensor, rows: int) -> bool:

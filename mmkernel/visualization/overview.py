@@ -1,7 +1,6 @@
 """Pictures of a run and of a comparison: augmented views, curves, and an overview with spectra, a map and accuracies."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mmkernel.visualization.embedding import draw_map, draw_spectra
 from mmkernel.visualization.style import COLOURS, colour, finish, new_figure, plain, show
+from mmkernel.visualization.view_sheet import column_names
 
 BASELINES = ('#BBBBBB', '#888888')  # raw pixels and the untrained encoder, the first two rows, are grey
 
@@ -29,11 +29,7 @@ def view_grid(
 
 def draw_views(grid: np.ndarray, dataset: Any, indices: Sequence[int], epochs: Sequence[int] = (0,)) -> None:
     """Fill a grid of axes (images, 1 + epochs x views)."""
-    count = Counter(dataset.view_names)
-    names = [
-        f'{name} {dataset.view_names[:position].count(name) + 1}' if count[name] > 1 else name
-        for position, name in enumerate(dataset.view_names)
-    ]
+    names = column_names(dataset.view_names)
     names = [name if len(epochs) == 1 else f'{name}, epoch {epoch}' for epoch in epochs for name in names]
     for row, index in zip(grid, indices, strict=True):
         show(row[0], dataset.source.image(int(index)))

@@ -7,22 +7,27 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from mmengine.hooks import Hook
 from multiprocess import run_processes
+from PIL import Image
 
 from mmkernel.datasets import Digits, Source
 from mmkernel.engine import load_config, read_checkpoint, train
+from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.label_monitors import KNNMonitorHook, OnlineProbeHook
-from mmkernel.engine.monitors import look_alone, measurable
+from mmkernel.engine.monitors import ViewSheetHook, look_alone, measurable
 from mmkernel.evaluation import embedding_statistics
 from mmkernel.kernels import LegendreKernel
-from mmkernel.registry import DATASETS
+from mmkernel.registry import DATASETS, HOOKS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 WATCHERS = {
     'monitor': dict(type='EmbeddingMonitorHook', interval=2),
+    'sheet': dict(type='ViewSheetHook'),
     'knn': dict(type='KNNMonitorHook', max_images=60),
     'probe': dict(type='OnlineProbeHook', max_images=60),
     'best': dict(type='KeepBestHook', criterion='rank', images=40),
@@ -45,8 +50,8 @@ def config(folder, method='sfrik/digits_L3', watchers=WATCHERS, **options):
         **options,
     }
     cfg = load_config(CONFIGS / f'{method}.py', small)
-    cfg.default_hooks.pop('monitor', None)
-    cfg.default_hooks.pop('knn', None)
+    for name in ('monitor', 'sheet', 'knn'):
+        cfg.default_hooks.pop(name, None)
     cfg.default_hooks.update(watchers)
     cfg.work_dir = str(folder)
     return cfg
@@ -331,3 +336,69 @@ def _alone(rank, world_size):
 
 def test_all_processes_end_where_the_first_one_fails():
     assert run_processes(_alone, 2, timeout=300) == [['no such image'] * 3] * 2
+
+
+@HOOKS.register_module()
+class FirstBatch(Hook):
+    """``inputs``: the views that the loader gave first."""
+
+    inputs = None
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 0:
+            FirstBatch.inputs = [view.clone() for view in data_batch['inputs']]
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        assert not unwrap(runner.model).data_preprocessor._forward_hooks, 'later steps are not looked at'
+
+
+def test_a_sheet_of_the_first_views_as_the_model_sees_them(tmp_path):
+    """Normalised and turned back, each pixel is what the loader gave: view by view, image by image."""
+    cfg = config(tmp_path, watchers={'sheet': WATCHERS['sheet']}, **{'train_cfg.max_epochs': 1})
+    cfg.default_hooks.batch = dict(type='FirstBatch')
+    train(cfg)
+    page = np.asarray(Image.open(next(tmp_path.glob('*/views.png'))))
+    views, (size, scale) = FirstBatch.inputs, (FirstBatch.inputs[0].shape[-1], 64 // FirstBatch.inputs[0].shape[-1])
+    assert page.shape == (14 + 8 * (size * scale + 4), 4 + 2 * (size * scale + 4), 3)
+    for v, view in enumerate(views):
+        for i, image in enumerate(view[:8]):
+            top, left = 14 + i * (size * scale + 4), 4 + v * (size * scale + 4)
+            cell = page[top : top + size * scale : scale, left : left + size * scale : scale, 0]
+            assert np.array_equal(cell, image[0].numpy())
+
+
+def test_a_sheet_does_not_wait_for_the_device(tmp_path):
+    hook, told = ViewSheetHook(images=2), []
+    runner = SimpleNamespace(
+        log_dir=str(tmp_path),
+        logger=SimpleNamespace(info=told.append),
+        train_dataloader=SimpleNamespace(dataset=object()),
+    )
+    over = iter([False, False, True])
+    hook.copied = [torch.zeros(2, 3, 5, 5, dtype=torch.uint8)], SimpleNamespace(query=over.__next__)
+    for written in (False, False, True, True):
+        hook.after_train_iter(runner, 0)
+        assert (tmp_path / 'views.png').is_file() == written
+    assert len(told) == 1
+
+
+def test_a_sheet_is_written_by_process_0_for_models_that_normalise(tmp_path):
+    preprocessor = torch.nn.Identity()
+    model = torch.nn.Module()
+    model.data_preprocessor = preprocessor
+    for rank, normalises in ((1, True), (0, False), (0, True)):
+        preprocessor.mean = preprocessor.std = torch.ones(3, 1, 1)
+        if not normalises:
+            del preprocessor.mean
+        ViewSheetHook().before_train(SimpleNamespace(model=model, rank=rank))
+        assert len(preprocessor._forward_hooks) == (rank == 0 and normalises)
+    with pytest.raises(ValueError, match='images'):
+        ViewSheetHook(images=0)
+
+
+def test_many_patches_leave_room_for_few_images():
+    hook, preprocessor = ViewSheetHook(), SimpleNamespace(mean=torch.zeros(1), std=torch.ones(1))
+    for views, images in ((2, 8), (49, 1), (200, 1)):
+        hook.handle = SimpleNamespace(remove=lambda: None)
+        hook.copy(preprocessor, None, dict(inputs=[torch.rand(20, 1, 4, 4)] * views))
+        assert (len(hook.copied[0]), len(hook.copied[0][0])) == (min(views, 96), images)

@@ -1,7 +1,9 @@
 import numpy as np
 import torch
+from PIL import Image
 
 from mmkernel.visualization import overview, view_grid
+from mmkernel.visualization.view_sheet import column_names, view_sheet
 
 
 class Views:
@@ -58,3 +60,16 @@ def test_overview_holds_every_part():
     for axes in (knn, linear):
         assert [bar.get_height() for bar in axes.patches] == [60.0, 97.0] * 3
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ['1 label per class', 'all labels']
+
+
+def test_a_sheet_has_a_column_for_each_view(tmp_path):
+    """Large views as they are, small and grey ones enlarged by whole numbers."""
+    large = torch.randint(256, (2, 3, 100, 70), dtype=torch.uint8)
+    small = torch.randint(256, (2, 1, 30, 30), dtype=torch.uint8)
+    view_sheet(tmp_path / 'views.png', [large, small], ['large', 'small'])
+    page = torch.from_numpy(np.array(Image.open(tmp_path / 'views.png'))).permute(2, 0, 1)
+    assert page.shape == (3, 14 + 2 * 104, 4 + 74 + 94)
+    assert torch.equal(page[:, 14 + 104 : 14 + 204, 4:74], large[1])
+    assert torch.equal(page[:, 14:104:3, 78:168:3], small[0].expand(3, -1, -1))
+    assert (page[:, :14] < 255).any()  # names
+    assert column_names(['a', 'b', 'a']) == ['a 1', 'b', 'a 2']
