@@ -5,12 +5,14 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.runner import LogProcessor
 
 from mmkernel.engine.hooks import dataset_of
+from mmkernel.evaluation.features import usable_cores
 
 MUCH = 0.2  # of the time: beyond it the log says what to change
 
@@ -99,8 +101,7 @@ class RunLog(LogProcessor):
 def advice(runner: Any, share: float) -> str:
     """What to change, by what the run uses."""
     loader, data, on_cuda = runner.train_dataloader, dataset_of(runner), runner.train_loop.waiting.device.type == 'cuda'
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    local = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    cores, local = usable_cores(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     workers, room = loader.num_workers, max(cores // local - 1, 1)
     steps = []
     if workers < room:
@@ -117,4 +118,5 @@ def advice(runner: Any, share: float) -> str:
         text += f' Set in train_dataloader: {"; ".join(steps)}.'
     else:
         text += ' All cores make views already: smaller image files, fewer or smaller views, or more cores would help.'
-    return f'{text} What a core can make: python benchmarks/data.py --images FOLDER.'
+    config = Path(runner.work_dir) / 'config.py'
+    return f'{text} What the loader alone delivers: mmkernel data check {config}'

@@ -142,7 +142,10 @@ def told(shares, monkeypatch, caplog):
     loader = SimpleNamespace(num_workers=1, persistent_workers=False, prefetch_factor=2, dataset=object())
     meter = SimpleNamespace(device=torch.device('cpu'), share=iter(shares).__next__)
     runner = SimpleNamespace(
-        train_loop=SimpleNamespace(waiting=meter), train_dataloader=loader, logger=logging.getLogger('told')
+        train_loop=SimpleNamespace(waiting=meter),
+        train_dataloader=loader,
+        logger=logging.getLogger('told'),
+        work_dir='run',
     )
     log = waiting.RunLog()
     lines = [log.get_log_after_iter(runner, 0, 'train')[1] for _ in shares]
@@ -172,22 +175,26 @@ def test_advice_comes_again_when_the_share_has_doubled(monkeypatch, caplog):
     ],
 )
 def test_advice_names_what_to_change(monkeypatch, loader, cores, cuda, words, absent):
-    monkeypatch.setattr(waiting.os, 'sched_getaffinity', lambda _: range(cores), raising=False)
+    monkeypatch.setattr(waiting, 'usable_cores', lambda: cores)
     monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
     data = SimpleNamespace(views_on='worker')
     loader = SimpleNamespace(**{**dict(persistent_workers=True, prefetch_factor=2, dataset=data), **loader})
     meter = SimpleNamespace(device=torch.device('cuda' if cuda else 'cpu'))
-    text = waiting.advice(SimpleNamespace(train_dataloader=loader, train_loop=SimpleNamespace(waiting=meter)), 0.256)
+    text = waiting.advice(
+        SimpleNamespace(train_dataloader=loader, train_loop=SimpleNamespace(waiting=meter), work_dir='run'), 0.256
+    )
     assert text.startswith('26 % of the time goes by waiting for data.')
-    assert text.endswith('python benchmarks/data.py --images FOLDER.')
+    assert text.endswith('mmkernel data check run/config.py')
     assert all(word in text for word in words)
     assert not any(word in text for word in absent)
 
 
 def test_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr(waiting.os, 'sched_getaffinity', lambda _: range(64), raising=False)
+    monkeypatch.setattr(waiting, 'usable_cores', lambda: 64)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
     loader = SimpleNamespace(num_workers=2, persistent_workers=True, prefetch_factor=4, dataset=object())
     meter = SimpleNamespace(device=torch.device('cpu'))
-    text = waiting.advice(SimpleNamespace(train_dataloader=loader, train_loop=SimpleNamespace(waiting=meter)), 0.5)
+    text = waiting.advice(
+        SimpleNamespace(train_dataloader=loader, train_loop=SimpleNamespace(waiting=meter), work_dir='run'), 0.5
+    )
     assert 'num_workers=7 (it is 2; this machine has 64 cores for 8 processes)' in text
