@@ -100,7 +100,7 @@ OPTIMIZERS = _child('OPTIMIZERS', 'mmkernel.engine')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmkernel.engine')
 PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmkernel.engine')
 VISUALIZERS = _child('VISUALIZERS')
-FUNCTIONS = _child('FUNCTIONS')
+FUNCTIONS = _child('FUNCTIONS', 'mmkernel.datasets')
 RUNNERS = _child('RUNNERS', 'mmkernel.engine')
 
 ALL = (

@@ -19,6 +19,18 @@ FAST = ('moco/digits_v1', 'sfrik/digits_L3', 'swav/digits_queue')
 GATHERING = ('sfrik/digits_L3', 'deepcluster/digits_v2')  # rows for the loss; rows to remember
 VARIANTS = {
     'probe': ('sfrik/digits_L2', dict(custom_hooks=[dict(type='OnlineProbeHook', max_images=60)])),
+    'views': (
+        'sfrik/digits_L3',
+        dict(
+            train_dataloader=dict(
+                dataset=dict(
+                    exact=False,
+                    views_on='device',
+                    views=dict(both=dict(ops=dict(affine=None, noise=None, erase=None, flip=dict(type='RandomFlip')))),
+                )
+            )
+        ),
+    ),
     'virtual batch': ('sfrik/digits_L2', dict(train_cfg=dict(virtual_batch=64))),
     'accumulation': ('byol/digits', dict(optim_wrapper=dict(accumulative_counts=2))),
     'clipping': ('simclr/digits', dict(optim_wrapper=dict(clip_grad=dict(max_norm=1.0)))),
@@ -66,7 +78,9 @@ def test_one_process(config, tmp_path):
     assert counted(config, tmp_path) == ({}, {})
 
 
-@pytest.mark.parametrize('name', ['probe', *(pytest.param(v, marks=pytest.mark.slow) for v in list(VARIANTS)[1:])])
+@pytest.mark.parametrize(
+    'name', ['probe', 'views', *(pytest.param(v, marks=pytest.mark.slow) for v in list(VARIANTS)[2:])]
+)
 def test_what_else_a_step_may_do(name, tmp_path):
     config, changes = VARIANTS[name]
     assert counted(config, tmp_path, **changes) == ({}, {})

@@ -7,6 +7,6 @@ train_dataloader = dict(
     pin_memory=True,
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='collate_views'),
     dataset=dict(type='ViewDataset'),
 )

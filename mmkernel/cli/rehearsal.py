@@ -20,6 +20,7 @@ from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules
+from mmkernel.engine.wrapping import place_views
 from mmkernel.models import Embeddings
 from mmkernel.registry import DATASETS, MODELS
 
@@ -120,6 +121,7 @@ def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', ())
     channels = len(mean) if len(mean) > 1 or first is None else first.in_channels
     made = DATASETS.build({**dataset, 'source': _Noise(channels or 3)})
+    place_views(made, model)
     return [tuple(view.shape) for view in made[0, 0]['inputs']]
 
 

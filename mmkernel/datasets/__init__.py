@@ -3,13 +3,14 @@
 from .colors import ColorJitter, RandomGrayscale
 from .corruptions import AutoAugment, ColorDrop, GaussianNoise, Sobel
 from .crops import CenterCrop, CenterView, RandomResizedCrop
+from .device_views import DeviceViews
 from .draws import generator
 from .folders import ImageFolder, ImageNet
 from .geometry import Cutout, PaddedCrop, RandomAffine, RandomErasing, RandomRotation
 from .imagenet_subsets import ImageNet100, Imagenette
 from .images import CorruptImageError, decode
 from .listed_sets import SUN397, VOC2007, Birdsnap
-from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, part_of_epoch
+from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, collate_views, part_of_epoch
 from .operations import GaussianBlur, Operation, RandomFlip, Solarize
 from .packs import NpzPack
 from .parquet_files import Parquet

@@ -1,16 +1,19 @@
 """The loader of a training set, and the order of an epoch."""
 
 import math
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import default_collate
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.runner import Runner
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import default_collate as torch_default_collate
 
-from mmkernel.registry import DATA_SAMPLERS
+from mmkernel.registry import DATA_SAMPLERS, FUNCTIONS
 
 from .draws import ORDER, generator, rows_by_label, smallest_keys
 
@@ -101,6 +104,25 @@ class BalancedSampler(EpochSampler):
         return smallest_keys(rng, np.concatenate(parts), self.images)
 
 
+@FUNCTIONS.register_module()
+def collate_views(batch: Sequence[Any]) -> Any:
+    """mmengine's ``default_collate``, but images keep their order (H, W, C) of memory: one plain copy, into shared memory.
+
+    V views (C, H, W) of B items -> V tensors (B, C, H, W), channels_last where the items are. Anything else as there.
+    """
+    if not isinstance(batch[0], Mapping) or 'inputs' not in batch[0]:
+        return default_collate(batch)
+    rest = default_collate([{key: value for key, value in item.items() if key != 'inputs'} for item in batch])
+    return dict(inputs=[_stack(views) for views in zip(*(item['inputs'] for item in batch), strict=True)], **rest)
+
+
+def _stack(views: Sequence[Tensor]) -> Tensor:
+    rows = [view.permute(1, 2, 0) for view in views if view.ndim == 3 and view.dtype == torch.uint8]
+    if len(rows) < len(views) or not all(row.is_contiguous() for row in rows):
+        return default_collate(views)
+    return torch_default_collate(rows).permute(0, 3, 1, 2)  # in a worker it stacks into shared memory
+
+
 def part_of_epoch(dataloader: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a dataloader whose ``num_batch_per_epoch`` is the sampler's ``num_samples``.
 
@@ -122,6 +144,8 @@ def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: b
     if isinstance(dataloader, DataLoader):
         return dataloader
     dataloader = part_of_epoch(dataloader)
+    if isinstance(collate := dataloader.get('collate_fn'), Mapping) and isinstance(collate['type'], str):
+        dataloader['collate_fn'] = dict(collate, type=FUNCTIONS.get(collate['type']))  # mmengine knows its own alone
     if not dataloader.get('num_workers'):  # torch refuses these two without workers
         dataloader.pop('prefetch_factor', None)
         dataloader.pop('persistent_workers', None)

@@ -9,14 +9,17 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS, TRANSFORMS
 
+from .device_views import DeviceViews, device_forms, has_device_form
 from .draws import generator
 from .images import check_pixels
 from .label_checks import check_labels, targets_of
 from .sources import Source
 from .views import build_view
 
+VIEWS_ON = ('auto', 'device', 'worker')
 _SHARED = 2**32  # streams of what the views of a group share lie above those of the views
 
 
@@ -41,9 +44,10 @@ def transformed(image: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
     return image
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, C) -> uint8 (C, H, W), contiguous, its own memory."""
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+def to_tensor(image: np.ndarray, whole: np.ndarray) -> Tensor:
+    """uint8 (H, W, C) -> uint8 (C, H, W), its memory as it is; a copy of what lies in ``whole``, which the source may keep."""
+    image = image.copy() if np.may_share_memory(image, whole) else np.require(image, requirements='CW')
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def fetch(source: Source, index: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -64,13 +68,47 @@ class ViewDataset(Dataset):
     its own sample_index, label and targets.
     views: dict of named views (see ``views.py``); those set to None are left out. View v of image i in epoch e depends
     on (seed, e, i, v) only: not on workers, order, or what was drawn before. ``seed`` may be set until workers start.
+    views_on: where operations are applied. 'worker': all in the workers. 'auto': those that have a device form, and none without
+    one after them, on the device, if ``place`` is told that it is a GPU. 'device': all, on any device. Crops, and what is applied
+    to the parent of patches, stay in the workers. Until ``place`` is called views are finished.
+    exact: Pillow's bytes, made in the workers; otherwise views differ from them by less than one grey level on average.
     """
 
-    def __init__(self, source: Source | dict, views: dict[str, dict | None], seed: int = 0) -> None:
+    def __init__(
+        self,
+        source: Source | dict,
+        views: dict[str, dict | None],
+        seed: int = 0,
+        views_on: str = 'auto',
+        exact: bool = False,
+    ) -> None:
+        check_words('ViewDataset', views_on=(views_on, VIEWS_ON), exact=(exact, (True, False)))
+        if exact and views_on == 'device':
+            raise ValueError(
+                "ViewDataset: exact=True makes views by Pillow in the workers, views_on='device' on the device. Leave one out."
+            )
         self.source, self.seed = as_source(source), seed
+        self.views_on, self.exact, self.placed = views_on, exact, False
         self.views = {name: build_view(name, cfg) for name, cfg in views.items() if cfg is not None}
         if not self.views:
             raise ValueError('ViewDataset has no views; e.g. views=dict(first=dict(size=224, crop=..., ops=...))')
+        for name, view in self.views.items() if views_on == 'device' else ():
+            if lacking := [type(step).__name__ for step in view.chain.ops if not has_device_form(step)]:
+                raise ValueError(
+                    f"view '{name}': {', '.join(lacking)} cannot run on the device, as views_on='device' asks; "
+                    f"{', '.join(device_forms())} can. Use views_on='auto', which leaves the others to the workers."
+                )
+
+    def place(self, device: torch.device | str) -> DeviceViews | None:
+        """What finishes the views of a batch on ``device``, which items leave to it from now on; None: they come finished.
+
+        Before workers start. A ``ViewPreprocessor`` takes it as its ``finish``, and a Runner gives it.
+        """
+        wanted = self.views_on == 'device' or (self.views_on == 'auto' and torch.device(device).type == 'cuda')
+        views = [view for view in self.views.values() for _ in range(view.count)]
+        left = [view.chain.leave_to_device(wanted and not self.exact) for view in views]
+        self.placed = any(left)
+        return DeviceViews(left, [view.chain.size_after(*view.size) for view in views]) if self.placed else None
 
     @property
     def view_names(self) -> list[str]:
@@ -96,11 +134,13 @@ class ViewDataset(Dataset):
             first += view.count
         return drawn
 
-    def make(self, image: np.ndarray, drawn: list[Any]) -> list[np.ndarray]:
-        """The views of ``image`` with these parameters, uint8 (H_v, W_v, C); nothing random is left here."""
-        return [
-            made for view, params in zip(self.views.values(), drawn, strict=True) for made in view.apply(image, params)
-        ]
+    def make(self, image: np.ndarray, drawn: list[Any], whole: bool = True) -> list[np.ndarray]:
+        """The views of ``image`` with these parameters, uint8 (H_v, W_v, C); nothing random is left here.
+
+        ``whole``: finished; otherwise without what is left to the device.
+        """
+        views = zip(self.views.values(), drawn, strict=True)
+        return [made for view, params in views for made in view.apply(image, params, self.exact, whole)]
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         try:
@@ -111,8 +151,11 @@ class ViewDataset(Dataset):
                 "the same views. Use sampler=dict(type='EpochSampler') in the dataloader."
             ) from None
         image, about = fetch(self.source, index)
-        made = self.make(image, self.draw(epoch, index, *image.shape[:2]))
-        return dict(inputs=[to_tensor(view) for view in made], **about)
+        drawn = self.draw(epoch, index, *image.shape[:2])
+        if self.placed:
+            rows = [row for view, params in zip(self.views.values(), drawn, strict=True) for row in view.encode(params)]
+            about['drawn'] = [torch.from_numpy(np.array(row, np.float32)) for row in rows]
+        return dict(inputs=[to_tensor(view, image) for view in self.make(image, drawn, not self.placed)], **about)
 
 
 @DATASETS.register_module()
@@ -131,4 +174,5 @@ class EvaluationDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, about = fetch(self.source, index)
-        return dict(inputs=[to_tensor(transformed(image, self.transform, self.source.name(index)))], **about)
+        view = transformed(image, self.transform, self.source.name(index))
+        return dict(inputs=[to_tensor(view, image)], **about)

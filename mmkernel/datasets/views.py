@@ -1,6 +1,7 @@
 """Views: how one image becomes the pictures that a network sees."""
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,18 @@ from numpy.random import Generator
 from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
+from .device_views import has_device_form
 from .images import check_pixels
-from .operations import height_width
+from .operations import Operation, height_width
 
 Streams = Callable[[int], Generator]  # position in the group (-1: what its members share) -> its own generator
 
 
 class Chain:
-    """Crop and operations, one after the other. ``draw`` needs the size of the image, ``apply`` its pixels."""
+    """Crop and operations, one after the other. ``draw`` needs the size of the image, ``apply`` its pixels.
+
+    The steps from ``host`` on are the device's: a worker encodes what was drawn for them, and does not apply them.
+    """
 
     def __init__(
         self, size: int | tuple[int, int] | None = None, crop: dict | None = None, ops: dict | None = None
@@ -28,6 +33,13 @@ class Chain:
         steps = [] if crop is None else [TRANSFORMS.build(crop, default_args=dict(size=size))]
         # a child config removes an inherited operation by setting it to None
         self.steps = steps + [TRANSFORMS.build(op) for op in (ops or {}).values() if op is not None]
+        self.ops, self.host = self.steps[len(steps) :], len(self.steps)
+
+    def leave_to_device(self, wanted: bool) -> list[Operation]:
+        """Leave the longest tail of operations that all have a device form to the device, or nothing; returns them."""
+        tail = list(takewhile(has_device_form, reversed(self.ops if wanted else [])))[::-1]
+        self.host = len(self.steps) - len(tail)
+        return tail
 
     def draw(self, rng: Generator, height: int, width: int) -> list[Any]:
         """Parameters of each step, None where it is left out."""
@@ -37,12 +49,21 @@ class Chain:
             height, width = step.size_after(height, width)
         return params
 
-    def apply(self, image: np.ndarray, params: list[Any]) -> np.ndarray:
-        for step, drawn in zip(self.steps, params, strict=True):
+    def apply(self, image: np.ndarray, params: list[Any], exact: bool = False, whole: bool = True) -> np.ndarray:
+        """``exact``: by Pillow. ``whole``: all steps; otherwise without those of the device."""
+        end = len(self.steps) if whole else self.host
+        for step, drawn in zip(self.steps[:end], params[:end], strict=True):
             if drawn is not None:
-                image = step.apply(image, drawn)
+                image = step.exact(image, drawn) if exact else step.apply(image, drawn)
                 check_pixels(image, lambda step=step: type(step).__name__)  # a user's own, perhaps
         return image
+
+    def encode(self, params: list[Any]) -> list[float]:
+        """What the device needs: of each of its steps 1 and the numbers of ``encode``, or zeros where it is left out."""
+        numbers: list[float] = []
+        for step, drawn in zip(self.steps[self.host :], params[self.host :], strict=True):
+            numbers += [0.0] * (1 + step.floats) if drawn is None else [1.0, *step.encode(drawn)]
+        return numbers
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:
         for step in self.steps:
@@ -62,15 +83,19 @@ class View:
         ops: dict[str, dict | None] | None = None,
     ) -> None:
         check_numbers('View', whole=True, count=count)
-        self.count, self.chain = count, Chain(size, crop, ops)
+        self.count, self.size, self.chain = count, height_width(size or 224), Chain(size, crop, ops)
 
     def draw(self, streams: Streams, height: int, width: int) -> list[list[Any]]:
         """The parameters of all its views."""
         return [self.chain.draw(streams(k), height, width) for k in range(self.count)]
 
-    def apply(self, image: np.ndarray, drawn: list[list[Any]]) -> list[np.ndarray]:
-        """uint8 (H, W, C) -> ``count`` arrays uint8 (H', W', C)."""
-        return [self.chain.apply(image, params) for params in drawn]
+    def apply(self, image: np.ndarray, drawn: list[list[Any]], *how: bool) -> list[np.ndarray]:
+        """uint8 (H, W, C) -> ``count`` arrays uint8 (H', W', C); ``how`` as in ``Chain.apply``."""
+        return [self.chain.apply(image, params, *how) for params in drawn]
+
+    def encode(self, drawn: list[list[Any]]) -> list[list[float]]:
+        """What the device needs for each of them."""
+        return [self.chain.encode(params) for params in drawn]
 
 
 @TRANSFORMS.register_module()
@@ -136,13 +161,17 @@ class PatchView:
             corners = corners[rng.permutation(len(corners))[: self.count]]
         return [(top, left) for top, left in corners.tolist()]
 
-    def apply(self, image: np.ndarray, drawn: tuple) -> list[np.ndarray]:
-        """uint8 (H, W, C) -> ``count`` arrays uint8 (size, size, C)."""
+    def apply(self, image: np.ndarray, drawn: tuple, *how: bool) -> list[np.ndarray]:
+        """uint8 (H, W, C) -> ``count`` arrays uint8 (size, size, C); ``how`` as in ``Chain.apply``."""
         parent_params, corners, drawn_ops = drawn
-        parent = self.parent.apply(image, parent_params)
+        parent = self.parent.apply(image, parent_params, *how)
         (height, width) = self.size
         patches = [parent[top : top + height, left : left + width] for top, left in corners]
-        return [self.chain.apply(patch, params) for patch, params in zip(patches, drawn_ops, strict=True)]
+        return [self.chain.apply(patch, params, *how) for patch, params in zip(patches, drawn_ops, strict=True)]
+
+    def encode(self, drawn: tuple) -> list[list[float]]:
+        """What the device needs for each patch; their parent is a worker's."""
+        return [self.chain.encode(params) for params in drawn[2]]
 
 
 def build_view(name: str, cfg: dict[str, Any]) -> View | PatchView:

@@ -6,6 +6,7 @@ from numbers import Real
 from mmengine.runner import Priority, get_priority
 
 from mmkernel.checks import check_numbers, did_you_mean
+from mmkernel.datasets.training import VIEWS_ON
 from mmkernel.engine.allowed_keys import (
     DEFAULT_CONSTRUCTOR,
     ConfigError,
@@ -47,6 +48,8 @@ CHOICES = {
     **dict.fromkeys(('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing'), (True, False)),
     'tf32': (True, False, 'convolutions'),
     'optim_wrapper.precision': PRECISIONS,
+    'train_dataloader.dataset.views_on': VIEWS_ON,
+    'train_dataloader.dataset.exact': (True, False),
     'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
     'log_level': ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET', *range(0, 60, 10)),
 }

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data import default_collate as torch_default_collate
 
-from mmkernel.datasets import BalancedSampler, EpochSampler
+from mmkernel.datasets import BalancedSampler, EpochSampler, collate_views
 from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import bounds_over_ranks, check_equal_rows, equal_rows, world_size
 from mmkernel.engine.clocks import check_last_batch
@@ -130,7 +130,7 @@ class EqualBatches:
 
     def __init__(self, loader: Any) -> None:
         sampler, batches, collate = loader.sampler, loader.batch_sampler, loader.collate_fn
-        keeps_all = (default_collate, pseudo_collate, torch_default_collate)
+        keeps_all = (collate_views, default_collate, pseudo_collate, torch_default_collate)
         self.fixed = type(sampler) in (EpochSampler, BalancedSampler) and type(batches) is BatchSampler
         self.fixed = self.fixed and getattr(collate, 'func', collate) in keeps_all
         # batches of an epoch, and rows of a shorter last one where they are fixed

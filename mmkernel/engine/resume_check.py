@@ -23,6 +23,7 @@ PLACES = {
         hooks.MomentumUpdateHook hooks.QueueHook hooks.ClusterHook hooks.FreezeHook hooks.CommitHook hooks.SeedHook
         hooks.BackboneWeightsHook""",
     SAID: """hooks train_dataloader.batch_size train_dataloader.num_batch_per_epoch train_dataloader.dataset.on_corrupt
+        train_dataloader.collate_fn train_dataloader.dataset.views_on train_dataloader.dataset.exact
         train_cfg optim_wrapper lr_scaling randomness env_cfg sync_bn channels_last tf32 compile evaluation
         activation_checkpointing model_wrapper_cfg""",
     QUIET: """train_dataloader.num_workers train_dataloader.persistent_workers train_dataloader.prefetch_factor

@@ -26,7 +26,7 @@ from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.schedule import build_schedules
-from mmkernel.engine.wrapping import send_weights, wrap_model
+from mmkernel.engine.wrapping import place_views, send_weights, wrap_model
 from mmkernel.models import build_model
 from mmkernel.registry import LOOPS, RUNNERS
 
@@ -131,6 +131,8 @@ class Runner(Persistence):
         kind = loop.get('type', 'EpochBasedTrainLoop')
         kind = LOOPS.get(kind) if isinstance(kind, str) else kind
         loader = self.build_dataloader(self._parts['train_dataloader'], self.seed)
+        with as_config_error():
+            place_views(getattr(loader.dataset, '_dataset', loader.dataset), unwrap(self.model))
         return kind(runner=self, dataloader=loader, **settings)
 
     def build_optim_wrapper(self, wrapper: Any) -> OptimWrapper:

@@ -17,7 +17,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Dataset
 
+from mmkernel.datasets import ViewDataset
 from mmkernel.registry import check_keywords
 
 
@@ -128,6 +130,21 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def place_views(dataset: Dataset, model: nn.Module) -> None:
+    """Before workers start: leave operations of the views to the model's device, as ``dataset.views_on`` says.
+
+    By itself only to a preprocessor that can finish views; ValueError for views_on='device' and one that cannot.
+    """
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if isinstance(dataset, ViewDataset) and hasattr(preprocessor, 'finish'):
+        preprocessor.finish = dataset.place(preprocessor.device)
+    elif isinstance(dataset, ViewDataset) and dataset.views_on == 'device':
+        raise ValueError(
+            f"train_dataloader.dataset.views_on='device': data_preprocessor is a {type(preprocessor).__name__}, which finishes no "
+            "views. Use dict(type='ViewPreprocessor', mean=..., std=...), or views_on='worker'."
+        )
 
 
 def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:

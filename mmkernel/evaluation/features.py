@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mmkernel import __version__
-from mmkernel.datasets import EvaluationDataset
+from mmkernel.datasets import EvaluationDataset, collate_views
 from mmkernel.datasets.label_checks import targets_of
 from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import on_first_process
@@ -51,7 +51,7 @@ def evaluation_loader(
     dataset = evaluation_dataset(source, transform)
     part = dataset if rows is None else Subset(dataset, rows)
     workers = min(num_workers, usable_cores()) if len(part) > batch_size else 0  # one batch is not worth their start
-    return DataLoader(part, batch_size=batch_size, num_workers=workers, shuffle=False)
+    return DataLoader(part, batch_size=batch_size, num_workers=workers, collate_fn=collate_views)
 
 
 def usable_cores() -> int:

@@ -142,6 +142,13 @@ def digits(method, **options):
         ('moco/digits_v2', dict(model__target__sub_batches=7), 'sub_batches = 7 does not divide'),
         ('vicreg/digits', dict(train_dataloader__batch_size=1), 'more than 1 value per channel'),
         ('vicreg/digits', dict(train_dataloader__dataset__views__both__count=1), 'at least two views'),
+        ('vicreg/digits', dict(train_dataloader__dataset__views_on='gpu'), "views_on = 'gpu'; expected auto, device or worker"),
+        ('vicreg/digits', dict(train_dataloader__dataset__exact='no'), "exact = 'no'; expected True or False"),
+        ('vicreg/digits', dict(train_dataloader__dataset__views_on='device'), "exact=True.*views_on='device'"),
+        (
+            'vicreg/digits', dict(train_dataloader__dataset__views_on='device', train_dataloader__dataset__exact=False),
+            "view 'both': RandomAffine, GaussianNoise, RandomErasing cannot run on the device",
+        ),
         ('vicreg/digits', dict(model__head__layout='diagonal'), 'layout is one of'),
         ('vicreg/digits', dict(model__head__precision='half'), 'precision is one of'),
         ('vicreg/digits', dict(train_dataloader__sampler__num_samples=10**6), 'lower num_batch_per_epoch'),

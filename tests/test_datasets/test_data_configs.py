@@ -58,7 +58,7 @@ def test_fragment(load, name):
     loader = cfg.train_dataloader
     assert loader.drop_last
     assert loader.sampler.type == 'EpochSampler'
-    assert loader.collate_fn.type == 'default_collate'
+    assert loader.collate_fn.type == 'collate_views'
 
 
 def settings(cfg, path=''):

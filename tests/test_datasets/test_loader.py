@@ -4,7 +4,7 @@ import pytest
 from mmengine.registry import DATA_SAMPLERS as ROOT
 
 import mmkernel.datasets.loader as module
-from mmkernel.datasets import BalancedSampler, EpochSampler, part_of_epoch
+from mmkernel.datasets import BalancedSampler, EpochSampler, build_dataloader, part_of_epoch
 from mmkernel.registry import DATA_SAMPLERS
 
 
@@ -87,6 +87,15 @@ def test_a_dataloader_asks_for_a_part():
         ValueError, match='12 images of an epoch for each of 1 process.*a data set of 10: lower num_batch'
     ):
         EpochSampler(range(10), num_samples=12)
+
+
+def test_functions_of_ours_and_of_mmengine_are_found():
+    given = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    for name in ('collate_views', 'default_collate'):
+        loader = build_dataloader(dict(given, dataset=range(4), collate_fn=dict(type=name)))
+        assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+    with pytest.raises(KeyError, match="'collate_view' is not registered.*collate_views"):
+        build_dataloader(dict(given, dataset=range(4), collate_fn=dict(type='collate_view')))
 
 
 def test_empty_dataset():

@@ -61,7 +61,7 @@ def test_sample_and_batch():
     data = dataset()
     sample = data[(0, 4)]
     assert [tuple(x.shape) for x in sample['inputs']] == [(3, 16, 16)] * 2 + [(3, 6, 6)] * 2
-    assert all(x.dtype == torch.uint8 and x.is_contiguous() for x in sample['inputs'])
+    assert all(x.dtype == torch.uint8 and x.permute(1, 2, 0).is_contiguous() for x in sample['inputs'])
     assert (sample['sample_index'], sample['label']) == (4, 1)
     assert data.view_names == ['large', 'large', 'patches', 'patches']
     assert data.metainfo['classes'] == ['a', 'b', 'c']

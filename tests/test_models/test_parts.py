@@ -176,6 +176,52 @@ def test_preprocessor_channels_last():
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_bytes_in_any_order_become_the_same_floats_in_the_order_of_the_model(channels_last):
+    preprocessor = ViewPreprocessor(mean=[0.2, 0.4, 0.1], std=[0.5, 0.25, 0.3], channels_last=channels_last)
+    x = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    made = [preprocessor.normalize(x), preprocessor.normalize(x.to(memory_format=torch.channels_last))]
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    assert all(view.is_contiguous(memory_format=order) for view in made)
+    assert torch.equal(*made)
+    floats = made[0].transpose(2, 3)
+    assert channels_last or preprocessor.normalize(floats).stride() == floats.stride()
+
+
+class Doubled(nn.Module):
+    """Finishes a view in an order of its own: twice the grey levels where that was drawn."""
+
+    def forward(self, inputs, drawn):
+        return [
+            (view * (1 + numbers[:, :, None, None])).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+            for view, numbers in zip(inputs, drawn, strict=True)
+        ]
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_unfinished_views_are_finished_and_normalised(channels_last):
+    preprocessor = ViewPreprocessor(mean=[0.2], std=[0.5], channels_last=channels_last)
+    preprocessor.finish = Doubled()
+    x = torch.randint(0, 128, (2, 3, 4, 5), dtype=torch.uint8)
+    batch = dict(inputs=[x, x], drawn=[torch.tensor([[0.0], [1.0]]), torch.zeros(2, 1)], label=torch.zeros(2))
+    data = preprocessor(batch, True)
+    assert data.keys() == {'inputs', 'label'}
+    assert set(batch) == {'inputs', 'drawn', 'label'}
+    finished = torch.stack([x[0], 2 * x[1]])
+    assert torch.equal(data['inputs'][0], preprocessor.normalize(finished))
+    assert torch.equal(data['inputs'][1], preprocessor.normalize(x))
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    assert all(view.is_contiguous(memory_format=order) for view in data['inputs'])
+    assert not preprocessor.state_dict()
+    with pytest.raises(ValueError, match='Images have 3 channels'):
+        ViewPreprocessor(mean=[0.2, 0.1], std=[0.5, 0.5])({**batch, 'drawn': None})
+    preprocessor.finish = None
+    with pytest.raises(
+        ValueError, match="it has 'drawn', and data_preprocessor.finish is None. Set it to what dataset.place"
+    ):
+        preprocessor(batch, True)
+
+
 @pytest.mark.parametrize('options', [dict(mean=[0.5], std=[0.0]), dict(mean=[0.5, 0.5], std=[1.0])])
 def test_wrong_statistics(options):
     with pytest.raises(ValueError, match='one entry per channel|std=0.0; expected'):

@@ -1,0 +1,71 @@
+"""The operations of views that run on the device: a batch at a time, with the parameters that the workers drew."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmkernel.hashes import content
+from mmkernel.registry import TRANSFORMS
+
+from .operations import Operation
+
+
+def has_device_form(step: Operation) -> bool:
+    """Whether ``on_device`` is that of ``apply``: a subclass that changes ``apply`` alone would make another picture."""
+    defined = next(vars(kind) for kind in type(step).__mro__ if {'apply', 'on_device'} & set(vars(kind)))
+    return step.floats is not None and 'on_device' in defined
+
+
+def device_forms() -> list[str]:
+    """The names of the registered operations that have one."""
+    return sorted(name for name, kind in TRANSFORMS.entries().items() if getattr(kind, 'floats', None) is not None)
+
+
+class DeviceViews(nn.Module):
+    """Unfinished views and the numbers that were drawn for them -> finished views. No parameters, nothing random.
+
+    forward(inputs, drawn): V tensors uint8 (B, C, H_v, W_v) and V float32 (B, P_v), one row an image: of each operation in turn
+    1 (apply) or 0 (leave the image alone) and the ``floats`` numbers of its ``encode``. The result: V float32 (B, C, H_v, W_v)
+    of whole numbers 0..255; uint8 as it came where a view has no operations here.
+
+    steps: the operations of each of the V views. sizes: what each view's size follows from; views of one size whose operations
+    differ in their probabilities only go as one batch.
+    """
+
+    def __init__(self, steps: Sequence[Sequence[Operation]], sizes: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.steps = [list(each) for each in steps]
+        self.widths = [sum(1 + step.floats for step in each) for each in steps]
+        groups: dict[bytes, list[int]] = {}
+        for v, (each, size) in enumerate(zip(steps, sizes, strict=True)):
+            alike = [(type(step), {**vars(step), 'probability': None}) for step in each]
+            groups.setdefault(content((alike, size)), []).append(v)
+        self.groups = [members for members in groups.values() if self.widths[members[0]]]
+
+    def forward(self, inputs: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Tensor]:
+        found = [part.shape[1] for part in drawn]
+        if found != self.widths or len(inputs) != len(drawn):
+            raise ValueError(
+                f'A batch has {len(inputs)} views with {found} drawn numbers, these DeviceViews finish views with {self.widths}: '
+                'it comes from another data set. Use the DeviceViews that its own place(device) gives.'
+            )
+        made = list(inputs)
+        # not under autocast: products in half precision would round grey levels
+        with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+            for members in self.groups:
+                images, numbers = torch.cat([inputs[v] for v in members]), torch.cat([drawn[v] for v in members])
+                parts = apply_steps(self.steps[members[0]], images.float(), numbers).chunk(len(members))
+                for v, part in zip(members, parts, strict=True):
+                    made[v] = part
+        return made
+
+
+def apply_steps(steps: Sequence[Operation], images: Tensor, drawn: Tensor) -> Tensor:
+    """All ``steps`` on a batch (B, C, H, W), each where it was drawn."""
+    first = 0
+    for step in steps:
+        there, numbers = drawn[:, first, None, None, None] > 0, drawn[:, first + 1 : first + 1 + step.floats]
+        images = torch.where(there, step.on_device(images, numbers), images)
+        first += 1 + step.floats
+    return images
