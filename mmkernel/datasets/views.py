@@ -15,6 +15,7 @@ from .images import check_pixels
 from .operations import Operation, height_width
 
 Streams = Callable[[int], Generator]  # position in the group (-1: what its members share) -> its own generator
+WHOLE = (1_000_003, 1_000_033)  # stands for the height and width of an image of any size, which no crop has
 
 
 class Chain:
@@ -83,7 +84,8 @@ class View:
         ops: dict[str, dict | None] | None = None,
     ) -> None:
         check_numbers('View', whole=True, count=count)
-        self.count, self.size, self.chain = count, height_width(size or 224), Chain(size, crop, ops)
+        self.count, self.chain = count, Chain(size, crop, ops)
+        self.size = WHOLE if size is None else height_width(size)
 
     def draw(self, streams: Streams, height: int, width: int) -> list[list[Any]]:
         """The parameters of all its views."""

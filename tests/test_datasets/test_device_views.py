@@ -169,6 +169,17 @@ def test_views_of_one_shape_and_kind_go_together():
     assert not finish.state_dict()
 
 
+def test_whole_images_and_crops_do_not_go_together():
+    flip = dict(flip=dict(type='RandomFlip'))
+    source = Scenes()
+    source.read = lambda i: photograph(50, 70, seed=i)
+    worker, device, finish = both_places(dict(whole=dict(ops=flip), cut=dict(size=224, crop=CROP, ops=flip)), source)
+    batch, expected = (collate_views([data[0, i] for i in range(3)]) for data in (device, worker))
+    made = finish(batch['inputs'], batch['drawn'])
+    assert [tuple(view.shape[2:]) for view in made] == [(50, 70), (224, 224)]
+    assert all(torch.equal(view, other.float()) for view, other in zip(made, expected['inputs'], strict=True))
+
+
 def test_what_stays_in_the_worker():
     data = ViewDataset(Scenes(), MIXED)
     finish = data.place('cuda')
