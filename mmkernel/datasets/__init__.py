@@ -7,6 +7,7 @@ from .device_views import DeviceViews
 from .draws import generator
 from .folders import ImageFolder, ImageNet
 from .geometry import Cutout, PaddedCrop, RandomAffine, RandomErasing, RandomRotation
+from .image_list import ImageList
 from .imagenet_subsets import ImageNet100, Imagenette
 from .images import CorruptImageError, decode
 from .listed_sets import SUN397, VOC2007, Birdsnap

@@ -9,8 +9,9 @@ from mmkernel.checks import check_numbers, check_words
 from mmkernel.registry import DATASETS
 
 from .images import MODES, decode
+from .paths import Paths
+from .scanned import scan
 from .sources import Source, existing_folder
-from .walk import walk
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
 
@@ -26,28 +27,16 @@ def class_folders(folder: Path, owner: str, expected: str) -> list[str]:
     return names
 
 
-class Paths:
-    """Many strings in one array. A list of a million Python strings is copied page by page into every forked worker,
-    because reading one changes its reference count."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self.encoded = np.array([os.fsencode(path) for path in paths], np.bytes_)
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, i: int) -> str:
-        return os.fsdecode(self.encoded[i])
-
-
 class FileSource(Source):
     """Image files below ``root``; ``paths`` are relative to it."""
 
-    def __init__(self, root: Path, paths: list[str], labels: np.ndarray, mode: str, on_corrupt: str) -> None:
+    def __init__(
+        self, root: Path, paths: Paths | list[str], labels: np.ndarray, mode: str, on_corrupt: str | int
+    ) -> None:
         super().__init__(on_corrupt)
         check_words(mode=(mode, MODES))
         self.root, self.mode = str(root), mode
-        self.paths = Paths(paths)
+        self.paths = paths if isinstance(paths, Paths) else Paths.of(paths)
         self.labels = labels
         if len(self.labels) != len(paths):
             raise ValueError(f"{type(self).__name__}: {len(paths)} files in '{root}', but {len(self.labels)} labels.")
@@ -58,8 +47,8 @@ class FileSource(Source):
     def file_names(self) -> Paths:
         return self.paths
 
-    def image_files(self) -> list[str]:
-        return [self.name(i) for i in range(len(self))]
+    def image_files(self) -> Paths:
+        return self.paths.under(self.root)
 
     def read(self, i: int) -> np.ndarray:
         return decode(self.name(i), self.name(i), self.mode)
@@ -70,6 +59,7 @@ class ImageFolder(FileSource):
     """Every image file below ``root``, in any depth, each once (see ``walk``). No labels are needed: each label is -1.
 
     labels=True: the first folder below ``root`` names the class (as torchvision's ImageFolder).
+    ``skipped``: {ending: number} of the other files. A large folder is listed once (see ``scan``).
     mode: 'RGB', or 'L' for one grey channel.
     FileNotFoundError if the folder is missing or holds no image.
     """
@@ -84,24 +74,33 @@ class ImageFolder(FileSource):
     ) -> None:
         folder = existing_folder(root, 'ImageFolder', 'a folder with image files, in subfolders or not')
         wanted = tuple(e.lower() for e in ((extensions,) if isinstance(extensions, str) else extensions))
-        paths = walk(folder, wanted)
-        if not paths:
-            found = walk(folder)
-            example = f", for example '{found[0]}'" if found else ''
+        paths = scan(folder, wanted)
+        self.skipped = dict(paths.about['skipped'])
+        if not len(paths):
+            others = ', '.join(f'{count} {ending}' for ending, count in self.skipped.items())
+            others = f'{sum(self.skipped.values())} other file(s)' + (f': {others}' if others else '')
             raise FileNotFoundError(
-                f"ImageFolder: no images in '{folder}' or below. Looked for {' '.join(wanted)} (any case); found "
-                f'{len(found)} other file(s){example}. Check `root`, or give `extensions`.'
+                f"ImageFolder: no images in '{folder}' or below. Looked for {' '.join(wanted)} (any case); found {others}. "
+                'Check `root`, or give `extensions`.'
             )
         numbers = np.full(len(paths), -1)
         if labels:
-            if loose := [path for path in paths if os.sep not in path]:
-                raise ValueError(
-                    f"ImageFolder(labels=True): '{loose[0]}' and {len(loose) - 1} more lie directly in '{folder}', "
-                    'so they have no class. Expected root/<class>/<image>; or set labels=False.'
-                )
-            names, numbers = np.unique([path.split(os.sep, 1)[0] for path in paths], return_inverse=True)
-            self.classes = names.tolist()
+            numbers, self.classes = _first_folders(paths, folder)
         super().__init__(folder, paths, numbers, mode, on_corrupt)
+
+
+def _first_folders(paths: Paths, root: Path) -> tuple[np.ndarray, list[str]]:
+    """(numbers of the first folder of each path, their names sorted); ValueError for files without one."""
+    count = np.bincount(paths.arrays['folder'], minlength=len(paths.arrays['folder_ends']) - 1)
+    first = [folder.partition('/')[0] for folder in paths.folders()]
+    if loose := sum(int(n) for n, name in zip(count, first, strict=True) if not name):
+        raise ValueError(
+            f"ImageFolder(labels=True): '{paths[0]}' and {loose - 1} more lie directly in '{root}', so they have no class. "
+            'Expected root/<class>/<image>; or set labels=False.'
+        )
+    classes = sorted({name for n, name in zip(count, first, strict=True) if n})
+    number = {name: k for k, name in enumerate(classes)}
+    return np.array([number.get(name, -1) for name in first])[paths.arrays['folder']], classes
 
 
 @DATASETS.register_module()

@@ -11,8 +11,9 @@ from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
 from .folders import FileSource
+from .list_files import text_of
 from .sources import existing_folder
-from .walk import text_of, walk
+from .walk import walk
 
 
 @DATASETS.register_module()

@@ -1,197 +1,182 @@
-"""Lists of file names (plain text, tables, JSON), looked up among the files of a source."""
+"""Names of a list, looked up among the files of a source, and the labels that stand beside them."""
 
-import csv
 import difflib
-import json
+import itertools
 import os
-import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .walk import text_of
+from .list_files import FORMAT, Reading, readings
+from .look_up import look_up
+from .paths import Paths
 
-_HEADERS = (  # the more specific first
-    'file filename file_name filepath file_path path image_path img_path image_name img_name image img name files images '
-    'names image_id id'
-).split()
-FORMAT = 'Expected one name per line (# begins a comment), a table with a column of names, or JSON.'
+LOOK = 500  # names of a long list, by which a way to read it is judged first
 
 
-class Entry(NamedTuple):
-    """The text that names one image, and its line or entry in the list."""
+class Match(NamedTuple):
+    """A reading of a list, the file of each of its names (-1: none, -2: several), and the files of those with several."""
 
-    text: str
-    place: str
+    reading: Reading
+    names: list[str]
+    labels: list[str | None]
+    rows: np.ndarray
+    several: dict[int, list[int]]
+
+    @property
+    def bad(self) -> int:
+        return int((self.rows < 0).sum())
 
 
 def rows_named(source: Any, names: str | Sequence[str]) -> np.ndarray:
-    """Rows of ``source`` that the list ``names`` gives, a file or the names themselves, each once.
+    """Rows of ``source`` that the list ``names`` gives, a file or the names themselves, rising, each once.
 
     A name is the path below the root, an absolute path, or the file name alone, with or without its extension; also quoted,
     with './' or backslashes. In a table it is the column that its header calls file, image, name or the like, without a
     header the first in which files are found. FileNotFoundError for a name that no file has, ValueError for one of several.
     """
-    files = source.file_names()
-    if files is None:
-        raise ValueError(f'Subset: {type(source).__name__} has no file names to look up names in; use fraction.')
-    files, best = [str(files[row]) for row in range(len(files))], None
-    path, root = names if isinstance(names, (str, os.PathLike)) else 'names', getattr(source, 'root', None)
-    for entries, levels in _readings(names):
-        if not entries:
-            raise ValueError(f"Subset: the list '{path}' holds no name. {FORMAT}")
-        found = list(zip(entries, _look_up(entries, files, root, levels), strict=True))
-        bad = [(entry, rows) for entry, rows in found if len(rows) != 1]
-        if best is None or len(bad) < len(best[1]):
-            best = found, bad
-        if not bad:
-            break
-    found, bad = best
-    if bad:
-        entry, rows = min(bad, key=lambda pair: len(pair[1]))  # missing ones first
-        name, alike = entry.text.strip(), sum(bool(other) == bool(rows) for _, other in bad)
-        which = f"Subset: {alike} of the {len(found)} names in '{path}' are"
-        if rows:
-            raise ValueError(
-                f'{which} the names of several files, e.g. {name!r} ({entry.place}): {files[rows[0]]!r} and {files[rows[1]]!r}. '
-                'Write the path below the root.'
-            )
-        near = difflib.get_close_matches(name.replace('\\', '/'), files[:20000], n=1, cutoff=0.4)
-        raise FileNotFoundError(
-            f'{which} not in the source, e.g. {name!r} ({entry.place})' + (f'; the nearest is {near[0]!r}' if near else '')
-            + f'. The data folder is incomplete, or the list belongs to another set. {FORMAT}'
-        )  # fmt: skip
-    rows = np.unique([rows[0] for _, rows in found])
-    if again := len(found) - len(rows):
-        warnings.warn(
-            f"Subset: {again} of {len(found)} names in '{path}' are repeated; each counts once.", stacklevel=3
-        )
+    found = _matched(source, names, 'Subset', False, None)
+    rows = np.unique(found.rows)
+    _tell_repeated(found, rows, names, 'Subset', 4)
     return rows
 
 
-def _look_up(entries: list[Entry], files: Sequence[str], root: str | None, levels: int) -> list[list[int]]:
-    """The rows of each entry by 1. the path, 2. the file name alone, 3. and 4. the same without extension, up to ``levels``."""
-    roots = [] if root is None else list(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
-    spelled = [_spellings(entry.text, roots) for entry in entries]
-    wanted = {name for names, _ in spelled for name in names}
-    hits: list[dict[str, list[int]]] = [{}, {}, {}, {}]
-    for row, path in enumerate(files):
-        name = path[path.rfind('/') + 1 :]
-        dot = name.rfind('.')
-        end = dot - len(name) if dot > 0 else None
-        for level, key in enumerate((path, name, path[:end], name[:end])[:levels]):
-            if key in wanted:
-                hits[level].setdefault(key, []).append(row)
-    return [
-        next((hits[k][name] for k in range(0, 4, 1 if alone else 2) for name in names if name in hits[k]), [])
-        for names, alone in spelled
-    ]
+def rows_labelled(
+    source: Any, names: str | Sequence[str], labels: bool | str, classes: Sequence[str] | None, owner: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(rows in the order of the list, each once; their labels; names of the classes); see ``rows_named``.
+
+    labels: True, the header of their column, or False: -1. The text '-1' is no label. classes: the classes that there are, in
+    order; or those that occur, in sorted order, by number where all are whole numbers. A number among given classes that are
+    no numbers is the position of its class. ValueError for a name without a label, with two, or with an unknown one.
+    """
+    found = _matched(source, names, owner, bool(labels), labels if isinstance(labels, str) else None)
+    rows, first, where = np.unique(found.rows, return_index=True, return_inverse=True)
+    if not labels:
+        numbers, known = np.full(len(found.rows), -1), []
+    else:
+        numbers, known = _numbered(found, classes, names, owner)
+        if len(wrong := np.flatnonzero(numbers != numbers[first][where])):
+            k, j = int(wrong[0]), int(first[where[wrong[0]]])
+            raise ValueError(
+                f"{owner}: {len(np.unique(where[wrong]))} file(s) in '{_title(names)}' have several labels, e.g. "
+                f'{found.names[k]!r}: {found.labels[j]!r} ({found.reading.place(j)}) and {found.labels[k]!r} '
+                f'({found.reading.place(k)}). Each image has one class.'
+            )
+    _tell_repeated(found, rows, names, owner, 5)
+    first = np.sort(first)
+    return found.rows[first], numbers[first], known
 
 
-def _spellings(text: str, roots: list[str]) -> tuple[list[str], bool]:
-    """What the entry may mean as a path below the root, the literal first; and whether it is a file name alone."""
-    plain = text.strip()
-    bare = plain[1:-1] if len(plain) > 1 and plain[0] == plain[-1] and plain[0] in '"\'`' else plain
-    found = [text, plain, bare]
-    for name in (bare, bare.replace('\\', '/')):
-        found.append(os.path.normpath(name))
-        parts = found[-1].split('/')
-        for root in roots if '/' in name else ():
-            if os.path.isabs(name) or '..' in name:
-                found.append(os.path.relpath(os.path.join(root, name), root))
-            # x/a.png below a root that ends in /x is a.png
-            found += ['/'.join(parts[k:]) for k in range(1, len(parts)) if root.endswith('/' + '/'.join(parts[:k]))]
-    found += [unicodedata.normalize(form, name) for name in found if not name.isascii() for form in ('NFC', 'NFD')]
-    return list(dict.fromkeys(found)), '/' not in bare.replace('\\', '/')
+def _title(names: str | Sequence[str]) -> str:
+    return str(names) if isinstance(names, (str, os.PathLike)) else 'names'
 
 
-def _readings(names: str | Sequence[str]) -> Iterator[tuple[list[Entry], int]]:
-    """The list read in one way after the other, and how far to look (see ``_look_up``)."""
-    if not isinstance(names, (str, os.PathLike)):
-        yield _entries(list(names), 'names'), 4
-        return
-    path = Path(names).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Subset: there is no list '{names}' (working directory '{Path.cwd()}'). The lists of ImageNet: "
-            'configs/_base_/imagenet_semi.py says where they are published.'
-        )
-    text = text_of(path)
-    if path.suffix.lower() == '.json' or text.strip()[:1] + text.strip()[-1:] in ('[]', '{}'):
-        yield _entries(_json_items(text, path), str(path)), 4
-        return
-    lines = [Entry(line, f'line {k}') for k, line in enumerate(text.splitlines(), 1)]
-    lines = [line for line in lines if line.text.strip() and not line.text.lstrip().startswith('#')]
-    headed = bool(lines) and _word(lines[0].text) in _HEADERS
-    yield (lines if len(lines) > headed else []), 4
-    if headed:
-        yield lines[1:], 4
-    for delimiter in ',\t;| ':
-        if any(delimiter in line.text for line in lines):
-            yield from _columns(lines, delimiter)
+def _tell_repeated(found: Match, rows: np.ndarray, names: str | Sequence[str], owner: str, level: int) -> None:
+    if again := len(found.rows) - len(rows):
+        text = f"{owner}: {again} of {len(found.rows)} names in '{_title(names)}' are repeated; each counts once."
+        warnings.warn(text, stacklevel=level)
 
 
-def _columns(lines: list[Entry], delimiter: str) -> Iterator[tuple[list[Entry], int]]:
-    """The columns whose header means names. Without such a header: each column, matched with extensions only, then the first
-    column without them, since a class number could match a file name; then the same without a first row of plain words."""
-    table = [next(csv.reader([line.text.strip()], delimiter=delimiter, skipinitialspace=True), []) for line in lines]
-    columns = [
-        [Entry(row[c] if c < len(row) else '', line.place) for row, line in zip(table, lines, strict=True)]
-        for c in range(len(table[0]))
-    ]
-    headed = [column for word in _HEADERS for column in columns if _word(column[0].text) == word]
-    yield from ((column[1:], 4) for column in headed)
-    if not headed:
-        tries = [(column, 2) for column in columns] + [(columns[0], 4)]
-        yield from tries
-        if len(lines) > 1 and not any(c.isdigit() or c in './\\' for c in lines[0].text):
-            yield from ((column[1:], levels) for column, levels in tries)
-    if delimiter == ' ':  # names with spaces before a class number
-        yield [Entry(line.text.strip().rsplit(None, 1)[0], line.place) for line in lines], 4
+def _numbered(
+    found: Match, classes: Sequence[str] | None, names: str | Sequence[str], owner: str
+) -> tuple[np.ndarray, list[str]]:
+    """The numbers of the labels, and the names of the classes."""
+    texts = [_word(label) for label in found.labels]
+    kinds = dict.fromkeys(texts)
+    whole = all(kind and kind.removeprefix('-').isdigit() for kind in kinds)
+    if classes is None:
+        known = sorted((kind for kind in kinds if kind not in (None, '', '-1')), key=int if whole else None)
+    else:
+        known = list(classes)
+    number = {name: k for k, name in enumerate(known)} | {'-1': -1}
+    if classes is not None and whole and not kinds.keys() <= number.keys():
+        number = {str(k): k for k in range(-1, len(known))}
+    fractions = {kind for kind in kinds if _fraction(kind)} if classes is None else ()
+    wrong = [k for k, text in enumerate(texts) if not text or text not in number or text in fractions]
+    if wrong:
+        k = wrong[0]
+        raise ValueError(
+            f"{owner}: {len(wrong)} of {len(texts)} labels in '{_title(names)}' are missing or unknown, e.g. "
+            f'{found.labels[k]!r} of {found.names[k]!r} ({found.reading.place(k)}). Expected one class for each image, a word or '
+            'a whole number (-1 for none)' + (f', of {", ".join(map(repr, known[:8]))}' if classes is not None else '') + '.'
+        )  # fmt: skip
+    return np.array([number[text] for text in texts], np.int64), known
 
 
-def _json_items(text: str, path: Path) -> list[Any]:
-    """Of a list; of an object that holds a list of names, lists by class, or names as its keys; or of one object per line."""
+def _word(label: str | None) -> str | None:
+    """The label without spaces around it; 3.0, as tables write whole numbers, is 3."""
+    label = label and label.strip()
+    return label[:-2] if label and label.endswith('.0') and label[:-2].removeprefix('-').isdigit() else label
+
+
+def _fraction(label: str | None) -> bool:
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError:
-            raise ValueError(f"Subset: the list '{path}' is not valid JSON: {error}. {FORMAT}") from error
-    if isinstance(found, dict):
-        if isinstance(named := _named(found), list):
-            return named
-        if all(isinstance(value, list) for value in found.values()):
-            return [item for value in found.values() for item in value]
-        return list(found) if named is None else [found]
-    return found if isinstance(found, list) else [found]
+        return not float(label).is_integer()
+    except (TypeError, ValueError):
+        return False
 
 
-def _named(record: dict[str, Any]) -> Any:
-    """The value under the most specific of the known headers; None without one."""
-    columns = {_word(str(key)): value for key, value in record.items()}
-    return next((columns[word] for word in _HEADERS if word in columns), None)
+def _matched(source: Any, names: str | Sequence[str], owner: str, labelled: bool, column: str | None) -> Match:
+    """The first reading of the list in which every name is one file, or the error of the one that is nearest to that."""
+    files, best = source.file_names(), None
+    if files is None:
+        raise ValueError(f'{owner}: {type(source).__name__} has no file names to look up names in; use fraction.')
+    files = files if isinstance(files, Paths) else [str(file) for file in files]
+    root = getattr(source, 'root', None)
+    for reading in readings(names, column, owner):
+        if not len(reading.items):
+            raise ValueError(f"{owner}: the list '{_title(names)}' holds no name. {FORMAT}")
+        if labelled and not reading.labelled:
+            continue
+        step = max(1, len(reading.items) // LOOK) if len(reading.items) > 10 * LOOK else 1
+        match = _match(reading, step, files, root)
+        if step > 1 and match.bad < len(match.rows):  # promising
+            match = _match(reading, 1, files, root)
+        if best is None or match.bad / len(match.rows) < best.bad / len(best.rows):
+            best = match
+        if not match.bad:
+            return match
+    if best is None:
+        raise ValueError(
+            f"{owner}: the list '{_title(names)}' has no column of labels"
+            + (f' {column!r}' if column else '')
+            + '. Expected lines such as path,label; name the column with labels=..., or set labels=False.'
+        )
+    raise _mismatch(best, files, root, names, owner)
 
 
-def _word(cell: str) -> str:
-    return cell.strip().strip('"\'').lower().replace(' ', '_')
+def _match(reading: Reading, step: int, files: Sequence[str], root: str | None) -> Match:
+    """Of every ``step``-th item."""
+    reading = reading._replace(items=reading.items[::step], places=reading.places[::step])
+    names, labels = [], []
+    for item in reading.items:
+        name, label = reading.pick(item)
+        names.append(name)
+        labels.append(label)
+    return Match(reading, names, labels, *look_up(names, files, root, reading.levels))
 
 
-def _entries(items: list[Any], path: str) -> list[Entry]:
-    """Of names, or of records that hold one."""
-    entries = []
-    for k, item in enumerate(items, 1):
-        if isinstance(item, dict):
-            item = _named(item)
-        elif isinstance(item, (list, tuple)):  # a name and its class
-            item = next((value for value in item if isinstance(value, str)), item)
-        elif isinstance(item, os.PathLike):
-            item = os.fspath(item)
-        if not isinstance(item, str):
-            raise ValueError(f"Subset: entry {k} of the list '{path}' is {str(item)[:60]!r}, not a name. {FORMAT}")
-        entries.append(Entry(item, f'entry {k}'))
-    return entries
+def _mismatch(
+    match: Match, files: Sequence[str], root: str | None, names: str | Sequence[str], owner: str
+) -> Exception:
+    """The error about names that no file has, five of them, or else about those of several files."""
+    missing = np.flatnonzero(match.rows == -1)
+    count, of = len(missing) or len(match.several), f"of the {len(match.names)} names in '{_title(names)}' are"
+    told = missing[:5].tolist() or list(match.several)[:1]
+    examples = ', '.join(f'{match.names[k].strip()!r} ({match.reading.place(k)})' for k in told)
+    if not len(missing):
+        first, second = (files[row] for row in match.several[told[0]][:2])
+        return ValueError(
+            f'{owner}: {count} {of} the names of several files, e.g. {examples}: {first!r} and {second!r}. '
+            'Write the path below the root.'
+        )
+    some = list(itertools.islice(files, 20000))
+    near = difflib.get_close_matches(match.names[told[0]].strip().replace('\\', '/'), some, n=1, cutoff=0.4)
+    return FileNotFoundError(
+        f'{owner}: {count} {of} not in the source, e.g. {examples}' + (f'; the nearest is {near[0]!r}' if near else '')
+        + '. The data folder is incomplete, or the list belongs to another set'
+        + (f" (files were looked for below '{root}')" if root else '') + f'. {FORMAT}'
+    )  # fmt: skip

@@ -11,8 +11,8 @@ from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
 from .crops import resize
+from .list_files import text_of
 from .sources import Source, existing_folder
-from .walk import text_of
 
 
 def _records(path: Path, size: int) -> np.ndarray:

@@ -85,7 +85,7 @@ class Source:
     def file_names(self) -> Sequence[str] | None:
         return None
 
-    def image_files(self) -> list[str] | None:
+    def image_files(self) -> Sequence[str] | None:
         return None
 
     def _open(self) -> Any:

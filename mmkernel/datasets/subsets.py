@@ -16,6 +16,7 @@ from .images import check_pixels
 from .label_checks import targets_of
 from .names import rows_named
 from .operations import Operation
+from .paths import taken
 from .sources import Source
 from .training import as_source, transformed
 
@@ -66,14 +67,13 @@ class Subset(Source):
         if targets is not None:
             self.targets = targets[self.rows]
 
-    def file_names(self) -> list[str] | None:
-        found = self.source.file_names()
-        return None if found is None else [str(found[i]) for i in self.rows.tolist()]
+    def file_names(self) -> Sequence[str] | None:
+        return taken(self.source.file_names(), self.rows)
 
-    def image_files(self) -> list[str] | None:
+    def image_files(self) -> Sequence[str] | None:
         found = self.source.image_files()
         per_image = found is not None and len(found) == len(self.source) > 1
-        return [found[i] for i in self.rows] if per_image else found
+        return taken(found, self.rows) if per_image else found
 
     def read(self, i: int) -> np.ndarray:
         return self.source.read(int(self.rows[i]))
@@ -127,7 +127,7 @@ class TransformedSource(Source):
     def name(self, i: int) -> str:
         return f'{self.source.name(i)}, {self.classes[self.labels[i]]}'
 
-    def image_files(self) -> list[str] | None:
+    def image_files(self) -> Sequence[str] | None:
         return self.source.image_files()
 
     def read(self, i: int) -> np.ndarray:

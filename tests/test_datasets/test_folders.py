@@ -1,12 +1,10 @@
 import pickle
 import warnings
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from mmkernel.datasets import CorruptImageError, ImageFolder, ImageNet
-from mmkernel.datasets.folders import Paths
 
 
 def write(path, value=0, size=(6, 5)):
@@ -64,7 +62,7 @@ def test_folder_without_images(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no images in .*\.jpg \.jpeg .*found 0 other'):
         ImageFolder(str(tmp_path))
     (tmp_path / 'a.npy').write_text('x')
-    with pytest.raises(FileNotFoundError, match=r"found 1 other file\(s\), for example 'a\.npy'"):
+    with pytest.raises(FileNotFoundError, match=r'found 1 other file\(s\): 1 \.npy'):
         ImageFolder(str(tmp_path))
 
 
@@ -152,10 +150,3 @@ def test_expected_length():
     assert ImageNet.expected_length(split='train', images_per_class=260, root='anywhere') == 260000
     assert ImageNet.expected_length() == 1281167
     assert ImageFolder.expected_length(root='x') is None
-
-
-def test_paths_keep_odd_names():
-    names = ['', 'a', 'ü' * 50, 'with space/\udcff.jpg']
-    paths = Paths(names)
-    assert [paths[i] for i in range(len(paths))] == names
-    assert isinstance(paths.encoded, np.ndarray)
