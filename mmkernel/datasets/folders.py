@@ -10,7 +10,7 @@ from mmkernel.registry import DATASETS
 
 from .images import MODES, decode
 from .paths import Paths
-from .scanned import scan
+from .scanned import about_files, scan
 from .sources import Source, existing_folder
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
@@ -75,7 +75,7 @@ class ImageFolder(FileSource):
         folder = existing_folder(root, 'ImageFolder', 'a folder with image files, in subfolders or not')
         wanted = tuple(e.lower() for e in ((extensions,) if isinstance(extensions, str) else extensions))
         paths = scan(folder, wanted)
-        self.skipped = dict(paths.about['skipped'])
+        self.skipped = about_files(paths)['skipped']
         if not len(paths):
             others = ', '.join(f'{count} {ending}' for ending, count in self.skipped.items())
             others = f'{sum(self.skipped.values())} other file(s)' + (f': {others}' if others else '')
@@ -92,7 +92,7 @@ class ImageFolder(FileSource):
 def _first_folders(paths: Paths, root: Path) -> tuple[np.ndarray, list[str]]:
     """(numbers of the first folder of each path, their names sorted); ValueError for files without one."""
     count = np.bincount(paths.arrays['folder'], minlength=len(paths.arrays['folder_ends']) - 1)
-    first = [folder.partition('/')[0] for folder in paths.folders()]
+    first = [folder.partition('/')[0] for folder in paths.folders]
     if loose := sum(int(n) for n, name in zip(count, first, strict=True) if not name):
         raise ValueError(
             f"ImageFolder(labels=True): '{paths[0]}' and {loose - 1} more lie directly in '{root}', so they have no class. "

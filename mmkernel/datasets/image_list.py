@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from mmkernel.registry import DATASETS
 
 from . import scanned
 from .folders import EXTENSIONS, FileSource, ImageFolder
-from .index_file import read_index
+from .kept_arrays import Arrays, Strings, kept
 from .names import rows_labelled
 
 
@@ -57,28 +56,30 @@ def _listed(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """``rows_labelled``, kept beside the index of the folder where there is one: for the same list, the same files."""
     given = (folder, names, labels, classes, 'ImageList')
-    if folder.paths.file is None or not Path(names).expanduser().is_file():
+    crc32, path = getattr(folder.paths.arrays, 'crc32', None), Path(names).expanduser()
+    if crc32 is None or not path.is_file():
         return rows_labelled(*given)
-    digest = hashes([Path(names).expanduser()])['sha256']
     about = dict(
-        layout=scanned.LAYOUT, list=digest, files=folder.paths.file[1], labels=labels, classes=classes and list(classes)
+        layout=scanned.LAYOUT,
+        list=hashes([path])['sha256'],
+        files=crc32,
+        labels=labels,
+        classes=classes and list(classes),
     )
-    places = scanned.index_places(os.path.realpath(folder.root), about)
 
-    def read(place: Path, crc32: int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        said, arrays, _ = read_index(place, crc32)
-        rows, numbers, known = arrays.get('rows'), arrays.get('labels'), said.get('known')
-        fits = {key: said.get(key) for key in about} == about and isinstance(known, list) and rows is not None
-        if not fits or numbers is None or len(rows) != len(numbers) or not len(rows):
-            raise ValueError('is that of another list')
-        if not (
-            0 <= rows.min() and rows.max() < len(folder) and -1 <= numbers.min() and numbers.max() < max(1, len(known))
-        ):
-            raise ValueError('has numbers of files or classes that are not there')
-        return rows, numbers, known
+    def make() -> Arrays:
+        rows, numbers, known = rows_labelled(*given)
+        texts = Strings.of(known)
+        return dict(rows=rows, labels=numbers, classes=texts.data, class_ends=texts.offsets)
 
-    found: Any = scanned.stored(places, read)
-    if found is None:
-        found = rows_labelled(*given)
-        scanned.keep(places, {**about, 'known': found[2]}, dict(rows=found[0], labels=found[1]), read)
-    return found
+    def fits(arrays: Arrays) -> bool:
+        rows, numbers, count = arrays['rows'], arrays['labels'], len(arrays['class_ends']) - 1
+        Strings(arrays['classes'], arrays['class_ends']).check(count)
+        if not rows.dtype == numbers.dtype == np.int64 or not len(rows) == len(numbers) > 0:
+            raise ValueError('it lacks what it should say')
+        if not (0 <= rows.min() <= rows.max() < len(folder) and -1 <= numbers.min() <= numbers.max() < max(1, count)):
+            raise ValueError('numbers of files or classes lead out of them')
+        return True
+
+    found = kept(scanned.index_places(os.path.realpath(folder.root), about), about, make, fits)
+    return found['rows'], found['labels'], list(Strings(found['classes'], found['class_ends']))

@@ -1,11 +1,12 @@
 """Arrays that are made once and kept in a file, such as an index of images: checked and mapped when read, made again if damaged."""
 
+import itertools
 import json
 import os
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from filelock import FileLock
 
 Arrays = dict[str, np.ndarray]
 _MAGIC = b'mmkernel arrays 1\n'
-_ALIGN = 64
+_ALIGN, _MANY = 64, 1 << 16
 
 
 class Strings(Sequence):
     """Many strings in two arrays: all their bytes, uint8, and (N + 1) offsets. Path names keep bytes that are no UTF-8.
 
-    A list of a million Python strings is copied page by page into every forked worker, because reading one changes its
-    reference count.
+    A list of Python strings is copied page by page into every forked worker: reading one changes its reference count.
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
@@ -48,26 +48,69 @@ class Strings(Sequence):
         i = range(len(self))[i]
         return os.fsdecode(self.data[self.offsets[i] : self.offsets[i + 1]].tobytes())
 
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _MANY):  # many at once: reading one of a map takes a microsecond
+            ends = self.offsets[start : start + _MANY + 1].tolist()
+            text = self.data[ends[0] : ends[-1]].tobytes()
+            yield from (os.fsdecode(text[a - ends[0] : b - ends[0]]) for a, b in itertools.pairwise(ends))
 
-def kept(places: Sequence[Path], about: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    def check(self, count: int) -> None:
+        """ValueError unless these are ``count`` strings, each within the bytes."""
+        good = (
+            count >= 0
+            and self.data.dtype == np.uint8
+            and self.offsets.dtype == np.int64
+            and self.offsets.shape == (count + 1,)
+        )
+        good = good and self.offsets[0] == 0 and self.offsets[-1] == len(self.data)
+        steps = range(0, count, _MANY) if good else ()
+        if not good or any((np.diff(self.offsets[k : k + _MANY + 1]) < 0).any() for k in steps):
+            raise ValueError('positions lead out of the text')
+
+
+class Kept(dict):
+    """Arrays mapped from a file. Another process gets the name of the file in place of their bytes."""
+
+    def __init__(self, arrays: Arrays, file: Path, crc32: int) -> None:
+        super().__init__(arrays)
+        self.file, self.crc32 = file, crc32
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return _opened_again, (self.file, self.crc32)
+
+
+def _opened_again(file: Path, crc32: int) -> Kept:
+    header, arrays, _ = _opened(file)
+    if header['crc32'] != crc32:
+        raise ValueError(f"'{file}' was written anew while processes started: files have changed. Start again.")
+    return Kept(arrays, file, crc32)
+
+
+def kept(
+    places: Sequence[Path],
+    about: Mapping[str, Any],
+    make: Callable[[], Arrays],
+    fits: Callable[[Arrays], bool] = lambda arrays: True,
+) -> Arrays:
     """The arrays of ``make()``, mapped from the first of the files ``places`` that holds them, else made and written.
 
     about: all that they depend on, as JSON can write it; a file of another ``about`` is replaced. A damaged one is too, with
     a warning. The first place whose folder can be written is taken; where none can, a warning says so, and the arrays stay in
     memory. Of several processes that start together one makes them. A file appears whole or not at all.
+    fits: whether arrays that were found still hold; if not they are made again, with a warning where it raises ValueError.
     """
     about = json.loads(json.dumps(about))
+    before = [_stamp(place) for place in places]
     for place in places:
-        if (found := _good(place, about)) is not None:
+        if (found := _good(place, about, fits)) is not None:
             return found
     place = next((place for place in places if _writable(place.parent)), None)
     if place is None:
         _not_kept(places, 'no folder can be written')
         return make()
     with FileLock(place.with_name(f'.{place.name.lstrip(".")}.lock')):
-        found = _good(place, about)  # another process may have made them meanwhile
-        if found is not None:
-            return found
+        if _stamp(place) != before[places.index(place)] and (found := _good(place, about, fits)) is not None:
+            return found  # made by another process meanwhile
         arrays = make()
         try:
             _write(place, about, arrays)
@@ -75,6 +118,10 @@ def kept(places: Sequence[Path], about: Mapping[str, Any], make: Callable[[], Ar
             _not_kept([place], str(error.strerror))
             return arrays
     return _read(place, about) or arrays
+
+
+def _stamp(place: Path) -> tuple[int, int] | None:
+    return (place.stat().st_ino, place.stat().st_mtime_ns) if place.is_file() else None
 
 
 def _not_kept(places: Sequence[Path], why: str) -> None:
@@ -93,9 +140,10 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _good(path: Path, about: Mapping[str, Any]) -> Arrays | None:
+def _good(path: Path, about: Mapping[str, Any], fits: Callable[[Arrays], bool]) -> Arrays | None:
     try:
-        return _read(path, about)
+        found = _read(path, about)
+        return found if found is not None and fits(found) else None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         warnings.warn(f"'{path}' is damaged ({error}): it is made again.", stacklevel=4)
         return None
@@ -105,22 +153,27 @@ def _read(path: Path, about: Mapping[str, Any]) -> Arrays | None:
     """The arrays of a file; None if there is none, or one of something else. ValueError or another error if it is damaged."""
     if not path.is_file():
         return None
-    data = np.memmap(path, np.uint8, mode='r')
+    header, arrays, data = _opened(path)
+    if header['about'] != about:
+        return None
+    if len(data) != header['bytes'] or zlib.crc32(data) != header['crc32']:
+        raise ValueError('its bytes are not those that were written')
+    return Kept(arrays, path, header['crc32'])
+
+
+def _opened(path: Path) -> tuple[dict, Arrays, np.ndarray]:
+    """(the header, the arrays, the bytes of all of them) of a file."""
+    data = np.asarray(np.memmap(path, np.uint8, mode='r'))  # a slice of a memmap costs ten times that of an array
     begin = len(_MAGIC) + 8
     if bytes(data[: len(_MAGIC)]) != _MAGIC:
         raise ValueError('its first line is another')
     size = int.from_bytes(bytes(data[len(_MAGIC) : begin]), 'little')
-    header = json.loads(bytes(data[begin : begin + size]))
-    if header['about'] != about:
-        return None
-    start = _aligned(begin + size)
-    if len(data) != start + header['bytes'] or zlib.crc32(data[start:]) != header['crc32']:
-        raise ValueError('its bytes are not those that were written')
-    found = {}
+    header, data = json.loads(bytes(data[begin : begin + size])), data[_aligned(begin + size) :]
+    arrays = {}
     for name, (kind, shape, offset) in header['arrays'].items():
-        count = int(np.prod(shape)) * np.dtype(kind).itemsize
-        found[name] = data[start + offset : start + offset + count].view(kind).reshape(shape)
-    return found
+        end = offset + int(np.prod(shape)) * np.dtype(kind).itemsize
+        arrays[name] = data[offset:end].view(kind).reshape(shape)
+    return header, arrays, data
 
 
 def _write(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:

@@ -128,12 +128,14 @@ def endings(source: Source) -> tuple[dict[str, int], dict[str, int]]:
     """{ending: files} of the images of a source, and of the other files below its root; empty where it has no files."""
     names, root = source.file_names(), getattr(source, 'root', None)
     found = _endings([] if names is None else names)
+    if (skipped := getattr(source, 'skipped', None)) is not None:  # counted when the folder was listed
+        return dict(found.most_common()), skipped
     others = _endings(walk(root)) - found if names is not None and root is not None else Counter()
     return dict(found.most_common()), dict(others.most_common())
 
 
 def _endings(names: Iterable[str]) -> Counter[str]:
-    return Counter(os.path.splitext(str(name))[1].lower() or 'none' for name in names)
+    return Counter(os.path.splitext(str(name))[1].lower() or 'no ending' for name in names)
 
 
 def delivered(dataloader: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The files below a folder, each once and in sorted order, listed by many threads."""
 
 import heapq
+import json
+import math
 import os
 import warnings
 from collections import Counter
@@ -10,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .paths import Paths, packed
+from .kept_arrays import Strings
+from .paths import Paths
 
 THREADS = 16  # a file server answers many questions at once
 
@@ -25,24 +28,26 @@ class Listing(NamedTuple):
     skipped: Counter  # {ending: number of files}
 
 
-def walk(root: str | Path, suffixes: tuple[str, ...] = ('',)) -> Paths:
+def walk(root: str | Path, suffixes: tuple[str, ...] = ('',), most: float = math.inf) -> Paths | None:
     """Files below ``root`` that end in one of ``suffixes`` (any case), relative, in sorted order; hidden names are left out.
 
     Links are followed, but no folder and no file comes twice: what lies below ``root`` comes under its own path, what lies
     elsewhere under the first link to it. A link to ``root`` or to a folder around it is a loop and leads nowhere. A warning
     counts what is left out, dead links too.
-    ``about``: 'left_out', the text of the warnings; 'skipped', {ending: number} of other files.
-    ``arrays['changed']``: (F,) times of change of the folders, those without files too. OSError where a folder cannot be read.
+    More arrays of the paths: 'changed' (F,) times of change of the folders, those without files too; 'about', JSON with
+    'left_out', the text of the warnings, and 'skipped', {ending: number} of other files. None for more than ``most`` files.
+    OSError where a folder cannot be read.
     """
     root, suffixes = os.path.realpath(root), tuple(suffix.lower() for suffix in suffixes)
     seen = {str(folder) for folder in Path(root).parents}
     found: dict[str, tuple[str, Listing]] = {}  # folder: its true place, what is in it
     again: list[str] = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool, count = ThreadPoolExecutor(THREADS), 0
 
-        def ask(real: str) -> Future | None:
-            return None if real in seen else pool.submit(_list, real, suffixes)
+    def ask(real: str) -> Future | None:
+        return None if real in seen else pool.submit(_list, real, suffixes)
 
+    try:
         # links wait until all folders are seen that no link leads to; threads list what waits meanwhile
         waiting: list[tuple[bool, list[str], str, str, Future | None]] = [(False, [], '', root, ask(root))]
         while waiting:
@@ -52,11 +57,16 @@ def walk(root: str | Path, suffixes: tuple[str, ...] = ('',)) -> Paths:
                 continue
             seen.add(real)
             found[inside] = real, (listing := asked.result())
+            count += listing.names.count(b'\0') + len(listing.links)
+            if count > most:
+                return None
             for name, link in listing.folders:
                 path, place = os.path.join(inside, name), os.path.join(real, name)
                 place = os.path.realpath(place) if link else place
                 heapq.heappush(waiting, (link, path.split('/'), path, place, ask(place)))
         more, twice, dead = _linked_files(found, pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
     reasons = ((again + twice, 'lead to what is listed under another name'), (dead, 'are links to nothing'))
     left_out = [
         f"'{root}': {len(paths)} folder(s) or file(s) {why} and are left out, e.g. '{paths[0]}'."
@@ -66,8 +76,8 @@ def walk(root: str | Path, suffixes: tuple[str, ...] = ('',)) -> Paths:
     for text in left_out:
         warnings.warn(text, stacklevel=2)
     skipped = sum((listing.skipped for _, listing in found.values()), Counter())
-    about = dict(left_out=left_out, skipped=dict(skipped.most_common()))
-    return Paths(_arrays(found, more), about)
+    about = json.dumps(dict(left_out=left_out, skipped=dict(skipped.most_common()))).encode()
+    return Paths({**_arrays(found, more), 'about': np.frombuffer(about, np.uint8)})
 
 
 def _list(folder: str, suffixes: tuple[str, ...]) -> Listing:
@@ -132,13 +142,13 @@ def _arrays(found: dict[str, tuple[str, Listing]], more: dict[str, list[str]]) -
         counts[k] = text.count(b'\0')
     text = np.frombuffer(b''.join(texts), np.uint8)
     marks = np.flatnonzero(text == 0)
-    folders, folder_ends = packed([os.fsencode(os.path.join(inside, '')) for inside in order])
+    folders = Strings.of(os.path.join(inside, '') for inside in order)
     return dict(
         names=text[text != 0],
         ends=np.concatenate([[0], marks - np.arange(len(marks))]),
         folder=np.repeat(np.arange(len(order), dtype=np.int32), counts),
-        folders=folders,
-        folder_ends=folder_ends,
+        folders=folders.data,
+        folder_ends=folders.offsets,
         changed=np.array([found[inside][1].changed for inside in order]),
     )
 

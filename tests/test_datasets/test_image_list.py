@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkernel.datasets import ImageList, names, scanned
-from mmkernel.datasets.index_file import read_index, write_index
+from mmkernel.datasets import ImageList, image_list, names, scanned
+from mmkernel.datasets.kept_arrays import kept
 from mmkernel.registry import DATASETS
 
 HERE = ['x/0.png', 'x/1.png', 'y/0.png', 'y/2.png', 'y/with, comma.png', 'y/one more.png']
@@ -178,7 +178,7 @@ def test_a_long_list_is_judged_by_some_of_its_names(listed, monkeypatch):
 
 
 @pytest.fixture
-def kept(listed, root, monkeypatch):
+def kept_list(listed, root, monkeypatch):
     """The source of a list whose result is kept, and how often it was looked up."""
     monkeypatch.setattr(scanned, 'INDEX_FROM', 2)
     for folder in (root / 'x', root / 'y', root):
@@ -192,28 +192,30 @@ def kept(listed, root, monkeypatch):
     return read
 
 
-def test_a_second_start_does_not_look_up_again(kept):
-    (first, once), (second, again) = kept(LINES), kept(LINES)
+def test_a_second_start_does_not_look_up_again(kept_list):
+    (first, once), (second, again) = kept_list(LINES), kept_list(LINES)
     assert (once, again) == (1, 1)
     assert pairs(first) == pairs(second) == WANTED
-    other, times = kept(LINES.replace('dog', 'fox'))
+    other, times = kept_list(LINES.replace('dog', 'fox'))
     assert (times, other.classes) == (2, ['cat', 'fox'])
-    assert kept(LINES, classes=['dog', 'cat'])[1] == 3
+    assert kept_list(LINES, classes=['dog', 'cat'])[1] == 3
 
 
 BAD = dict(
-    file_6=dict(rows=np.array([0, 1, 6])), file_below=dict(rows=np.array([0, -1, 1])), class_2=dict(labels=np.arange(3))
-)
+    file_6=dict(rows=np.array([0, 1, 6])), file_below=dict(rows=np.array([0, -1, 1])), class_2=dict(labels=np.arange(3)),
+    more=dict(rows=np.arange(4)), ends=dict(class_ends=np.array([0, 9])),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize('arrays', [{}, *BAD.values()], ids=['none', *BAD])
-def test_a_kept_list_is_not_trusted(kept, root, arrays):
-    first, _ = kept(LINES)
-    files = sorted((root / '.mmkernel').iterdir(), key=lambda path: path.stat().st_size)
-    about, found, _ = read_index(files[0])
-    found = {**found, **arrays} if arrays else {}
-    files[0].unlink()
-    write_index(files[0], about, found)
+def test_a_kept_list_is_not_trusted(kept_list, root, arrays, monkeypatch):
+    given = []
+    monkeypatch.setattr(image_list, 'kept', lambda *args: given.append(args) or kept(*args))
+    first, _ = kept_list(LINES)
+    places, about, _, _ = given[0]
+    found = {**kept(*given[0]), **arrays} if arrays else {}
+    places[0].unlink()
+    kept(places[:1], about, lambda: found)
     with pytest.warns(UserWarning, match='it is made again'):
-        second, times = kept(LINES)
+        second, times = kept_list(LINES)
     assert (times, pairs(second)) == (2, pairs(first))

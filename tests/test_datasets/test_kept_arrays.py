@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mmkernel.datasets.kept_arrays import Strings, kept
+from mmkernel.datasets.kept_arrays import Kept, Strings, kept
 
 
 def made():
@@ -38,7 +38,7 @@ def test_made_once_and_mapped_afterwards(place):
     assert_same(kept([place], dict(size=3), made), made())
     again = kept([place], dict(size=3), never)
     assert_same(again, made())
-    assert isinstance(again['numbers'], np.memmap)
+    assert isinstance(again, Kept)
     assert not again['numbers'].flags.writeable
     assert sorted(p.name for p in place.parent.iterdir()) == ['.index.lock', 'index']
 
@@ -76,6 +76,29 @@ def test_the_first_place_that_can_be_written_and_any_that_can_be_read(tmp_path):
     kept([places[2], places[1]], {}, never)
     with pytest.warns(UserWarning, match='cannot be kept in .*no folder can be written.*MMKERNEL_HOME'):
         assert_same(kept(places[:1], {}, made), made())
+
+
+def test_what_no_longer_fits_is_made_again(place):
+    kept([place], {}, made)
+    kept([place], {}, never, lambda arrays: arrays['numbers'][-1] == 6)
+    assert_same(kept([place], {}, lambda: dict(x=np.ones(2)), lambda arrays: False), dict(x=np.ones(2)))
+
+    def wrong(arrays):
+        raise ValueError('too long')
+
+    with pytest.warns(UserWarning, match=r'is damaged \(too long\): it is made again'):
+        assert_same(kept([place], {}, made, wrong), made())
+
+
+def test_another_process_opens_the_file_again(place):
+    found = kept([place], {}, made)
+    sent = pickle.dumps(found)
+    assert len(sent) < 300
+    assert_same(pickle.loads(sent), made())
+    kept([place], dict(new=1), lambda: dict(x=np.ones(2)))
+    assert_same(found, made())  # what is mapped stays
+    with pytest.raises(ValueError, match='was written anew while processes started'):
+        pickle.loads(sent)
 
 
 def test_python_objects_are_refused(place):
@@ -116,3 +139,10 @@ def test_strings_are_a_sequence_of_two_arrays():
     assert len(Strings.of([])) == 0
     with pytest.raises(IndexError):
         strings[4]
+    strings.check(4)
+    for count, offsets in (
+        (3, strings.offsets), (4, strings.offsets + 1), (4, strings.offsets[::-1]), (4, strings.offsets.astype(np.int32)),
+        (-1, np.empty(0, np.int64)), (4, np.where(strings.offsets == 3, 99, strings.offsets)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match='lead out of the text'):
+            Strings(strings.data, offsets).check(count)

@@ -10,7 +10,8 @@ import pytest
 from multiprocess import run_processes
 
 from mmkernel.datasets import ImageFolder, Subset, scanned
-from mmkernel.datasets.scanned import scan
+from mmkernel.datasets.kept_arrays import kept
+from mmkernel.datasets.scanned import about_files, scan
 from mmkernel.datasets.walk import walk
 
 LONG_AGO = 1_600_000_000
@@ -41,16 +42,16 @@ def walks(monkeypatch):
     """The folders that were listed."""
     done = []
 
-    def counted(root, suffixes):
-        done.append(root)
-        return walk(root, suffixes)
+    def counted(root, suffixes, *most):
+        done.extend([root] * (not most))
+        return walk(root, suffixes, *most)
 
     monkeypatch.setattr(scanned, 'walk', counted)
     return done
 
 
 def index(tree):
-    (file,) = (tree / '.mmkernel').iterdir()
+    (file,) = (tree / '.mmkernel').glob('*.index')
     return file
 
 
@@ -58,18 +59,17 @@ def test_a_second_start_lists_nothing(tree, walks):
     first, second = scan(tree, ('.png',)), scan(tree, ('.png',))
     assert len(walks) == 1
     assert first == second == walk(tree, ('.png',))
-    assert second.about['skipped'] == {'.txt': 1}
+    assert about_files(second)['skipped'] == {'.txt': 1}
     assert os.stat(tree).st_mtime_ns == LONG_AGO * 10**9  # the index leaves no trace on the data's time
-    assert first.file == second.file  # both are the file that all processes map
-    assert len(scan(tree, ('.txt',))) == 1
-    assert len(walks) == 2
+    assert first.arrays.file == second.arrays.file == index(tree)  # which all processes map
+    assert len(scan(tree, ('.txt',))) == 1  # few: no index
+    assert len(walks) == 1
 
 
 def test_a_small_folder_has_no_index(tree, walks, monkeypatch):
     monkeypatch.setattr(scanned, 'INDEX_FROM', 31)
-    for _ in range(2):
-        scan(tree, ('.png',))
-    assert len(walks) == 2
+    assert len(scan(tree, ('.png',))) == 30
+    assert walks == []  # but once, up to 31 files
     assert not (tree / '.mmkernel').exists()
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_index_is_made_again(tree, walks, damage):
     whole = file.read_bytes()
     file.unlink()  # a mapped file is replaced, never written into
     file.write_bytes(damage(whole))
-    with pytest.warns(UserWarning, match=r"The index '.*\.index' .*; it is made again") as said:
+    with pytest.warns(UserWarning, match=r"'.*\.index' is damaged .*: it is made again") as said:
         assert scan(tree, ('.png',)) == first
     assert len(said) == 1
     with warnings.catch_warnings(action='error'):
@@ -147,39 +147,39 @@ def test_a_damaged_index_is_made_again(tree, walks, damage):
 
 def test_an_index_of_other_files_is_not_used(tree, walks):
     scan(tree, ('.png',))
-    pngs = index(tree)
     texts, _ = scanned.index_places(str(tree), dict(layout=scanned.LAYOUT, suffixes=['.txt']))
-    shutil.copy(pngs, texts)
-    with pytest.warns(UserWarning, match='is that of other files; it is made again'):
-        assert list(scan(tree, ('.txt',))) == ['notes.txt']
+    shutil.copy(index(tree), texts)
+    assert list(scan(tree, ('.txt',))) == ['notes.txt']
 
 
-def test_data_that_cannot_be_written_have_their_index_in_the_cache_folder(tree, walks, monkeypatch):
-    real = scanned._folder_for
+def test_names_of_a_forged_index_do_not_lead_elsewhere(tree, walks):
+    first = scan(tree, ('.png',))
+    arrays = dict(first.arrays)
+    arrays['names'] = np.where(arrays['names'] == ord('.'), ord('/'), arrays['names']).astype(np.uint8)
+    place, about = index(tree), dict(layout=scanned.LAYOUT, suffixes=['.png'])
+    place.unlink()
+    kept([place], about, lambda: arrays)
+    with pytest.warns(UserWarning, match=r'is damaged \(names lead out of the folder\)'):
+        assert scan(tree, ('.png',)) == first
 
-    def refuse(place):
-        if tree in place.parents:
-            raise PermissionError(13, 'Permission denied', str(place))
-        real(place)
 
-    monkeypatch.setattr(scanned, '_folder_for', refuse)
+def test_data_that_cannot_be_written_have_their_index_in_the_cache_folder(tree, walks):
+    (tree / '.mmkernel').write_text('in the way')
+    age(tree)
     for _ in range(2):
         assert len(scan(tree, ('.png',))) == 30
     assert len(walks) == 1
-    assert [path.suffix for path in (tree.parent / 'home' / 'indexes').iterdir()] == ['.index']
-    assert not (tree / '.mmkernel').exists()
+    assert len([*(tree.parent / 'home' / 'indexes').glob('*.index')]) == 1
     moved = tree.rename(tree.parent / 'other')
     assert len(scan(moved, ('.png',))) == 30  # another folder
     assert len(walks) == 2
 
 
-def test_without_any_place_the_files_are_listed_each_time(tree, walks, monkeypatch):
-    def refuse(place):
-        raise OSError(28, 'No space left on device', str(place))
-
-    monkeypatch.setattr(scanned, '_folder_for', refuse)
+def test_without_any_place_the_files_are_listed_each_time(tree, walks):
+    (tree / '.mmkernel').write_text('in the way')
+    (tree.parent / 'home').write_text('in the way')
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r'No index of the files can be kept .*No space left'):
+        with pytest.warns(UserWarning, match=r'An index cannot be kept in .*no folder can be written'):
             assert len(scan(tree, ('.png',))) == 30
     assert len(walks) == 2
 
@@ -192,14 +192,15 @@ def test_moved_data_bring_their_index(tree, walks):
 
 
 def _start(rank, world_size, root):
-    scanned.INDEX_FROM = 5
-    return [list(scan(root, ('.png',))) for _ in range(20)][-1]
+    scanned.INDEX_FROM, listed = 5, []
+    scanned.walk = lambda *given: listed.extend(given[2:] or ['all']) or walk(*given)
+    return [list(scan(root, ('.png',))) for _ in range(20)][-1], listed.count('all')
 
 
 def test_many_processes_at_once(tree):
     found = run_processes(_start, 3, str(tree))
-    assert found == [list(walk(tree, ('.png',)))] * 3
-    assert [path.suffix for path in (tree / '.mmkernel').iterdir()] == ['.index']
+    assert [names for names, _ in found] == [list(walk(tree, ('.png',)))] * 3
+    assert sum(listed for _, listed in found) == 1  # one lists, the others wait and read
 
 
 def test_a_source_from_the_index_is_the_source(tree, walks):
