@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .walk import text_of
+from .list_files import text_of
 
 _NUMBER = re.compile(r'[+-]?\d+(\.\d*)?')
 

@@ -11,8 +11,9 @@ from mmkernel.registry import DATASETS
 
 from . import scanned
 from .folders import EXTENSIONS, FileSource, ImageFolder
-from .kept_arrays import Arrays, Strings, kept
+from .kept_arrays import Arrays, kept
 from .names import rows_labelled
+from .strings import Strings
 
 
 @DATASETS.register_module()

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .kept_arrays import Arrays, Strings
+from .kept_arrays import Arrays
+from .strings import Strings
 
 CHUNK = 1 << 16  # paths that an iteration makes at once
 

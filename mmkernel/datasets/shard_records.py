@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .folders import EXTENSIONS
-from .kept_arrays import Strings
+from .strings import Strings
 from .tar_members import members, reader
 
 IMAGES = tuple(ending[1:] for ending in EXTENSIONS)

@@ -18,10 +18,11 @@ from mmkernel.registry import DATASETS
 
 from .coded_labels import set_labels
 from .images import MODES, decode
-from .kept_arrays import Arrays, Strings, kept
+from .kept_arrays import Arrays, kept
 from .shard_names import shard_files
 from .shard_records import IMAGES, Records, shard_records
 from .sources import Source
+from .strings import Strings
 
 _THREADS = 16  # most of the time is spent waiting for headers, of a file server above all
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kept_arrays import Strings
 from .paths import Paths
+from .strings import Strings
 
 THREADS = 16  # a file server answers many questions at once
 
