@@ -17,6 +17,8 @@ from mmkernel.registry import DATA_SAMPLERS, FUNCTIONS
 
 from .draws import ORDER, generator, rows_by_label, smallest_keys
 
+_AT_ONCE = 1 << 16
+
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler):
@@ -64,7 +66,9 @@ class EpochSampler(Sampler):
         epoch, order = self.epoch, self.order()
         if self.num_samples is not None or self.round_up:
             order = np.resize(order, len(self) * self.world_size)
-        return ((epoch, index) for index in order[self.rank :: self.world_size].tolist())
+        own = order[self.rank :: self.world_size]
+        # some at a time: ten million numbers of Python would fill 400 MB
+        return ((epoch, index) for k in range(0, len(own), _AT_ONCE) for index in own[k : k + _AT_ONCE].tolist())
 
     def __len__(self) -> int:
         if self.num_samples is not None:

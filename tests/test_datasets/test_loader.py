@@ -33,6 +33,14 @@ def test_pairs_of_epoch_and_index():
     assert len(sampler) == 10
 
 
+def test_a_long_order_comes_in_pieces(monkeypatch):
+    sampler = EpochSampler(range(10), seed=3)
+    whole = list(sampler)
+    for size in (1, 3, 10, 11):
+        monkeypatch.setattr(module, '_AT_ONCE', size)
+        assert list(sampler) == whole
+
+
 def test_orders_differ_by_epoch_and_seed_and_never_coincide():
     orders = set()
     for seed in range(3):
