@@ -11,11 +11,11 @@ from mmkernel.registry import DATASETS
 
 from .coded_labels import class_names, set_labels
 from .images import MODES, decode
-from .kept_arrays import Strings
 from .parquet_columns import Part, RowGroups, one_split, part_of, paths_of, pyarrow
 from .shard_names import shard_files
 from .shard_writer import write_shards
 from .sources import Source
+from .strings import Strings
 
 _SLOW = 4e6  # bytes to read for one image
 

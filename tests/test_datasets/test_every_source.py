@@ -95,13 +95,19 @@ def run(repository, work_dir, source, epochs, **options):
     """The weights of SFRIK on ``source``, as bytes."""
     small = {'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': epochs, 'log_level': 'ERROR', 'evaluation': None}
     hooks = {f'default_hooks.{name}': None for name in ('monitor', 'knn')}
-    small |= {'model.backbone.channels': (4, 4, 4, 4), 'model.neck.dims': (8, 8), 'default_hooks.checkpoint.interval': 1}
+    small |= {
+        'model.backbone.channels': (4, 4, 4, 4),
+        'model.neck.dims': (8, 8),
+        'default_hooks.checkpoint.interval': 1,
+    }
     small |= {'param_scheduler.warmup_epochs': 1}
     cfg = load_config(repository / 'configs/sfrik/digits_L2.py', {**small, **hooks})
     cfg.train_dataloader.dataset.source = source  # the line
     cfg.work_dir = str(work_dir)
     runner = train(cfg, **options)
-    return hashlib.md5(b''.join(v.contiguous().numpy().tobytes() for v in runner.model.state_dict().values())).hexdigest()
+    return hashlib.md5(
+        b''.join(v.contiguous().numpy().tobytes() for v in runner.model.state_dict().values())
+    ).hexdigest()
 
 
 def test_training_resumes_exactly_and_does_not_depend_on_the_kind(source, root, tmp_path, repository):
