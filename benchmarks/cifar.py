@@ -2,7 +2,8 @@
 
 python benchmarks/cifar.py --data data/cifar10_jpeg.npz --limit-s 170 --json benchmarks/results/gpu_cifar.json
 
-The projects' CIFAR-10 configs, each with its own views, learning rate and head, all at batch 512, bfloat16 and channels_last.
+The project's recipes of 30 epochs, each with its own views, learning rate and head, all at batch 512, in bfloat16, compiled and
+channels_last. The whole way from the file to the optimizer, goal 17 000 images/s: --only 'SFRIK L=3' --epochs 5 --seeds 1.
 The budget is what --limit-s allows for one seed of every method, after an epoch that measures how fast they train, unless
 --epochs says it; more seeds follow as long as a whole run fits. It is a small part of a published run: the figures compare
 methods at that budget and nothing else. Results are written after each run; --encoders FOLDER keeps the encoders of the first
@@ -34,14 +35,15 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 LEGENDRE = (1.0, 40.0, 40.0)
 METHODS = {  # name -> (config, config without a pack, options)
     **{
-        f'SFRIK L={L}': ('sfrik/cifar10_L3_q2048', 'sfrik/digits_L3', {'model.head.kernel.weights': LEGENDRE[:L]})
+        f'SFRIK L={L}': ('sfrik/cifar10_speedrun', 'sfrik/digits_L3', {'model.head.kernel.weights': LEGENDRE[:L]})
         for L in (3, 2, 1)
     },
-    'VICReg': ('vicreg/cifar10', 'vicreg/digits', {}),
-    'SimCLR': ('simclr/cifar10', 'simclr/digits', {}),
+    'VICReg': ('vicreg/cifar10_speedrun', 'vicreg/digits', {}),
+    'SimCLR': ('simclr/cifar10_speedrun', 'simclr/digits', {}),
 }
 NEIGHBOURS = (20, 200)
-COLUMNS = ['method', 'seed', 'epochs', 'images/s', 'train', 'kNN, k = 20', 'kNN, k = 200']
+COLUMNS = ['method', 'seed', 'epochs', 'images/s', 'goal', 'train', 'kNN, k = 20', 'kNN, k = 200']
+GOAL = 17_000  # images/s on one H100
 BURST = 30  # batches that wait, made, when the first is asked for
 
 
@@ -71,8 +73,9 @@ def config(method: str, seed: int, epochs: int, args: Namespace, folder: Path) -
     if args.quick:
         cfg.train_dataloader.num_batch_per_epoch = 2
         cfg.evaluation.train = cfg.evaluation.test
-    cfg.channels_last = args.device.startswith('cuda')
-    cfg.optim_wrapper.precision = 'bfloat16' if args.device.startswith('cuda') else 'float32'
+    on_cuda = args.device.startswith('cuda')
+    cfg.channels_last, cfg.compile = on_cuda, on_cuda and cfg.compile
+    cfg.optim_wrapper.precision = 'bfloat16' if on_cuda else 'float32'
     cfg.randomness = dict(seed=seed, deterministic=False)
     cfg.train_cfg.max_epochs = epochs
     cfg.param_scheduler.warmup_epochs = max(epochs // 10, min(epochs - 1, 1))
@@ -137,8 +140,9 @@ def budget(first: dict[str, Any], images: int, methods: int, left: float) -> int
 def line(row: dict[str, Any]) -> list[str]:
     cells = [row['method'], str(row['seed']), str(row['epochs'])]
     if 'error' in row:
-        return [*cells, 'failed', '', '', '']
-    shown = [f'{row["images_per_second"]:.0f}', f'{row["train_seconds"]:.0f} s']
+        return [*cells, 'failed', '', '', '', '']
+    speed = row['images_per_second']
+    shown = [f'{speed:.0f}', f'{GOAL} {"hit" if speed >= GOAL else "miss"}', f'{row["train_seconds"]:.0f} s']
     return [*cells, *shown, *(f'{top1:.2f} %' for top1 in row['knn'].values())]
 
 

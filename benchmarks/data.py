@@ -8,6 +8,7 @@ collate, shipping), so that other load matters little. The machine's rate is wha
 else. Recipes are those of configs/; the peers' are made from them, but for lightly, whose transform has its own defaults.
 --images takes tar files and folders of images and npz packs (without: JPEGs made here); images below 64 px stand for CIFAR's.
 --before FOLDER: a checkout of an earlier commit, named after it, whose loader is a form too, in processes of its own.
+--device cuda measures what the views cost there instead, beside a step of the encoder (``view_share.py``).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import view_share
 from harness import arguments, report, write
 from mmengine.config import Config
 from PIL import Image, ImageFilter, ImageOps
@@ -38,6 +40,7 @@ from torchvision.transforms import v2 as tv
 
 from mmkernel.datasets import Source, ViewDataset
 from mmkernel.datasets.images import decode
+from mmkernel.datasets.loader import collate_views
 from mmkernel.registry import DATASETS
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs/_base_'
@@ -46,7 +49,12 @@ CASES = {  # name -> (recipe, lightly's transform and its options)
     '2 x 224 + 6 x 96': ('imagenet_multicrop', 'SwaVTransform', {}),
     '2 x 32': ('cifar10_two_views', 'SimCLRTransform', dict(input_size=32, gaussian_blur=0.0)),
 }
-GOALS: dict[tuple[str, str], float] = {}  # (case, form) -> times the rate before
+GOALS = {  # (case, form) -> times the rate before
+    ('2 x 224', 'ours, worker'): 2.8,
+    ('2 x 224', 'ours, device form'): 4.5,
+    ('2 x 224 + 6 x 96', 'ours, worker'): 2.2,
+    ('2 x 32', 'ours, worker'): 4,
+}
 COLUMNS = [
     'case',
     'form',
@@ -157,11 +165,21 @@ def lightly(encoded: list[bytes], name: str, options: dict) -> tuple[Dataset, Ca
     return Mapped(encoded, lambda data: transform(pillow_image(data))), default_collate
 
 
+def ours(encoded: list[bytes], recipe: str, **options: Any) -> ViewDataset:
+    """What a worker does of our views; under views_on='device' that ends with the crop."""
+    dataset = ViewDataset(Encoded(encoded), views_of(recipe), **options)
+    dataset.place('cpu')
+    return dataset
+
+
 def forms_of(case: str, encoded: list[bytes]) -> dict[str, Callable[[], tuple[Dataset, Callable]]]:
     """name -> maker of the data set and its collate function."""
     recipe, *peer = CASES[case]
     return {
         BEFORE: lambda: (ViewDataset(Encoded(encoded), views_of(recipe)), default_collate),
+        'ours, exact': lambda: (ours(encoded, recipe, exact=True), collate_views),
+        'ours, worker': lambda: (ours(encoded, recipe, views_on='worker'), collate_views),
+        'ours, device form': lambda: (ours(encoded, recipe, views_on='device'), collate_views),
         DECODING: lambda: (Mapped(encoded, lambda data: decode(data, '').shape[0]), default_collate),
         'Pillow and torchvision': lambda: published(encoded, recipe, pillow=True),
         "torchvision's v2 on tensors": lambda: published(encoded, recipe, pillow=False),
@@ -300,15 +318,25 @@ def main(argv: list[str] | None = None) -> list[dict]:
         maker = forms_of(case, pick[case])[BEFORE]
         print(f'milliseconds {milliseconds(maker, len(pick[case]), count, batch, int(workers))}')
         return []
+    chosen = [case for case in CASES if fnmatch(case, args.only)]
     rows: list[dict] = []
+    if args.device.startswith('cuda') or args.quick:
+        datasets = {case: ours(pick[case], CASES[case][0], views_on='device') for case in chosen}
+        for row in view_share.shares(datasets, args):
+            rows.append(row)
+            content = dict(rows=rows, columns=view_share.COLUMNS, lines=[view_share.line(each) for each in rows])
+            write(__file__, args, **content)
+        report(__file__, args, **content)
+    if args.device.startswith('cuda'):
+        return rows
+    rows = []
     content = dict(rows=rows, columns=COLUMNS, cores=os.cpu_count())
     content |= dict(before=args.before.name) if args.before else {}
     content['setting'] = f'{names}.' + (f' Before: commit {args.before.name}.' if args.before else '')
-    for case in CASES:
-        if fnmatch(case, args.only):
-            print(f'{case} ...', file=sys.stderr, flush=True)
-            rows += measured(case, pick[case], args)
-            write(__file__, args, **content, lines=lines_of(rows))
+    for case in chosen:
+        print(f'{case} ...', file=sys.stderr, flush=True)
+        rows += measured(case, pick[case], args)
+        write(__file__, args, **content, lines=lines_of(rows))
     report(__file__, args, **content, lines=lines_of(rows))
     return rows
 

@@ -5,7 +5,8 @@
 #
 # a  the tests marked gpu                          tests.jsonl
 # b  the whole fast suite on all cores             suite.jsonl
-# c  objectives, optimizer, Sinkhorn, neighbours   gpu_losses.json gpu_optimizer.json gpu_sinkhorn.json gpu_knn.json
+# c  objectives, optimizer, Sinkhorn, neighbours,  gpu_losses.json gpu_optimizer.json gpu_sinkhorn.json gpu_knn.json
+#    and the device part of views                  gpu_data.json
 # d  a whole ResNet-50 step: rank 0 of 8, switches gpu_world8.json gpu_step.json
 # e  CIFAR-10 from the npz file of --data          gpu_cifar.json
 # --limit is for all parts together; each gets its share of what is left. --quick: tiny sizes, on a CPU too. COMMIT names the
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
     --out) out=$2 ;;
     --data) data=(--data "$(realpath "$2")") ;;
     --encoders) encoders=(--encoders "$(realpath -m "$2")") ;;
-    *) sed -n 2,13p "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    *) sed -n 2,14p "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -71,7 +72,7 @@ for part in ${parts//,/ }; do
     b-0) tests suite.jsonl -m 'not slow and not gpu' -n "$workers" --dist worksteal --durations 20 tests ;;
     b-1) tests suite.jsonl -m 'not slow and not gpu' -n 2 tests/test_models/test_parts.py tests/test_kernels/test_library.py ;;
     c-*)
-      for name in optimizer sinkhorn knn; do benchmark $name $((share / 4)) --no-memory; done
+      for name in data optimizer sinkhorn knn; do benchmark $name $((share / 5)) --no-memory; done
       benchmark losses "$(rest)" --limit-s $(($(rest) * 6 / 10)) --no-memory
       ;;
     d-0)
