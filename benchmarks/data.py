@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import view_share
 from harness import arguments, report, write
 from mmengine.config import Config
 from PIL import Image, ImageFilter, ImageOps
@@ -38,9 +37,8 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as tv
 
-from mmkernel.datasets import Source, ViewDataset
+from mmkernel.datasets import Source, ViewDataset, loader
 from mmkernel.datasets.images import decode
-from mmkernel.datasets.loader import collate_views
 from mmkernel.registry import DATASETS
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs/_base_'
@@ -177,9 +175,9 @@ def forms_of(case: str, encoded: list[bytes]) -> dict[str, Callable[[], tuple[Da
     recipe, *peer = CASES[case]
     return {
         BEFORE: lambda: (ViewDataset(Encoded(encoded), views_of(recipe)), default_collate),
-        'ours, exact': lambda: (ours(encoded, recipe, exact=True), collate_views),
-        'ours, worker': lambda: (ours(encoded, recipe, views_on='worker'), collate_views),
-        'ours, device form': lambda: (ours(encoded, recipe, views_on='device'), collate_views),
+        'ours, exact': lambda: (ours(encoded, recipe, exact=True), loader.collate_views),
+        'ours, worker': lambda: (ours(encoded, recipe, views_on='worker'), loader.collate_views),
+        'ours, device form': lambda: (ours(encoded, recipe, views_on='device'), loader.collate_views),
         DECODING: lambda: (Mapped(encoded, lambda data: decode(data, '').shape[0]), default_collate),
         'Pillow and torchvision': lambda: published(encoded, recipe, pillow=True),
         "torchvision's v2 on tensors": lambda: published(encoded, recipe, pillow=False),
@@ -192,10 +190,10 @@ def milliseconds(maker: Callable, images: int, count: int, batch: int, workers: 
     dataset, collate = maker()
     keys = [(0, k % images) for k in range(count + workers * batch)]
     times: dict[int, list[float]] = {}
-    loader = DataLoader(
+    batches = DataLoader(
         dataset, batch, sampler=keys, num_workers=workers, collate_fn=Clock(collate), worker_init_fn=one_thread
     )
-    for worker, seconds, _ in loader:
+    for worker, seconds, _ in batches:
         times.setdefault(worker, []).append(seconds)
     spent = sum(each[-1] - each[0] for each in times.values())
     return 1000 * spent / (batch * sum(len(each) - 1 for each in times.values()))
@@ -321,6 +319,8 @@ def main(argv: list[str] | None = None) -> list[dict]:
     chosen = [case for case in CASES if fnmatch(case, args.only)]
     rows: list[dict] = []
     if args.device.startswith('cuda') or args.quick:
+        import view_share  # not in the process of --before, whose package lacks what it needs
+
         datasets = {case: ours(pick[case], CASES[case][0], views_on='device') for case in chosen}
         for row in view_share.shares(datasets, args):
             rows.append(row)
