@@ -402,3 +402,25 @@ def test_many_patches_leave_room_for_few_images():
         hook.handle = SimpleNamespace(remove=lambda: None)
         hook.copy(preprocessor, None, dict(inputs=[torch.rand(20, 1, 4, 4)] * views))
         assert (len(hook.copied[0]), len(hook.copied[0][0])) == (min(views, 96), images)
+
+
+@pytest.mark.parametrize('views_on', ['worker', 'device'])
+def test_a_sheet_is_of_finished_views(tmp_path, views_on):
+    """The same page, to a few grey levels, whoever made the views."""
+    pages = []
+    for options in (dict(exact=True), dict(exact=False, views_on=views_on)):
+        folder = tmp_path / str(options['exact'])
+        cfg = config(folder, watchers={'sheet': WATCHERS['sheet']}, **{'train_cfg.max_epochs': 1})
+        ops = dict(
+            jitter=dict(type='ColorJitter', brightness=0.4, contrast=0.4),
+            blur=dict(type='GaussianBlur', sigma=(0.1, 2.0), probability=0.5),
+            solarize=dict(type='Solarize', probability=0.3),
+            flip=dict(type='RandomFlip'),
+        )
+        view = dict(count=2, size=16, crop=dict(type='RandomResizedCrop'), ops=ops)
+        cfg.train_dataloader.dataset.update(views=dict(both=None, pair=view), **options)
+        train(cfg)
+        pages.append(np.asarray(Image.open(next(folder.glob('*/views.png'))), np.float32))
+    difference = np.abs(pages[0] - pages[1])
+    assert difference.mean() <= 1
+    assert (difference > 4).mean() <= 1e-3
