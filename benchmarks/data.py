@@ -39,7 +39,6 @@ from torchvision.transforms import v2 as tv
 
 from mmkernel.datasets import Source, ViewDataset, loader
 from mmkernel.datasets.images import decode
-from mmkernel.registry import DATASETS
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs/_base_'
 CASES = {  # name -> (recipe, lightly's transform and its options)
@@ -67,7 +66,6 @@ COLUMNS = [
 BEFORE, DECODING = 'ours, before', 'decoding alone'
 
 
-@DATASETS.register_module(force=True)
 class Encoded(Source):
     """Images as their encoded bytes, in memory: what is measured is not the disk."""
 

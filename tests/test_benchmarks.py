@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import sys
+import tarfile
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
@@ -195,3 +197,51 @@ def test_a_method_that_fails_leaves_the_others(bench, tmp_path, monkeypatch, cap
     assert set(rows) == set(cifar.METHODS)
     assert rows.pop('VICReg')['error'] == 'RuntimeError: no finite loss'
     assert not any('error' in row for row in rows.values())
+
+
+def test_rates_of_a_loader_stand_beside_those_before(bench):
+    data = bench('data')
+    ms = {
+        data.BEFORE: 8.0,
+        'ours, worker': 2.0,
+        data.DECODING: 1.0,
+        'ours, device form': 2.0,
+        "lightly's transform": None,
+    }
+    rows = [
+        dict(case='2 x 224', form=form, workers=2, ms=each, skipped='not installed: x') for form, each in ms.items()
+    ]
+    lines = {line[1]: line[3:] for line in data.lines_of(rows)}
+    machine = str(500 * os.cpu_count())
+    assert lines['ours, worker'] == ['2', '500', machine, '50%', '4.00', '2.8 hit']
+    assert lines['ours, device form'] == ['2', '500', machine, '50%', '4.00', '4.5 miss']
+    assert lines["lightly's transform"][0] == 'not installed: x'
+    without = [row for row in rows if row['form'] != data.BEFORE]
+    assert {line[-1] for line in data.lines_of(without)} == {'', '2.8 ?', '4.5 ?'}
+
+
+def test_encoded_images_come_from_folders_tars_and_packs(bench, tmp_path):
+    data = bench('data')
+    small, large = data.generated((32, 32), 3), data.generated((80, 70), 2)
+    (tmp_path / 'large/a').mkdir(parents=True)
+    for i, encoded in enumerate(large):
+        (tmp_path / f'large/a/{i}.JPEG').write_bytes(encoded)
+    with tarfile.open(tmp_path / 'large.tar', 'w') as pack:
+        pack.add(tmp_path / 'large')
+    ends = np.cumsum([0, *map(len, small)])
+    np.savez(tmp_path / 'small.npz', train_jpeg=np.frombuffer(b''.join(small), np.uint8), train_off=ends)
+    for path in ('large', 'large.tar'):
+        found = data.images_of([tmp_path / path, tmp_path / 'small.npz'], quick=True)
+        assert (sorted(found[0]), found[1]) == (sorted(large), small)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='no JPEG in it; expected a folder or tar'):
+        data.images_of([tmp_path / 'empty'], quick=True)
+
+
+def test_the_device_part_beside_a_step(bench):
+    data, view_share = bench('data'), bench('view_share')
+    views = data.ours(data.generated((32, 32), 3), 'cifar10_two_views', views_on='device')
+    (row,) = view_share.shares({'2 x 32': views}, Namespace(device='cpu', quick=True, rounds=2))
+    assert row['views_ms'] > 0 < row['step_ms']
+    for views_ms, verdict in ((1.0, ['5.0%', '5% hit']), (2.0, ['10.0%', '5% miss'])):
+        assert view_share.line(dict(row, views_ms=views_ms, step_ms=20.0))[-2:] == verdict
