@@ -20,7 +20,8 @@ def refused(text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'parts, files', [('a,b', 'tests suite'), ('c', 'data losses optimizer sinkhorn knn'), ('d', 'world8'), ('e', 'cifar')]
+    'parts, files',
+    [('a,b', 'tests suite'), ('c', 'data losses optimizer sinkhorn knn'), ('d', 'world8'), ('e', 'cifar')],
 )
 def test_quick_parts_leave_their_figures(repository, tmp_path, parts, files):
     words = ('--limit', 1200, '--out', tmp_path / 'out', '--encoders', tmp_path / 'encoders')
