@@ -133,8 +133,9 @@ def show(found: Mapping[str, Any], args: argparse.Namespace) -> None:
         listed(f'{name}: groups of images with equal pixels', [' = '.join(group) for group in groups])
     for pair, groups in found['duplicates']['between'].items():
         listed(f'in {pair}: images with equal pixels', [' = '.join(a[:2] + b[:2]) for a, b in groups], 'red')
+    whole = all(facts['looked_at'] == facts['images'] for facts in found['sets'].values())
     if not any([*found['duplicates']['within'].values(), found['duplicates']['between']]):
-        say('no two images have equal pixels' + (' among those looked at' if args.limit else ''))
+        say('no two images have equal pixels' + ('' if whole else ' among those looked at'))
     if loader := found.get('loader'):
         rate = loader.get('images_per_second')
         text = f'{rate:,.0f} images per second' if rate else f'not measured ({loader.get("error", "too few batches")})'

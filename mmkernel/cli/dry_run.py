@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,13 +14,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse
-from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
+from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
+from mmkernel.engine.allowed_keys import ConfigError, default_of
 from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
-from mmkernel.registry import DATASETS, HOOKS
+from mmkernel.registry import HOOKS
 from mmkernel.zoo.config_text import config_text
 
 # Tensors of a parameter's size that the optimizer keeps; others keep one.
@@ -148,21 +148,6 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return dict(counts)
 
 
-def number_of_images(cfg: Config) -> int | None:
-    """``num_samples`` of the config, else what the source has when complete, else what is on disk, else None."""
-    if cfg.get('num_samples'):
-        return int(cfg.num_samples)
-    source = cfg.train_dataloader.dataset.get('source', cfg.train_dataloader.dataset)
-    kind, _ = find_component(source.type, 'train_dataloader.dataset.source')
-    expected = getattr(kind, 'expected_length', None)
-    length = expected(**{k: v for k, v in source.items() if k != 'type'}) if expected else None
-    if length is not None:
-        return length
-    with suppress(OSError, RuntimeError, ValueError):  # no such data here
-        return len(DATASETS.build(source))
-    return None
-
-
 def readable(size: int) -> str:
     """Bytes with a binary unit."""
     unit, suffix = pick_unit_and_suffix(size, UNITS, 1024)
@@ -178,13 +163,16 @@ def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, 
     lr = optimizer.get('lr', default_of(optimizer, 'optim_wrapper.optimizer', 'lr'))
     length = 'unknown: the data was not found and the config has no num_samples'
     if steps is not None:
-        length = f'{steps:,}' + (f'; {steps * plan.epochs:,} in {plan.epochs} epochs' if plan.epochs else '')
+        length = f'{steps:,} batches of {plan.rows:,}' + (
+            f'; {steps * plan.epochs:,} in {plan.epochs} epochs' if plan.epochs else ''
+        )
     rows = [
         ('effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {several}'),
         ('learning rate', describe_scaling(cfg.get('lr_scaling'), lr, images)),
         *plan.weights,
         ('images', 'unknown' if plan.images is None else f'{plan.images:,}'),
         ('steps per epoch', length),
+        *evaluation_sizes(cfg),
         *(('problem', problem) for problem in plan.problems()),
     ]
     if here and cfg.optim_wrapper.get('precision') == 'float16' and not torch.cuda.is_available():

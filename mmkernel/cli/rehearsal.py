@@ -22,6 +22,7 @@ from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import place_views
 from mmkernel.models import Embeddings
+from mmkernel.models.feature_extractor import image_channels
 from mmkernel.registry import DATASETS, MODELS
 
 SIDE = 256  # of the noise image that stands for one of the data set
@@ -117,10 +118,7 @@ def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
         return None
     if any(view is not None and view.get('size') is None for view in views.values()):
         return None  # without a crop, a view is as large as its image
-    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
-    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', ())
-    channels = len(mean) if len(mean) > 1 or first is None else first.in_channels
-    made = DATASETS.build({**dataset, 'source': _Noise(channels or 3)})
+    made = DATASETS.build({**dataset, 'source': _Noise(image_channels(model) or 3)})
     place_views(made, model)
     return [tuple(view.shape) for view in made[0, 0]['inputs']]
 

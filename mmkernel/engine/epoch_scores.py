@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from mmkernel.checks import check_numbers
+from mmkernel.engine.first_look import look_at_evaluation
 from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.monitors import log_values, look_alone
 from mmkernel.evaluation import YARDSTICK, run_kernel
@@ -35,6 +36,7 @@ class AccuracyHook(Hook):
                 "AccuracyHook measures on evaluation.test of the config, which has no 'evaluation' part: add "
                 'evaluation=dict(test=<source>, transform=dict(...)).'
             )
+        look_at_evaluation(runner, 'test', runner.cfg.evaluation['test'])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """The class names of the head's columns: with them it can be tested without its training images."""

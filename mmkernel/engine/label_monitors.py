@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
+from mmkernel.engine.first_look import look_at_evaluation
 from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.monitors import log_values, look_alone
 from mmkernel.engine.optimizers import as_built, step_where
@@ -47,6 +48,7 @@ class _LabelMonitor(Hook):
             except ValueError as error:
                 return self._off(runner, error, runner.logger.warning)
             self.classes = self.classes or classes_of(source)
+            look_at_evaluation(runner, name, source, self.max_images)
         return True
 
     def _off(self, runner: Any, reason: Any, say: Any = None) -> bool:

@@ -19,6 +19,7 @@ from mmkernel.engine import learning_rates as rates
 from mmkernel.engine.allowed_keys import ConfigError, as_config_error
 from mmkernel.engine.allowed_values import DEFAULT_HOOKS, check_run, hooks_of
 from mmkernel.engine.clocks import check_clocks
+from mmkernel.engine.first_look import look_at_training
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import init_processes, set_numerics
@@ -174,6 +175,7 @@ class Runner(Persistence):
         model, loader = unwrap(self.model), self.train_dataloader
         with as_config_error():
             check_clocks(model, self.hooks, self.rows, self.world_size)
+        look_at_training(self)
         for name, text in rates.describe_weights(model):
             self.logger.info(f'{name}: {text}.')
         self.message_hub.kept = kept_values(self.log_processor, self.hooks, len(loader))

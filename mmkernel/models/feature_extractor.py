@@ -32,6 +32,17 @@ class FeatureExtractor:
             return x
 
 
+def image_channels(model: nn.Module) -> int | None:
+    """Channels of the images that a model takes: entries of the preprocessor's mean, or those of its first convolution.
+
+    None where neither tells: a mean of one entry serves any number. ``backbone`` is looked at where there is one.
+    """
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', ())
+    parts = getattr(model, 'backbone', model).modules()
+    first = next((part for part in parts if isinstance(part, nn.Conv2d)), None)
+    return len(mean) if len(mean) > 1 or first is None and len(mean) else getattr(first, 'in_channels', None)
+
+
 @contextmanager
 def _evaluating(*modules: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards each module, and each part of it, is in the mode that it was in."""
