@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .images import CorruptImageError, check_pixels
+from .images import CorruptImageError, check_pixels, scaled
 from .label_checks import numbered_labels, whole_targets
 
 
@@ -21,6 +21,7 @@ class Source:
                        the length. Required, set in ``__init__``.
     ``classes``        the names of the labels; [] where they have no names (default).
     ``read(i)``        image i as uint8 (H, W, C), or CorruptImageError. Required.
+    ``scale``          (low, high), or high alone: values of 16 bits or floats that ``read`` gives become uint8, see ``scaled``.
     ``name(i)``        path or record of image i, for messages. Default: 'record i'.
     ``targets``        (N, C), only where images have several classes each: 1 the class is there, 0 it is not, -1 it is neither
                        trained on nor tested. Default: none.
@@ -42,6 +43,7 @@ class Source:
     classes: list[str] = []
     lengths: dict[str, int] = {}
     on_corrupt: str | int = 'raise'
+    scale: float | tuple[float, float] | None = None
     _arrays: Any = None
 
     def __init__(self, on_corrupt: str | int = 'raise') -> None:
@@ -136,8 +138,10 @@ class Source:
 
     def pixels(self, i: int) -> np.ndarray:
         """Image i itself, never a substitute, checked: uint8 (H, W, C), contiguous."""
-        image = self.read(i)
-        check_pixels(image, lambda: f'{type(self).__name__}.read({i}), {self.name(i)},')
+        image, who = self.read(i), lambda: f'{type(self).__name__}.read({i}), {self.name(i)},'
+        if self.scale is not None:
+            image = scaled(image, self.scale, who)
+        check_pixels(image, who)
         return np.ascontiguousarray(image)
 
     @property

@@ -12,7 +12,6 @@ from .colors import RandomGrayscale
 from .corruptions import GaussianNoise, Sobel
 from .draws import SUBSET, draw_per_class, generator, smallest_keys
 from .geometry import RandomRotation
-from .images import check_pixels
 from .label_checks import targets_of
 from .names import rows_named
 from .operations import Operation
@@ -76,7 +75,7 @@ class Subset(Source):
         return taken(found, self.rows) if per_image else found
 
     def read(self, i: int) -> np.ndarray:
-        return self.source.read(int(self.rows[i]))
+        return self.source.pixels(int(self.rows[i]))
 
     def name(self, i: int) -> str:
         return self.source.name(int(self.rows[i]))
@@ -131,9 +130,7 @@ class TransformedSource(Source):
         return self.source.image_files()
 
     def read(self, i: int) -> np.ndarray:
-        image = self.source.read(i)
-        check_pixels(image, lambda: f'{type(self.source).__name__}, {self.source.name(i)},')
-        image = transformed(image, self.transform, self.source.name(i))
+        image = transformed(self.source.pixels(i), self.transform, self.source.name(i))
         if self.task == 'grey' and image.shape[2] != 3:
             raise ValueError(
                 f'{image.shape[2]} channel(s) cannot lose their colour: task grey is not defined for them.'

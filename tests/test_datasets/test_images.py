@@ -3,8 +3,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from test_datasets.test_sources import Mine
 
-from mmkernel.datasets import CorruptImageError, ImageFolder, decode
+from mmkernel.datasets import CorruptImageError, EvaluationDataset, ImageFolder, Subset, decode
+from mmkernel.datasets.images import scaled, to_array
 
 
 def encoded(image, kind='PNG', **options):
@@ -101,3 +103,106 @@ def test_a_file_that_is_gone_is_not_damaged(tmp_path, on_corrupt):
 def test_formats_are_read_after_their_file_is_closed(rgb, kind):
     data = encoded(rgb, kind)
     assert np.array_equal(decode(data, 'x'), np.asarray(Image.open(io.BytesIO(data)).convert('RGB')))
+
+
+@pytest.mark.parametrize(
+    'code, turn', [(1, None), (3, Image.ROTATE_180), (6, Image.ROTATE_270), (2, Image.FLIP_LEFT_RIGHT)]
+)
+def test_upright_photographs(rgb, code, turn):
+    exif = Image.Exif()
+    exif[0x0112] = code
+    data = encoded(rgb, 'PNG', exif=exif)
+    assert np.array_equal(decode(data, 'x', upright=True), np.asarray(rgb if turn is None else rgb.transpose(turn)))
+    assert np.array_equal(decode(data, 'x'), np.asarray(rgb))
+
+
+@pytest.mark.parametrize(
+    'mode, channels', [('L', 1), ('LA', 2), ('RGB', 3), ('RGBA', 4), ('CMYK', 4), ('P', 3), ('1', 1)]
+)
+def test_all_channels_that_a_file_has(rgb, mode, channels):
+    image = rgb.convert(mode)
+    array = decode(encoded(image, 'TIFF'), 'x', 'all')
+    assert array.shape == (9, 13, channels)
+    assert array.dtype == np.uint8
+    if channels in (2, 4):
+        assert np.array_equal(array, np.asarray(image))
+
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+def test_pages_of_a_tiff_are_channels(kind):
+    bands = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (6, 7, 13)).astype(kind)
+    pages = [Image.fromarray(bands[..., c]) for c in range(13)]
+    data = encoded(pages[0], 'TIFF', save_all=True, append_images=pages[1:])
+    assert np.array_equal(decode(data, 'x', 'all', deep=True), bands)
+    assert decode(data, 'x', 'all').dtype == np.uint8
+    assert decode(data, 'x', 'L').shape == (6, 7, 1)  # the first
+    odd = encoded(pages[0], 'TIFF', save_all=True, append_images=[Image.fromarray(bands[:3, :, 0].copy())])
+    with pytest.raises(ValueError, match='x: its 2 pages differ in size'):
+        decode(odd, 'x', 'all')
+
+
+def test_arrays_of_numpy(tmp_path):
+    cube = np.random.default_rng(0).integers(0, 256, (5, 6, 16), np.uint8)
+    for name, array in (('cube', cube), ('plane', cube[..., 0])):
+        np.save(tmp_path / f'{name}.npy', array)
+        data = (tmp_path / f'{name}.npy').read_bytes()
+        for found in (decode(str(tmp_path / f'{name}.npy'), 'x'), decode(data, 'x')):
+            assert np.array_equal(found, array if array.ndim == 3 else array[..., None])
+    source = ImageFolder(str(tmp_path), extensions='.npy')
+    assert [source.image(i).shape for i in range(2)] == [(5, 6, 16), (5, 6, 1)]
+
+
+@pytest.mark.parametrize('content', ['pickled', 'short', 'header', 'zip', 'empty'])
+def test_an_array_of_numpy_that_is_none(tmp_path, content):
+    path = tmp_path / 'x.npy'
+    np.save(path, np.zeros((40, 40), np.uint8) if content != 'pickled' else np.array([{}], object))
+    whole = path.read_bytes()
+    if content == 'zip':
+        np.savez(path.open('wb'), a=np.zeros(3))
+    elif content != 'pickled':
+        path.write_bytes(dict(short=whole[:-9], header=whole[:30], empty=b'')[content])
+    with pytest.raises(CorruptImageError, match=r'x\.npy cannot be decoded'):
+        decode(str(path), str(path))
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match='is gone'):
+        decode(str(path), str(path))
+
+
+DEEP = {
+    'sixteen bits': (np.array([[[0, 257, 65535]]], np.uint16), 65535, [0, 1, 255]),
+    'twelve bits': (np.array([[[0, 16, 4095, 5000]]], np.uint16), 4095, [0, 1, 255, 255]),
+    'floats': (np.array([[[0, 0.5, 1]]], np.float32), 1, [0, 128, 255]),
+    'a window': (np.array([[[-1000, -160, 40, 240, 3000]]], np.int16), (-160, 240), [0, 0, 128, 255, 255]),
+    'doubles': (np.array([[[-np.inf, 2.0, np.inf]]]), (1.0, 3.0), [0, 128, 255]),
+    'bytes stay': (np.array([[[7, 200]]], np.uint8), 65535, [7, 200]),
+}
+
+
+@pytest.mark.parametrize('image, scale, expected', DEEP.values(), ids=DEEP)
+def test_scale(image, scale, expected):
+    assert scaled(image, scale, lambda: 'x').tolist() == [[expected]]
+    source = Mine(np.repeat(image, 4, 0), scale=scale)
+    for one in (source, Subset(source, fraction=1.0)):
+        assert one.image(1).dtype == np.uint8
+        assert one.image(1)[2].tolist() == [expected]
+    assert EvaluationDataset(source)[0]['inputs'][0][:, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize('scale', [0, -1, (1, 1), (3, 2), (1, 2, 3), 'high', float('nan'), (0, float('inf')), True])
+def test_a_scale_that_is_none(scale):
+    with pytest.raises(ValueError, match='scale'):
+        Mine(np.zeros((4, 4, 3), np.float32), scale=scale).image(0)
+
+
+def test_numbers_that_are_none_have_no_scale():
+    image = np.array([[[0.5, np.nan, np.nan]]])
+    with pytest.raises(ValueError, match=r'Mine\.read\(2\), photo-2\.png, has 2 values that are NaN'):
+        Mine(image, scale=1).image(2)
+
+
+def test_deep_pixels_of_pillow():
+    values = np.array([[0.25, 3.5]], np.float32)
+    assert np.array_equal(to_array(Image.fromarray(values), 'L', deep=True), values[..., None])
+    assert to_array(Image.fromarray(values), deep=True).shape == (1, 2, 3)
+    with pytest.raises(ValueError, match='`scale` of the source'):
+        to_array(Image.fromarray(values))
