@@ -9,11 +9,13 @@ _base_ = '../_base_/imagenet_classifier.py'
 
 model = dict(num_classes=8142)
 train_dataloader = dict(
-    dataset=dict(source=dict(_delete_=True, type='ImageFolder', root='data/inaturalist18/train', labels=True))
+    dataset=dict(
+        source=dict(_delete_=True, type='ImageFolder', root='data/inaturalist18/train', labels=True, upright=False)
+    )
 )
 evaluation = dict(
-    train=dict(_delete_=True, type='ImageFolder', root='data/inaturalist18/train', labels=True),
-    test=dict(_delete_=True, type='ImageFolder', root='data/inaturalist18/val', labels=True),
+    train=dict(_delete_=True, type='ImageFolder', root='data/inaturalist18/train', labels=True, upright=False),
+    test=dict(_delete_=True, type='ImageFolder', root='data/inaturalist18/val', labels=True, upright=False),
 )
 train_cfg = dict(max_epochs=84)
 optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=1e-4, nesterov=True))

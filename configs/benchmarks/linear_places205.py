@@ -11,11 +11,13 @@ _base_ = '../_base_/imagenet_classifier.py'
 
 model = dict(num_classes=205)
 train_dataloader = dict(
-    dataset=dict(source=dict(_delete_=True, type='ImageFolder', root='data/places205/train', labels=True))
+    dataset=dict(
+        source=dict(_delete_=True, type='ImageFolder', root='data/places205/train', labels=True, upright=False)
+    )
 )
 evaluation = dict(
-    train=dict(_delete_=True, type='ImageFolder', root='data/places205/train', labels=True),
-    test=dict(_delete_=True, type='ImageFolder', root='data/places205/val', labels=True),
+    train=dict(_delete_=True, type='ImageFolder', root='data/places205/train', labels=True, upright=False),
+    test=dict(_delete_=True, type='ImageFolder', root='data/places205/val', labels=True, upright=False),
 )
 train_cfg = dict(max_epochs=28)
 optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=1e-4, nesterov=True))

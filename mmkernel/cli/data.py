@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,16 +18,17 @@ from rich.table import Column, Table
 
 from mmkernel.checks import check_numbers
 from mmkernel.cli.options import OptionsAction, console, option_value, say
-from mmkernel.datasets import ImageFolder, NpzPack, Source
+from mmkernel.datasets import ImageFolder, Source
 from mmkernel.datasets.duplicates import duplicates
 from mmkernel.datasets.survey import Survey, delivered
 from mmkernel.datasets.training import as_source
 from mmkernel.engine import load_config
 from mmkernel.evaluation.features import usable_cores
 
+KINDS = {'.npz': ('NpzPack', 'path'), '.tar': ('TarShards', 'shards'), '.parquet': ('Parquet', 'files')}
 SHOWN = 5  # names of a long list in the terminal; --json has all
 EXAMPLES = """examples:
-  mmkernel data check /my/images                                    a folder, or a pack .npz
+  mmkernel data check /my/images                                    a folder, a pack, shards, parquet
   mmkernel data check /my/train --test /my/test                     and images that are in both
   mmkernel data check my_config.py                                  its sources, and what its loader delivers
   mmkernel data check /my/images --limit 10000 --json > found.json
@@ -77,7 +79,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def source_of(text: str) -> Source:
-    """The source of a folder, a pack, or of its config in quotes; ValueError naming what is possible."""
+    """The source of a folder, a pack, shards, or of its config in quotes; ValueError naming what is possible."""
     if text.startswith(('dict(', '{')):
         try:
             given = option_value(text)
@@ -87,12 +89,13 @@ def source_of(text: str) -> Source:
             raise ValueError(f"{text} is no source; expected \"dict(type='ImageFolder', root='/my/images')\".")
         return as_source(given)
     path = Path(text).expanduser()
-    if path.suffix.lower() == '.npz':
-        return NpzPack(str(path))
+    inside = {Path(name).suffix.lower() for name in os.listdir(path)} if path.is_dir() else {path.suffix.lower()}
+    if kind := next((kind for ending, kind in KINDS.items() if ending in inside), None):
+        return as_source(dict(type=kind[0], **{kind[1]: text}))
     if path.is_file():
         raise ValueError(
-            f"'{text}' is a file, and neither a pack (.npz) nor a config (.py). Name a folder, or write the source in quotes: "
-            "\"dict(type='Subset', source=dict(...), names='list.txt')\"."
+            f"'{text}' is none of {', '.join(KINDS)}, or a config (.py). Name a folder, or write the source in quotes: "
+            "\"dict(type='ImageList', names='list.txt', root='/my/images', labels=True)\"."
         )
     with suppress(ValueError):  # some images are in no folder, so folders name no classes
         return ImageFolder(text, labels=True)

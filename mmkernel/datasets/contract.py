@@ -41,7 +41,14 @@ def check_samples(dataset: Any, channels: int | None = None, workers: int = 0, c
             )
     smallest, largest = (pick(found, key=lambda one: one[1][0] * one[1][1])[1] for pick in (min, max))
     sizes = ' to '.join(dict.fromkeys(f'{w} x {h}' for h, w, _ in (smallest, largest)))
-    return f'{len(found)} images tried: {sizes} px, {smallest[2]} channel(s)'
+    return f'{len(found)} images tried: {sizes} px, {smallest[2]} channel(s)' + (
+        ', EXIF orientation applied' if _upright(source) else ''
+    )
+
+
+def _upright(source: Any) -> bool:
+    """Whether photographs are turned, by the source or by one that it is made of."""
+    return bool(getattr(source, 'upright', False)) or hasattr(source, 'source') and _upright(source.source)
 
 
 class _Samples(Dataset):

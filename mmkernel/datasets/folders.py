@@ -51,7 +51,7 @@ class FileSource(Source):
         return self.paths.under(self.root)
 
     def read(self, i: int) -> np.ndarray:
-        return decode(self.name(i), self.name(i), self.mode)
+        return decode(self.name(i), self.name(i), self.mode, self.upright, self.scale is not None)
 
 
 @DATASETS.register_module()
@@ -62,6 +62,10 @@ class ImageFolder(FileSource):
     ``skipped``: {ending: number} of the other files. A large folder is listed once (see ``scan``).
     mode: 'RGB', or 'L' for one grey channel.
     FileNotFoundError if the folder is missing or holds no image.
+
+    mode='all': the bands that a file has, or the pages of a TIFF. Arrays of numpy, extensions='.npy', have their own channels.
+    upright: turn photographs by their EXIF orientation. Published sets are read as they are stored: False.
+    scale: (low, high), or high alone: values of 16 bits or floats that become 0 and 255, see ``scaled``.
     """
 
     def __init__(
@@ -71,7 +75,10 @@ class ImageFolder(FileSource):
         extensions: tuple[str, ...] = EXTENSIONS,
         mode: str = 'RGB',
         on_corrupt: str = 'raise',
+        upright: bool = True,
+        scale: float | tuple[float, float] | None = None,
     ) -> None:
+        self.upright, self.scale = upright, scale
         folder = existing_folder(root, 'ImageFolder', 'a folder with image files, in subfolders or not')
         wanted = tuple(e.lower() for e in ((extensions,) if isinstance(extensions, str) else extensions))
         paths = scan(folder, wanted)

@@ -8,7 +8,7 @@ import numpy as np
 from mmkernel.checks import check_words
 from mmkernel.registry import DATASETS
 
-from .images import MODES, decode
+from .images import MODES, decode, value_range
 from .sources import Source
 
 
@@ -17,12 +17,22 @@ class NpzPack(Source):
     """Encoded images in one .npz, each decoded when it is read.
 
     Keys of split S: ``S_jpeg`` uint8 (all bytes), ``S_off`` int64 (N + 1 offsets); if present ``S_label`` int64 (N),
-    ``S_file`` (N names), ``classes``. Any format that Pillow reads may be used instead of JPEG. Pickled arrays are refused.
+    ``S_file`` (N names), ``classes``. Any format that Pillow reads may be used instead of JPEG, or .npy.
+    Pickled arrays are refused. mode, upright, scale: as for ``ImageFolder``, but packs are read as they are stored unless asked.
     FileNotFoundError, or ValueError naming the key, if the file is not such a pack.
     """
 
-    def __init__(self, path: str, split: str = 'train', mode: str = 'RGB', on_corrupt: str = 'raise') -> None:
+    def __init__(
+        self,
+        path: str,
+        split: str = 'train',
+        mode: str = 'RGB',
+        on_corrupt: str = 'raise',
+        upright: bool = False,
+        scale: float | tuple[float, float] | None = None,
+    ) -> None:
         super().__init__(on_corrupt)
+        self.upright, self.scale = upright, value_range(scale)
         check_words(mode=(mode, MODES))
         self.path, self.split, self.mode = str(Path(path).expanduser()), split, mode
         _, self.offsets, small = self.arrays  # opened here once: an error shows early, and forked workers share it
@@ -71,4 +81,10 @@ class NpzPack(Source):
 
     def read(self, i: int) -> np.ndarray:
         data = self.arrays[0]
-        return decode(data[self.offsets[i] : self.offsets[i + 1]].tobytes(), self.name(i), self.mode)
+        return decode(
+            data[self.offsets[i] : self.offsets[i + 1]].tobytes(),
+            self.name(i),
+            self.mode,
+            self.upright,
+            self.scale is not None,
+        )

@@ -44,6 +44,7 @@ class Source:
     lengths: dict[str, int] = {}
     on_corrupt: str | int = 'raise'
     scale: float | tuple[float, float] | None = None
+    upright: bool = False  # photographs are turned by their EXIF orientation, and the log says so
     _arrays: Any = None
 
     def __init__(self, on_corrupt: str | int = 'raise') -> None:

@@ -15,17 +15,19 @@ from .draws import SUBSET, generator, smallest_keys
 from .images import CorruptImageError
 from .loader import build_dataloader
 from .sources import Source
-from .walk import walk
 
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, RuntimeError)  # CorruptImageError is a ValueError
 
 
 def look(image: np.ndarray) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, bytes]:
     """Shape, per channel the mean of x and of x^2 for x = grey level / 255, and 16 bytes that equal pixels have in common."""
-    values = image.reshape(-1, image.shape[2])
-    mean, square = values.mean(0, np.float64), (values.astype(np.uint16) ** 2).mean(0, np.float64)
+    levels = np.arange(256) / 255
+    counts = np.stack(
+        [np.bincount(image[..., c].ravel(), minlength=256) for c in range(image.shape[2])]
+    )  # exact, and quick
+    mean, square = (counts @ levels**power / counts[0].sum() for power in (1, 2))
     digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16, person=str(image.shape)[-16:].encode())
-    return image.shape, mean / 255, square / 255**2, digest.digest()
+    return image.shape, mean, square, digest.digest()
 
 
 class _Looks(Dataset):
@@ -125,13 +127,9 @@ class Survey:
 
 
 def endings(source: Source) -> tuple[dict[str, int], dict[str, int]]:
-    """{ending: files} of the images of a source, and of the other files below its root; empty where it has no files."""
-    names, root = source.file_names(), getattr(source, 'root', None)
-    found = _endings([] if names is None else names)
-    if (skipped := getattr(source, 'skipped', None)) is not None:  # counted when the folder was listed
-        return dict(found.most_common()), skipped
-    others = _endings(walk(root)) - found if names is not None and root is not None else Counter()
-    return dict(found.most_common()), dict(others.most_common())
+    """{ending: files} of the images of a source, and of the other files of a folder; empty where it has none."""
+    names = source.file_names()
+    return dict(_endings([] if names is None else names).most_common()), getattr(source, 'skipped', {})
 
 
 def _endings(names: Iterable[str]) -> Counter[str]:

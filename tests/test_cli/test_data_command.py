@@ -1,5 +1,6 @@
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -93,6 +94,20 @@ def test_a_source_in_quotes(folders, capsys):
     assert found['sets']['train']['images'] == 16
 
 
+def test_shards(folders, capsys):
+    with tarfile.open(folders / 'a.tar', 'w') as tar:
+        for k, path in enumerate(sorted(folders.glob('train/*/*.png'))):
+            tar.add(path, f'{k}.png')
+    for words in ([folders / 'a.tar'], [folders / 'a.tar', '--test', folders / 'train']):
+        try:
+            found = found_in(capsys, *words)
+        except SystemExit:  # the same images in both
+            found = json.loads(capsys.readouterr().out)
+        assert found['sets']['train']['source'] == 'TarShards'
+        assert found['sets']['train']['images'] == 12
+    assert len(found['duplicates']['between']['train and test']) == 12
+
+
 def test_an_interrupt_prints_what_was_seen_and_ends_with_130(folders, capsys, monkeypatch):
     def interrupted(batches, total, name):
         yield next(iter(batches))
@@ -110,7 +125,7 @@ def test_an_interrupt_prints_what_was_seen_and_ends_with_130(folders, capsys, mo
     [
         (['nowhere'], "ImageFolder: folder 'nowhere' does not exist"),
         (['empty'], "no images in 'empty' or below"),
-        (['words.txt'], "'words.txt' is a file, and neither a pack"),
+        (['words.txt'], "'words.txt' is none of .npz, .tar, .parquet, or a config"),
         (['nowhere.py'], "There is no config 'nowhere.py'"),
         (['nowhere.npz'], "'nowhere.npz' does not exist"),
         (['empty', '--limit', '0'], '--limit.N=0; expected'),

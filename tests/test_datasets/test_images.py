@@ -6,6 +6,7 @@ from PIL import Image
 from test_datasets.test_sources import Mine
 
 from mmkernel.datasets import CorruptImageError, EvaluationDataset, ImageFolder, Subset, decode
+from mmkernel.datasets.contract import check_samples
 from mmkernel.datasets.images import scaled, to_array
 
 
@@ -206,3 +207,28 @@ def test_deep_pixels_of_pillow():
     assert to_array(Image.fromarray(values), deep=True).shape == (1, 2, 3)
     with pytest.raises(ValueError, match='`scale` of the source'):
         to_array(Image.fromarray(values))
+
+
+def test_photographs_of_ones_own_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (8, 5)).save(tmp_path / 'a.jpg', exif=exif)
+    assert ImageFolder(str(tmp_path)).image(0).shape == (8, 5, 3)
+    assert ImageFolder(str(tmp_path), upright=False).image(0).shape == (5, 8, 3)
+    said = [check_samples(EvaluationDataset(ImageFolder(str(tmp_path), upright=each))) for each in (True, False)]
+    assert [', EXIF orientation applied' in text for text in said] == [True, False]
+    part = Subset(ImageFolder(str(tmp_path)), fraction=1.0)
+    assert check_samples(EvaluationDataset(part)).endswith('applied')
+
+
+def test_sixteen_bit_files_with_a_scale(tmp_path):
+    grey = np.array([[0, 4095], [1000, 9000]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / 'a.png')
+    np.save(tmp_path / 'b.npy', np.repeat(grey[..., None], 7, 2))
+    source = ImageFolder(str(tmp_path), extensions=('.png', '.npy'), scale=4095, mode='L')
+    assert source.image(0)[..., 0].tolist() == source.image(1)[..., 6].tolist() == [[0, 255], [62, 255]]
+    assert source.image(1).shape == (2, 2, 7)
+    with pytest.raises(ValueError, match='scale=0'):
+        ImageFolder(str(tmp_path), scale=0).image(0)
+    with pytest.raises(TypeError, match=r'gave uint16 .*scale=65535'):
+        ImageFolder(str(tmp_path), extensions='.npy').image(0)

@@ -103,3 +103,17 @@ def test_errors_name_the_key(pack, tmp_path):
     (tmp_path / 'half.npz').write_bytes(open(path, 'rb').read()[:200])
     with pytest.raises(ValueError, match=r'half\.npz.* is damaged'):
         NpzPack(str(tmp_path / 'half.npz'))
+
+
+def test_deep_pixels_and_arrays_of_numpy_in_a_pack(tmp_path):
+    grey = np.array([[0, 4095], [1000, 9000]], np.uint16)
+    png, npy = io.BytesIO(), io.BytesIO()
+    Image.fromarray(grey).save(png, 'PNG')
+    np.save(npy, grey)
+    blobs = [png.getvalue(), npy.getvalue()]
+    offsets = np.cumsum([0] + [len(blob) for blob in blobs])
+    np.savez(tmp_path / 'deep.npz', train_jpeg=np.frombuffer(b''.join(blobs), np.uint8), train_off=offsets)
+    source = NpzPack(str(tmp_path / 'deep.npz'), mode='L', scale=4095)
+    assert source.image(0).tolist() == source.image(1).tolist() == [[[0], [255]], [[62], [255]]]
+    with pytest.raises(ValueError, match='scale='):
+        NpzPack(str(tmp_path / 'deep.npz'), scale=(5, 5))

@@ -74,3 +74,24 @@ def test_channels_of_a_model():
     assert image_channels(model) == 5
     model.data_preprocessor.mean = torch.zeros(4, 1, 1)
     assert image_channels(model) == 4
+
+
+@pytest.mark.parametrize('channels', [7, 16])
+def test_a_folder_of_arrays_with_many_channels_trains(repository, tmp_path, channels):
+    generator = np.random.default_rng(0)
+    (tmp_path / 'cubes').mkdir()
+    for k in range(16):
+        np.save(tmp_path / f'cubes/{k}.npy', generator.integers(0, 4096, (20, 24, channels)).astype(np.uint16))
+    source = {
+        '_delete_': True,
+        'type': 'ImageFolder',
+        'root': str(tmp_path / 'cubes'),
+        'extensions': '.npy',
+        'scale': 4095,
+    }
+    run = runner(repository, tmp_path / 'run', **{
+        'train_dataloader.dataset.source': source, 'train_dataloader.batch_size': 8, 'default_hooks.knn': None,
+        'model.backbone.in_channels': channels, 'data_preprocessor.mean': [0.5] * channels,
+        'data_preprocessor.std': [0.3] * channels})  # fmt: skip
+    run.train()
+    assert run.iter == 2
