@@ -33,6 +33,7 @@ EXAMPLES = """examples:
   mmkernel data check my_config.py                                  its sources, and what its loader delivers
   mmkernel data check /my/images --limit 10000 --json > found.json
   mmkernel data check "dict(type='ImageFolder', root='/my/scans', extensions='.npy', scale=65535)"
+  mmkernel data check "dict(type='ImageList', names='train.csv', root='/my/images', labels=True)"
 The exit code is 1 if an image cannot be read, or if one of the test is also in another set."""
 
 

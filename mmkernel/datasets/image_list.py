@@ -26,7 +26,7 @@ class ImageList(FileSource):
     labels: True, or the header of the column of labels; False: each label is -1. Text or whole numbers, '-1' for none.
     classes: the classes that there are, in order; by default those in the list, sorted. A number in the list is the name of a
         class, or its position among classes that have other names.
-    extensions, mode, on_corrupt: as for ``ImageFolder``.
+    extensions, mode, on_corrupt, upright, scale: as for ``ImageFolder``.
     FileNotFoundError for names that no file has (how many, and five of them); ValueError for a name of several files, an image
     with two labels or none, an unknown label, and a list without names.
     """
@@ -40,7 +40,10 @@ class ImageList(FileSource):
         extensions: tuple[str, ...] = EXTENSIONS,
         mode: str = 'RGB',
         on_corrupt: str | int = 'raise',
+        upright: bool = True,
+        scale: float | tuple[float, float] | None = None,
     ) -> None:
+        self.upright, self.scale = upright, scale
         file = isinstance(names, (str, os.PathLike))
         if root is None and not file:
             raise ValueError('ImageList: names are given one by one: give root, the folder that they are below.')

@@ -29,6 +29,7 @@ class Parquet(Source):
     image: the column of images. label: that of one class per image, whole numbers or names; None: all labels are -1.
     classes: class names in the order of their numbers, or a text file with one per line. None: those that the file's
         metadata tell (ClassLabel); of a column of names all names, sorted.
+    mode, upright, scale: as for ``ImageFolder``, but photographs are read as they are stored unless asked.
     cache_mb: row groups read last that each process keeps.
 
     A limit of the format: it is read in whole row groups, mostly of 100 to 1000 images. Where the set does not fit in the cache,
@@ -45,8 +46,11 @@ class Parquet(Source):
         cache_mb: float = 256,
         mode: str = 'RGB',
         on_corrupt: str | int = 'raise',
+        upright: bool = False,
+        scale: float | tuple[float, float] | None = None,
     ) -> None:
         super().__init__(on_corrupt)
+        self.upright, self.scale = upright, scale
         check_words(mode=(mode, MODES))
         check_numbers('Parquet', zero=True, cache_mb=cache_mb)
         self.mode, self.image_column, self.label_column, self.cache_mb = mode, image, label, cache_mb
@@ -127,7 +131,7 @@ class Parquet(Source):
         return value.as_py()
 
     def read(self, i: int) -> np.ndarray:
-        return decode(self.encoded(i), self.name(i), self.mode)
+        return decode(self.encoded(i), self.name(i), self.mode, self.upright, self.scale is not None)
 
     def to_shards(self, folder: str, per_shard: int = 1000) -> None:
         """Copy all images, as they are, into folder/000000.tar and so on, with their labels, and classes.txt: see ``TarShards``."""

@@ -41,6 +41,7 @@ class TarShards(Source):
     label: the ending of the file with the class, a number or a name; 'json:KEY': the value of KEY in the .json; 'folder': the
         first folder of the key. Records without one have the label -1.
     classes: the class names in the order of their numbers, or a text file with one per line. None: names in sorted order.
+    mode, upright, scale: as for ``ImageFolder``, but photographs are read as they are stored unless asked.
     Compressed archives are refused, as are two files of one name in a shard, and shards that are cut short or damaged.
     """
 
@@ -52,8 +53,11 @@ class TarShards(Source):
         classes: Sequence[str] | str | None = None,
         mode: str = 'RGB',
         on_corrupt: str | int = 'raise',
+        upright: bool = False,
+        scale: float | tuple[float, float] | None = None,
     ) -> None:
         super().__init__(on_corrupt)
+        self.upright, self.scale = upright, scale
         check_words(mode=(mode, MODES))
         if label == 'json':
             raise ValueError("TarShards: label='json' names no key; write label='json:KEY', e.g. 'json:label'.")
@@ -122,7 +126,7 @@ class TarShards(Source):
     def read(self, i: int) -> np.ndarray:
         shard, offset, size = self._shard(i), int(self.arrays['offset'][i]), int(self.arrays['size'][i])
         data = _opened(self.shards[shard], self.states[shard]).read(size, offset)
-        return decode(data, self.name(i), self.mode)
+        return decode(data, self.name(i), self.mode, self.upright, self.scale is not None)
 
 
 def _counted(words: Counter) -> str:

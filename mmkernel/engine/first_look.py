@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmkernel.datasets.contract import check_samples
+from mmkernel.datasets.sample_checks import check_samples
 from mmkernel.engine.allowed_keys import as_config_error
 from mmkernel.engine.hooks import dataset_of, unwrap
 from mmkernel.engine.launch import random_state, set_random_state

@@ -1,4 +1,5 @@
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ from PIL import Image
 from test_datasets.test_sources import Mine
 
 from mmkernel.datasets import CorruptImageError, EvaluationDataset, ImageFolder, Subset, decode
-from mmkernel.datasets.contract import check_samples
 from mmkernel.datasets.images import scaled, to_array
+from mmkernel.datasets.sample_checks import check_samples
+from mmkernel.registry import DATASETS
 
 
 def encoded(image, kind='PNG', **options):
@@ -232,3 +234,26 @@ def test_sixteen_bit_files_with_a_scale(tmp_path):
         ImageFolder(str(tmp_path), scale=0).image(0)
     with pytest.raises(TypeError, match=r'gave uint16 .*scale=65535'):
         ImageFolder(str(tmp_path), extensions='.npy').image(0)
+
+
+@pytest.mark.parametrize('kind', ['TarShards', 'Parquet', 'ImageList'])
+def test_every_reader_of_files_has_scale_and_upright(tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = encoded(Image.fromarray(np.array([[0, 4095, 9000]], np.uint16)), 'PNG', exif=exif)
+    if kind == 'TarShards':
+        with tarfile.open(tmp_path / 'x.tar', 'w') as tar:
+            entry = tarfile.TarInfo('0.png')
+            entry.size = len(deep)
+            tar.addfile(entry, io.BytesIO(deep))
+        given = dict(shards=str(tmp_path / 'x.tar'))
+    elif kind == 'Parquet':
+        arrow, parquet = pytest.importorskip('pyarrow'), pytest.importorskip('pyarrow.parquet')
+        parquet.write_table(arrow.table(dict(image=[deep])), tmp_path / 'x.parquet')
+        given = dict(files=str(tmp_path / 'x.parquet'), label=None)
+    else:
+        (tmp_path / '0.png').write_bytes(deep)
+        given = dict(names=['0.png'], root=str(tmp_path))
+    source = DATASETS.build(dict(type=kind, mode='L', upright=True, scale=4095, **given))
+    assert source.image(0)[..., 0].tolist() == [[0], [255], [255]]
+    assert DATASETS.build(dict(type=kind, mode='L', upright=False, **given)).image(0)[..., 0].tolist() == [[0, 16, 35]]

@@ -8,7 +8,7 @@ import torch
 from test_datasets.test_sources import PIXELS, PLAIN, Mine
 
 from mmkernel.datasets import EvaluationDataset, Source, ViewDataset
-from mmkernel.datasets.contract import check_samples
+from mmkernel.datasets.sample_checks import check_samples
 
 
 @pytest.mark.parametrize('workers', [0, 2])
