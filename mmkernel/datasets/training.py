@@ -88,7 +88,8 @@ class ViewDataset(Dataset):
                 "ViewDataset: exact=True makes views by Pillow in the workers, views_on='device' on the device. Leave one out."
             )
         self.source, self.seed = as_source(source), seed
-        self.views_on, self.exact, self.placed = views_on, exact, False
+        self.views_on, self.exact = views_on, exact
+        self.finish: DeviceViews | None = None  # what ``place`` gave
         self.views = {name: build_view(name, cfg) for name, cfg in views.items() if cfg is not None}
         if not self.views:
             raise ValueError('ViewDataset has no views; e.g. views=dict(first=dict(size=224, crop=..., ops=...))')
@@ -107,8 +108,9 @@ class ViewDataset(Dataset):
         wanted = self.views_on == 'device' or (self.views_on == 'auto' and torch.device(device).type == 'cuda')
         views = [view for view in self.views.values() for _ in range(view.count)]
         left = [view.chain.leave_to_device(wanted and not self.exact) for view in views]
-        self.placed = any(left)
-        return DeviceViews(left, [view.chain.size_after(*view.size) for view in views]) if self.placed else None
+        sizes = [view.chain.size_after(*view.size) for view in views]
+        self.finish = DeviceViews(left, sizes) if any(left) else None
+        return self.finish
 
     @property
     def view_names(self) -> list[str]:
@@ -152,10 +154,10 @@ class ViewDataset(Dataset):
             ) from None
         image, about = fetch(self.source, index)
         drawn = self.draw(epoch, index, *image.shape[:2])
-        if self.placed:
+        if self.finish is not None:
             rows = [row for view, params in zip(self.views.values(), drawn, strict=True) for row in view.encode(params)]
             about['drawn'] = [torch.from_numpy(np.array(row, np.float32)) for row in rows]
-        return dict(inputs=[to_tensor(view, image) for view in self.make(image, drawn, not self.placed)], **about)
+        return dict(inputs=[to_tensor(view, image) for view in self.make(image, drawn, self.finish is None)], **about)
 
 
 @DATASETS.register_module()

@@ -33,11 +33,19 @@ def draw_views(grid: np.ndarray, dataset: Any, indices: Sequence[int], epochs: S
     names = [name if len(epochs) == 1 else f'{name}, epoch {epoch}' for epoch in epochs for name in names]
     for row, index in zip(grid, indices, strict=True):
         show(row[0], dataset.source.image(int(index)))
-        views = [view for epoch in epochs for view in dataset[(epoch, int(index))]['inputs']]
+        views = [view for epoch in epochs for view in finished(dataset, dataset[(epoch, int(index))])]
         for axes, view in zip(row[1:], views, strict=True):
             show(axes, view)
     for axes, name in zip(grid[0], ['image', *names], strict=True):
         axes.set_title(name, fontsize=8)
+
+
+def finished(dataset: Any, item: Mapping) -> list[Tensor]:
+    """The views of an item as the model sees them, those too that the data set leaves to the device."""
+    if 'drawn' not in item:
+        return item['inputs']
+    inputs, drawn = ([part[None] for part in item[key]] for key in ('inputs', 'drawn'))
+    return [view[0].byte() for view in dataset.finish(inputs, drawn)]
 
 
 def read_scalars(run: str | Path) -> list[dict]:

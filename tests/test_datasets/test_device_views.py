@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from photographs import assert_close, photograph
+from torch._dynamo.testing import CompileCounter
 from torch.utils.data import DataLoader
 
+import mmkernel.kernels.fused as module
 from mmkernel.datasets import (
     EpochSampler,
     Operation,
@@ -20,6 +22,7 @@ from mmkernel.datasets import (
     ViewDataset,
     collate_views,
 )
+from mmkernel.models import ViewPreprocessor
 from mmkernel.registry import TRANSFORMS
 
 CROP = dict(type='RandomResizedCrop', scale=(0.3, 1.0))
@@ -103,12 +106,13 @@ RECIPES = ('imagenet_two_views', 'imagenet_multicrop', 'imagenet_obow_views', 'c
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_every_recipe(repository, name, monkeypatch):
+def test_every_recipe(repository, name, device):
     views = Config.fromfile(repository / f'configs/_base_/{name}.py').train_dataloader.dataset.views
     worker, auto = ViewDataset(Scenes(), views), ViewDataset(Scenes(), views)
     finish = auto.place('cuda')  # no device is touched
     batch, expected = (collate_views([data[1, i] for i in range(6)]) for data in (auto, worker))
-    assert_close_pictures(finish(batch['inputs'], batch['drawn']), expected['inputs'])
+    made = finish([x.to(device) for x in batch['inputs']], [x.to(device) for x in batch['drawn']])
+    assert_close_pictures([view.cpu() for view in made], expected['inputs'])
     assert 'drawn' not in expected
     for steps in finish.steps:
         assert {type(step).__name__ for step in steps} <= {
@@ -148,6 +152,18 @@ def test_finished_batches_do_not_depend_on_their_rows():
         assert torch.equal(view, torch.cat(pieces))
     with torch.autocast('cpu', torch.bfloat16):
         assert all(torch.equal(x, y) for x, y in zip(finish(batch['inputs'], batch['drawn']), whole, strict=True))
+
+
+def test_normalised_views_are_one_graph_for_the_compiler(monkeypatch):
+    monkeypatch.setenv('MMKERNEL_COMPILE', '1')
+    preprocessor, count = ViewPreprocessor(mean=[0.5] * 3, std=[0.2] * 3), CompileCounter()
+    monkeypatch.setattr(module, '_compiled', lambda function: torch.compile(function, fullgraph=True, backend=count))
+    _, device, preprocessor.finish = both_places(TWO)
+    batch = collate_views([device[0, i] for i in range(3)])
+    made = preprocessor(batch)['inputs']
+    assert count.frame_count == 1
+    monkeypatch.setenv('MMKERNEL_COMPILE', '0')
+    assert all(torch.equal(view, plain) for view, plain in zip(made, preprocessor(batch)['inputs'], strict=True))
 
 
 def test_views_of_one_shape_and_kind_go_together():

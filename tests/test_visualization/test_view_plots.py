@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mmkernel.datasets import ViewDataset
 from mmkernel.visualization import overview, view_grid
 from mmkernel.visualization.view_sheet import column_names, view_sheet
 
@@ -39,6 +40,15 @@ def test_epochs_side_by_side_and_grey_images(tmp_path):
     assert figure.axes[-1].get_title() == 'second, epoch 1'
     assert figure.axes[0].images[0].get_clim() == (0, 255)
     assert (tmp_path / 'views.png').is_file()
+
+
+def test_views_that_are_left_to_the_device_are_shown_finished():
+    flip = dict(flip=dict(type='RandomFlip', probability=1.0))
+    data = ViewDataset(dict(type='Digits'), dict(a=dict(ops=flip)), views_on='device')
+    data.place('cpu')
+    assert np.array_equal(data[0, 0]['inputs'][0][0], data.source.image(0)[..., 0])  # not yet
+    shown = view_grid(data, indices=(0,)).axes[1].images[0].get_array()
+    assert np.array_equal(shown, data.source.image(0)[:, ::-1, 0])
 
 
 def test_views_of_one_name_are_numbered():
