@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision.transforms as T
 import torchvision.transforms.functional as F
+from photographs import assert_close, photograph
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
@@ -35,7 +36,26 @@ def test_resized_crop_equals_torchvision(image, interpolation, size):
         box = op.draw(rng, *image.shape[:2])
         expected = F.resized_crop(pillow(image), *box, [size] * 2 if isinstance(size, int) else list(size),
                                   MODES[interpolation])  # fmt: skip
-        assert same(op.apply(image, box), expected)
+        assert same(op.exact(image, box), expected)
+
+
+@pytest.mark.parametrize('interpolation', ['nearest', 'bilinear', 'bicubic', 'lanczos'])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 5, 13])
+@pytest.mark.parametrize('size', [32, 96, (61, 47), (120, 160)])
+def test_a_worker_resizes_as_pillow(interpolation, channels, size):
+    """Noise too, and larger than the image."""
+    for image in (
+        photograph(95, 120, channels),
+        np.random.default_rng(0).integers(0, 256, (95, 120, channels), np.uint8),
+    ):
+        image.flags.writeable = False  # sources hand out mapped and shared arrays
+        op, rng = RandomResizedCrop(size, interpolation=interpolation), generator(0, 0)
+        for _ in range(10):
+            box = op.draw(rng, *image.shape[:2])
+            made, exact = op.apply(image, box), op.exact(image, box)
+            assert made.flags.c_contiguous
+            assert_close(made, exact)
+            assert np.abs(made - exact.astype(int)).mean() < 0.05
 
 
 def test_boxes_are_distributed_as_torchvisions():

@@ -3,6 +3,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from photographs import photograph
 from PIL import Image
 from test_datasets.test_sources import Mine
 
@@ -59,7 +60,60 @@ def test_one_channel_on_request(rgb):
 def test_orientation_is_not_applied(rgb):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    assert decode(encoded(rgb, 'JPEG', exif=exif), 'x').shape == (9, 13, 3)
+    assert np.array_equal(decode(encoded(rgb, 'JPEG', exif=exif), 'x'), decode(encoded(rgb, 'JPEG'), 'x'))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(subsampling=0),
+        dict(subsampling=1),
+        dict(subsampling=2, quality=30),
+        dict(progressive=True, quality=95),
+        dict(keep_rgb=True),
+        dict(restart_marker_rows=1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('kind', ['RGB', 'L'])
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'all'])
+def test_jpegs_are_pillows_bytes(options, kind, mode):
+    image = Image.fromarray(photograph(61, 83)).convert(kind)
+    if kind == 'L' and 'keep_rgb' in options:
+        return
+    data = encoded(image, 'JPEG', **options)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert(kind if mode == 'all' else mode))
+    assert np.array_equal(decode(data, 'x', mode), expected.reshape(61, 83, -1))
+
+
+@pytest.mark.parametrize('progressive', [False, True])
+def test_jpegs_that_are_cut_off_are_refused_as_by_pillow(progressive):
+    data = encoded(Image.fromarray(photograph(61, 83)), 'JPEG', progressive=progressive)
+    for length in [0, 1, 20, *range(500, len(data), 199), len(data) - 3, len(data) - 2, len(data) - 1]:
+        try:
+            expected = np.asarray(Image.open(io.BytesIO(data[:length])).convert('RGB'))
+        except OSError:
+            with pytest.raises(CorruptImageError, match='x cannot be decoded'):
+                decode(data[:length], 'x')
+        else:
+            assert np.array_equal(decode(data[:length], 'x'), expected)
+
+
+def test_a_jpeg_bomb_is_refused_by_its_header(monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    with pytest.raises(CorruptImageError, match='DecompressionBombError'):
+        decode(encoded(Image.new('RGB', (64, 64)), 'JPEG'), 'x')
+
+
+def test_only_jpegs_of_8_bit_colours_or_grey_go_another_way(rgb, monkeypatch):
+    seen = []
+    monkeypatch.setattr('cv2.imdecode', lambda data, flags: seen.append(flags))  # None: Pillow reads it instead
+    for image, kind in ((rgb, 'PNG'), (rgb.convert('CMYK'), 'JPEG'), (rgb, 'WEBP')):
+        decode(encoded(image, kind), 'x')
+    assert not seen
+    data = encoded(rgb, 'JPEG')
+    assert np.array_equal(decode(data, 'x'), np.asarray(Image.open(io.BytesIO(data))))
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'empty', 'text', 'broken png'])
