@@ -92,8 +92,9 @@ class ColorJitter(Operation):
         self.idle = [low == high == neutral for (low, high), neutral in zip(self.ranges, (1, 1, 1, 0), strict=True)]
 
     def sample(self, rng: Generator, height: int, width: int) -> list[tuple[int, float]]:
-        order, where = rng.permutation(4).tolist(), rng.random(4).tolist()
-        factors = [low + (high - low) * u for (low, high), u in zip(self.ranges, where, strict=True)]
+        order = [0, 1, 2, 3]
+        rng.shuffle(order)  # a list, in place: rng.permutation(4), in a third of the time
+        factors = [low + (high - low) * u for (low, high), u in zip(self.ranges, rng.random(4).tolist(), strict=True)]
         return [(k, factors[k]) for k in order if not self.idle[k]]
 
     def apply(self, image: np.ndarray, params: list[tuple[int, float]]) -> np.ndarray:

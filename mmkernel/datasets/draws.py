@@ -4,8 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.random import Generator, Philox
+from numpy.random.bit_generator import ISeedSequence
 
 VIEWS, ORDER, SUBSET = 0, 1, 2  # what a stream is for; keeps the order of an epoch independent of the views
+
+
+class _Key(ISeedSequence):
+    """Philox's key as it is. Given as ``key=``, numpy would first gather randomness from the system: twice the time of all else."""
+
+    def __init__(self, *words: int) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
+        return np.array(self.words, dtype)
 
 
 def generator(seed: int, epoch: int, index: int = 0, stream: int = 0, purpose: int = VIEWS) -> Generator:
@@ -15,9 +26,8 @@ def generator(seed: int, epoch: int, index: int = 0, stream: int = 0, purpose: i
     is (seed, purpose), the counter starts at (0, stream, index, epoch), and drawing counts in the first word, so no two
     streams ever meet. Making one costs a few microseconds, there is no state to save, and it is the same in any worker.
     """
-    word = 0xFFFFFFFFFFFFFFFF  # numpy expects unsigned 64-bit words; a negative seed is taken modulo 2^64
-    key = np.array([seed & word, purpose], np.uint64)
-    return Generator(Philox(key=key, counter=np.array([0, stream, index, epoch], np.uint64)))
+    key = _Key(seed & 0xFFFFFFFFFFFFFFFF, purpose)  # unsigned 64-bit words; a negative seed is taken modulo 2^64
+    return Generator(Philox(key, counter=np.array([0, stream, index, epoch], np.uint64)))
 
 
 def rows_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:
