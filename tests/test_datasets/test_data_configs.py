@@ -1,10 +1,12 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from photographs import assert_close, on_device, photograph
 
-from mmkernel.datasets import ViewDataset
+from mmkernel.datasets import PatchView, ViewDataset
 from mmkernel.datasets.sources import Source
 from mmkernel.registry import DATASETS, TRANSFORMS
 
@@ -22,6 +24,10 @@ SHAPES = dict(
     cifar10_pack_two_views=[32] * 2,
     digits_two_views=[16] * 2,
 )
+
+
+FRAGMENTS = (Path(__file__).parents[2] / 'configs/_base_').glob('[cis]*_*.py')
+RECIPES = sorted(path.stem for path in FRAGMENTS if path.stem.endswith(('views', 'view', 'multicrop', 'patches')))
 
 
 class Photos(Source):
@@ -59,6 +65,43 @@ def test_fragment(load, name):
     assert loader.drop_last
     assert loader.sampler.type == 'EpochSampler'
     assert loader.collate_fn.type == 'collate_views'
+
+
+def made_by_steps(steps, image, params, place):
+    for step, drawn in zip(steps, params, strict=True):
+        if drawn is not None and place == 'device' and step.floats is not None:
+            image = on_device(step, image, drawn).astype(np.uint8)
+        elif drawn is not None:
+            image = step.exact(image, drawn) if place == 'exact' else step.apply(image, drawn)
+    return image
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_views_are_the_same_in_every_place(load, name):
+    """Whole views of a photograph: by OpenCV in a worker, finished on the device, and by Pillow."""
+    data = ViewDataset(Photos(3), load(name).train_dataloader.dataset.views)
+    side = 32 if 'cifar' in name else 300
+    for epoch in range(4):
+        image = photograph(side, side + side // 4, seed=epoch)
+        for view, drawn in zip(data.views.values(), data.draw(epoch, 0, *image.shape[:2]), strict=True):
+            parent = None
+            if isinstance(view, PatchView):  # the patches of one parent, which stays in the worker
+                drawn_parent, corners, drawn = drawn
+                parent = {
+                    how: made_by_steps(view.parent.steps, image, drawn_parent, how) for how in ('exact', 'worker')
+                }
+            for k, params in enumerate(drawn):
+                made = {}
+                for place in ('exact', 'worker', 'device'):
+                    picture = image
+                    if parent is not None:
+                        (top, left), (height, width) = corners[k], view.size
+                        picture = parent['exact' if place == 'exact' else 'worker'][
+                            top : top + height, left : left + width
+                        ]
+                    made[place] = made_by_steps(view.chain.steps, picture, params, place)
+                assert_close(made['worker'], made['exact'])
+                assert_close(made['device'], made['exact'])
 
 
 def settings(cfg, path=''):
