@@ -63,7 +63,7 @@ COLUMNS = [
     'ratio',
     'goal',
 ]
-BEFORE, DECODING = 'ours, before', 'decoding alone'
+BEFORE, DECODING = 'ours, before', 'ours, decoding alone'
 
 
 class Encoded(Source):
@@ -199,7 +199,7 @@ def milliseconds(maker: Callable, images: int, count: int, batch: int, workers: 
 
 def sizes(case: str, quick: bool) -> tuple[int, int]:
     """Batch, and images of a repetition."""
-    return (4, 8) if quick else (256, 4096) if case == '2 x 32' else (32, 192)
+    return (4, 8) if quick else (256, 1536) if case == '2 x 32' else (32, 96)
 
 
 def one_thread(_: int) -> None:
@@ -261,6 +261,7 @@ def measured(case: str, encoded: list[bytes], args: Namespace) -> list[dict]:
     """A row for each form and number of workers."""
     batch, count = sizes(case, args.quick)
     forms = {name: maker for name, maker in forms_of(case, encoded).items() if name != BEFORE or args.before}
+    forms = {name: maker for name, maker in forms.items() if fnmatch(name, args.forms)}
     rows = []
     for workers in (1,) if args.quick else (1, 2):
         found: dict[str, list[float]] = {name: [] for name in forms}
@@ -288,11 +289,12 @@ def lines_of(rows: list[dict]) -> list[list[str]]:
         if own is None:
             lines.append([case, form, str(workers), row['skipped'], '', '', '', '', ''])
             continue
-        base, share = ms.get((case, workers, BEFORE)), ms[case, workers, DECODING] / own
+        base, decoding = ms.get((case, workers, BEFORE)), ms.get((case, workers, DECODING)) or 0.0
         goal, ratio = GOALS.get((case, form)), base / own if base else None
         verdict = '' if goal is None else f'{goal:g} ' + ('?' if ratio is None else 'hit' if ratio >= goal else 'miss')
         rates = [f'{1000 / own:.0f}', f'{1000 * os.cpu_count() / own:.0f}' if workers == 2 else '']
-        shown = [f'{share:.0%}' if form.startswith('ours') else '', f'{ratio:.2f}' if ratio else '', verdict]
+        share = f'{decoding / own:.0%}' if decoding and form.startswith('ours') and form != DECODING else ''
+        shown = [share, f'{ratio:.2f}' if ratio else '', verdict]
         lines.append([case, form, str(workers), f'{own:.3g}', *rates, *shown])
     return lines
 
@@ -303,6 +305,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         argv,
         images=dict(type=Path, nargs='+', metavar='PATH', help='tar files or folders of JPEGs, npz packs'),
         before=dict(type=Path, metavar='FOLDER', help='a checkout of an earlier commit to compare with'),
+        forms=dict(default='*', metavar='PATTERN', help='forms whose name matches, e.g. "ours*"'),
         one=dict(nargs=2, metavar=('CASE', 'WORKERS'), help='only the earlier form of a case, as --before calls it'),
     )
     torch.set_num_threads(1)

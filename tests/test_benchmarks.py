@@ -216,6 +216,7 @@ def test_rates_of_a_loader_stand_beside_those_before(bench):
     assert lines['ours, worker'] == ['2', '500', machine, '50%', '4.00', '2.8 hit']
     assert lines['ours, device form'] == ['2', '500', machine, '50%', '4.00', '4.5 miss']
     assert lines["lightly's transform"][0] == 'not installed: x'
+    assert lines[data.DECODING][-3] == ''
     without = [row for row in rows if row['form'] != data.BEFORE]
     assert {line[-1] for line in data.lines_of(without)} == {'', '2.8 ?', '4.5 ?'}
 
