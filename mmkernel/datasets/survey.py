@@ -12,7 +12,6 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from .draws import SUBSET, generator, smallest_keys
-from .images import CorruptImageError
 from .loader import build_dataloader
 from .sources import Source
 
@@ -152,8 +151,8 @@ def delivered(dataloader: Mapping[str, Any], seconds: float) -> dict[str, Any]:
                 if time.perf_counter() - start > seconds:
                     break
             epoch += 1
-    except CorruptImageError as error:
-        return dict(found, error=f'{error}')
+    except UNREADABLE as error:  # that of a worker ends a traceback
+        return dict(found, error=(f'{error}'.strip() or type(error).__name__).splitlines()[-1])
     finally:
         loader._iterator = None  # ends persistent workers now
     spent = time.perf_counter() - start if start else 0.0

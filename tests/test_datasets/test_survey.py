@@ -125,4 +125,7 @@ def test_what_a_loader_delivers():
         assert found['images_per_second'] > 0
         assert found['batches'] == 1437 // 4
         damaged = delivered(loader(Mine(broken=range(6), count=6)), seconds=0.05)
+        floats = [delivered(loader(Mine(np.zeros((4, 4, 3))), num_workers=n), seconds=0.05) for n in (0, 1)]
     assert 'cannot be decoded' in damaged['error']
+    assert all('expected a numpy array, uint8' in each['error'] for each in floats)
+    assert all('\n' not in each['error'] for each in floats)
