@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from multiprocess import run_processes
 from test_datasets.test_sources import PIXELS, PLAIN, Mine
 
 from mmkernel.datasets import EvaluationDataset, Source, ViewDataset
@@ -43,6 +44,20 @@ def test_what_breaks_the_contract_is_named(given, channels, message, workers):
     for dataset in (ViewDataset(Mine(**given), PLAIN), EvaluationDataset(Mine(**given))):
         with pytest.raises(ValueError, match=f'(?s){message}'):
             check_samples(dataset, channels, workers)
+
+
+def refusal(rank, world_size, workers):
+    """What this rank says of a source with two damaged images."""
+    try:
+        check_samples(ViewDataset(Mine(count=101, broken=(50, 100)), PLAIN), 3, workers)
+    except ValueError as error:
+        return f'{error}'
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_all_ranks_refuse_the_same_image(workers):
+    first, second = run_processes(refusal, 2, workers)
+    assert first == second == 'photo-50.png cannot be decoded.'
 
 
 def test_images_of_two_kinds_in_one_set():
