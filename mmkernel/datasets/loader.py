@@ -49,12 +49,12 @@ class EpochSampler(Sampler):
                 f'{len(dataset)}: lower num_batch_per_epoch of the dataloader (num_samples of the sampler), or drop it.'
             )
         self.num_samples = num_samples
-        self.images, self.shuffle, self.round_up, self.epoch = len(dataset), shuffle, round_up, 0
+        self.images, self.shuffle, self.round_up, self.epoch, self.start = len(dataset), shuffle, round_up, 0, 0
         self.seed = sync_random_seed() if seed is None else seed
 
-    def set_epoch(self, epoch: int) -> None:
-        """To be called before each epoch, on all ranks."""
-        self.epoch = int(epoch)
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """To be called before each epoch, on all ranks. The first ``start`` images of this rank are left out: used already."""
+        self.epoch, self.start = int(epoch), int(start)
 
     def order(self) -> np.ndarray:
         """Dataset indices of the current epoch for all ranks together."""
@@ -66,7 +66,7 @@ class EpochSampler(Sampler):
         epoch, order = self.epoch, self.order()
         if self.num_samples is not None or self.round_up:
             order = np.resize(order, len(self) * self.world_size)
-        own = order[self.rank :: self.world_size]
+        own = order[self.rank :: self.world_size][self.start :]
         # some at a time: ten million numbers of Python would fill 400 MB
         return ((epoch, index) for k in range(0, len(own), _AT_ONCE) for index in own[k : k + _AT_ONCE].tolist())
 

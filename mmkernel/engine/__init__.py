@@ -4,12 +4,13 @@ from mmkernel.zoo import CheckpointError, LoadReport, load_weights, read_checkpo
 
 from .allowed_keys import ConfigError
 from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
+from .checkpoint_hook import CheckpointHook
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook, momentum_at
 from .cluster_hook import ClusterHook
 from .config import check_config, default_work_dir, load_config, set_option, train
 from .epoch_scores import AccuracyHook, KeepBestHook
 from .finite import NonFiniteGuardHook, NonFiniteLossError
-from .hooks import BackboneWeightsHook, CheckpointHook, CommitHook, RuntimeInfoHook, SeedHook
+from .hooks import BackboneWeightsHook, CommitHook, RuntimeInfoHook, SeedHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
 from .launch import init_processes, seed_everything
 from .learning_rates import PartRateConstructor, VectorRateConstructor, effective_batch, lr_factor

@@ -71,8 +71,8 @@ def check_run(cfg: Mapping) -> None:
     loop = cfg.get('train_cfg') or {}
     if loop.get('by_epoch') is False or 'max_iters' in loop:
         raise ConfigError(
-            'train_cfg: a run counts epochs here, and resumes at the ends of epochs only. Write train_cfg=dict(max_epochs=...); '
-            'train_dataloader.num_batch_per_epoch makes epochs of any length.'
+            'train_cfg: a run counts epochs here. Write train_cfg=dict(max_epochs=...); '
+            'train_dataloader.num_batch_per_epoch makes epochs of any length, checkpoint=dict(every_steps=...) saves inside them.'
         )
 
 

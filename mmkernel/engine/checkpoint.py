@@ -1,5 +1,6 @@
 """Checkpoints of a run: what they may hold, and which one of a folder to resume from. ``mmkernel.zoo`` reads the files."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_ch
 from mmkernel.zoo.loading import LoadReport, load_weights
 from mmkernel.zoo.tensor_names import weights_of
 
+OF_A_RUN = re.compile(r'epoch_\d+(_step_\d+)?\.pth')
 ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.work_dir)'
 
 
@@ -57,12 +59,17 @@ def checkpoint_meta(path: str | Path) -> dict:
 
 
 def epoch_files(work_dir: str | Path) -> list[Path]:
-    """The files ``epoch_N.pth`` of a folder, without exports such as epoch_20_mmdetection.pth."""
-    return [path for path in sorted(Path(work_dir).glob('epoch_*.pth')) if path.stem.removeprefix('epoch_').isdigit()]
+    """``epoch_N.pth`` and ``epoch_N_step_K.pth`` of a folder, without exports such as epoch_20_mmdetection.pth."""
+    return [path for path in sorted(Path(work_dir).glob('epoch_*.pth')) if OF_A_RUN.fullmatch(path.name)]
+
+
+def position(meta: Mapping) -> tuple[int, float]:
+    """(epochs done, part of the next one) of a checkpoint's ``meta``; files of earlier versions lie at ends of epochs."""
+    return int(meta['epoch']), meta.get('batch', 0) / (meta.get('steps_per_epoch') or 1)
 
 
 def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
-    """(file, meta) of every training checkpoint of a folder that opens, in the order of epochs; a warning names the others.
+    """(file, meta) of every training checkpoint of a folder that opens, the furthest last; a warning names the others.
 
     Times of files are not used: copies have new ones. ``run`` in the meta tells runs apart; it is None in files of earlier
     versions.
@@ -71,11 +78,11 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
     for path in epoch_files(work_dir):
         try:
             meta = meta_of(read_checkpoint(path, mmap=True))
-            found.append((path, dict(run=meta.get('run'), epoch=int(meta['epoch']), iter=int(meta['iter']))))
+            found.append((path, dict(run=meta.get('run'), position=position(meta))))
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             error = f'it is not one of a run (its meta has no {error})' if isinstance(error, KeyError) else error
             warnings.warn(f"Skipped the checkpoint '{path}': {error}", stacklevel=1)  # from one place: told once
-    return sorted(found, key=lambda item: (item[1]['epoch'], item[1]['iter']))
+    return sorted(found, key=lambda item: item[1]['position'])
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
@@ -114,8 +121,8 @@ def checkpoint_to_resume(folder: Path, file: Path | None, left: list[Path]) -> P
             )
         return found
     this = checkpoint_meta(file)
-    run, epoch = this.get('run'), this.get('epoch', 0)
-    if further := [path for path, meta in list_checkpoints(folder) if meta['run'] == run and meta['epoch'] > epoch]:
+    run, here = this.get('run'), position(this)
+    if further := [path for path, meta in list_checkpoints(folder) if meta['run'] == run and meta['position'] > here]:
         raise RunFolderError(
             f"--resume {file.name}: the run in '{folder}' has gone further ({shown(further)}), and would be overwritten. "
             f'Resume without a file to go on from the last, or branch off into {ELSEWHERE}.'

@@ -43,6 +43,7 @@ class ClusterHook(Hook):
         check_numbers('ClusterHook', whole=True, iterations=iterations, interval=interval)
         check_numbers('ClusterHook', whole=True, none=True, pca_dim=pca_dim)
         self.features, self.iterations, self.interval, self.pca_dim = features, iterations, interval, pca_dim
+        self.saved: dict | None = None
 
     def before_run(self, runner: Any) -> None:
         """Make the buffers of one entry per image, before a checkpoint is loaded into them."""
@@ -68,9 +69,22 @@ class ClusterHook(Hook):
         self._tell_sampler(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Forget the rows of earlier epochs, which a resumed run does not have."""
+        """Forget the rows of earlier epochs, which a resumed run does not have; it has those of an epoch that it is inside."""
         if self.features == 'memory':
-            unwrap(runner.model).head.memory.clear()
+            memory = unwrap(runner.model).head.memory
+            memory.clear()
+            if self.saved is not None:
+                memory.write(*(self.saved[name].to(memory.data.device) for name in ('index', 'rows')))
+            self.saved = None
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """What the head remembers of the epoch that the checkpoint is inside."""
+        if self.features == 'memory' and checkpoint['meta']['batch']:
+            memory = unwrap(runner.model).head.memory
+            checkpoint['cluster_memory'] = dict(index=memory.index(), rows=memory.data[:, memory.seen])
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        self.saved = checkpoint.get('cluster_memory') if runner._resume else None
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.every_n_epochs(runner, self.interval):

@@ -119,8 +119,10 @@ def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
     """NonFiniteLossError if a tensor of what is about to be written holds NaN or infinity: weights, buffers, optimizer, EMA."""
     skipped = ('meta', 'message_hub', 'random_states')
     if bad := [name for key, part in checkpoint.items() if key not in skipped for name in non_finite(part, key)]:
+        batch = checkpoint['meta']['batch']
+        when = f'in epoch {runner.epoch + 1}, after batch {batch}' if batch else f'after epoch {runner.epoch + 1}'
         raise NonFiniteLossError(
-            f'{len(bad)} tensors hold NaN or infinite values after epoch {runner.epoch + 1} (first: {bad[0]}); no checkpoint '
+            f'{len(bad)} tensors hold NaN or infinite values {when} (first: {bad[0]}); no checkpoint '
             f'was written. {runner.folder.way_back()}'
         )
 

@@ -1,17 +1,14 @@
-"""Hooks of every run: seeds, commits, checkpoints; and weights for a backbone before it."""
+"""Hooks of every run: seeds and commits; and weights for a backbone before it."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.hooks import RuntimeInfoHook as _RuntimeInfoHook
 from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmkernel.checks import check_numbers
 from mmkernel.engine.launch import seed_everything
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
@@ -55,29 +52,6 @@ class CommitHook(Hook):
         model, (stepped, real) = unwrap(runner.model), attempt(runner.optim_wrapper)
         if stepped and hasattr(model, 'commit'):
             model.commit(real=real)
-
-
-@HOOKS.register_module(force=True)
-class CheckpointHook(Hook):
-    """Save ``epoch_N.pth`` every ``interval`` epochs and after the last one; keep the last ``max_keep`` of this run (None: all).
-
-    Old files go only after the new one is safely on disk, so a kill at any moment leaves a checkpoint to resume from.
-    """
-
-    priority = 'VERY_LOW'
-    writes = ('epoch_<n>.pth',)
-
-    def __init__(self, interval: int = 1, max_keep: int | None = None) -> None:
-        check_numbers('CheckpointHook', whole=True, none=True, interval=interval, max_keep=max_keep)
-        self.interval, self.max_keep = interval, max_keep
-
-    def after_train_epoch(self, runner: Any) -> None:
-        if runner.epoch + 1 == runner.max_epochs or self.every_n_epochs(runner, self.interval):
-            name = f'epoch_{runner.epoch + 1}.pth'
-            runner.save_checkpoint(runner.work_dir, name)
-            runner.logger.info(f'Saved {Path(runner.work_dir) / name}.')
-            if is_main_process() and self.max_keep is not None:
-                runner.folder.drop_oldest(self.max_keep)
 
 
 @HOOKS.register_module(force=True)

@@ -16,6 +16,7 @@ from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import bounds_over_ranks, check_equal_rows, equal_rows, world_size
 from mmkernel.engine.clocks import check_last_batch
 from mmkernel.engine.hooks import dataset_of, unwrap
+from mmkernel.engine.launch import set_random_state
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.engine.waiting import Waiting
@@ -36,7 +37,8 @@ class EpochLoop:
         self.dataloader = self._grouped(dataloader) if virtual_batch else dataloader
         self.micro_batches = getattr(self.dataloader, 'count', 1)  # of one step
         self.max_iters = self.max_epochs * len(self.dataloader)
-        self._epoch, self._iter, self._told, self.stop_training = 0, 0, '', False
+        self._epoch, self._iter, self._batch, self._told, self.stop_training = 0, 0, 0, '', False
+        self.random_state: dict | None = None  # of a run that was resumed inside an epoch
         self.equal = EqualBatches(dataloader)
         self.waiting = Waiting(next((p.device for p in runner.model.parameters()), torch.device('cpu')))
         if batch := dataloader.batch_size:
@@ -44,6 +46,7 @@ class EpochLoop:
 
     epoch = property(lambda self: self._epoch)
     iter = property(lambda self: self._iter)
+    batch = property(lambda self: self._batch)  # batches of this epoch that were used; None after the last
 
     def run(self) -> nn.Module:
         runner, call = self.runner, self.runner.call_hook
@@ -51,20 +54,46 @@ class EpochLoop:
         while self._epoch < self.max_epochs and not self.stop_training:
             call('before_train_epoch')
             runner.model.train()
-            for i, batch in enumerate(self.waiting.batches(self.dataloader)):
+            self._run_epoch()
+            call('after_train_epoch')
+            self._epoch, self._batch = self._epoch + 1, 0
+            self.tell_left_out()
+        call('after_train')
+        return runner.model
+
+    def _run_epoch(self) -> None:
+        runner, call, start = self.runner, self.runner.call_hook, self._batch
+        batches = self.waiting.batches(self._from(start) if start else self.dataloader)
+        try:
+            for i, batch in enumerate(batches, start):
                 call('before_train_iter', batch_idx=i, data_batch=batch)
                 with self.equal(batch):
                     if isinstance(batch, MicroBatches):
                         outputs = virtual_step(runner.model, batch, runner.optim_wrapper)
                     else:
                         outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+                self._batch = i + 1
                 call('after_train_iter', batch_idx=i, data_batch=batch, outputs=outputs)
                 self._iter += 1
-            call('after_train_epoch')
-            self._epoch += 1
-            self.tell_left_out()
-        call('after_train')
-        return runner.model
+        finally:
+            del batches  # ends the workers now, also after an error, whose traceback holds this frame
+        self._batch = None
+
+    def _from(self, start: int) -> Iterator:
+        """The batches of the epoch from number ``start`` on, with the random state that the checkpoint was written in.
+
+        Our samplers leave out what was used; of others, batches are loaded and dropped.
+        """
+        sampler, plan = self.dataloader.sampler, self.dataloader.batch_sampler
+        if isinstance(sampler, EpochSampler) and type(plan) is BatchSampler:
+            sampler.set_epoch(self._epoch, start * plan.batch_size * self.micro_batches)
+            batches = islice(iter(self.dataloader), len(self.dataloader) - start)
+        else:
+            batches = iter(self.dataloader)
+            next(islice(batches, start, start), None)
+        if self.random_state is not None:
+            set_random_state(self.random_state)
+        return batches
 
     def _grouped(self, loader: DataLoader) -> 'DataLoader | VirtualBatches':
         """The loader, or its batches in groups if a step takes more than one."""

@@ -119,6 +119,14 @@ class DoctorHook(Hook):
             runner.logger.info(f'The embedding is no longer collapsed: effective rank {found.statistics.rank:.1f}.')
         self.state = found.state
 
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if self.state is not None:
+            checkpoint['doctor'] = self.state
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """A resumed run does not warn again of what was said."""
+        self.state = checkpoint.get('doctor') if runner._resume else None
+
 
 @HOOKS.register_module()
 class ViewSheetHook(Hook):

@@ -1,4 +1,4 @@
-"""Save, load and resume a run: resumed at the end of an epoch, it equals an uninterrupted one bit for bit."""
+"""Save, load and resume a run: resumed after any optimizer step, it equals an uninterrupted one bit for bit."""
 
 import itertools
 import time
@@ -10,7 +10,7 @@ from mmengine.dist import all_gather_object
 from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import checkpoint_meta, to_plain
 from mmkernel.engine.finite import refuse_non_finite
-from mmkernel.engine.hooks import dataset_of, unwrap
+from mmkernel.engine.hooks import attempt, dataset_of, unwrap
 from mmkernel.engine.launch import random_state, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
@@ -45,18 +45,27 @@ class Persistence:
         self.folder.resumed, self.timestamp = on_first_process(take)
 
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None) -> None:
-        """Write everything that the next step depends on. Every rank must call it; rank 0 writes."""
+        """Write everything that the next step depends on. Every rank must call it; rank 0 writes.
+
+        RuntimeError inside an accumulation window, whose gradients are in no file.
+        """
+        if getattr(self.train_loop, 'batch', None) and not attempt(self.optim_wrapper)[0]:
+            raise RuntimeError(
+                f"'{filename}' would be written inside an accumulation window. Save when optim_wrapper.stepped is True."
+            )
         getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
         random_states, path = all_gather_object(random_state()), Path(out_dir).resolve() / filename
         on_first_process(lambda: self._write(path, meta or {}, random_states))
         self.folder.wrote(path)
 
     def _write(self, path: Path, more: dict, random_states: list) -> None:
-        """This runs at the end of an epoch, before the counter moves."""
+        """This runs at the end of an epoch, before the counter moves, or inside one."""
+        batch = getattr(self.train_loop, 'batch', None)  # of this epoch, used; None: all, and the epoch's end is done
+        epoch, length = self.epoch + (batch is None), len(self.train_dataloader)
         meta = dict(
-            epoch=self.epoch + 1, iter=self.iter, run=self.folder.run, time=time.time(), seed=self.seed,
-            world_size=self.world_size, optimizer=self._optimizer_name(), steps_per_epoch=len(self.train_dataloader),
-            images=len(dataset_of(self)), config=config_text(self.cfg.to_dict()),
+            epoch=epoch, batch=batch or 0, iter=self.iter if batch is None else epoch * length + batch, steps_per_epoch=length,
+            run=self.folder.run, time=time.time(), seed=self.seed, world_size=self.world_size, images=len(dataset_of(self)),
+            optimizer=self._optimizer_name(), config=config_text(self.cfg.to_dict()),
             settings=self._settings,  # the config as values: what a resume compares
             versions=versions(),
         )  # fmt: skip
@@ -124,19 +133,33 @@ class Persistence:
                 )
             self.logger.warning(f'{text}.')
         self._adopt_seed(meta['seed'])
-        self.train_loop._epoch, self.train_loop._iter = meta['epoch'], meta['epoch'] * length
-        if meta['steps_per_epoch'] != length:
-            self.logger.warning(
-                f'The checkpoint comes from epochs of {meta["steps_per_epoch"]} steps, this run has {length}: it continues at '
-                'the same epoch, and is not the same run.'
-            )
+        self._go_to(meta, length)
         self.message_hub.load_state_dict(checkpoint['message_hub'])
         self._load_optimizer(checkpoint['optimizer'], filename)
         for scheduler, state in zip(self.param_schedulers or [], checkpoint['param_schedulers'], strict=False):
             self._load_schedule(scheduler, state)
         if len(checkpoint['random_states']) == self.world_size:
-            set_random_state(checkpoint['random_states'][self.rank])
-        self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done.')
+            self.train_loop.random_state = checkpoint['random_states'][self.rank]
+            set_random_state(self.train_loop.random_state)
+        used = f', and {self.train_loop.batch} of {length} batches of the next' if meta.get('batch') else ''
+        self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done{used}.')
+
+    def _go_to(self, meta: dict, length: int) -> None:
+        """The position of the checkpoint, or about the same part of its epoch if epochs have another ``length`` now."""
+        loop, epoch, batch, then = self.train_loop, meta['epoch'], meta.get('batch', 0), meta['steps_per_epoch']
+        if batch and not hasattr(loop, 'batch'):
+            raise CheckpointError(f'{type(loop).__name__} cannot go on inside an epoch: resume from an epoch_<n>.pth.')
+        window = getattr(self.optim_wrapper, '_accumulative_counts', 1)
+        if batch and (then != length or batch % window):
+            batch = batch * length // then // window * window
+        loop._epoch, loop._iter = epoch, epoch * length + batch
+        if hasattr(loop, 'batch'):
+            loop._batch = batch
+        if then != length:
+            self.logger.warning(
+                f'The checkpoint comes from epochs of {then} steps, this run has {length}: it continues at the same epoch, and '
+                'is not the same run.'
+            )
 
     def _adopt_seed(self, seed: int) -> None:
         """Use the seed of the checkpoint, which the config may leave open."""

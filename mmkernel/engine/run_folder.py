@@ -18,6 +18,7 @@ from mmkernel.engine.checkpoint import (
     checkpoint_to_resume,
     epoch_files,
     list_checkpoints,
+    position,
     shown,
 )
 from mmkernel.evaluation import CRITERIA
@@ -41,7 +42,7 @@ class RunFolder:
         self.run = uuid.uuid4().hex
         self.resumed: Path | None = None  # the checkpoint that the run goes on from
         self.runs: set[str | None] = {self.run}  # whose files are this run's own
-        self.checkpoints: list[Path] = []  # its own epoch_N.pth, oldest first
+        self.checkpoints: list[Path] = []  # its own, oldest first, without best_*.pth
 
     def take(self, resume: bool = False, file: str | Path | None = None, check: Any = None) -> Path | None:
         """The checkpoint to resume from: ``file``, or without one the furthest of the folder; None: start from the beginning.
@@ -89,7 +90,7 @@ class RunFolder:
             self.checkpoints = [*(own for own in self.checkpoints if own != path), path]
 
     def drop_oldest(self, keep: int) -> None:
-        """Delete the ``epoch_N.pth`` of this run, except the last ``keep``."""
+        """Delete the checkpoints of this run, except the last ``keep``."""
         for path in self.checkpoints[: max(len(self.checkpoints) - keep, 0)]:
             path.unlink(missing_ok=True)
             self.checkpoints.remove(path)
@@ -130,7 +131,7 @@ class RunFolder:
         self.runs = {self.run, meta.get('run')}  # checkpoints of earlier versions name no run
         self.checkpoints = [
             path for path, other in list_checkpoints(self.path)
-            if other['run'] in self.runs and other['epoch'] <= meta['epoch']
+            if other['run'] in self.runs and other['position'] <= position(meta)
         ]  # fmt: skip
         for half in (*self.path.glob('.epoch_*.pth.tmp'), *self.path.glob('.best_*.pth.tmp')):
             half.unlink()  # that run was killed while it wrote

@@ -20,7 +20,7 @@ class TinyViews(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, key):
-        epoch, index = key
+        epoch, index = key if isinstance(key, tuple) else (0, key)  # samplers of mmengine give no epoch
         pattern = np.random.default_rng(index).normal(size=(1, 8, 8))
         noise = np.random.default_rng((self.seed, epoch, index)).normal(size=(2, 1, 8, 8))
         views = [torch.from_numpy(pattern + 0.1 * n).float() for n in noise]

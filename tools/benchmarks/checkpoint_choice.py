@@ -108,7 +108,8 @@ def scored(cfg: Config, checkpoints: list[Path], kept: Path, name: str, own_kern
 
 
 def by_epoch(folder: Path) -> list[Path]:
-    return sorted(folder.glob('epoch_*.pth'), key=lambda path: int(path.stem.removeprefix('epoch_')))
+    ends = [path for path in folder.glob('epoch_*.pth') if path.stem.removeprefix('epoch_').isdigit()]
+    return sorted(ends, key=lambda path: int(path.stem.removeprefix('epoch_')))
 
 
 def within(args: argparse.Namespace, methods: list[str], pack: Path | None = None) -> dict[str, list[dict]]:

@@ -1,0 +1,173 @@
+"""A run that goes on inside an epoch equals one that was never interrupted: weights, states, logs, random numbers, bit for bit."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from multiprocess import run_processes
+
+from mmkernel.engine import load_config, read_checkpoint, train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_training import TinyViews  # noqa: E402
+
+ROOT, TINY = Path(__file__).parents[2], Path(__file__).parent / 'tiny_config.py'
+DIGITS = sorted(str(path.relative_to(ROOT / 'configs')) for path in ROOT.glob('configs/[!_]*/digits*.py'))
+SHORT = {
+    'train_dataloader.num_batch_per_epoch': 5,
+    'train_cfg.max_epochs': 2,
+    'param_scheduler.warmup_epochs': 0,
+    'default_hooks.checkpoint.max_keep': None,
+    'log_level': 'ERROR',
+}
+SMALL = {
+    'model.backbone.channels': (4, 4, 4, 8),
+    'model.neck.dims': (16, 8),
+    'train_dataloader.batch_size': 16,
+    'default_hooks.monitor.interval': 2,
+}
+WORKERS = {0: {}, 2: dict(num_workers=2, persistent_workers=False), 'persistent': dict(num_workers=2)}
+CLOCKS = ('time', 'data_time', 'eta', 'memory')  # what a log says of the machine
+
+
+def config(path, folder, **options):
+    cfg = load_config(path, options)
+    cfg.work_dir = str(folder)
+    if path != TINY:
+        cfg.default_hooks['probe'] = dict(type='OnlineProbeHook')
+    return cfg
+
+
+def values(value, name=''):
+    """{dotted name: number, text or tensor} of what a checkpoint holds of the training, not of the machine and of the start."""
+    if isinstance(value, (dict, list, tuple)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for k, part in pairs for key, leaf in values(part, f'{name}.{k}').items()}
+    return {name: value}
+
+
+def contents(path):
+    found = read_checkpoint(path)
+    for key in ('run', 'time', 'config', 'settings'):
+        del found['meta'][key]
+    for part in found['message_hub'].values():
+        for key in [key for key in part if key.split('/')[-1] in CLOCKS or key == 'experiment_name']:
+            del part[key]
+    return {
+        name: value for name, value in values(found).items() if not name.endswith('.differentiable')
+    }  # torch adds it
+
+
+def same(a, b):
+    a, b = contents(a), contents(b)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        equal = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else repr(value) == repr(b[name])
+        assert equal, name
+
+
+def go_on_from(path, folder, names, **options):
+    """Run, then go on in other folders from the files ``names``, and compare everything that the last epoch leaves."""
+    options['default_hooks.checkpoint.every_steps'] = int(names[0].split('_')[-1].removesuffix('.pth'))
+    runner = train(config(path, folder / 'whole', **options))
+    last = f'epoch_{runner.max_epochs}.pth'
+    for name in names:
+        other = config(path, folder / name, **options)
+        resumed = train(other, resume=str(folder / 'whole' / name))
+        assert resumed.iter == runner.iter
+        if runner.rank == 0:
+            same(folder / 'whole' / last, folder / name / last)
+
+
+@pytest.mark.parametrize(
+    'path, workers, accumulation, virtual, names',
+    [
+        ('simclr/digits.py', 'persistent', 1, 2, ['epoch_0_step_1.pth']),
+        ('moco/digits_v2.py', 2, 2, 1, ['epoch_0_step_2.pth', 'epoch_1_step_4.pth']),  # windows of 2, 2 and 1 batches
+        ('swav/digits_queue.py', 0, 1, 2, ['epoch_1_step_3.pth']),
+        ('byol/digits.py', 'persistent', 2, 1, ['epoch_0_step_1.pth']),
+        ('deepcluster/digits_v2.py', 2, 1, 1, ['epoch_0_step_3.pth', 'epoch_1_step_9.pth']),
+        ('deepcluster/digits_v1.py', 0, 2, 1, ['epoch_1_step_4.pth']),
+        ('corinfomax/digits.py', 0, 1, 1, ['epoch_1_step_8.pth']),
+        ('dbn/digits_shuffled_dbn.py', 'persistent', 1, 1, ['epoch_0_step_4.pth']),
+        ('wmse/digits_2views.py', 2, 1, 2, ['epoch_0_step_1.pth']),
+    ],
+)
+def test_inside_an_epoch(tmp_path, path, workers, accumulation, virtual, names):
+    go_on_from(ROOT / 'configs' / path, tmp_path, names, **small(path, workers, accumulation, virtual))
+
+
+def small(path, workers=0, accumulation=1, virtual=1):
+    own = {
+        'byol/digits.py': {'model.predictor.dims': (16, 8)},
+        'moco/digits_v2.py': {'model.head.queue.length': 64},
+        'swav/digits_queue.py': {'model.head.queue_length': 64, 'default_hooks.queue.start_epoch': 0},
+        'deepcluster/digits_v1.py': {'default_hooks.cluster.interval': 1, 'default_hooks.cluster.pca_dim': 6},
+        'wmse/digits_2views.py': {'model.head.sub_batch_size': 16},
+        'dbn/digits_shuffled_dbn.py': {'model.neck.last_norm.groups': 4},
+    }
+    options = {**SHORT, **SMALL, 'optim_wrapper.accumulative_counts': accumulation, **own.get(path, {})}
+    if path == 'deepcluster/digits_v1.py':  # it has no neck
+        del options['model.neck.dims']
+    if virtual > 1:
+        options['train_cfg.virtual_batch'] = 16 * virtual
+    return options | {f'train_dataloader.{key}': value for key, value in WORKERS[workers].items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('path', DIGITS)
+def test_every_digits_config(tmp_path, path, workers):
+    options = {**SHORT, 'train_dataloader.num_workers': workers}
+    go_on_from(ROOT / 'configs' / path, tmp_path, ['epoch_0_step_3.pth', 'epoch_1_step_9.pth'], **options)
+
+
+def in_each(rank, world_size, folder, path, workers):
+    options = {**small(path, workers), 'launcher': 'pytorch'}
+    go_on_from(ROOT / 'configs' / path, Path(folder), ['epoch_0_step_3.pth'], **options)
+
+
+@pytest.mark.parametrize(
+    'path, workers',
+    [
+        ('deepcluster/digits_v2.py', 0),
+        pytest.param('deepcluster/digits_v2.py', 'persistent', marks=pytest.mark.slow),
+        pytest.param('moco/digits_v2.py', 2, marks=pytest.mark.slow),
+        pytest.param('swav/digits_queue.py', 2, marks=pytest.mark.slow),
+        pytest.param('wmse/digits_2views.py', 0, marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes(tmp_path, path, workers):
+    run_processes(in_each, 2, str(tmp_path), path, workers)
+
+
+def test_images_that_were_used_are_not_read_again(tmp_path, monkeypatch):
+    seen, read = [], TinyViews.__getitem__
+    train(config(TINY, tmp_path / 'a', **{'default_hooks.checkpoint.every_steps': 6, 'train_cfg.max_epochs': 1}))
+    monkeypatch.setattr(TinyViews, '__getitem__', lambda self, key: seen.append(key) or read(self, key))
+    train(config(TINY, tmp_path / 'b', **{'train_cfg.max_epochs': 1}), resume=str(tmp_path / 'a/epoch_0_step_6.pth'))
+    assert len(seen) == len(set(seen)) == 2 * 8
+
+
+def test_batches_of_other_samplers_are_read_and_dropped(tmp_path):
+    options = {'train_dataloader.sampler.type': 'DefaultSampler', 'default_hooks.checkpoint.max_keep': None}
+    go_on_from(TINY, tmp_path, ['epoch_0_step_3.pth'], **options)
+
+
+def test_a_kill_between_steps_loses_what_came_after_the_last_file(tmp_path):
+    options = {'train_cfg.max_epochs': 8, 'default_hooks.checkpoint.every_steps': 3, 'log_level': 'ERROR'}
+    words = [f'{key}={value}' for key, value in options.items()]
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(TINY), '--work-dir', str(tmp_path / 'killed')]
+    run = subprocess.Popen([*command, '--cfg-options', *words], stderr=subprocess.DEVNULL)
+    while run.poll() is None and not list((tmp_path / 'killed').glob('epoch_[1-9]*_step_*.pth')):
+        time.sleep(0.01)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    for folder in ('killed', 'whole'):
+        train(config(TINY, tmp_path / folder, **options), resume=folder == 'killed')
+        assert len(list((tmp_path / folder).glob('*.pth'))) == 3  # max_keep
+    same(tmp_path / 'killed/epoch_8.pth', tmp_path / 'whole/epoch_8.pth')
