@@ -10,6 +10,7 @@ from .geometry import Cutout, PaddedCrop, RandomAffine, RandomErasing, RandomRot
 from .image_list import ImageList
 from .imagenet_subsets import ImageNet100, Imagenette
 from .images import CorruptImageError, decode
+from .large_sets import INaturalist, Places205
 from .listed_sets import SUN397, VOC2007, Birdsnap
 from .loader import BalancedSampler, EpochSampler, build_dataloader, check_dataloader, collate_views, part_of_epoch
 from .operations import GaussianBlur, Operation, RandomFlip, Solarize
@@ -20,5 +21,6 @@ from .small_images import CIFAR10, CIFAR100, STL10, Digits
 from .sources import Source
 from .subsets import TASKS, Subset, TransformedSource
 from .tar_shards import TarShards
+from .torchvision_sets import Torchvision
 from .training import EvaluationDataset, ViewDataset
 from .views import PatchView, View

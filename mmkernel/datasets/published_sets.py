@@ -13,6 +13,7 @@ from mmkernel.registry import DATASETS
 from .draws import draw_per_class, smallest_keys
 from .folders import FileSource, class_folders
 from .sources import existing_folder
+from .torchvision_sets import labels_of
 from .walk import walk
 
 
@@ -59,8 +60,8 @@ class PublishedSet(FileSource):
 def _members(data: Any) -> tuple[list, list[int]]:
     """Paths and labels of one of torchvision's sets, without decoding an image."""
     if hasattr(data, '_samples'):
-        return [path for path, _ in data._samples], [int(label) for _, label in data._samples]
-    return (data._image_files if hasattr(data, '_image_files') else data._images), data._labels
+        return [path for path, _ in data._samples], labels_of(data)
+    return (data._image_files if hasattr(data, '_image_files') else data._images), labels_of(data)
 
 
 @DATASETS.register_module()

@@ -5,10 +5,14 @@ them all, with labels, in the order of their paths.
 """
 
 import hashlib
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from multiprocess import run_processes
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -42,16 +46,48 @@ def part(root):
     return dict(type='Subset', source=folder(root), names=str(root / 'part.json'))
 
 
-KINDS = [folder, text_list, table, part]
+def pack(root):
+    data = [(root / path).read_bytes() for path in FILES]
+    np.savez(
+        root / 'pack.npz',
+        train_jpeg=np.frombuffer(b''.join(data), np.uint8),
+        train_off=np.cumsum([0] + [len(each) for each in data]),
+        train_label=[int(path[1]) for path in FILES],
+        train_file=FILES,
+        classes=['c0', 'c1', 'c2'],
+    )
+    return dict(type='NpzPack', path=str(root / 'pack.npz'), mode='L')
+
+
+def shards(root):
+    for first in range(0, IMAGES, 10):
+        with tarfile.open(root / f'train-{first // 10:02d}.tar', 'w') as tar:
+            for path in FILES[first : first + 10]:
+                label = root / path.replace('.png', '.cls')
+                label.write_text(path[:2])
+                tar.add(label, label.relative_to(root))
+                tar.add(root / path, path)
+    return dict(type='TarShards', shards=f'{root}/train-{{00..02}}.tar', mode='L')
+
+
+def parquet(root):
+    for k in range(2):
+        images = [dict(bytes=(root / path).read_bytes(), path=path) for path in FILES[13 * k : 13 * k + 13]]
+        rows = pa.table(dict(image=images, label=[each['path'][:2] for each in images]))
+        pq.write_table(rows, root / f'train-{k}.parquet', row_group_size=5)
+    return dict(type='Parquet', files=f'{root}/*.parquet', mode='L', cache_mb=0)
+
+
+KINDS = [folder, text_list, table, part, pack, shards, parquet]
 
 
 @pytest.fixture
 def root(tmp_path):
-    rng = np.random.default_rng(0)
+    root, rng = tmp_path / 'images', np.random.default_rng(0)  # beside the work folder, in which a run writes pictures
     for path in FILES:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / path)
-    return tmp_path
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(root / path)
+    return root
 
 
 @pytest.fixture(params=KINDS, ids=[kind.__name__ for kind in KINDS])
@@ -65,7 +101,7 @@ def test_images_labels_and_classes(source, root):
     assert [built.classes[k] for k in built.labels] == [path[:2] for path in FILES]
     for i in (0, 9, IMAGES - 1):
         assert (built.image(i)[..., 0] == np.asarray(Image.open(root / FILES[i]))).all()
-        assert FILES[i].rpartition('/')[2].removesuffix('.png') in built.name(i)
+        assert built.file_names()[i].endswith(FILES[i])
 
 
 CROP = dict(type='RandomResizedCrop', scale=(0.5, 1.0))
@@ -89,6 +125,24 @@ def test_every_image_once_and_alike_however_many_processes_read(source, world, w
     parts = [batches(source, rank, world, workers, monkeypatch) for rank in range(world)]
     assert sorted(i for part in parts for i in part) == sorted(alone) == list(range(IMAGES))
     assert all((view == alone[i]).all() for part in parts for i, view in part.items())
+
+
+def rows_of_rank(rank, world_size, sources):
+    """[(2, n) numbers and labels of the images of this rank] of each source."""
+    found = []
+    for source in sources:
+        data = ViewDataset(source, dict(a=dict(count=1, size=8, crop=CROP)))
+        loader = DataLoader(data, 4, sampler=EpochSampler(data, seed=1, round_up=False))
+        found.append(torch.cat([torch.stack([batch['sample_index'], batch['label']]) for batch in loader], 1))
+    return found
+
+
+def test_every_image_once_by_processes_of_their_own(root):
+    ranks = run_processes(rows_of_rank, 2, [kind(root) for kind in KINDS])
+    for kind, parts in zip(KINDS, zip(*ranks, strict=True), strict=True):
+        rows, labels = torch.cat(parts, 1).tolist()
+        assert sorted(rows) == list(range(IMAGES)), kind.__name__
+        assert labels == [int(FILES[row][1]) for row in rows], kind.__name__
 
 
 def run(repository, work_dir, source, epochs, **options):
