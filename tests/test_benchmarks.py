@@ -246,3 +246,10 @@ def test_the_device_part_beside_a_step(bench):
     assert row['views_ms'] > 0 < row['step_ms']
     for views_ms, verdict in ((1.0, ['5.0%', '5% hit']), (2.0, ['10.0%', '5% miss'])):
         assert view_share.line(dict(row, views_ms=views_ms, step_ms=20.0))[-2:] == verdict
+
+
+@pytest.mark.slow
+def test_the_start_of_a_run_on_many_files(bench):
+    found = bench('scan').main(['--images', '30000', '--folders', '30', '--names'])
+    assert found['second start']['images'] == 30000
+    assert found['second start']['peak_mb'] < 100
