@@ -70,7 +70,7 @@ def test_a_page_runs_from_top_to_bottom(repository, page, count):
 def test_data_page_runs(repository, tmp_path):
     page = (repository / 'docs/your_own_data.md').read_text()
     snippets = re.findall(r'<!-- run -->\n```python\n(.*?)```', page, re.S)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     run([sys.executable, '-c', '\n'.join(snippets)], tmp_path)
 
 
