@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 from mmkernel.checks import check_numbers
 
@@ -44,7 +44,8 @@ def decode(
             array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
             return array[..., None] if array.ndim == 2 else array
         with Image.open(io.BytesIO(data)) as image:
-            if not upright and (array := _jpeg(data, image, mode)) is not None:
+            turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if not turned and (array := _jpeg(data, image, mode)) is not None:
                 return array
             image.load()
             pages = [image]

@@ -113,7 +113,8 @@ def test_only_jpegs_of_8_bit_colours_or_grey_go_another_way(rgb, monkeypatch):
     assert not seen
     data = encoded(rgb, 'JPEG')
     assert np.array_equal(decode(data, 'x'), np.asarray(Image.open(io.BytesIO(data))))
-    assert len(seen) == 1
+    assert np.array_equal(decode(data, 'x', upright=True), np.asarray(Image.open(io.BytesIO(data))))  # nothing to turn
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'empty', 'text', 'broken png'])
@@ -165,12 +166,15 @@ def test_formats_are_read_after_their_file_is_closed(rgb, kind):
 @pytest.mark.parametrize(
     'code, turn', [(1, None), (3, Image.ROTATE_180), (6, Image.ROTATE_270), (2, Image.FLIP_LEFT_RIGHT)]
 )
-def test_upright_photographs(rgb, code, turn):
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_upright_photographs(rgb, code, turn, kind):
     exif = Image.Exif()
     exif[0x0112] = code
-    data = encoded(rgb, 'PNG', exif=exif)
-    assert np.array_equal(decode(data, 'x', upright=True), np.asarray(rgb if turn is None else rgb.transpose(turn)))
-    assert np.array_equal(decode(data, 'x'), np.asarray(rgb))
+    data = encoded(rgb, kind, exif=exif)
+    stored = Image.open(io.BytesIO(data)).convert('RGB')
+    upright = stored if turn is None else stored.transpose(turn)
+    assert np.array_equal(decode(data, 'x', upright=True), np.asarray(upright))
+    assert np.array_equal(decode(data, 'x'), np.asarray(stored))
 
 
 @pytest.mark.parametrize(
