@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # bash tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 # One process per GPU; on a machine without a GPU, GPUS is the number of CPU processes.
+# SIGTERM, SIGUSR1 and Ctrl-C: the run saves after its step and the script ends with 75 (start it again with --resume), or
+# 130 after Ctrl-C. MAX_RESTARTS=N: torchrun starts the processes again up to N times after a failure.
 # Several machines: run it on each, with NNODES, NODE_RANK (0, 1, ...), MASTER_ADDR and PORT in the environment.
 set -euo pipefail
-if [ $# -lt 2 ]; then sed -n 2,4p "$0" >&2; exit 2; fi
+if [ $# -lt 2 ]; then sed -n 2,6p "$0" >&2; exit 2; fi
 config=$1 gpus=$2
 shift 2
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -20,5 +22,30 @@ threads=$(($(nproc 2>/dev/null || echo 1) / gpus))
 if [ -e /dev/nvidia0 ] || [ "$threads" -lt 1 ]; then threads=1; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads} MKL_NUM_THREADS=${MKL_NUM_THREADS:-$threads}
 "${PYTHON:-python}" -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports find half written
-exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
-  "$root/tools/train.py" "$config" --launcher pytorch "$@"
+word=$(mktemp -d) asked=
+trap 'rm -rf "$word"' EXIT
+export MMKERNEL_STOP_WORD=$word/code # where a run that has saved and ends leaves its exit code: torchrun makes 1 of any
+set -m                               # a process group of its own: Ctrl-C reaches this script alone, which passes it on
+"${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
+  --max_restarts "${MAX_RESTARTS:-0}" "$root/tools/train.py" "$config" --launcher pytorch "$@" &
+launcher=$!
+set +m
+pass_on() {
+  if [ "$1" = INT ] && [ "$asked" = INT ]; then # the second Ctrl-C
+    kill -KILL "$launcher" $(pgrep -P "$launcher") 2>/dev/null || true
+    return
+  fi
+  asked=$1
+  pkill "-$1" -P "$launcher" || kill -TERM "$launcher" 2>/dev/null || true # torchrun passes on no SIGUSR1
+}
+for name in TERM USR1 INT; do trap "pass_on $name" "$name"; done
+code=0
+while kill -0 "$launcher" 2>/dev/null; do
+  if wait "$launcher"; then code=0; else code=$?; fi # a signal ends the waiting, not the run
+done
+if [ -s "$word/code" ]; then
+  code=$(cat "$word/code")
+elif [ -n "$asked" ] && [ "$code" -ne 0 ]; then # before the first step
+  if [ "$asked" = INT ]; then code=130; else code=75; fi
+fi
+exit "$code"

@@ -24,7 +24,8 @@ default_hooks = dict(
     monitor=dict(type='EmbeddingMonitorHook', interval=50),
     doctor=dict(type='DoctorHook', interval=5),
     sheet=dict(type='ViewSheetHook'),  # views.png
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),  # every_minutes=30: inside epochs, too
+    preemption=dict(type='PreemptionHook'),  # SIGTERM, SIGUSR1, Ctrl-C: save and end
 )
 # JSON lines and a table; for TensorBoard add dict(type='TensorboardVisBackend') (pip install tensorboard)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='CSVBackend')])

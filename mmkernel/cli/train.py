@@ -11,6 +11,7 @@ from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.options import OptionsAction
 from mmkernel.engine import CheckpointError, ConfigError, NonFiniteLossError, RunFolderError, load_config, train
 from mmkernel.engine.launch import LAUNCHERS, leave_processes
+from mmkernel.engine.preemption import INTERRUPTED, Preempted
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
@@ -45,13 +46,19 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
 @record  # so that the launcher's summary shows the error of the process that failed first
 def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
     """Entry of both. A mistake in config or options, or a loss that is not finite, ends it with one line."""
-    args = _parser(prog).parse_args(argv)
+    args, code = _parser(prog).parse_args(argv), 0
     try:
         cfg = config_from_arguments(args)
         if args.dry_run:
             dry_run(cfg, world_size=args.gpus)
             return
         train(cfg, args.resume, args.resume_anyway)
+    except Preempted as stop:  # leave_processes follows when the error, which holds the model, is gone
+        code = stop.code
+    except KeyboardInterrupt:  # before the run has begun
+        sys.exit(INTERRUPTED)
     except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
     leave_processes()
+    if code:
+        sys.exit(code)

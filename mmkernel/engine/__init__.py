@@ -18,6 +18,7 @@ from .logs import CSVBackend
 from .monitors import DoctorHook, EmbeddingMonitorHook, ViewSheetHook
 from .optim_wrapper import PretrainOptimWrapper
 from .optimizers import LARS
+from .preemption import Preempted, PreemptionHook
 from .resume_check import OtherRunError
 from .runner import Runner
 from .schedule import WarmupCosineLR, warmup_cosine

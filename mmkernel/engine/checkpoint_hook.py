@@ -78,11 +78,14 @@ class CheckpointHook(Hook):
             runner.folder.drop_oldest(self.max_keep)
 
 
-def save_here(runner: Any) -> Path:
-    """Write the checkpoint of this moment: ``epoch_N.pth`` after an epoch, ``epoch_N_step_K.pth`` inside one; its path."""
+def place(runner: Any) -> Path:
+    """The file of this moment: ``epoch_N.pth`` after an epoch, ``epoch_N_step_K.pth`` inside one."""
     batch = getattr(runner.train_loop, 'batch', None)
     inside = '' if batch is None else f'_step_{current_step(runner, batch - 1) + 1}'
-    path = Path(runner.work_dir) / f'epoch_{runner.epoch + (not inside)}{inside}.pth'
+    return Path(runner.work_dir) / f'epoch_{runner.epoch + (not inside)}{inside}.pth'
+
+
+def save_here(runner: Any) -> None:
+    path = place(runner)
     runner.save_checkpoint(runner.work_dir, path.name)
     runner.logger.info(f'Saved {path}.')
-    return path

@@ -44,8 +44,7 @@ class Runner(Persistence):
     validation loop: hooks evaluate after epochs. Errors: ConfigError for a config that asks for one, or counts iterations.
     """
 
-    val_loop = test_loop = None
-    _trained = False
+    val_loop = test_loop = _trained = None
 
     def __init__(self, cfg: Config | Mapping) -> None:
         self.cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
@@ -166,6 +165,7 @@ class Runner(Persistence):
             self.call_hook('after_run')
             return model
         finally:
+            self.call_hook('leave_run')
             if not isinstance(self._train_loop, Mapping):
                 # end persistent workers now: the garbage collector may wait five seconds for each of them
                 getattr(self.train_dataloader, 'micro_batches', self.train_dataloader)._iterator = None

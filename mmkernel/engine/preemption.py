@@ -1,0 +1,142 @@
+"""A run that is told to stop (SIGTERM, SIGUSR1, Ctrl-C) finishes its step, saves, and says by its exit code what to do next."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch.distributed.distributed_c10d import _get_default_store
+
+from mmkernel.distributed import rank, world_size
+from mmkernel.engine.checkpoint_hook import place, save_here
+from mmkernel.engine.hooks import attempt
+from mmkernel.engine.poll import Poll
+from mmkernel.registry import HOOKS
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+AGAIN, INTERRUPTED = 75, 130  # EX_TEMPFAIL of sysexits.h; 128 + SIGINT
+MARKER = 'MMKERNEL_STOP_WORD'  # names the file in which tools/dist_train.sh looks for the exit code
+KEY = 'mmkernel/stop'
+
+
+class Preempted(SystemExit):
+    """The run has saved its position and ends. ``code``: 75, start it again with --resume; 130, a person stopped it.
+
+    Under tools/dist_train.sh it is 0, and the code stands in the file that MMKERNEL_STOP_WORD names: torchrun would make an
+    error of any other.
+    """
+
+
+@HOOKS.register_module()
+class PreemptionHook(Hook):
+    """SIGTERM, SIGUSR1 and Ctrl-C end the run after the optimizer step, with a checkpoint; ``Preempted`` is raised.
+
+    One process stops after its step; several at one step that process 0 names, about ``seconds`` later, or two steps where
+    these take longer. A signal to any of them is enough. A second Ctrl-C quits at once. Workers of the loader ignore signals
+    to the whole group of processes, and end with their process.
+    """
+
+    priority = 'LOWEST'  # after all that a checkpoint holds, and after the one that is due anyway
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.seconds, self.before, self.asked = seconds, {}, 0
+
+    def before_run(self, runner: Any) -> None:
+        self.poll, self.asked = Poll('stop', self.seconds), 0
+        if threading.current_thread() is not threading.main_thread():
+            return runner.logger.info('PreemptionHook is off: signals reach the main thread alone.')
+        self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        read, self.pipe = os.pipe()
+        os.set_blocking(self.pipe, False)
+        self.wakeup = signal.set_wakeup_fd(self.pipe, warn_on_full_buffer=False)
+        threading.Thread(target=_quit_at_the_second, args=(read,), daemon=True).start()
+        loader = getattr(runner.train_dataloader, 'micro_batches', runner.train_dataloader)
+        loader.worker_init_fn = partial(steady, getattr(loader, 'worker_init_fn', None))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if attempt(runner.optim_wrapper)[0]:
+            self._look(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if runner.epoch + 1 < runner.max_epochs:
+            self._look(runner)
+
+    def leave_run(self, runner: Any) -> None:
+        """However the run ends: signals do again what they did before it."""
+        for number, handler in self.before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self.before:
+            signal.set_wakeup_fd(self.wakeup)
+            os.close(self.pipe)
+        self.before = {}
+
+    def _note(self, number: int, frame: Any) -> None:
+        if not self.asked:
+            self.asked = number
+            again = ' Ctrl-C again quits at once.' if number == signal.SIGINT else ''
+            text = f'{signal.Signals(number).name}: the run saves after this step and ends.{again}\n'
+            os.write(sys.__stderr__.fileno(), text.encode())
+
+    def _look(self, runner: Any) -> None:
+        if self.asked and rank():
+            _get_default_store().set(KEY, str(int(self.asked)))
+        if number := self.poll(self._asked_of_any):
+            self._stop(runner, signal.Signals(number))
+
+    def _asked_of_any(self) -> int:
+        if self.asked or world_size() == 1:
+            return int(self.asked)
+        store = _get_default_store()
+        return int(store.get(KEY)) if store.check([KEY]) else 0
+
+    def _stop(self, runner: Any, number: signal.Signals) -> None:
+        path = place(runner)
+        if path not in runner.folder.checkpoints:
+            save_here(runner)
+        code = INTERRUPTED if number == signal.SIGINT else AGAIN
+        runner.logger.warning(f'Stopped by {number.name}: {path} is saved. The same command with --resume goes on.')
+        for later in self.before:  # what launchers send while the process ends
+            self.before[later] = signal.SIG_DFL if later == signal.SIGINT else signal.SIG_IGN
+        if marker := os.environ.get(MARKER):
+            Path(marker).write_text(f'{code}\n')
+        raise Preempted(0 if marker else code)
+
+
+def _quit_at_the_second(read: int) -> None:
+    """End the process at the second Ctrl-C, whatever it is doing. Python's own handlers wait for the operation to end."""
+    interrupts = 0
+    while byte := os.read(read, 1):
+        interrupts += byte[0] == signal.SIGINT
+        if interrupts == 2:
+            os._exit(INTERRUPTED)
+    os.close(read)
+
+
+def steady(then: Callable[[int], None] | None, worker: int) -> None:
+    """At the start of a loader's worker: only its own process ends it. ``then``: the function of the config's own, or None.
+
+    SLURM, a terminal or torchrun send signals to all processes of a group; the step that is to be finished needs its batch.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_end, args=(parent,), daemon=True).start()
+    if then is not None:
+        then(worker)
+
+
+def _wait_for_end(parent: int) -> None:
+    """SIGTERM of the process itself ends a worker; that of others does not."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

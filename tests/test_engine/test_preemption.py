@@ -1,0 +1,171 @@
+"""Signals: the run saves after its step and ends with a code that says what to do; the same command with --resume goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mmengine.hooks import Hook
+from multiprocess import run_processes
+from test_checkpoint_hook import names, short
+from test_position import ROOT, TINY, same
+
+from mmkernel.engine import Preempted, train
+from mmkernel.engine.preemption import MARKER
+from mmkernel.registry import HOOKS
+
+FOREVER = ['train_cfg.max_epochs=2000', 'default_hooks.checkpoint.max_keep=2']
+
+
+@HOOKS.register_module()
+class Signals(Hook):
+    """This process gets a signal in the middle of a step."""
+
+    def __init__(self, number, step=5, rank=0):
+        self.number, self.step, self.rank = number, step, rank
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if (runner.iter, runner.rank) == (self.step, self.rank):
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    numbers = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def signalled(folder, number, step=5, rank=0, **options):
+    cfg = short(folder, **options)
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='Signals', number=int(number), step=step, rank=rank)]
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'number, code', [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=['TERM', 'USR1', 'INT']
+)
+def test_the_step_is_finished_and_saved(tmp_path, number, code):
+    with pytest.raises(Preempted) as stop:
+        train(signalled(tmp_path / 'a', number))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # what a launcher sends while the process ends
+    assert stop.value.code == code
+    assert names(tmp_path / 'a') == ['epoch_0_step_6.pth']
+    train(short(tmp_path / 'a'), resume=True)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    train(short(tmp_path / 'b'))
+    assert signal.signal(signal.SIGUSR1, before) is signal.SIG_DFL  # as it was before the run
+    same(tmp_path / 'a/epoch_2.pth', tmp_path / 'b/epoch_2.pth')
+
+
+def test_windows_are_finished_and_nothing_is_saved_twice(tmp_path):
+    with pytest.raises(Preempted):
+        train(signalled(tmp_path / 'a', signal.SIGUSR1, 3, **{'optim_wrapper.accumulative_counts': 3}))
+    assert names(tmp_path / 'a') == ['epoch_0_step_2.pth']
+    with pytest.raises(Preempted):
+        train(signalled(tmp_path / 'b', signal.SIGUSR1, 3, checkpoint=dict(every_steps=4)))
+    assert names(tmp_path / 'b') == ['epoch_0_step_4.pth']
+    with pytest.raises(Preempted):
+        train(
+            signalled(tmp_path / 'c', signal.SIGUSR1, 7)
+        )  # the last step of an epoch: its end belongs to the next start
+    assert names(tmp_path / 'c') == ['epoch_0_step_8.pth']
+    train(short(tmp_path / 'c'), resume=True)
+    assert names(tmp_path / 'c') == ['epoch_0_step_8.pth', 'epoch_1.pth', 'epoch_2.pth']
+
+
+def test_the_word_for_the_launcher(tmp_path, monkeypatch):
+    monkeypatch.setenv(MARKER, str(tmp_path / 'code'))
+    with pytest.raises(Preempted) as stop:
+        train(signalled(tmp_path / 'a', signal.SIGTERM))
+    assert (stop.value.code, (tmp_path / 'code').read_text()) == (0, '75\n')
+
+
+def on_the_second(rank, world_size, folder):
+    cfg = signalled(Path(folder), signal.SIGUSR1, rank=1, epochs=20, launcher='pytorch')
+    cfg.default_hooks.preemption.seconds = 0.0
+    try:
+        train(cfg)
+    except Preempted as stop:
+        return [stop.code, names(Path(folder))]
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
+    first, second = run_processes(on_the_second, 2, str(tmp_path))
+    assert first == second
+    assert first[0] == 75
+    assert first[1] in (
+        ['epoch_1.pth', f'epoch_1_step_{n}.pth'] for n in (6, 7)
+    )  # of 4 steps; the signal came in the 6th
+
+
+def command(folder, *options):
+    words = ['--work-dir', str(folder), '--cfg-options', *FOREVER, *options]
+    return [sys.executable, str(ROOT / 'tools/train.py'), str(TINY), *words]
+
+
+def start(words):
+    own = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(words, env=own, start_new_session=True, **pipes)
+
+
+def begun(run, folder, file='epoch_1*.pth'):
+    while run.poll() is None and not [*folder.glob(file)]:
+        time.sleep(0.02)
+    return run.poll() is None
+
+
+def children(pid):
+    return [
+        int(child) for task in Path(f'/proc/{pid}/task').iterdir() for child in (task / 'children').read_text().split()
+    ]
+
+
+def alive(pid):
+    """Not ended; one that has ended may wait to be noticed by its parent."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] not in 'ZX'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+@pytest.mark.parametrize('number, twice', [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)])
+def test_a_signal_to_the_whole_group_of_processes(tmp_path, number, twice):
+    options = ['train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True']
+    run = start(command(tmp_path, *options))
+    assert begun(run, tmp_path)
+    workers = children(run.pid)
+    assert len(workers) >= 2
+    os.killpg(run.pid, number)
+    if twice:
+        time.sleep(0.002)  # inside the step
+        os.killpg(run.pid, number)
+    said = run.communicate(timeout=120)[0]
+    assert 'Traceback' not in said, said[-2000:]
+    assert run.returncode == (75 if number == signal.SIGTERM else 130)
+    deadline = time.monotonic() + 60  # on a busy machine
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [*filter(alive, workers)]
+    if not twice:
+        assert 'is saved. The same command with --resume goes on' in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_the_script_of_several_processes(tmp_path, number, code):
+    words = ['--work-dir', str(tmp_path), '--cfg-options', *FOREVER]
+    run = start(['bash', str(ROOT / 'tools/dist_train.sh'), str(TINY), '2', *words])
+    assert begun(run, tmp_path)
+    run.send_signal(number)  # to the script alone
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == code, said[-2000:]
+    assert 'Traceback' not in said, said[-2000:]
+    assert 'is saved. The same command with --resume goes on' in said
