@@ -79,10 +79,14 @@ def test_two_steps(path, tmp_path):
     cfg.train_dataloader.update(batch_size=BATCH, num_workers=0)
     cfg.train_dataloader.pop('num_batch_per_epoch', None)
     cfg.train_dataloader.dataset.source = dict(type='NoiseImages')
+    labelled = dict(type='NoiseImages', classes=4, several='objective' in cfg.model)
     if cfg.model.type == 'Classifier':
-        labelled = dict(type='NoiseImages', classes=4, several='objective' in cfg.model)
-        cfg.train_dataloader.dataset.source = cfg.evaluation.test = labelled
+        cfg.train_dataloader.dataset.source = labelled
+    if cfg.model.type == 'Classifier' or 'knn' in cfg.default_hooks:
+        cfg.evaluation.train = cfg.evaluation.test = labelled
         cfg.evaluation.update(num_workers=0, transform=dict(type='CenterView', resize=64, crop=64))
+    if 'knn' in cfg.default_hooks:
+        cfg.default_hooks.knn.interval = 1
     cfg.train_cfg.max_epochs = 1
     cfg.optim_wrapper.update(precision='float32', accumulative_counts=1)
     if 'warmup_epochs' in cfg.param_scheduler:
@@ -91,3 +95,4 @@ def test_two_steps(path, tmp_path):
     assert runner.iter == 2
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
     assert (tmp_path / 'epoch_1.pth').is_file()
+    assert ('monitor/knn/top1' in runner.message_hub.log_scalars) == ('knn' in cfg.default_hooks)

@@ -53,7 +53,7 @@ class Sobel(Operation):
         # OpenCV drops a single channel
         across, down = (cv2.Sobel(plane, cv2.CV_32F, *order).reshape(plane.shape) for order in ((1, 0), (0, 1)))
         edges = np.minimum(np.rint(np.hypot(across, down)), 255).astype(np.uint8)
-        return np.broadcast_to(edges, image.shape)
+        return np.broadcast_to(edges, image.shape).copy()
 
 
 @TRANSFORMS.register_module()

@@ -11,15 +11,21 @@ from mmkernel.registry import TRANSFORMS
 from .operations import Operation
 
 
-def has_device_form(step: Operation) -> bool:
-    """Whether ``on_device`` is that of ``apply``: a subclass that changes ``apply`` alone would make another picture."""
-    defined = next(vars(kind) for kind in type(step).__mro__ if {'apply', 'on_device'} & set(vars(kind)))
-    return step.floats is not None and 'on_device' in defined
+def has_device_form(kind: type) -> bool:
+    """Whether ``on_device`` is that of ``apply``: a subclass that changes ``apply`` alone would make another picture.
+
+    Operations that change the size of an image have none: on the device each image of a batch is changed or left alone.
+    """
+    if not issubclass(kind, Operation) or kind.floats is None or kind.size_after is not Operation.size_after:
+        return False
+    return 'on_device' in next(vars(base) for base in kind.__mro__ if {'apply', 'on_device'} & set(vars(base)))
 
 
 def device_forms() -> list[str]:
     """The names of the registered operations that have one."""
-    return sorted(name for name, kind in TRANSFORMS.entries().items() if getattr(kind, 'floats', None) is not None)
+    return sorted(
+        name for name, kind in TRANSFORMS.entries().items() if isinstance(kind, type) and has_device_form(kind)
+    )
 
 
 class DeviceViews(nn.Module):

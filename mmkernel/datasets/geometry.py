@@ -88,7 +88,7 @@ class RandomRotation(Operation):
         return turns
 
     def apply(self, image: np.ndarray, params: int) -> np.ndarray:
-        return np.rot90(image, params)
+        return np.ascontiguousarray(np.rot90(image, params))
 
 
 class _Erase(Operation):

@@ -44,7 +44,7 @@ class Operation:
         return True
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
-        """In a worker: uint8 (H, W, C) -> uint8 (H', W', C)."""
+        """In a worker: uint8 (H, W, C) -> uint8 (H', W', C). The image may be read-only, and a slice of another."""
         raise NotImplementedError(
             f'{type(self).__name__} has no apply(image, params), which changes the image: define it.'
         )

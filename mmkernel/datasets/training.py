@@ -94,7 +94,7 @@ class ViewDataset(Dataset):
         if not self.views:
             raise ValueError('ViewDataset has no views; e.g. views=dict(first=dict(size=224, crop=..., ops=...))')
         for name, view in self.views.items() if views_on == 'device' else ():
-            if lacking := [type(step).__name__ for step in view.chain.ops if not has_device_form(step)]:
+            if lacking := [type(step).__name__ for step in view.chain.ops if not has_device_form(type(step))]:
                 raise ValueError(
                     f"view '{name}': {', '.join(lacking)} cannot run on the device, as views_on='device' asks; "
                     f"{', '.join(device_forms())} can. Use views_on='auto', which leaves the others to the workers."

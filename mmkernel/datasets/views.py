@@ -34,11 +34,16 @@ class Chain:
         steps = [] if crop is None else [TRANSFORMS.build(crop, default_args=dict(size=size))]
         # a child config removes an inherited operation by setting it to None
         self.steps = steps + [TRANSFORMS.build(op) for op in (ops or {}).values() if op is not None]
+        for step in self.steps:
+            if not isinstance(step, Operation):
+                raise TypeError(
+                    f'{type(step).__name__} is no operation of a view: derive it from mmkernel.datasets.Operation.'
+                )
         self.ops, self.host = self.steps[len(steps) :], len(self.steps)
 
     def leave_to_device(self, wanted: bool) -> list[Operation]:
         """Leave the longest tail of operations that all have a device form to the device, or nothing; returns them."""
-        tail = list(takewhile(has_device_form, reversed(self.ops if wanted else [])))[::-1]
+        tail = list(takewhile(lambda step: has_device_form(type(step)), reversed(self.ops if wanted else [])))[::-1]
         self.host = len(self.steps) - len(tail)
         return tail
 
@@ -53,8 +58,14 @@ class Chain:
     def apply(self, image: np.ndarray, params: list[Any], exact: bool = False, whole: bool = True) -> np.ndarray:
         """``exact``: by Pillow. ``whole``: all steps; otherwise without those of the device."""
         end = len(self.steps) if whole else self.host
+        given = image
         for step, drawn in zip(self.steps[:end], params[:end], strict=True):
             if drawn is not None:
+                if step in self.ops and np.may_share_memory(
+                    image, given
+                ):  # kept by the source, or patches overlap in it
+                    image = image.view()
+                    image.flags.writeable = False
                 image = step.exact(image, drawn) if exact else step.apply(image, drawn)
                 check_pixels(image, lambda step=step: type(step).__name__)  # a user's own, perhaps
         return image
@@ -63,7 +74,13 @@ class Chain:
         """What the device needs: of each of its steps 1 and the numbers of ``encode``, or zeros where it is left out."""
         numbers: list[float] = []
         for step, drawn in zip(self.steps[self.host :], params[self.host :], strict=True):
-            numbers += [0.0] * (1 + step.floats) if drawn is None else [1.0, *step.encode(drawn)]
+            given = [0.0] * step.floats if drawn is None else step.encode(drawn)
+            if len(given) != step.floats:
+                name = type(step).__name__
+                raise ValueError(
+                    f'{name}.encode gave {len(given)} numbers, {name}.floats says {step.floats}: they must agree.'
+                )
+            numbers += [float(drawn is not None), *given]
         return numbers
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:

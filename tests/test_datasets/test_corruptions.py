@@ -127,7 +127,7 @@ def test_probability(name, probability):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_inputs_are_not_changed(image, name):
+def test_inputs_are_not_changed_and_may_have_any_strides(image, name):
     before = image.copy()
     image.flags.writeable = False
     op = TRANSFORMS.build(dict(type=name, probability=1.0))
@@ -135,6 +135,10 @@ def test_inputs_are_not_changed(image, name):
     assert np.array_equal(image, before)
     assert made.shape == image.shape
     assert made.dtype == np.uint8
+    assert made.flags.c_contiguous  # so that torch.from_numpy takes it
+    turned = np.ascontiguousarray(image[::-1, ::-1])[::-1, ::-1]
+    again = op.apply(turned, op.sample(generator(0, 0), *image.shape[:2]))
+    assert np.array_equal(again, made)
 
 
 @pytest.mark.parametrize(

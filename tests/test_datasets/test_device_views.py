@@ -22,6 +22,7 @@ from mmkernel.datasets import (
     ViewDataset,
     collate_views,
 )
+from mmkernel.datasets.device_views import device_forms
 from mmkernel.models import ViewPreprocessor
 from mmkernel.registry import TRANSFORMS
 
@@ -262,6 +263,31 @@ class Shifted(Operation):
         return (images + params[:, :, None, None]) % 256
 
 
+@TRANSFORMS.register_module(force=True)
+class Halved(Shifted):
+    """Changes the size of an image: only one of all of a batch could have it."""
+
+    def size_after(self, height, width):
+        return height // 2, width // 2
+
+
+@TRANSFORMS.register_module(force=True)
+class Miscounted(Shifted):
+    floats = 2
+
+
+def test_what_encode_gives_is_as_long_as_floats():
+    data = ViewDataset(Scenes(), dict(a=dict(size=16, crop=CROP, ops=dict(shift=dict(type='Miscounted')))))
+    data.place('cuda')
+    with pytest.raises(ValueError, match='Miscounted.encode gave 1 numbers, Miscounted.floats says 2'):
+        data[0, 0]
+
+
+def test_the_list_of_device_forms_holds_no_class_that_lacks_one():
+    assert {'ColorJitter', 'GaussianBlur', 'RandomFlip', 'RandomGrayscale', 'Shifted', 'Solarize'} <= {*device_forms()}
+    assert not {'Mirrored', 'Halved', 'RandomResizedCrop', 'CenterView', 'Sobel'} & {*device_forms()}
+
+
 def test_an_operation_of_ones_own():
     only = dict(a=dict(size=16, crop=CROP, ops=dict(shift=dict(type='Shifted'))))
     worker, device, finish = both_places(only)
@@ -284,6 +310,10 @@ def test_an_operation_of_ones_own():
         (
             dict(views_on='device', views=dict(a=dict(ops=dict(turn=dict(type='Mirrored'))))),
             "view 'a': Mirrored cannot run on the device",
+        ),
+        (
+            dict(views_on='device', views=dict(a=dict(ops=dict(half=dict(type='Halved'))))),
+            "view 'a': Halved cannot run on the device",
         ),
     ],
 )  # fmt: skip

@@ -5,8 +5,9 @@ import torchvision.transforms.functional as F
 from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
 
-from mmkernel.datasets import PatchView, View, generator
+from mmkernel.datasets import Operation, PatchView, View, generator
 from mmkernel.datasets.views import build_view
+from mmkernel.registry import TRANSFORMS
 
 PARENT = dict(size=48, crop=dict(type='RandomResizedCrop', scale=(0.6, 1.0), interpolation='bilinear'))
 
@@ -25,11 +26,11 @@ def test_a_view_is_its_crop_and_operations_in_dict_order(image):
     crop = dict(type='RandomResizedCrop', interpolation='bicubic')
     view = View(count=2, size=32, crop=crop, ops=ops)
     drawn = view.draw(streams, 60, 90)
-    made = view.apply(image, drawn)
+    made = view.apply(image, drawn, True)  # exact
     for array, (box, sigma, _) in zip(made, drawn, strict=True):
         expected = F.resized_crop(Image.fromarray(image), *box, [32, 32], InterpolationMode.BICUBIC)
         expected = F.solarize(expected.filter(ImageFilter.GaussianBlur(sigma)), 128)
-        assert np.abs(array.astype(int) - np.asarray(expected)).max() <= 4
+        assert np.array_equal(array, np.asarray(expected))
     assert not np.array_equal(*made)
     turned = View(size=32, crop=crop, ops=dict(reversed(ops.items()))).chain.steps
     assert [type(step).__name__ for step in turned] == ['RandomResizedCrop', 'Solarize', 'GaussianBlur']
@@ -44,7 +45,7 @@ def test_patches_are_slices_of_one_parent(image):
     drawn = view.draw(streams, 60, 90)
     box = drawn[0][0]
     parent = np.asarray(F.resized_crop(Image.fromarray(image), *box, [48, 48], InterpolationMode.BILINEAR))
-    for k, (patch, (top, left)) in enumerate(zip(view.apply(image, drawn), drawn[1], strict=True)):
+    for k, (patch, (top, left)) in enumerate(zip(view.apply(image, drawn, True), drawn[1], strict=True)):
         assert np.array_equal(patch, parent[top : top + 16, left : left + 16])
         step = (48 - 16 - 4) // 2  # the published spacing
         assert 0 <= top - step * (k // 3) <= 4
@@ -105,6 +106,30 @@ def test_unknown_keywords_and_types():
         build_view('mine', dict(count=1, size=8, parent=dict(PARENT, scale=1)))
     with pytest.raises(KeyError, match='Did you mean .RandomFlip.'):
         build_view('mine', dict(ops=dict(flip=dict(type='RandomFlipp'))))
+
+
+class Darkened(Operation):
+    def apply(self, image, params):
+        image //= 2
+        return image
+
+
+@pytest.mark.parametrize(
+    'cut', [dict(), dict(size=32, crop=dict(type='CenterCrop')), dict(count=4, size=16, parent={})]
+)
+def test_an_operation_cannot_write_into_what_the_source_keeps(image, cut, monkeypatch):
+    monkeypatch.setitem(TRANSFORMS._module_dict, 'Darkened', Darkened)
+    before = image.copy()
+    view = build_view('mine', dict(cut, ops=dict(dark=dict(type='Darkened'))))
+    with pytest.raises(ValueError, match='read-only'):
+        view.apply(image, view.draw(streams, 60, 90))
+    assert np.array_equal(image, before)
+    assert image.flags.writeable
+
+
+def test_a_step_must_be_an_operation():
+    with pytest.raises(TypeError, match="view 'mine': CenterView is no operation of a view: derive it from"):
+        build_view('mine', dict(ops=dict(centre=dict(type='CenterView'))))
 
 
 def test_patches_that_do_not_fit():
