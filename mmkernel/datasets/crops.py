@@ -36,7 +36,8 @@ def resize_fast(image: np.ndarray, height: int, width: int, interpolation: str) 
         return resize(image, height, width, interpolation)
     if max(*image.shape[:2], height, width) <= 32:  # two products of matrices; torch's function takes longer to begin
         return _resize_rows(_resize_rows(image, width, interpolation), height, interpolation)
-    image = image if image.flags.writeable else image.copy()  # torch warns of memory that it must not write to
+    if not image.flags.writeable or min(image.strides) < 0:  # as of a mirrored image, or BGR read backwards
+        image = image.copy()  # torch takes neither
     pixels = torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
     resized = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())

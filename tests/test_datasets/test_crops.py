@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from mmkernel.datasets import CenterCrop, CenterView, RandomResizedCrop, generator
+from mmkernel.datasets.crops import resize_fast
 
 MODES = dict(bicubic=InterpolationMode.BICUBIC, bilinear=InterpolationMode.BILINEAR)
 
@@ -109,3 +110,19 @@ def test_bad_arguments():
         RandomResizedCrop(0)
     with pytest.raises(ValueError, match='interpolation'):
         CenterView(interpolation='area')
+
+
+@pytest.mark.parametrize('size', [(48, 40), (20, 30)])
+def test_images_of_any_strides_are_resized(size):
+    image = photograph(60, 70)
+    for seen in (
+        image[::-1],
+        image[:, ::-1],
+        image[..., ::-1],
+        image[::2, ::2],
+        image.transpose(1, 0, 2),
+        image[5:50, 3:],
+    ):
+        for writeable in (True, False):
+            seen.flags.writeable = writeable
+            assert np.array_equal(resize_fast(seen, *size, 'bicubic'), resize_fast(seen.copy(), *size, 'bicubic'))
