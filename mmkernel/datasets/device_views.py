@@ -1,6 +1,7 @@
 """The operations of views that run on the device: a batch at a time, with the parameters that the workers drew."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,8 @@ def device_forms() -> list[str]:
 class DeviceViews(nn.Module):
     """Unfinished views and the numbers that were drawn for them -> finished views. No parameters, nothing random.
 
-    forward(inputs, drawn): V tensors uint8 (B, C, H_v, W_v) and V float32 (B, P_v), one row an image: of each operation in turn
-    1 (apply) or 0 (leave the image alone) and the ``floats`` numbers of its ``encode``. The result: V float32 (B, C, H_v, W_v)
-    of whole numbers 0..255; uint8 as it came where a view has no operations here.
+    forward(inputs, drawn): V tensors uint8 (B, C, H_v, W_v) and V float32 (B, P_v), one row of ``encode_steps`` an image.
+    The result: V float32 (B, C, H_v, W_v) of whole numbers 0..255; uint8 as it came where a view has no operations here.
 
     steps: the operations of each of the V views. sizes: what each view's size follows from; views of one size whose operations
     differ in their probabilities only go as one batch.
@@ -67,11 +67,26 @@ class DeviceViews(nn.Module):
         return made
 
 
+def encode_steps(steps: Sequence[Operation], params: Sequence[Any]) -> list[float]:
+    """One row of ``drawn``: of each step 1 and the numbers of ``encode``, or zeros where it is left out."""
+    row: list[float] = []
+    for step, drawn in zip(steps, params, strict=True):
+        numbers = [0.0] * step.floats if drawn is None else step.encode(drawn)
+        if len(numbers) != step.floats:
+            name = type(step).__name__
+            raise ValueError(
+                f'{name}.encode gave {len(numbers)} numbers, {name}.floats says {step.floats}: they must agree.'
+            )
+        row += [float(drawn is not None), *numbers]
+    return row
+
+
 def apply_steps(steps: Sequence[Operation], images: Tensor, drawn: Tensor) -> Tensor:
     """All ``steps`` on a batch (B, C, H, W), each where it was drawn."""
     first = 0
     for step in steps:
-        there, numbers = drawn[:, first, None, None, None] > 0, drawn[:, first + 1 : first + 1 + step.floats]
+        last = first + 1 + step.floats
+        there, numbers = drawn[:, first, None, None, None] > 0, drawn[:, first + 1 : last]
         images = torch.where(there, step.on_device(images, numbers), images)
-        first += 1 + step.floats
+        first = last
     return images

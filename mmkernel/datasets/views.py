@@ -10,7 +10,7 @@ from numpy.random import Generator
 from mmkernel.checks import check_numbers
 from mmkernel.registry import TRANSFORMS
 
-from .device_views import has_device_form
+from .device_views import encode_steps, has_device_form
 from .images import check_pixels
 from .operations import Operation, height_width
 
@@ -71,17 +71,8 @@ class Chain:
         return image
 
     def encode(self, params: list[Any]) -> list[float]:
-        """What the device needs: of each of its steps 1 and the numbers of ``encode``, or zeros where it is left out."""
-        numbers: list[float] = []
-        for step, drawn in zip(self.steps[self.host :], params[self.host :], strict=True):
-            given = [0.0] * step.floats if drawn is None else step.encode(drawn)
-            if len(given) != step.floats:
-                name = type(step).__name__
-                raise ValueError(
-                    f'{name}.encode gave {len(given)} numbers, {name}.floats says {step.floats}: they must agree.'
-                )
-            numbers += [float(drawn is not None), *given]
-        return numbers
+        """What the device needs to know for its steps."""
+        return encode_steps(self.steps[self.host :], params[self.host :])
 
     def size_after(self, height: int, width: int) -> tuple[int, int]:
         for step in self.steps:
