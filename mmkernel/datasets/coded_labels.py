@@ -25,7 +25,7 @@ def set_labels(source: Any, codes: np.ndarray, texts: Sequence[str], classes: Se
     if not set(texts) <= set(names) and all(_NUMBER.fullmatch(text) for text in texts):
         values = [float(text) if '.' in text else int(text) for text in texts]
     else:
-        source.classes = names or sorted(texts)
+        source.classes = names or sorted(text for text in texts if text.strip())
         place = {name: k for k, name in enumerate(source.classes)}
         if set(texts) - set(place):
             source.labels = np.array([*texts, None], object)[codes]  # refuses them

@@ -10,6 +10,7 @@ from mmkernel.hashes import hashes
 from mmkernel.registry import DATASETS
 
 from . import scanned
+from .coded_labels import class_names
 from .folders import EXTENSIONS, FileSource, ImageFolder
 from .kept_arrays import Arrays, kept
 from .names import rows_labelled
@@ -24,8 +25,8 @@ class ImageList(FileSource):
         A name is a path below ``root``, absolute, or the file name alone; see ``names.rows_named``.
     root: the folder with the images, in any depth; by default that of the list.
     labels: True, or the header of the column of labels; False: each label is -1. Text or whole numbers, '-1' for none.
-    classes: the classes that there are, in order; by default those in the list, sorted. A number in the list is the name of a
-        class, or its position among classes that have other names.
+    classes: the classes that there are, in order, or a text file with one per line; by default those in the list,
+        sorted. A number in the list is the name of a class, or its position among classes that have other names.
     extensions, mode, on_corrupt, upright, scale: as for ``ImageFolder``.
     FileNotFoundError for names that no file has (how many, and five of them); ValueError for a name of several files, an image
     with two labels or none, an unknown label, and a list without names.
@@ -36,7 +37,7 @@ class ImageList(FileSource):
         names: str | Sequence[str],
         root: str | None = None,
         labels: bool | str = False,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | str | None = None,
         extensions: tuple[str, ...] = EXTENSIONS,
         mode: str = 'RGB',
         on_corrupt: str | int = 'raise',
@@ -47,6 +48,9 @@ class ImageList(FileSource):
         file = isinstance(names, (str, os.PathLike))
         if root is None and not file:
             raise ValueError('ImageList: names are given one by one: give root, the folder that they are below.')
+        if file and not Path(names).expanduser().is_file():  # before millions of files are listed
+            raise FileNotFoundError(f"ImageList: there is no list '{names}' (working directory '{Path.cwd()}').")
+        classes = None if classes is None else class_names(classes, 'ImageList')
         root = Path(names).expanduser().parent if root is None else root
         folder = ImageFolder(root, extensions=extensions, mode=mode)
         rows, numbers, self.classes = _listed(folder, names, labels, classes) if file else rows_labelled(

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def kept(
     """The arrays of ``make()``, mapped from the first of the files ``places`` that holds them, else made and written.
 
     about: all that they depend on, as JSON can write it; a file of another ``about`` is replaced. A damaged one is too, with
-    a warning. The first place whose folder can be written is taken; where none can, a warning says so, and the arrays stay in
+    a warning. The first place that can be written and locked is taken; where none can, a warning says so, and the arrays stay in
     memory. Of several processes that start together one makes them. A file appears whole or not at all.
     fits: whether arrays that were found still hold; if not they are made again, with a warning where it raises ValueError.
     """
@@ -53,11 +54,11 @@ def kept(
     for place in places:
         if (found := _good(place, about, fits)) is not None:
             return found
-    place = next((place for place in places if _writable(place.parent)), None)
+    place, lock = next(((place, lock) for place in places if (lock := _locked(place))), (None, None))
     if place is None:
         _not_kept(places, 'no folder can be written')
         return make()
-    with FileLock(place.with_name(f'.{place.name.lstrip(".")}.lock')):
+    with lock:
         if _stamp(place) != before[places.index(place)] and (found := _good(place, about, fits)) is not None:
             return found  # made by another process meanwhile
         arrays = make()
@@ -70,7 +71,7 @@ def kept(
 
 
 def _stamp(place: Path) -> tuple[int, int] | None:
-    return (place.stat().st_ino, place.stat().st_mtime_ns) if place.is_file() else None
+    return (place.stat().st_ino, place.stat().st_mtime_ns) if os.path.isfile(place) else None
 
 
 def _not_kept(places: Sequence[Path], why: str) -> None:
@@ -81,12 +82,15 @@ def _not_kept(places: Sequence[Path], why: str) -> None:
     )
 
 
-def _writable(folder: Path) -> bool:
+def _locked(place: Path) -> AbstractContextManager | None:
+    """The lock of a file, held until its context ends; None where no lock can be had: another user's, a folder of others."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(place.parent, os.W_OK):
+            return None
+        return FileLock(place.with_name(f'.{place.name.lstrip(".")}.lock')).acquire()
+    except (OSError, NotImplementedError):  # the lock of another user; a file system without locks
+        return None
 
 
 def _good(path: Path, about: Mapping[str, Any], fits: Callable[[Arrays], bool]) -> Arrays | None:
@@ -94,13 +98,14 @@ def _good(path: Path, about: Mapping[str, Any], fits: Callable[[Arrays], bool]) 
         found = _read(path, about)
         return found if found is not None and fits(found) else None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        warnings.warn(f"'{path}' is damaged ({error}): it is made again.", stacklevel=4)
+        what = 'cannot be read' if isinstance(error, OSError) else 'is damaged'
+        warnings.warn(f"'{path}' {what} ({error}): it is made again.", stacklevel=4)
         return None
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> Arrays | None:
     """The arrays of a file; None if there is none, or one of something else. ValueError or another error if it is damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a folder that is closed to us, Path.is_file raises
         return None
     header, arrays, data = _opened(path)
     if header['about'] != about:

@@ -58,7 +58,7 @@ class NpzPack(Source):
         if missing:
             splits = sorted(key[: -len('_jpeg')] for key in pack if key.endswith('_jpeg'))
             raise ValueError(f"'{self.path}' has no key {missing[0]}; its splits: {', '.join(splits) or 'none'}")
-        data, offsets = pack[f'{self.split}_jpeg'], pack[f'{self.split}_off']
+        data, offsets = (self._array(pack, f'{self.split}_{key}') for key in ('jpeg', 'off'))
         if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype.kind not in 'iu' or offsets.ndim != 1:
             raise ValueError(
                 f"'{self.path}': {self.split}_jpeg is {data.dtype} {data.shape}, {self.split}_off {offsets.dtype} "
@@ -67,8 +67,18 @@ class NpzPack(Source):
         offsets = offsets.astype(np.int64)  # differences of unsigned numbers are never negative
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise ValueError(f"'{self.path}': {self.split}_off must rise from 0 to {len(data)}, the number of bytes")
-        small = {key: pack[f'{self.split}_{key}'] for key in ('label', 'file') if f'{self.split}_{key}' in pack}
-        return data, offsets, small | ({'classes': pack['classes']} if 'classes' in pack else {})
+        small = {
+            key: self._array(pack, f'{self.split}_{key}') for key in ('label', 'file') if f'{self.split}_{key}' in pack
+        }
+        return data, offsets, small | ({'classes': self._array(pack, 'classes')} if 'classes' in pack else {})
+
+    def _array(self, pack: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+        try:
+            return pack[key]
+        except ValueError as error:  # numpy's own names neither file nor key
+            raise ValueError(
+                f"'{self.path}': {key} cannot be read ({error}). Expected numbers, or np.array(names, str)."
+            ) from error
 
     def name(self, i: int) -> str:
         return f'record {i} of {self.path}[{self.split}]' + (f' ({self.files[i]})' if self.files is not None else '')

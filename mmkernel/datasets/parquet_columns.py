@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ class Part(NamedTuple):
 
     rows: list[int]  # of each row group
     sizes: list[int]  # bytes of the images of each, as they are in the file
-    label: Any  # pyarrow's column, or None
+    label: Any  # pyarrow's column, of one type for all whole numbers and one for all texts; or None
+    kind: str  # of its labels
     classes: list[str]  # that its metadata tell
 
 
@@ -61,9 +63,35 @@ def part_of(path: str, image: str, label: str | None) -> Part:
     return Part(
         [group.num_rows for group in groups],
         [sum(group.column(c).total_compressed_size for c in wanted) for group in groups],
-        None if label is None else file.read(columns=[label], use_threads=False).column(0),
+        *_labels(path, label),
         [] if label is None else _classes(schema.metadata, label),
     )
+
+
+def _labels(path: str, label: str | None) -> tuple[Any, str]:
+    """The column of labels and the kind of them; whole numbers as int64, numbers and texts without a dictionary."""
+    if label is None:
+        return None, 'no labels'
+    pa, types = pyarrow(), pyarrow().types
+    column = _column(path, 'its labels', lambda file: file.read([label], use_threads=False))
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if types.is_integer(kind) or types.is_null(kind):
+        return column.cast(pa.int64()), 'whole numbers'
+    if types.is_string(kind) or types.is_large_string(kind):
+        return column.cast(pa.string()), 'texts'
+    return column.cast(kind), str(kind)
+
+
+def _column(path: str, what: str, read: Callable[[Any], Any]) -> Any:
+    """The only column that ``read`` gives of a file; ValueError that names it if it is damaged there."""
+    try:
+        return read(opened(path)).column(0)
+    except (pyarrow().ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"'{path}' is damaged, {what} cannot be read ({str(error).strip()}). Fetch it again."
+        ) from error
 
 
 def paths_of(path: str, image: str) -> list[str | None]:
@@ -71,8 +99,8 @@ def paths_of(path: str, image: str) -> list[str | None]:
     file = opened(path)
     if f'{image}.path' not in [file.schema.column(c).path for c in range(file.metadata.num_columns)]:
         return [None] * file.metadata.num_rows
-    column = file.read(columns=[f'{image}.path'], use_threads=False).column(0)
-    return [value['path'] for value in column.to_pylist()]
+    column = _column(path, 'its paths', lambda file: file.read([f'{image}.path'], use_threads=False))
+    return [value and value['path'] for value in column.to_pylist()]
 
 
 class RowGroups:
@@ -86,8 +114,9 @@ class RowGroups:
         """pyarrow's binary column of the group."""
         key = path, group
         if key not in self.kept:
-            table = opened(path).read_row_group(group, columns=[column], use_threads=False)
-            found = table.column(0)
+            found = _column(
+                path, f'row group {group}', lambda file: file.read_row_group(group, [column], use_threads=False)
+            )
             if not _is_binary(found.type):
                 found = pyarrow().chunked_array([chunk.field('bytes') for chunk in found.chunks])
             self.kept[key] = found

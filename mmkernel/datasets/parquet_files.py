@@ -76,20 +76,23 @@ class Parquet(Source):
 
     def _set_labels(self, parts: list[Part], classes: list[str]) -> None:
         pa = pyarrow()
-        names = {tuple(part.classes) for part in parts}
-        kinds = {
-            str(part.label.type): path for part, path in zip(parts, self.files, strict=True) if part.label is not None
-        }
-        if len(names) > 1 or len(kinds) > 1:
-            raise ValueError(f'Parquet: the files differ in their classes or kinds of labels ({", ".join(kinds)}).')
-        classes = classes or list(names.pop())
-        if not kinds:
+        for path, part in zip(self.files, parts, strict=True):
+            if part.classes != parts[0].classes or part.kind != parts[0].kind:
+                told = [
+                    f"'{p}' has {x.kind}, classes {x.classes[:8]}" for p, x in ((self.files[0], parts[0]), (path, part))
+                ]
+                raise ValueError(
+                    f'Parquet: the files differ in their labels, so a number has two meanings: {"; ".join(told)}. Read them one '
+                    'by one, or write them with the same classes.'
+                )
+        classes = classes or parts[0].classes
+        if parts[0].label is None:
             self.classes, self.labels = classes, np.full(self.first[-1], -1)
             return
         column = pa.chunked_array([chunk for part in parts for chunk in part.label.chunks], parts[0].label.type)
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            coded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+        kind = column.type
+        if pa.types.is_string(kind):
+            coded = column.dictionary_encode().combine_chunks()
             texts = coded.dictionary.to_pylist()
             set_labels(self, coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), texts, classes)
             return
@@ -99,7 +102,7 @@ class Parquet(Source):
                 'Several classes per image are read by a source of your own (`targets`).'
             )
         self.classes = classes
-        self.labels = (column.fill_null(-1) if pa.types.is_integer(kind) else column).to_numpy()
+        self.labels = (column if pa.types.is_boolean(kind) else column.fill_null(-1)).to_numpy()
 
     def image_files(self) -> list[str]:
         return self.files

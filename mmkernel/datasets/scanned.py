@@ -34,7 +34,7 @@ def scan(root: str | Path, suffixes: tuple[str, ...]) -> Paths:
     """
     root, about = os.path.realpath(root), dict(layout=LAYOUT, suffixes=list(suffixes))
     places, listed = index_places(root, about), False
-    if not any(place.is_file() for place in places):
+    if not any(map(os.path.isfile, places)):
         paths = walk(root, suffixes, INDEX_FROM)
         if paths is not None:
             return paths

@@ -15,6 +15,7 @@ from .tar_members import members, reader
 
 IMAGES = tuple(ending[1:] for ending in EXTENSIONS)
 _RECORD = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]*)', re.S)  # key, ending; hidden files are none
+_LARGEST = 1 << 24  # bytes of a file with a label
 _META = re.compile(r'(?:.*/)?__[^/]*__(?:/.*)?', re.S)  # webdataset leaves these out
 
 
@@ -71,7 +72,7 @@ def shard_records(path: str, image: str | None, label: str) -> Records:
         elif file.ending.lower() == holder:
             labels[file.key] = _label(file, path, label, entries)
     if label == 'folder':
-        labels = {key: key.split('/', 1)[0] if '/' in key else None for key in images}
+        labels = {key: _first_folder(key, path) for key in images}
     found = [labels.get(key) for key in images]
     place = {text: k for k, text in enumerate(dict.fromkeys(text for text in found if text is not None))}
     return Records(
@@ -95,9 +96,23 @@ def _files(path: str, holder: str) -> Iterator[File]:
             found = _RECORD.fullmatch(name.removeprefix('./'))
             if found and not _META.fullmatch(name):
                 key, ending = found.groups()
-                yield File(key, ending, offset, size, read(offset, size) if ending.lower() == holder else b'')
+                label = ending.lower() == holder
+                if label and size > _LARGEST:
+                    raise ValueError(
+                        f"'{name}' in '{path}' has {size} bytes, too many for a label. Give the ending of labels."
+                    )
+                yield File(key, ending, offset, size, read(offset, size) if label else b'')
     finally:
         os.close(number)
+
+
+def _first_folder(key: str, path: str) -> str | None:
+    first, *more = key.split('/')
+    if more and (not first or '..' in (first, *more)):
+        raise ValueError(
+            f"'{path}': the path '{key}' begins with no class folder. Write the shard with paths class/image."
+        )
+    return first if more else None
 
 
 def _label(file: File, path: str, label: str, entries: Counter) -> str | None:

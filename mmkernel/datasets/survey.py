@@ -15,7 +15,14 @@ from .draws import SUBSET, generator, smallest_keys
 from .loader import build_dataloader
 from .sources import Source
 
-UNREADABLE = (OSError, ValueError, TypeError, LookupError, RuntimeError)  # CorruptImageError is a ValueError
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+)  # CorruptImageError is a ValueError
 
 
 def look(image: np.ndarray) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, bytes]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 BLOCK = 512
 _WINDOW = 8 * BLOCK  # a small file and the header after it come with one read
 _TRAILER = 1 << 16  # archives are filled up with zeros to a multiple of 10 240 bytes
+_LONGEST = 1 << 20  # bytes of a header that names the next file
 _FILES = b'0\0' + b'7'
 _WITHOUT_BYTES = b'123456'  # links, devices, folders: whatever their size says
 _COMPRESSED = {
@@ -107,7 +108,7 @@ def check_plain(path: str, start: bytes) -> None:
 
 def _parsed(header: bytes) -> tuple[str, int, bytes]:
     """(name, size, kind) of a header; ValueError unless it is one."""
-    if int(header[148:156].split(b'\0')[0].strip() or b'0', 8) != sum(header) - sum(header[148:156]) + 8 * 32:
+    if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
         raise ValueError('its checksum is wrong')
     name, prefix = header[:100].split(b'\0', 1)[0], header[345:500].split(b'\0', 1)[0]
     if header[257:263] == b'ustar\0' and prefix:
@@ -115,8 +116,16 @@ def _parsed(header: bytes) -> tuple[str, int, bytes]:
     if header[124] & 128:  # base 256, for files from 8 GiB on
         size = int.from_bytes(header[125:136], 'big')
     else:
-        size = int(header[124:136].split(b'\0')[0].strip() or b'0', 8)
+        size = _octal(header[124:136])
     return os.fsdecode(name), size, header[156:157]
+
+
+def _octal(field: bytes) -> int:
+    """A number of a header; ValueError for a sign too, since a negative size leads back."""
+    digits = field.split(b'\0')[0].strip() or b'0'
+    if not digits.isdigit():
+        raise ValueError(f'{digits!r} is no octal number')
+    return int(digits, 8)
 
 
 def _pax(path: str, text: bytes, place: str) -> dict[str, str]:
@@ -127,7 +136,7 @@ def _pax(path: str, text: bytes, place: str) -> dict[str, str]:
         key, equals, value = (
             rest[: max(0, int(digits or 0) - len(digits) - 2)].partition(b'=') if digits.isdigit() else (0,) * 3
         )
-        if not equals or key == b'size' and not value.isdigit():
+        if not equals or key == b'size' and not (value.isdigit() and len(value) < 20):
             raise ValueError(f"'{path}' is damaged: no pax header {place}. Fetch or write it again.")
         found[os.fsdecode(key)] = os.fsdecode(value)
         text = text[int(digits) :]
@@ -136,6 +145,8 @@ def _pax(path: str, text: bytes, place: str) -> dict[str, str]:
 
 def _bytes(path: str, read: Reader, at: int, size: int, length: int, place: str) -> bytes:
     _check_length(path, at + size, length, f'inside a header, {place}')
+    if size > _LONGEST:
+        raise ValueError(f"'{path}' is damaged: a header of {size} bytes {place}. Fetch or write it again.")
     return read(at, size)
 
 

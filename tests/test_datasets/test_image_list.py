@@ -219,3 +219,15 @@ def test_a_kept_list_is_not_trusted(kept_list, root, arrays, monkeypatch):
     with pytest.warns(UserWarning, match='it is made again'):
         second, times = kept_list(LINES)
     assert (times, pairs(second)) == (2, pairs(first))
+
+
+def test_classes_from_a_text_file(listed, root):
+    (root / 'classes.txt').write_text('two\none\n')
+    source = listed('x/0.png,one\nx/1.png,two\n', labels=True, classes=str(root / 'classes.txt'))
+    assert (source.classes, source.labels.tolist()) == (['two', 'one'], [1, 0])
+
+
+def test_a_list_that_is_not_there_is_missed_before_files_are_listed(root, monkeypatch):
+    monkeypatch.setattr(image_list, 'ImageFolder', None)
+    with pytest.raises(FileNotFoundError, match='ImageList: there is no list .*gone.csv'):
+        ImageList(str(root / 'gone.csv'))

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from mmkernel.datasets.kept_arrays import Kept, kept
 
@@ -128,3 +129,14 @@ def test_of_processes_that_start_together_one_makes_them(place):
     assert [process.exitcode for process in processes] == [0] * 4
     assert isinstance(made_by.get(timeout=5), int)
     assert made_by.empty()
+
+
+def test_a_lock_that_cannot_be_opened_leads_to_the_next_place(tmp_path, place):
+    """As that of another user in a folder that all may write."""
+    (place.parent / '.index.lock').mkdir(parents=True)
+    other = tmp_path / 'other/index'
+    assert_same(kept([place, other], dict(size=3), made), made())
+    assert_same(kept([place, other], dict(size=3), never), made())
+    assert other.is_file()
+    with FileLock(other.with_name('.index.lock'), timeout=0):
+        pass  # it was given back

@@ -117,3 +117,10 @@ def test_deep_pixels_and_arrays_of_numpy_in_a_pack(tmp_path):
     assert source.image(0).tolist() == source.image(1).tolist() == [[[0], [255]], [[62], [255]]]
     with pytest.raises(ValueError, match='scale='):
         NpzPack(str(tmp_path / 'deep.npz'), scale=(5, 5))
+
+
+@pytest.mark.parametrize('key', ['classes', 'train_label', 'train_file', 'train_jpeg'])
+def test_an_array_of_objects_is_refused_by_key(pack, key):
+    path, _ = pack(**{key: np.array(['a', None], object)})
+    with pytest.raises(ValueError, match=f"pack.npz': {key} cannot be read .*pickle"):
+        NpzPack(path)

@@ -123,7 +123,7 @@ def test_files_that_are_none_or_of_several_kinds(tmp_path):
         Parquet(str(tmp_path / 'a'))
     write(tmp_path / 'b')
     pq.write_table(table(range(3), ['x', 'y', 'z']), tmp_path / 'b/train-00001.parquet')
-    with pytest.raises(ValueError, match=r'differ in their classes or kinds of labels \(int64, string\)'):
+    with pytest.raises(ValueError, match=r"00000.parquet' has whole numbers, .*00001.parquet' has texts"):
         Parquet(str(tmp_path / 'b'))
     pq.write_table(table(range(3), [1, 1, 1]), tmp_path / 'b/test-00000.parquet')
     with pytest.raises(ValueError, match=r'several splits \(test: 1, train: 2\).*/test\*\.parquet'):
@@ -198,3 +198,51 @@ def test_processes_read_the_same_files_at_once(tmp_path, start):
     assert [found.get(timeout=60) for _ in processes] == [order] * 2
     for process in processes:
         process.join()
+
+
+NUMBERS = pa.array([0, None, 2])
+
+
+@pytest.mark.parametrize(
+    'label', [*map(NUMBERS.cast, ['uint8', 'uint64', 'int16', 'float']), NUMBERS.dictionary_encode()]
+)
+def test_numbers_of_any_type_with_missing_ones(tmp_path, label):
+    pq.write_table(table(range(3)).append_column('label', label), tmp_path / 'a.parquet')
+    assert Parquet(str(tmp_path)).labels.tolist() == [0, -1, 2]
+
+
+def test_files_with_their_numbers_in_other_types(tmp_path):
+    for k, kind in enumerate([pa.int64(), pa.int32(), pa.uint8()]):
+        pq.write_table(table(range(3), [0, 1, 2], kind=kind), tmp_path / f'{k}.parquet')
+    assert Parquet(str(tmp_path)).labels.tolist() == 3 * [0, 1, 2]
+
+
+def test_classes_in_another_order_are_refused_with_both_files(tmp_path):
+    for k, names in enumerate([['a', 'b'], ['b', 'a']]):
+        pq.write_table(table(range(2), [0, 1], names), tmp_path / f'{k}.parquet')
+    with pytest.raises(ValueError, match=r"0.parquet' has .*\['a', 'b'\]; .*1.parquet' has .*\['b', 'a'\]"):
+        Parquet(str(tmp_path))
+
+
+def test_an_empty_word_is_no_class(tmp_path):
+    pq.write_table(table(range(3), ['a', '', 'b']), tmp_path / 'a.parquet')
+    with pytest.raises(ValueError, match=r"row 1 of .*: ''; expected a word"):
+        Parquet(str(tmp_path))
+
+
+def test_a_row_without_an_image_is_named(tmp_path):
+    pq.write_table(
+        pa.table(dict(image=[dict(bytes=encoded(1), path='1.png'), None], label=[0, 1])), tmp_path / 'a.parquet'
+    )
+    source = Parquet(str(tmp_path))
+    assert source.file_names() is None
+    with pytest.raises(ValueError, match='row 1 of .* has no bytes'):
+        source.image(1)
+
+
+def test_a_damaged_row_group_is_named(tmp_path):
+    path = tmp_path / 'a.parquet'
+    pq.write_table(table(range(3), [0, 1, 2]), path)
+    path.write_bytes(b'PAR1' + b'\xff' * 100 + path.read_bytes()[104:])
+    with pytest.raises(ValueError, match=r"a.parquet' is damaged, row group 0 cannot be read"):
+        Parquet(str(tmp_path)).image(0)

@@ -143,3 +143,28 @@ def test_sparse_files_are_refused(tmp_path):
     (tmp_path / 'x.tar').write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(ValueError, match=r"sparse file 'hole\.jpg'.*--sparse"):
         found(tmp_path / 'x.tar')
+
+
+def header(kind, size):
+    """A header whose field of the size is ``size``, with the checksum of it."""
+    info = tarfile.TarInfo('a.jpg')
+    info.type = kind
+    data = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    data[124:136], data[148:156] = size, b' ' * 8
+    data[148:156] = b'%06o\0 ' % sum(data)
+    return bytes(data)
+
+
+@pytest.mark.parametrize('kind', [b'0', b'g', b'x', b'L'])
+def test_a_negative_size_does_not_lead_back(tmp_path, kind):
+    (tmp_path / 'x.tar').write_bytes(header(kind, b'-0000001000\0') + b'\0' * 1024)
+    with pytest.raises(ValueError, match='x.tar.* no header at byte 0.*no octal number'):
+        found(tmp_path / 'x.tar')
+
+
+@pytest.mark.parametrize('kind', [b'x', b'L'])
+def test_a_name_of_gigabytes_is_not_read(tmp_path, kind):
+    (tmp_path / 'x.tar').write_bytes(header(kind, b'%011o\0' % (8**11 - 512)))
+    os.truncate(tmp_path / 'x.tar', 8**11 + 4096)  # of holes: it takes no room
+    with pytest.raises(ValueError, match='x.tar.* a header of 8589934080 bytes'):
+        found(tmp_path / 'x.tar')

@@ -309,3 +309,17 @@ def test_more_shards_than_files_that_are_kept_open(tmp_path):
     order = np.random.default_rng(0).permutation(300).tolist()
     assert [int(source.image(i)[0, 0, 0]) for i in order] == [i % 256 for i in order]
     assert len(os.listdir('/proc/self/fd')) <= before + 128
+
+
+@pytest.mark.parametrize('name', ['../cat/a.png', '/cat/a.png', 'cat/../dog/a.png'])
+def test_a_path_that_leads_out_is_in_no_class_folder(tmp_path, name):
+    path = shard(tmp_path / 'a.tar', {'cat/0.png': encoded(0), name: encoded(1)})
+    with pytest.raises(ValueError, match='a.tar.* begins with no class folder'):
+        TarShards(path, label='folder')
+    assert len(TarShards(path)) == 2  # nothing is written anywhere: it is a name like others
+
+
+def test_a_large_file_is_no_label(tmp_path):
+    path = shard(tmp_path / 'a.tar', {'0.png': encoded(0), '0.cls': b' ' * (1 << 25)})
+    with pytest.raises(ValueError, match="'0.cls' in .* has 33554432 bytes, too many for a label"):
+        TarShards(path)
