@@ -16,7 +16,6 @@ from torchvision.transforms.autoaugment import _apply_op
 from mmkernel.checks import check_words
 from mmkernel.registry import TRANSFORMS
 
-from .colors import RandomGrayscale
 from .operations import Operation, interval, with_pillow
 
 
@@ -48,8 +47,7 @@ class Sobel(Operation):
         super().__init__(probability)
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
-        gray = RandomGrayscale().exact(image, True)
-        plane = gray[..., :1] if image.shape[2] == 3 else gray
+        plane = with_pillow(image, lambda rgb: rgb.convert('L'))[..., None] if image.shape[2] == 3 else image
         # OpenCV drops a single channel
         across, down = (cv2.Sobel(plane, cv2.CV_32F, *order).reshape(plane.shape) for order in ((1, 0), (0, 1)))
         edges = np.minimum(np.rint(np.hypot(across, down)), 255).astype(np.uint8)

@@ -35,8 +35,8 @@ class DeviceViews(nn.Module):
     forward(inputs, drawn): V tensors uint8 (B, C, H_v, W_v) and V float32 (B, P_v), one row of ``encode_steps`` an image.
     The result: V float32 (B, C, H_v, W_v) of whole numbers 0..255; uint8 as it came where a view has no operations here.
 
-    steps: the operations of each of the V views. sizes: what each view's size follows from; views of one size whose operations
-    differ in their probabilities only go as one batch.
+    steps: the operations of each of the V views. sizes: theirs, or what stands for one that varies (see ``views.WHOLE``). Views of
+    one size whose operations differ in their probabilities only go as one batch.
     """
 
     def __init__(self, steps: Sequence[Sequence[Operation]], sizes: Sequence[tuple[int, int]]) -> None:

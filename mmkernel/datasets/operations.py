@@ -25,9 +25,10 @@ from mmkernel.registry import TRANSFORMS
 
 
 class Operation:
-    """With ``probability`` the parameters of ``sample``, otherwise None, which means: leave the image alone.
+    """Applied with ``probability``: then ``draw`` gives the parameters of ``sample``, otherwise None.
 
-    A subclass defines ``apply``; for the device also ``floats``, ``on_device`` and, unless floats = 0, ``encode``.
+    A subclass defines ``apply``; for the device also ``floats``, ``on_device`` and, unless floats = 0, ``encode``. None of them
+    writes into the image that it is given.
     """
 
     floats: int | None = None  # how many numbers ``encode`` gives; None: there is no device form
@@ -44,13 +45,13 @@ class Operation:
         return True
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
-        """In a worker: uint8 (H, W, C) -> uint8 (H', W', C). The image may be read-only, and a slice of another."""
+        """In a worker: uint8 (H, W, C), perhaps read-only or a slice of another image -> uint8 (H', W', C)."""
         raise NotImplementedError(
             f'{type(self).__name__} has no apply(image, params), which changes the image: define it.'
         )
 
     def exact(self, image: np.ndarray, params: Any) -> np.ndarray:
-        """As ``apply``, by Pillow where it differs."""
+        """As ``apply``, with Pillow's bytes."""
         return self.apply(image, params)
 
     def encode(self, params: Any) -> Sequence[float]:

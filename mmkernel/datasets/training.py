@@ -45,7 +45,7 @@ def transformed(image: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
 
 
 def to_tensor(image: np.ndarray, whole: np.ndarray) -> Tensor:
-    """uint8 (H, W, C) -> uint8 (C, H, W), its memory as it is; a copy of what lies in ``whole``, which the source may keep."""
+    """uint8 (H, W, C) -> uint8 (C, H, W), in the same memory unless that is a part of ``whole``, which the source may keep."""
     image = image.copy() if np.may_share_memory(image, whole) else np.require(image, requirements='CW')
     return torch.from_numpy(image).permute(2, 0, 1)
 
@@ -68,9 +68,9 @@ class ViewDataset(Dataset):
     its own sample_index, label and targets.
     views: dict of named views (see ``views.py``); those set to None are left out. View v of image i in epoch e depends
     on (seed, e, i, v) only: not on workers, order, or what was drawn before. ``seed`` may be set until workers start.
-    views_on: where operations are applied. 'worker': all in the workers. 'auto': those that have a device form, and none without
-    one after them, on the device, if ``place`` is told that it is a GPU. 'device': all, on any device. Crops, and what is applied
-    to the parent of patches, stay in the workers. Until ``place`` is called views are finished.
+    views_on: where operations are applied. 'worker': in the workers. 'device': on the device that ``place`` is told, a CPU too.
+    'auto': if that is a GPU, the last operations of each view that all have a device form there, what comes before in the workers.
+    Crops, and what is applied to the parent of patches, stay in the workers. Until ``place`` is called views are finished.
     exact: Pillow's bytes, made in the workers; otherwise views differ from them by less than one grey level on average.
     """
 
@@ -101,9 +101,9 @@ class ViewDataset(Dataset):
                 )
 
     def place(self, device: torch.device | str) -> DeviceViews | None:
-        """What finishes the views of a batch on ``device``, which items leave to it from now on; None: they come finished.
+        """Leave to ``device`` what ``views_on`` says, from now on; returns what finishes items there, None if they are finished.
 
-        Before workers start. A ``ViewPreprocessor`` takes it as its ``finish``, and a Runner gives it.
+        To be called before workers start. It becomes the ``finish`` of a ``ViewPreprocessor``; a Runner sees to both.
         """
         wanted = self.views_on == 'device' or (self.views_on == 'auto' and torch.device(device).type == 'cuda')
         views = [view for view in self.views.values() for _ in range(view.count)]

@@ -16,7 +16,7 @@ LEFT_OUT = dict(affine=None, noise=None, erase=None)
 OPS = dict(LEFT_OUT, flip=dict(type='RandomFlip'), solarize=dict(type='Solarize'))
 VARIANTS = {
     'plain': ('sfrik/digits_L3', {}),
-    'workers': ('sfrik/digits_L3', {'train_dataloader.num_workers': 1}),
+    'workers, and kNN': ('sfrik/digits_L3', {'train_dataloader.num_workers': 1, 'default_hooks.knn.interval': 1}),
     'half precision': ('sfrik/digits_L3', {'optim_wrapper.precision': 'bfloat16'}),
     'channels last': ('sfrik/digits_L3', {'channels_last': True}),
     'accumulation and a momentum target': ('byol/digits', {'optim_wrapper.accumulative_counts': 2}),
