@@ -20,6 +20,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.cli.options import OptionsAction, console, option_value, say
 from mmkernel.datasets import ImageFolder, Source
 from mmkernel.datasets.duplicates import duplicates
+from mmkernel.datasets.folders import EXTENSIONS
 from mmkernel.datasets.survey import Survey, delivered
 from mmkernel.datasets.training import as_source
 from mmkernel.engine import load_config
@@ -91,7 +92,10 @@ def source_of(text: str) -> Source:
         return as_source(given)
     path = Path(text).expanduser()
     inside = {Path(name).suffix.lower() for name in os.listdir(path)} if path.is_dir() else {path.suffix.lower()}
-    if kind := next((kind for ending, kind in KINDS.items() if ending in inside), None):
+    inside -= {'.npz'} if path.is_dir() else set()  # a pack is one file
+    if not inside & set(EXTENSIONS) and (
+        kind := next((kind for ending, kind in KINDS.items() if ending in inside), None)
+    ):
         return as_source(dict(type=kind[0], **{kind[1]: text}))
     if path.is_file():
         raise ValueError(

@@ -143,3 +143,9 @@ def test_what_cannot_be_looked_at_is_said_in_one_line(words, said, tmp_path, mon
         main(['data', 'check', *words])
     assert said in str(stop.value)
     assert '\n' not in str(stop.value)
+
+
+def test_an_archive_beside_images_does_not_hide_them(folders, capsys):
+    for name in ('old.tar', 'pack.npz'):
+        (folders / 'train/cat' / name).write_bytes(b'')
+    assert found_in(capsys, folders / 'train/cat')['sets']['train']['images'] == 6
