@@ -30,13 +30,24 @@ set -m                               # a process group of its own: Ctrl-C reache
   --max_restarts "${MAX_RESTARTS:-0}" "$root/tools/train.py" "$config" --launcher pytorch "$@" &
 launcher=$!
 set +m
+ranks() { pgrep -P "$launcher"; }
 pass_on() {
   if [ "$1" = INT ] && [ "$asked" = INT ]; then # the second Ctrl-C
-    kill -KILL "$launcher" $(pgrep -P "$launcher") 2>/dev/null || true
+    kill -KILL "$launcher" $(ranks) 2>/dev/null || true
     return
   fi
-  asked=$1
-  pkill "-$1" -P "$launcher" || kill -TERM "$launcher" 2>/dev/null || true # torchrun passes on no SIGUSR1
+  local told
+  asked=$1 told=$(ranks) || true
+  # torchrun passes on no SIGUSR1; SIGTERM comes from it alone, and tells a process that another has failed
+  kill "-${1/TERM/USR1}" $told 2>/dev/null || kill -TERM "$launcher" 2>/dev/null || true
+  end_others "$told" &
+}
+end_others() { # processes that torchrun starts after a signal would train on
+  local now
+  while sleep 0.5 && kill -0 "$launcher" 2>/dev/null; do
+    now=$(ranks) || continue
+    if grep -qvxF "$1" <<<"$now"; then kill -TERM "$launcher" 2>/dev/null; return; fi
+  done
 }
 for name in TERM USR1 INT; do trap "pass_on $name" "$name"; done
 code=0

@@ -28,6 +28,7 @@ while :; do
   srun -p "$partition" --job-name="$job" "${resources[@]}" --ntasks="$gpus" --signal=USR1@120 \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
     "${PYTHON:-python}" -u "$root/tools/train.py" "$config" --launcher slurm "$@" "${again[@]}" || code=$?
+  if [ "$code" -eq 138 ]; then code=75; fi # SIGUSR1 before the run has begun: there is nothing to save
   if [ "$code" -ne 75 ]; then exit "$code"; fi
   again=(--resume)
   if [ -n "$batch" ]; then

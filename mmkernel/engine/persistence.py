@@ -151,7 +151,8 @@ class Persistence:
             raise CheckpointError(f'{type(loop).__name__} cannot go on inside an epoch: resume from an epoch_<n>.pth.')
         window = getattr(self.optim_wrapper, '_accumulative_counts', 1)
         if batch and (then != length or batch % window):
-            batch = batch * length // then // window * window
+            # after the last step of an epoch only its end is left, however many batches that step had
+            batch = length if batch == then else batch * length // then // window * window
         loop._epoch, loop._iter = epoch, epoch * length + batch
         if hasattr(loop, 'batch'):
             loop._batch = batch

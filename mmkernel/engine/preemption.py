@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from torch.distributed.distributed_c10d import _get_default_store
 
+from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
 from mmkernel.engine.checkpoint_hook import place, save_here
 from mmkernel.engine.hooks import attempt
@@ -20,7 +22,7 @@ from mmkernel.engine.poll import Poll
 from mmkernel.registry import HOOKS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-AGAIN, INTERRUPTED = 75, 130  # EX_TEMPFAIL of sysexits.h; 128 + SIGINT
+AGAIN, INTERRUPTED, ABANDONED = 75, 130, 143  # EX_TEMPFAIL of sysexits.h; 128 + SIGINT; 128 + SIGTERM
 MARKER = 'MMKERNEL_STOP_WORD'  # names the file in which tools/dist_train.sh looks for the exit code
 KEY = 'mmkernel/stop'
 
@@ -40,22 +42,26 @@ class PreemptionHook(Hook):
     One process stops after its step; several at one step that process 0 names, about ``seconds`` later, or two steps where
     these take longer. A signal to any of them is enough. A second Ctrl-C quits at once. Workers of the loader ignore signals
     to the whole group of processes, and end with their process.
+
+    A launcher whose other process has failed sends SIGTERM, too. One of several processes that gets SIGTERM and has not begun
+    to save ``patience`` seconds later ends with 143: it waits for the other in a collective.
     """
 
     priority = 'LOWEST'  # after all that a checkpoint holds, and after the one that is due anyway
 
-    def __init__(self, seconds: float = 1.0) -> None:
-        self.seconds, self.before, self.asked = seconds, {}, 0
+    def __init__(self, seconds: float = 1.0, patience: float = 10.0) -> None:
+        check_numbers('PreemptionHook', zero=True, seconds=seconds, patience=patience)
+        self.seconds, self.patience, self.before, self.asked, self.answered = seconds, patience, {}, 0, False
 
     def before_run(self, runner: Any) -> None:
-        self.poll, self.asked = Poll('stop', self.seconds), 0
+        self.poll, self.asked, self.answered = Poll('stop', self.seconds), 0, False
         if threading.current_thread() is not threading.main_thread():
             return runner.logger.info('PreemptionHook is off: signals reach the main thread alone.')
         self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         read, self.pipe = os.pipe()
         os.set_blocking(self.pipe, False)
         self.wakeup = signal.set_wakeup_fd(self.pipe, warn_on_full_buffer=False)
-        threading.Thread(target=_quit_at_the_second, args=(read,), daemon=True).start()
+        threading.Thread(target=self._watch, args=(read,), daemon=True).start()
         loader = getattr(runner.train_dataloader, 'micro_batches', runner.train_dataloader)
         loader.worker_init_fn = partial(steady, getattr(loader, 'worker_init_fn', None))
 
@@ -83,6 +89,32 @@ class PreemptionHook(Hook):
             text = f'{signal.Signals(number).name}: the run saves after this step and ends.{again}\n'
             os.write(sys.__stderr__.fileno(), text.encode())
 
+    def _watch(self, read: int) -> None:
+        """End the process at the second Ctrl-C, or when SIGTERM finds it waiting for one that has failed.
+
+        This is a thread, as Python calls its own handlers only after the operation that is going on.
+        """
+        interrupts, patience = 0, None
+        while True:
+            if not select.select([read], [], [], patience)[0]:
+                if not self.answered:
+                    self._abandon()
+                patience = None
+                continue
+            byte = os.read(read, 1)
+            if not byte:  # the run has ended
+                return os.close(read)
+            interrupts += byte[0] == signal.SIGINT
+            if interrupts == 2:
+                os._exit(INTERRUPTED)
+            if byte[0] == signal.SIGTERM and world_size() > 1:
+                patience = self.patience
+
+    def _abandon(self) -> None:
+        text = f'SIGTERM: no step has ended in {self.patience} s, as another process may have failed. This one ends.\n'
+        os.write(sys.__stderr__.fileno(), text.encode())
+        os._exit(ABANDONED)
+
     def _look(self, runner: Any) -> None:
         if self.asked and rank():
             _get_default_store().set(KEY, str(int(self.asked)))
@@ -96,7 +128,7 @@ class PreemptionHook(Hook):
         return int(store.get(KEY)) if store.check([KEY]) else 0
 
     def _stop(self, runner: Any, number: signal.Signals) -> None:
-        path = place(runner)
+        self.answered, path = True, place(runner)
         if path not in runner.folder.checkpoints:
             save_here(runner)
         code = INTERRUPTED if number == signal.SIGINT else AGAIN
@@ -106,16 +138,6 @@ class PreemptionHook(Hook):
         if marker := os.environ.get(MARKER):
             Path(marker).write_text(f'{code}\n')
         raise Preempted(0 if marker else code)
-
-
-def _quit_at_the_second(read: int) -> None:
-    """End the process at the second Ctrl-C, whatever it is doing. Python's own handlers wait for the operation to end."""
-    interrupts = 0
-    while byte := os.read(read, 1):
-        interrupts += byte[0] == signal.SIGINT
-        if interrupts == 2:
-            os._exit(INTERRUPTED)
-    os.close(read)
 
 
 def steady(then: Callable[[int], None] | None, worker: int) -> None:

@@ -1,5 +1,6 @@
 """A run that goes on inside an epoch equals one that was never interrupted: weights, states, logs, random numbers, bit for bit."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -119,8 +120,7 @@ def small(path, workers=0, accumulation=1, virtual=1):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('path', DIGITS)
+@pytest.mark.parametrize('path, workers', zip(DIGITS, itertools.cycle([0, 2])))
 def test_every_digits_config(tmp_path, path, workers):
     options = {**SHORT, 'train_dataloader.num_workers': workers}
     go_on_from(ROOT / 'configs' / path, tmp_path, ['epoch_0_step_3.pth', 'epoch_1_step_9.pth'], **options)

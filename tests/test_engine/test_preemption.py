@@ -14,7 +14,7 @@ from test_checkpoint_hook import names, short
 from test_position import ROOT, TINY, same
 
 from mmkernel.engine import Preempted, train
-from mmkernel.engine.preemption import MARKER
+from mmkernel.engine.preemption import MARKER, PreemptionHook
 from mmkernel.registry import HOOKS
 
 FOREVER = ['train_cfg.max_epochs=2000', 'default_hooks.checkpoint.max_keep=2']
@@ -70,13 +70,18 @@ def test_windows_are_finished_and_nothing_is_saved_twice(tmp_path):
     with pytest.raises(Preempted):
         train(signalled(tmp_path / 'b', signal.SIGUSR1, 3, checkpoint=dict(every_steps=4)))
     assert names(tmp_path / 'b') == ['epoch_0_step_4.pth']
+
+
+@pytest.mark.parametrize('window, steps', [(1, 8), (3, 3)])  # windows of 3, 3 and 2 batches
+def test_after_the_last_step_of_an_epoch_its_end_is_left_to_the_next_start(tmp_path, window, steps):
+    options = {'optim_wrapper.accumulative_counts': window}
     with pytest.raises(Preempted):
-        train(
-            signalled(tmp_path / 'c', signal.SIGUSR1, 7)
-        )  # the last step of an epoch: its end belongs to the next start
-    assert names(tmp_path / 'c') == ['epoch_0_step_8.pth']
-    train(short(tmp_path / 'c'), resume=True)
-    assert names(tmp_path / 'c') == ['epoch_0_step_8.pth', 'epoch_1.pth', 'epoch_2.pth']
+        train(signalled(tmp_path / 'a', signal.SIGUSR1, 7, **options))
+    assert names(tmp_path / 'a') == [f'epoch_0_step_{steps}.pth']
+    train(short(tmp_path / 'a', **options), resume=True)
+    assert names(tmp_path / 'a') == [f'epoch_0_step_{steps}.pth', 'epoch_1.pth', 'epoch_2.pth']
+    train(short(tmp_path / 'b', **options))
+    same(tmp_path / 'a/epoch_2.pth', tmp_path / 'b/epoch_2.pth')
 
 
 def test_the_word_for_the_launcher(tmp_path, monkeypatch):
@@ -84,6 +89,12 @@ def test_the_word_for_the_launcher(tmp_path, monkeypatch):
     with pytest.raises(Preempted) as stop:
         train(signalled(tmp_path / 'a', signal.SIGTERM))
     assert (stop.value.code, (tmp_path / 'code').read_text()) == (0, '75\n')
+
+
+@pytest.mark.parametrize('name', ['seconds', 'patience'])
+def test_bad_settings(name):
+    with pytest.raises(ValueError, match=f'PreemptionHook.{name}'):
+        PreemptionHook(**{name: -1})
 
 
 def on_the_second(rank, world_size, folder):
@@ -109,8 +120,8 @@ def command(folder, *options):
     return [sys.executable, str(ROOT / 'tools/train.py'), str(TINY), *words]
 
 
-def start(words):
-    own = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
+def start(words, **environment):
+    own = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **environment}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(words, env=own, start_new_session=True, **pipes)
 
@@ -136,7 +147,10 @@ def alive(pid):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-@pytest.mark.parametrize('number, twice', [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    'number, twice',
+    [(signal.SIGTERM, False), pytest.param(signal.SIGINT, False, marks=pytest.mark.slow), (signal.SIGINT, True)],
+)
 def test_a_signal_to_the_whole_group_of_processes(tmp_path, number, twice):
     options = ['train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True']
     run = start(command(tmp_path, *options))
@@ -169,3 +183,40 @@ def test_the_script_of_several_processes(tmp_path, number, code):
     assert run.returncode == code, said[-2000:]
     assert 'Traceback' not in said, said[-2000:]
     assert 'is saved. The same command with --resume goes on' in said
+
+
+def several(folder, config=TINY, **environment):
+    words = ['--work-dir', str(folder), '--cfg-options', 'train_cfg.max_epochs=2']
+    return start(['bash', str(ROOT / 'tools/dist_train.sh'), str(config), '2', *words], **environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('restarts', [0, 1])
+def test_a_process_dies_while_another_waits_for_it(tmp_path, restarts):
+    hooks = "default_hooks = {'checkpoint': {'every_steps': 3}, 'preemption': {'patience': 1}}"
+    dies = f"custom_hooks = [{{'type': 'DiesOnce', 'file': '{tmp_path / 'died'}'}}]"
+    (tmp_path / 'dies.py').write_text(f"_base_ = '{TINY}'\n{hooks}\n{dies}\n")
+    run = several(tmp_path / 'a', tmp_path / 'dies.py', MAX_RESTARTS=str(restarts), PYTHONPATH=f'{TINY.parent}')
+    said = run.communicate(timeout=200)[0]
+    assert 'SIGTERM: no step has ended in 1' in said, said[-4000:]
+    assert run.returncode == (0 if restarts else 1)
+    if restarts:
+        whole = several(tmp_path / 'b')
+        said = whole.communicate(timeout=200)[0]
+        assert whole.returncode == 0, said[-2000:]
+        same(tmp_path / 'a/epoch_2.pth', tmp_path / 'b/epoch_2.pth')
+    else:
+        assert 'Signal 9 (SIGKILL)' in said  # the one that died, on top
+        assert names(tmp_path / 'a') == ['epoch_0_step_3.pth', 'epoch_1.pth']
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_before_it_has_begun_is_not_started_again(tmp_path):
+    run = several(tmp_path, MAX_RESTARTS='3')
+    named = ['pgrep', '-cf', str(tmp_path)]  # processes with the folder in their command line
+    while run.poll() is None and int(subprocess.run(named, capture_output=True).stdout) < 4:  # script, torchrun, both
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate(timeout=200)[0]
+    assert run.returncode == 75, said[-4000:]
+    assert names(tmp_path) == []

@@ -1,10 +1,15 @@
 """A data set and a model that train in milliseconds, with everything random that a real run has."""
 
+import os
+import signal
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
+from torch.distributed.distributed_c10d import _get_default_store
 
 from mmkernel.registry import DATASETS, HOOKS, MODELS
 
@@ -87,3 +92,21 @@ class SpoilWeights(Hook):
     def before_save_checkpoint(self, runner, checkpoint):
         if self.where == 'average':  # as mmengine's EMAHook adds it
             checkpoint['ema_state_dict'] = {'neck.bias': torch.tensor([1.0, float('inf')])}
+
+
+@HOOKS.register_module()
+class DiesOnce(Hook):
+    """Process 1 is killed in step ``step`` unless ``file`` is there; process 0 waits for ever, as in a collective of NCCL."""
+
+    def __init__(self, file, step=5):
+        self.file, self.step = Path(file), step
+
+    def before_train(self, runner):
+        self.due = not self.file.exists()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.due and runner.iter == self.step:
+            if runner.rank:
+                self.file.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            _get_default_store().get('never')

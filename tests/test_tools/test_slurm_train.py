@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Stand-ins: srun ends with 75 at its first call, then with 0; both commands note their words."""
+    """Stand-ins: srun ends with FIRST (75) at its first call, then with 0; both commands note their words."""
     (tmp_path / 'bin').mkdir()
-    first = '[ -e "$0.calls" ] && code=0 || code=75\n'
+    first = '[ -e "$0.calls" ] && code=0 || code=${FIRST:-75}\n'
     for name, more in (('srun', first), ('scontrol', 'code=0\n')):
         path = tmp_path / 'bin' / name
         path.write_text(f'#!/usr/bin/env bash\n{more}echo "$*" >> "$0.calls"\nexit $code\n')
@@ -37,12 +37,18 @@ def calls(tmp_path, name):
     return (tmp_path / 'bin' / f'{name}.calls').read_text().splitlines()
 
 
-def test_slurm_is_asked_again(tmp_path, slurm):
-    assert slurm().returncode == 0
+@pytest.mark.parametrize('code', [75, 138])  # saved; ended by SIGUSR1 before it had begun
+def test_slurm_is_asked_again(tmp_path, slurm, code):
+    assert slurm(FIRST=str(code)).returncode == 0
     first, second = calls(tmp_path, 'srun')
     assert '--signal=USR1@120' in first
     assert first.endswith('config.py --launcher slurm --seed 1')
     assert second == f'{first} --resume'
+
+
+def test_a_failure_is_not_tried_again(tmp_path, slurm):
+    assert slurm(FIRST='143').returncode == 143
+    assert len(calls(tmp_path, 'srun')) == 1
 
 
 def test_a_batch_job_is_queued_again(tmp_path, slurm):
