@@ -154,21 +154,31 @@ class GaussianBlur(Operation):
 
     def on_device(self, images: Tensor, params: Tensor) -> Tensor:
         reach = int(box_radius(self.sigma[1])) + 1  # of the widest box: every image has as many weights, some of them 0
-        radius, distance = params[:, :, None, None, None], torch.arange(-reach, reach + 1, device=images.device).abs()
-        box = (radius + 1 - distance).clamp(0, 1) / (2 * radius + 1)  # (B, 1, 1, 1, 2 reach + 1)
+        radius, one = params[:, :, None, None], 2**24  # Pillow's weights are whole numbers of 2^-24, which decides ties
+        inner = (one / (2 * radius + 1)).floor()
+        outer = ((one - (2 * radius.floor() + 1) * inner) / 2).floor()
+        at = [
+            torch.where(j <= radius, inner, torch.where(j <= radius + 1, outer, 0)).double() / one
+            for j in range(reach + 1)
+        ]
+        width = images.shape[3]
         for _ in range(2):
             for _ in range(3):  # each rounds to whole numbers
-                windows = F.pad(images, (reach, reach, 0, 0), mode='replicate').unfold(3, 2 * reach + 1, 1)
-                images = ((windows * box).sum(-1) + 0.5).floor()
-            images = images.mT
+                row = F.pad(images, (reach, reach, 0, 0), mode='replicate')
+                pairs = (
+                    row[..., reach - j :][..., :width] + row[..., reach + j :][..., :width] for j in range(1, reach + 1)
+                )
+                total = sum((weight * pair for weight, pair in zip(at[1:], pairs, strict=True)), at[0] * images)
+                images = (total + 0.5).floor().float()
+            images, width = images.mT, images.shape[2]
         return images
 
 
 def box_radius(sigma: float) -> float:
-    """Of the box that, taken three times, has the variance sigma^2."""
-    variance = sigma * sigma / 3
+    """Of the box that, taken three times, has the variance sigma^2; in float32, as Pillow has it."""
+    variance = np.float32(sigma) * np.float32(sigma) / 3
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
-    return whole + (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    return float(whole + (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2)))
 
 
 @TRANSFORMS.register_module()

@@ -29,9 +29,7 @@ def test_blur_equals_pillow(image, sigma):
     op = GaussianBlur((0.0, 6.0))
     expected = op.exact(image, sigma)
     assert same(expected, pillow(image).filter(ImageFilter.GaussianBlur(sigma)))
-    off = np.abs(on_device(op, image, sigma) - expected)  # where a sum lies on the border between two levels
-    assert off.max() <= 1
-    assert off.mean() < 0.01
+    assert np.array_equal(on_device(op, image, sigma), expected)  # sums that lie between two levels too
 
 
 @settings(deadline=None, max_examples=40, derandomize=True)
@@ -52,7 +50,7 @@ def test_blur_of_noise(seed, side, sigma):
         np.random.default_rng(seed).integers(0, 256, (side, side + 9, 3), np.uint8),
     )
     exact = op.exact(image, sigma)
-    assert_close(on_device(op, image, sigma), exact)
+    assert np.array_equal(on_device(op, image, sigma), exact)
     assert np.abs(op.apply(image, sigma) - exact.astype(int)).max() <= 4
 
 
