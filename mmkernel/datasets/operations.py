@@ -157,10 +157,7 @@ class GaussianBlur(Operation):
         radius, one = params[:, :, None, None], 2**24  # Pillow's weights are whole numbers of 2^-24, which decides ties
         inner = (one / (2 * radius + 1)).floor()
         outer = ((one - (2 * radius.floor() + 1) * inner) / 2).floor()
-        at = [
-            torch.where(j <= radius, inner, torch.where(j <= radius + 1, outer, 0)).double() / one
-            for j in range(reach + 1)
-        ]
+        at = [torch.where(j <= radius, inner, (j <= radius + 1) * outer).double() / one for j in range(reach + 1)]
         width = images.shape[3]
         for _ in range(2):
             for _ in range(3):  # each rounds to whole numbers
