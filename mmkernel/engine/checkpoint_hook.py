@@ -74,8 +74,6 @@ class CheckpointHook(Hook):
     def _save(self, runner: Any) -> None:
         save_here(runner)
         self.last = time.monotonic()
-        if is_main_process() and self.max_keep is not None:
-            runner.folder.drop_oldest(self.max_keep)
 
 
 def place(runner: Any) -> Path:
@@ -86,6 +84,10 @@ def place(runner: Any) -> Path:
 
 
 def save_here(runner: Any) -> None:
+    """Save, then delete what ``max_keep`` of the run's CheckpointHook does not keep."""
     path = place(runner)
     runner.save_checkpoint(runner.work_dir, path.name)
     runner.logger.info(f'Saved {path}.')
+    keep = next((hook.max_keep for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if keep is not None and is_main_process():
+        runner.folder.drop_oldest(keep)

@@ -63,13 +63,16 @@ def test_the_step_is_finished_and_saved(tmp_path, number, code):
     same(tmp_path / 'a/epoch_2.pth', tmp_path / 'b/epoch_2.pth')
 
 
-def test_windows_are_finished_and_nothing_is_saved_twice(tmp_path):
+def test_windows_are_finished_and_no_file_is_one_too_many(tmp_path):
     with pytest.raises(Preempted):
         train(signalled(tmp_path / 'a', signal.SIGUSR1, 3, **{'optim_wrapper.accumulative_counts': 3}))
     assert names(tmp_path / 'a') == ['epoch_0_step_2.pth']
     with pytest.raises(Preempted):
         train(signalled(tmp_path / 'b', signal.SIGUSR1, 3, checkpoint=dict(every_steps=4)))
     assert names(tmp_path / 'b') == ['epoch_0_step_4.pth']
+    with pytest.raises(Preempted):
+        train(signalled(tmp_path / 'c', signal.SIGUSR1, 4, checkpoint=dict(every_steps=2, max_keep=1)))
+    assert names(tmp_path / 'c') == ['epoch_0_step_5.pth']
 
 
 @pytest.mark.parametrize('window, steps', [(1, 8), (3, 3)])  # windows of 3, 3 and 2 batches
