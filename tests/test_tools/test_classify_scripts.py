@@ -110,7 +110,8 @@ def test_few_labels_from_scratch(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (('configs/byol/cifar10.py',), 'another architecture'),
+        (('configs/cpc/digits_v2.py',), 'another architecture'),
+        (('configs/byol/cifar10.py',), 'has 1 channel(s); the model takes 3'),
         ((None, None, 'configs/sfrik/digits_L3.py'), 'expected a Classifier'),
         ((None, 'nowhere.pth'), 'There is no checkpoint'),
     ],
