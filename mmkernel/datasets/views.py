@@ -61,10 +61,8 @@ class Chain:
         given = image
         for step, drawn in zip(self.steps[:end], params[:end], strict=True):
             if drawn is not None:
-                if step in self.ops and np.may_share_memory(
-                    image, given
-                ):  # kept by the source, or patches overlap in it
-                    image = image.view()
+                if step in self.ops and np.may_share_memory(image, given):
+                    image = image.view()  # the source keeps these pixels, or patches overlap in them
                     image.flags.writeable = False
                 image = step.exact(image, drawn) if exact else step.apply(image, drawn)
                 check_pixels(image, lambda step=step: type(step).__name__)  # a user's own, perhaps
