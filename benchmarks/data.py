@@ -13,6 +13,7 @@ else. Recipes are those of configs/; the peers' are made from them, but for ligh
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import random
@@ -204,6 +205,7 @@ def sizes(case: str, quick: bool) -> tuple[int, int]:
 
 def one_thread(_: int) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # one full collection of what the parent had imported would cost as much as hundreds of small images
 
 
 def before(case: str, workers: int, args: Namespace) -> float:
