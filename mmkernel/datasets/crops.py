@@ -46,9 +46,8 @@ def resize_fast(image: np.ndarray, height: int, width: int, interpolation: str) 
 @lru_cache(4096)
 def _weights(before: int, after: int, interpolation: str) -> np.ndarray:
     """(after, before): what each of ``before`` pixels in a row gives to each of ``after``."""
-    return F.interpolate(torch.eye(before)[None, None], (after, before), mode=interpolation, antialias=True)[
-        0, 0
-    ].numpy()
+    single = torch.eye(before)[None, None]
+    return F.interpolate(single, (after, before), mode=interpolation, antialias=True)[0, 0].numpy()
 
 
 def _resize_rows(image: np.ndarray, after: int, interpolation: str) -> np.ndarray:

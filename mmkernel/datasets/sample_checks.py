@@ -64,9 +64,7 @@ class _Samples(Dataset):
         source, i = self.dataset.source, int(self.rows[k])
         try:
             name = source.name(i)
-        except (
-            Exception
-        ) as error:  # whatever a class of the user's raises, in words: it may not travel between processes
+        except Exception as error:  # a user's own may be of a kind that does not travel between processes
             return f'{type(source).__name__}.name({i}): {type(error).__name__}: {error}'
         if not isinstance(name, str) or not name:
             return f'{type(source).__name__}.name({i}) gave {name!r}; expected a path or another name in words.'

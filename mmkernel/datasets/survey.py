@@ -15,14 +15,8 @@ from .draws import SUBSET, generator, smallest_keys
 from .loader import build_dataloader
 from .sources import Source
 
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RuntimeError,
-    MemoryError,
-)  # CorruptImageError is a ValueError
+# CorruptImageError is a ValueError
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
 
 
 def look(image: np.ndarray) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, bytes]:

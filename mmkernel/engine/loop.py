@@ -51,9 +51,6 @@ class EpochLoop:
     def run(self) -> nn.Module:
         runner, call = self.runner, self.runner.call_hook
         call('before_train')
-        runner.logger.info(
-            f'An epoch: {len(dataset_of(runner)):,} images, {len(self.dataloader):,} steps of each process.'
-        )
         while self._epoch < self.max_epochs and not self.stop_training:
             call('before_train_epoch')
             runner.model.train()

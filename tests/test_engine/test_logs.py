@@ -144,4 +144,4 @@ def test_a_run_leaves_no_log_file_open(tmp_path):
         text = next(Path(runner.log_dir).glob('*.log')).read_text()
         assert 'one more line' in text
         assert 'Effective batch' in text
-        assert 'An epoch: 64 images, 8 steps' in text
+        assert text.count('An epoch: 64 images, 8 batches') == 1
