@@ -8,31 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from multiprocess import run_processes
 
-from mmkernel.engine import load_config, read_checkpoint, train
+from mmkernel.engine import load_config, train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_training import TinyViews  # noqa: E402
 
 ROOT, TINY = Path(__file__).parents[2], Path(__file__).parent / 'tiny_config.py'
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+from small_runs import SHORT, differences, small  # noqa: E402
+
 DIGITS = sorted(str(path.relative_to(ROOT / 'configs')) for path in ROOT.glob('configs/[!_]*/digits*.py'))
-SHORT = {
-    'train_dataloader.num_batch_per_epoch': 5,
-    'train_cfg.max_epochs': 2,
-    'param_scheduler.warmup_epochs': 0,
-    'default_hooks.checkpoint.max_keep': None,
-    'log_level': 'ERROR',
-}
-SMALL = {
-    'model.backbone.channels': (4, 4, 4, 8),
-    'model.neck.dims': (16, 8),
-    'train_dataloader.batch_size': 16,
-    'default_hooks.monitor.interval': 2,
-}
-WORKERS = {0: {}, 2: dict(num_workers=2, persistent_workers=False), 'persistent': dict(num_workers=2)}
-CLOCKS = ('time', 'data_time', 'eta', 'memory')  # what a log says of the machine
 
 
 def config(path, folder, **options):
@@ -43,32 +30,8 @@ def config(path, folder, **options):
     return cfg
 
 
-def values(value, name=''):
-    """{dotted name: number, text or tensor} of what a checkpoint holds of the training, not of the machine and of the start."""
-    if isinstance(value, (dict, list, tuple)):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for k, part in pairs for key, leaf in values(part, f'{name}.{k}').items()}
-    return {name: value}
-
-
-def contents(path):
-    found = read_checkpoint(path)
-    for key in ('run', 'time', 'config', 'settings'):
-        del found['meta'][key]
-    for part in found['message_hub'].values():
-        for key in [key for key in part if key.split('/')[-1] in CLOCKS or key == 'experiment_name']:
-            del part[key]
-    return {
-        name: value for name, value in values(found).items() if not name.endswith('.differentiable')
-    }  # torch adds it
-
-
 def same(a, b):
-    a, b = contents(a), contents(b)
-    assert a.keys() == b.keys()
-    for name, value in a.items():
-        equal = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else repr(value) == repr(b[name])
-        assert equal, name
+    assert not differences(a, b)
 
 
 def go_on_from(path, folder, names, **options):
@@ -100,23 +63,6 @@ def go_on_from(path, folder, names, **options):
 )
 def test_inside_an_epoch(tmp_path, path, workers, accumulation, virtual, names):
     go_on_from(ROOT / 'configs' / path, tmp_path, names, **small(path, workers, accumulation, virtual))
-
-
-def small(path, workers=0, accumulation=1, virtual=1):
-    own = {
-        'byol/digits.py': {'model.predictor.dims': (16, 8)},
-        'moco/digits_v2.py': {'model.head.queue.length': 64},
-        'swav/digits_queue.py': {'model.head.queue_length': 64, 'default_hooks.queue.start_epoch': 0},
-        'deepcluster/digits_v1.py': {'default_hooks.cluster.interval': 1, 'default_hooks.cluster.pca_dim': 6},
-        'wmse/digits_2views.py': {'model.head.sub_batch_size': 16},
-        'dbn/digits_shuffled_dbn.py': {'model.neck.last_norm.groups': 4},
-    }
-    options = {**SHORT, **SMALL, 'optim_wrapper.accumulative_counts': accumulation, **own.get(path, {})}
-    if path == 'deepcluster/digits_v1.py':  # it has no neck
-        del options['model.neck.dims']
-    if virtual > 1:
-        options['train_cfg.virtual_batch'] = 16 * virtual
-    return options | {f'train_dataloader.{key}': value for key, value in WORKERS[workers].items()}
 
 
 @pytest.mark.slow
