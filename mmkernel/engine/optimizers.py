@@ -131,7 +131,8 @@ def fuse(optimizer: Optimizer) -> bool:
 
 def step_where(real: Tensor, optimizer: Optimizer) -> None:
     """``optimizer.step()`` if the 0-dim bool ``real`` is set. The device decides; ``optimizer`` is one that ``fuse`` accepts."""
-    for group in optimizer.param_groups:  # fused SGD: a first step that is skipped would leave memory without content
+    # fused SGD: a first step that is skipped would leave memory without content. Schedules of momentum give Adam the word, too
+    for group in optimizer.param_groups if isinstance(optimizer, SGD) else ():
         for p in group['params'] if group.get('fused') and group.get('momentum') else ():
             if p.grad is not None and optimizer.state[p].get('momentum_buffer') is None:
                 optimizer.state[p]['momentum_buffer'] = torch.zeros_like(p)

@@ -14,6 +14,7 @@ from mmkernel.engine.hooks import attempt, dataset_of, unwrap
 from mmkernel.engine.launch import random_state, set_random_state
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
+from mmkernel.engine.schedule import moved_by, state_of
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
@@ -73,7 +74,7 @@ class Persistence:
             meta={**meta, **more},
             state_dict=unwrap(self.model).state_dict(),
             optimizer=self.optim_wrapper.state_dict(),
-            param_schedulers=[scheduler.state_dict() for scheduler in self.param_schedulers or []],
+            param_schedulers=[state_of(schedule) for schedule in self.param_schedulers or []],
             message_hub=self.message_hub.state_dict(),
             random_states=random_states,
         )
@@ -175,8 +176,8 @@ class Persistence:
 
     def _load_optimizer(self, state: dict, filename: str) -> None:
         """Buffers from the checkpoint, hyper-parameters from the config (a changed weight decay takes effect)."""
-        # schedules of mmengine continue from the last lr
-        kept = {'params', 'lr'} if self.param_schedulers else {'params'}
+        # schedules of mmengine continue from the last value
+        kept = {'params', *moved_by(self.param_schedulers or [])}
         groups = [{k: v for k, v in group.items() if k not in kept} for group in self.optim_wrapper.param_groups]
         try:
             self.optim_wrapper.load_state_dict(state)
@@ -187,7 +188,7 @@ class Persistence:
 
     def _load_schedule(self, scheduler: Any, state: dict) -> None:
         """Our schedules follow the config from the current step; mmengine's continue as in the checkpoint, with a warning."""
-        config = to_plain({key: value for key, value in scheduler.state_dict().items() if key not in POSITION})
+        config = to_plain({key: value for key, value in state_of(scheduler).items() if key not in POSITION})
         scheduler.load_state_dict(state)
         if getattr(scheduler, 'per_step', False):
             scheduler.go_to(self.train_loop._iter)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,17 @@ def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) 
             f'{sorted(before)} (paramwise_cfg). Use a schedule that multiplies rates, such as WarmupCosineLR.'
         )
     return built
+
+
+def state_of(schedule: Any) -> dict:
+    """What a checkpoint holds of it: no functions (OneCycleLR has one), which building it makes again."""
+    return {key: value for key, value in schedule.state_dict().items() if not callable(value)}
+
+
+def moved_by(schedules: Iterable[Any]) -> set[str]:
+    """The options of parameter groups that they move; of Adam's betas, those of momentum move the first."""
+    names = {name for schedule in schedules if (name := getattr(schedule, 'param_name', None))}
+    return names | {'betas'} if 'momentum' in names else names
 
 
 def warmup_cosine(step: int, total: int, warmup: int = 0, end_factor: float = 0.0, start_factor: float = 0.0) -> float:

@@ -1,6 +1,7 @@
 """A run that goes on inside an epoch equals one that was never interrupted: weights, states, logs, random numbers, bit for bit."""
 
 import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -34,14 +35,22 @@ def same(a, b):
     assert not differences(a, b)
 
 
-def go_on_from(path, folder, names, **options):
-    """Run, then go on in other folders from the files ``names``, and compare everything that the last epoch leaves."""
+def go_on_from(path, folder, names, change=bool, **options):
+    """Run, then go on in other folders from the files ``names``, and compare everything that the last epoch leaves.
+
+    ``change``: what is done to the config.
+    """
+
+    def run(name, **start):
+        cfg = config(path, folder / name, **options)
+        change(cfg)
+        return train(cfg, **start)
+
     options['default_hooks.checkpoint.every_steps'] = int(names[0].split('_')[-1].removesuffix('.pth'))
-    runner = train(config(path, folder / 'whole', **options))
+    runner = run('whole')
     last = f'epoch_{runner.max_epochs}.pth'
     for name in names:
-        other = config(path, folder / name, **options)
-        resumed = train(other, resume=str(folder / 'whole' / name))
+        resumed = run(name, resume=str(folder / 'whole' / name))
         assert resumed.iter == runner.iter
         if runner.rank == 0:
             same(folder / 'whole' / last, folder / name / last)
@@ -89,6 +98,52 @@ def in_each(rank, world_size, folder, path, workers):
 )
 def test_two_processes(tmp_path, path, workers):
     run_processes(in_each, 2, str(tmp_path), path, workers)
+
+
+SCHEDULES = {
+    'by epochs': [dict(type='CosineAnnealingLR', T_max=3)],
+    'converted': [dict(type='PolyLR', power=2.0, eta_min=1e-4, convert_to_iter_based=True)],
+    'rises, then falls': [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4), dict(type='MultiStepLR', milestones=[1, 2])
+    ],
+    'momentum': [dict(type='CosineAnnealingMomentum', eta_min=0.5, T_max=3), dict(type='ExponentialLR', gamma=0.9)],
+    'with a function': [dict(type='OneCycleLR', eta_max=0.01, total_steps=16, by_epoch=False)],
+    'with restarts': [dict(type='CosineRestartLR', periods=[5, 11], restart_weights=[1, 0.5], by_epoch=False, eta_min=0.0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('optimizer', [dict(type='LARS', lr=0.3), dict(type='AdamW', lr=0.01)], ids=['LARS', 'AdamW'])
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_schedules_of_mmengine(tmp_path, name, optimizer):
+    def change(cfg):
+        cfg.param_scheduler, cfg.optim_wrapper.optimizer = SCHEDULES[name], optimizer
+
+    options = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.max_keep': None, 'log_level': 'ERROR'}
+    go_on_from(TINY, tmp_path, ['epoch_1_step_11.pth'], change, **options)
+
+
+def logged(folder):
+    """The rows of every start, without what they say of the machine."""
+    files = sorted(folder.glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in (*CLOCKS, 'waiting')} for row in rows]
+
+
+def test_hooks_that_count_and_what_is_logged(tmp_path):
+    options = small('byol/digits.py') | {'default_hooks.monitor.interval': 3, 'default_hooks.logger.interval': 3}
+    own = dict(
+        knn=dict(type='KNNMonitorHook', interval=1, max_images=40),
+        best=dict(type='KeepBestHook', images=40),
+        ema=dict(type='EMAHook', ema_type='ExponentialMovingAverage'),
+        freeze=dict(type='FreezeHook', layers={'neck': dict(epochs=1), 'backbone.conv1': dict(steps=7)}),
+    )
+    name = 'epoch_1_step_6.pth'
+    go_on_from(ROOT / 'configs/byol/digits.py', tmp_path, [name], lambda cfg: cfg.default_hooks.update(own), **options)
+    rows = logged(tmp_path / name)
+    assert len(rows) == 4  # of the epoch: its end, and three monitors
+    assert rows == logged(tmp_path / 'whole')[-len(rows) :]
+    for file in (tmp_path / name).glob('best_*.pth'):
+        same(tmp_path / 'whole' / file.name, file)
 
 
 def test_images_that_were_used_are_not_read_again(tmp_path, monkeypatch):
