@@ -18,7 +18,7 @@ from tiny_training import TinyViews  # noqa: E402
 
 ROOT, TINY = Path(__file__).parents[2], Path(__file__).parent / 'tiny_config.py'
 sys.path.insert(0, str(ROOT / 'benchmarks'))
-from small_runs import SHORT, differences, small  # noqa: E402
+from small_runs import CLOCKS, SHORT, differences, small  # noqa: E402
 
 DIGITS = sorted(str(path.relative_to(ROOT / 'configs')) for path in ROOT.glob('configs/[!_]*/digits*.py'))
 
