@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [arguments of tools/train.py]
 # Environment: GPUS (8), GPUS_PER_NODE (8 or GPUS), CPUS_PER_TASK (5), SRUN_ARGS. GPUS_PER_NODE=0 asks for no GPU: then
-# GPUS is the number of CPU processes.
+# GPUS is the number of CPU processes. GPUS_PER_TASK=1: each process sees its own GPU alone (--gpus-per-task instead of --gres).
 # Two minutes before the job must leave (time limit, preemption with grace) SLURM sends SIGUSR1: the run saves and ends with
 # 75. Inside a batch job the script then requeues it (sbatch --requeue --signal=USR1@120), elsewhere it asks srun again; the
 # next start says --resume.
@@ -12,7 +12,11 @@ shift 3
 root=$(cd "$(dirname "$0")/.." && pwd)
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-if [ "$per_node" -gt 0 ]; then
+if [ -n "${GPUS_PER_TASK:-}" ]; then
+  resources=(--gpus-per-task="$GPUS_PER_TASK" --ntasks-per-node="$per_node")
+elif [[ "${SRUN_ARGS:-}" == *--gpus-per-task* ]]; then
+  resources=(--ntasks-per-node="$per_node")
+elif [ "$per_node" -gt 0 ]; then
   resources=(--gres="gpu:$per_node" --ntasks-per-node="$per_node")
 else
   resources=()

@@ -12,13 +12,14 @@ from .epoch_scores import AccuracyHook, KeepBestHook
 from .finite import NonFiniteGuardHook, NonFiniteLossError
 from .hooks import BackboneWeightsHook, CommitHook, RuntimeInfoHook, SeedHook
 from .label_monitors import KNNMonitorHook, OnlineProbeHook
-from .launch import init_processes, seed_everything
+from .launch import init_processes
 from .learning_rates import PartRateConstructor, VectorRateConstructor, effective_batch, lr_factor
 from .logs import CSVBackend
 from .monitors import DoctorHook, EmbeddingMonitorHook, ViewSheetHook
 from .optim_wrapper import PretrainOptimWrapper
 from .optimizers import LARS
 from .preemption import Preempted, PreemptionHook
+from .process_state import seed_everything
 from .resume_check import OtherRunError
 from .runner import Runner
 from .schedule import WarmupCosineLR, warmup_cosine

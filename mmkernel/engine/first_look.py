@@ -5,7 +5,7 @@ from typing import Any
 from mmkernel.datasets.sample_checks import check_samples
 from mmkernel.engine.allowed_keys import as_config_error
 from mmkernel.engine.hooks import dataset_of, unwrap
-from mmkernel.engine.launch import random_state, set_random_state
+from mmkernel.engine.process_state import random_state, set_random_state
 from mmkernel.evaluation.features import evaluation_dataset
 from mmkernel.models.feature_extractor import image_channels
 

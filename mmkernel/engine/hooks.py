@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmkernel.engine.launch import seed_everything
+from mmkernel.engine.process_state import seed_everything
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
 

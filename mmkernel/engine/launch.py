@@ -1,19 +1,29 @@
-"""Prepare a process for a run: process group of a launcher (NCCL on GPUs, gloo elsewhere), arithmetic, random numbers."""
+"""Prepare a process for a run: process group of a launcher (NCCL on GPUs, gloo elsewhere), its device, arithmetic."""
 
 import gc
 import os
-import random
+import platform
 import re
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
+WORKSPACE, REPEATS = 'CUBLAS_WORKSPACE_CONFIG', (':4096:8', ':16:8')  # values with which products of cuBLAS repeat
+_workspace_is_ours = False  # a run of this process has set the variable
+
+
+def start_process(cfg: Mapping[str, Any]) -> None:
+    """``set_numerics``, before anything starts CUDA, and ``init_processes`` of a config."""
+    set_numerics(cfg)
+    init_processes(cfg.get('launcher', 'none'), **((cfg.get('env_cfg') or {}).get('dist_cfg') or {}))
 
 
 def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') -> None:
@@ -36,12 +46,37 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
         text = f'--launcher {launcher} needs {missing} in the environment: start with tools/dist_train.sh or slurm_train.sh.'
         raise ValueError(text)
     local_rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
-    if 0 < gpus <= local_rank:
-        raise ValueError(f'Process {local_rank} of this machine has no GPU: there are {gpus}. Start at most {gpus}.')
-    if gpus:
-        torch.cuda.set_device(local_rank)
+    if gpus:  # one that is not among those it sees has its own, behind a mask: srun --gpus-per-task=1
+        torch.cuda.set_device(local_rank if local_rank < gpus else 0)
     limit = timedelta(seconds=timeout)
     dist.init_process_group(backend if gpus else 'gloo', timeout=limit, **_meeting_place(limit))
+    if gpus:
+        _check_own_gpu(local_rank, gpus)
+
+
+def _check_own_gpu(local_rank: int, gpus: int) -> None:
+    """ValueError in the second of two processes of this machine that have the same GPU. The first waits for its launcher."""
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    key, store = f'mmkernel/gpu/{platform.node()}/{gpu}', _get_default_store()
+    mine = f'{os.getpid()} {local_rank}'
+    pid, other = store.compare_set(key, '', mine).decode().split()
+    if int(pid) == os.getpid():
+        return
+    if not _runs(int(pid)):  # of an earlier attempt of torchrun, whose store outlives it
+        store.set(key, mine)
+        return
+    raise ValueError(
+        f'Processes {other} and {local_rank} of this machine would share one GPU: each sees {gpus}. Start at most {gpus} here, or '
+        'give each process a GPU of its own (srun --gpus-per-task=1).'
+    )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _meeting_place(timeout: timedelta) -> dict[str, Any]:
@@ -88,41 +123,36 @@ def set_numerics(cfg: Mapping[str, Any]) -> None:
     ``tf32`` of float32 inputs: in matrix products and convolutions (True), these alone, as PyTorch does by itself
     ('convolutions'), or neither. ``randomness.deterministic``: kernels that give the same bits twice, or an error where
     there is none; otherwise cuDNN tries several and keeps the fastest (``env_cfg.cudnn_benchmark=False``: it does not).
+    An earlier run in this process changes nothing. ValueError for an environment that contradicts the config.
     """
     tf32, deterministic = cfg.get('tf32', 'convolutions'), bool((cfg.get('randomness') or {}).get('deterministic'))
+    _set_workspace(deterministic)
     torch.set_float32_matmul_precision('high' if tf32 and tf32 != 'convolutions' else 'highest')
     if torch.backends.cudnn.allow_tf32 != bool(tf32):  # some versions of torch warn about this name when it is set
         torch.backends.cudnn.allow_tf32 = bool(tf32)
     torch.backends.cudnn.benchmark = bool((cfg.get('env_cfg') or {}).get('cudnn_benchmark', not deterministic))
     torch.backends.cudnn.deterministic = deterministic
-    if deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS asks for it, and reads it once
-    torch.use_deterministic_algorithms(deterministic)  # an earlier run in this process may have set it
+    torch.use_deterministic_algorithms(deterministic)
+    inductor = import_module('torch._inductor.config') if cfg.get('compile') else None
+    if hasattr(inductor, 'deterministic'):  # torch >= 2.9; else it times kernels, and keeps the fastest
+        inductor.deterministic = deterministic
 
 
-def seed_everything(*entropy: int) -> None:
-    """Seed python, numpy and torch (all devices) from a tuple of non-negative integers."""
-    words = np.random.SeedSequence(entropy).generate_state(4)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))  # noqa: NPY002  (third-party transforms draw from the global generator)
-    torch.manual_seed(int(words[2]) << 32 | int(words[3]))
-
-
-def random_state() -> dict:
-    """State of this process's generators as plain values."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    numpy = [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)]
-    state = dict(python=[version, list(words), gauss], numpy=numpy, torch=torch.get_rng_state())
-    return {**state, 'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
-
-
-def set_random_state(state: dict) -> None:
-    """Inverse of ``random_state``."""
-    version, words, gauss = state['python']
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state['numpy']
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state['torch'])
-    if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'])
+def _set_workspace(deterministic: bool) -> None:
+    """The variable that cuBLAS reads once, when it starts: set, as the user has set it, or as it was before a run of ours."""
+    global _workspace_is_ours
+    given = os.environ.get(WORKSPACE)
+    if not deterministic:
+        if _workspace_is_ours:
+            del os.environ[WORKSPACE]
+        _workspace_is_ours = False
+    elif given is None:
+        os.environ[WORKSPACE], _workspace_is_ours = REPEATS[0], True
+        if torch.cuda.is_initialized():
+            text = f'CUDA has started in this process without {WORKSPACE}={REPEATS[0]}: products of matrices may not repeat.'
+            warnings.warn(f'{text} Set it in the shell, or build this run first.', stacklevel=3)
+    elif given not in REPEATS:
+        raise ValueError(
+            f'randomness.deterministic=True, but the environment has {WORKSPACE}={given}, with which products of cuBLAS do not '
+            f'repeat: unset it, or set it to {" or ".join(REPEATS)}.'
+        )

@@ -16,8 +16,8 @@ from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import bounds_over_ranks, check_equal_rows, equal_rows, world_size
 from mmkernel.engine.clocks import check_last_batch
 from mmkernel.engine.hooks import dataset_of, unwrap
-from mmkernel.engine.launch import set_random_state
 from mmkernel.engine.learning_rates import micro_batches
+from mmkernel.engine.process_state import set_random_state
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.engine.waiting import Waiting
 from mmkernel.registry import LOOPS

@@ -13,7 +13,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView, ViewDataset
 from mmkernel.distributed import max_over_ranks, on_first_process, world_size
 from mmkernel.engine.hooks import dataset_of, unwrap
-from mmkernel.engine.launch import random_state, set_random_state
+from mmkernel.engine.process_state import random_state, set_random_state
 from mmkernel.evaluation import COLLAPSED, YARDSTICK, diagnose_cloud, embedding_statistics, run_kernel, sample_cloud
 from mmkernel.kernels import Kernel
 from mmkernel.models import Embeddings

@@ -5,13 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object
-
 from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import checkpoint_meta, to_plain
 from mmkernel.engine.finite import refuse_non_finite
 from mmkernel.engine.hooks import attempt, dataset_of, unwrap
-from mmkernel.engine.launch import random_state, set_random_state
+from mmkernel.engine.process_state import process_states, restore_process
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.engine.schedule import moved_by, state_of
@@ -55,11 +53,11 @@ class Persistence:
                 f"'{filename}' would be written inside an accumulation window. Save when optim_wrapper.stepped is True."
             )
         getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
-        random_states, path = all_gather_object(random_state()), Path(out_dir).resolve() / filename
-        on_first_process(lambda: self._write(path, meta or {}, random_states))
+        states, path = process_states(unwrap(self.model)), Path(out_dir).resolve() / filename
+        on_first_process(lambda: self._write(path, meta or {}, states))
         self.folder.wrote(path)
 
-    def _write(self, path: Path, more: dict, random_states: list) -> None:
+    def _write(self, path: Path, more: dict, states: dict[str, list]) -> None:
         """This runs at the end of an epoch, before the counter moves, or inside one."""
         batch = getattr(self.train_loop, 'batch', None)  # of this epoch, used; None: all, and the epoch's end is done
         epoch, length = self.epoch + (batch is None), len(self.train_dataloader)
@@ -76,7 +74,7 @@ class Persistence:
             optimizer=self.optim_wrapper.state_dict(),
             param_schedulers=[state_of(schedule) for schedule in self.param_schedulers or []],
             message_hub=self.message_hub.state_dict(),
-            random_states=random_states,
+            **states,
         )
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         refuse_non_finite(self, checkpoint)
@@ -139,9 +137,7 @@ class Persistence:
         self._load_optimizer(checkpoint['optimizer'], filename)
         for scheduler, state in zip(self.param_schedulers or [], checkpoint['param_schedulers'], strict=False):
             self._load_schedule(scheduler, state)
-        if len(checkpoint['random_states']) == self.world_size:
-            self.train_loop.random_state = checkpoint['random_states'][self.rank]
-            set_random_state(self.train_loop.random_state)
+        self.train_loop.random_state = restore_process(self, unwrap(self.model), checkpoint, filename)
         used = f', and {self.train_loop.batch} of {length} batches of the next' if meta.get('batch') else ''
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done{used}.')
 

@@ -22,7 +22,7 @@ from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.first_look import look_at_training
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.launch import init_processes, set_numerics
+from mmkernel.engine.launch import start_process
 from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.run_folder import make_folder
@@ -108,10 +108,10 @@ class Runner(Persistence):
         return rates.effective_batch(batch, self.world_size, self.micro_batches)
 
     def setup_env(self, env_cfg: Mapping) -> None:
-        init_processes(self.launcher, **(env_cfg.get('dist_cfg') or {}))
+        with as_config_error():
+            start_process(self.cfg)
         mmengine.runner.Runner.setup_env(self, {key: value for key, value in env_cfg.items() if value is not None})
         self.rank, self.world_size = get_dist_info()
-        set_numerics(self.cfg)
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         self.given_seed, self.diff_rank_seed, self.deterministic = seed, diff_rank_seed, deterministic

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from mmkernel.engine.hooks import unwrap
-from mmkernel.engine.launch import random_state, set_random_state
+from mmkernel.engine.process_state import random_state, set_random_state
 from mmkernel.models import Embeddings, Head
 
 FIELDS = ('online', 'predicted', 'target')

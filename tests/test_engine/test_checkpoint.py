@@ -17,7 +17,7 @@ from mmkernel.engine import (
 )
 from mmkernel.engine.checkpoint import list_checkpoints, to_plain
 from mmkernel.engine.history import LogHub
-from mmkernel.engine.launch import random_state, seed_everything, set_random_state
+from mmkernel.engine.process_state import random_state, seed_everything, set_random_state
 
 
 def training_file(folder, epoch, run='a', when=0.0):

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from mmkernel.engine import init_processes, load_config, read_checkpoint, train
-from mmkernel.engine.launch import _meeting_place, slurm_environment
+from mmkernel.engine import ConfigError, Runner, init_processes, load_config, read_checkpoint, train
+from mmkernel.engine.launch import WORKSPACE, _meeting_place, set_numerics, slurm_environment
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / 'tiny_config.py'
@@ -158,3 +159,122 @@ def test_processes_that_torchrun_starts_again_go_on(tmp_path):
     assert 'epoch_2.pth: 2 of 4 epochs done' in done[0].stdout + done[0].stderr
     assert done[1].returncode == 1  # the same command again is no restart
     assert 'RunFolderError' in done[1].stderr
+
+
+class Gpus:
+    """A machine: the ``uuids`` that a process sees, and the one that it has taken."""
+
+    def __init__(self, monkeypatch, uuids):
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(uuids))
+        monkeypatch.setattr(torch.cuda, 'set_device', lambda index: setattr(self, 'taken', uuids[index]))
+        monkeypatch.setattr(torch.cuda, 'current_device', lambda: self.taken)
+        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda taken: SimpleNamespace(uuid=taken))
+
+
+@pytest.fixture
+def as_process(monkeypatch):
+    """as_process(local_rank, uuids): the GPU that this process takes, as one of several that share a store."""
+    store = dist.HashStore()
+    monkeypatch.setattr(dist, 'init_process_group', lambda *_, **__: None)
+    monkeypatch.setattr('mmkernel.engine.launch._get_default_store', lambda: store)
+
+    def start(local_rank, uuids, pid=None):
+        given = dict(RANK=local_rank, LOCAL_RANK=local_rank, WORLD_SIZE=4, MASTER_ADDR='localhost', MASTER_PORT=1)
+        for name, value in given.items():
+            monkeypatch.setenv(name, str(value))
+        # processes that run: this one, its parent, and so on
+        monkeypatch.setattr(os, 'getpid', lambda: pid or [process, os.getppid()][local_rank % 2])
+        gpus = Gpus(monkeypatch, uuids)
+        init_processes('pytorch')
+        return gpus.taken
+
+    process = os.getpid()
+    return start
+
+
+@pytest.mark.parametrize(
+    'seen, taken',
+    [
+        ((['a', 'b'], ['a', 'b']), ['a', 'b']),  # the usual: every process sees all
+        ((['a'], ['b']), ['a', 'b']),  # srun --gpus-per-task=1, or a mask for each process
+        ((['a', 'b'], ['c', 'd']), ['a', 'd']),
+    ],
+)
+def test_each_process_has_a_gpu(as_process, seen, taken):
+    assert [as_process(rank, uuids) for rank, uuids in enumerate(seen)] == taken
+
+
+def test_more_processes_than_gpus(as_process):
+    as_process(0, ['a'])
+    with pytest.raises(
+        ValueError, match='Processes 0 and 1 of this machine would share one GPU: each sees 1.*at most 1'
+    ):
+        as_process(1, ['a'])
+
+
+def test_a_gpu_of_a_process_that_has_ended_is_free(as_process):
+    ended = subprocess.Popen(['true'])
+    ended.wait()
+    assert [as_process(0, ['a'], ended.pid), as_process(0, ['a'])] == ['a', 'a']
+
+
+@pytest.fixture
+def numerics(monkeypatch):
+    """Puts back what a test sets."""
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    monkeypatch.setattr('mmkernel.engine.launch._workspace_is_ours', False)
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False):
+        yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.use_deterministic_algorithms(before[1])
+    os.environ.pop(WORKSPACE, None)
+
+
+@pytest.mark.parametrize('tf32, products, convolutions', [(True, 'high', True), (False, 'highest', False)])
+def test_tf32_is_set_in_one_place(numerics, tf32, products, convolutions):
+    set_numerics(dict(tf32=tf32))
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (products, convolutions)
+    assert torch.backends.cudnn.benchmark
+    set_numerics({})  # a second run in one process
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ('highest', True)
+
+
+def switches():
+    cudnn, inductor = torch.backends.cudnn, torch._inductor.config
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return *deterministic, cudnn.deterministic, cudnn.benchmark, inductor.deterministic, os.environ.get(WORKSPACE)
+
+
+def test_deterministic_sets_all_that_it_needs_and_a_later_run_takes_it_back(tmp_path, numerics):
+    """After the Runner is built: mmengine seeds, and sets some of it again."""
+    cfg = load_config(CONFIG, {'compile': True, 'log_level': 'ERROR'})
+    found = []
+    for i, deterministic in enumerate([False, True, False, True]):
+        cfg.work_dir, cfg.randomness.deterministic = str(tmp_path / str(i)), deterministic
+        Runner.from_cfg(cfg)
+        found.append(switches())
+    off, on = (False, False, False, True, False, None), (True, False, True, False, True, ':4096:8')
+    assert found == [off, on, off, on]
+
+
+def test_what_the_user_has_set_stays(numerics, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, ':16:8')
+    for deterministic in (True, False):
+        set_numerics(dict(randomness=dict(deterministic=deterministic)))
+        assert os.environ[WORKSPACE] == ':16:8'
+
+
+def test_an_environment_that_does_not_repeat_is_refused(tmp_path, numerics, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, ':0:0')
+    cfg = load_config(CONFIG, {'randomness.deterministic': True})
+    cfg.work_dir = str(tmp_path)
+    with pytest.raises(ConfigError, match='CUBLAS_WORKSPACE_CONFIG=:0:0.*unset it, or set it to :4096:8 or :16:8'):
+        Runner.from_cfg(cfg)
+    set_numerics({})
+
+
+def test_too_late_is_said(numerics, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    with pytest.warns(UserWarning, match='has started in this process without'):
+        set_numerics(dict(randomness=dict(deterministic=True)))

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from multiprocess import run_processes
 
-from mmkernel.engine import load_config, train
+from mmkernel.engine import load_config, read_checkpoint, train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_training import TinyViews  # noqa: E402
@@ -144,6 +145,28 @@ def test_hooks_that_count_and_what_is_logged(tmp_path):
     assert rows == logged(tmp_path / 'whole')[-len(rows) :]
     for file in (tmp_path / name).glob('best_*.pth'):
         same(tmp_path / 'whole' / file.name, file)
+
+
+def own_statistics(rank, world_size, folder):
+    """[running mean] of this process at the end, which is also that of a run that went on from within an epoch."""
+    options = {'launcher': 'pytorch', 'train_cfg.max_epochs': 1, 'default_hooks.checkpoint.every_steps': 3}
+    runner = train(config(TINY, Path(folder) / 'whole', **options))
+    resumed = train(config(TINY, Path(folder) / 'again', **options), resume=f'{folder}/whole/epoch_0_step_3.pth')
+    for (name, value), other in zip(runner.model.named_buffers(), resumed.model.buffers(), strict=True):
+        assert torch.equal(value, other), name
+    return [value for name, value in runner.model.named_buffers() if name.endswith('running_mean')]
+
+
+def test_each_process_has_its_running_statistics_again(tmp_path):
+    (first,), (second,) = run_processes(own_statistics, 2, str(tmp_path))
+    assert not torch.equal(first, second)
+    file = tmp_path / 'whole/epoch_0_step_3.pth'
+    kept = read_checkpoint(file)['own_buffers']
+    assert [sorted(part) for part in kept] == [[], ['backbone.1.running_mean', 'backbone.1.running_var']]
+    train(config(TINY, tmp_path / 'alone', **{'train_cfg.max_epochs': 1}), resume=str(file))
+    said = [line for log in (tmp_path / 'alone').rglob('*.log') for line in log.read_text().splitlines()]
+    (line,) = [line for line in said if 'running statistics' in line]
+    assert 'each of 2 processes. The 1 of this run begin with those of process 0' in line
 
 
 def test_images_that_were_used_are_not_read_again(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """What wrap_model and the numerics do to a model, and what they leave as it was."""
 
 import copy
-import os
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from mmkernel.engine import PretrainOptimWrapper
-from mmkernel.engine.launch import set_numerics
 from mmkernel.engine.wrapping import checkpoint_blocks, compile_encoder, wants_channels_last, wrap_model
 from mmkernel.models import JointEmbedding, TIMMBackbone
 
@@ -187,34 +185,3 @@ def test_momentum_from_a_file_gets_the_strides_of_its_parameter():
     before, after = (o.state[p]['momentum_buffer'] for o, p in zip(optimizers, weights, strict=True))
     assert after.stride() == weights[1].stride() != before.stride()
     assert torch.equal(after, before)
-
-
-@pytest.fixture
-def numerics(monkeypatch):
-    """Puts back what a test sets."""
-    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
-    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
-    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False):
-        yield
-    torch.set_float32_matmul_precision(before[0])
-    torch.use_deterministic_algorithms(before[1])
-    os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None)
-
-
-@pytest.mark.parametrize('tf32, products, convolutions', [(True, 'high', True), (False, 'highest', False)])
-def test_tf32_is_set_in_one_place(numerics, tf32, products, convolutions):
-    set_numerics(dict(tf32=tf32))
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (products, convolutions)
-    assert torch.backends.cudnn.benchmark
-    set_numerics({})  # a second run in one process
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ('highest', True)
-
-
-def test_deterministic_takes_all_that_it_needs(numerics):
-    set_numerics(dict(randomness=dict(deterministic=True)))
-    assert torch.are_deterministic_algorithms_enabled()
-    assert torch.backends.cudnn.deterministic
-    assert not torch.backends.cudnn.benchmark
-    assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
-    set_numerics({})  # of a second run in one process
-    assert not torch.are_deterministic_algorithms_enabled()

@@ -57,3 +57,19 @@ def test_a_batch_job_is_queued_again(tmp_path, slurm):
     assert slurm(SLURM_JOB_ID='17', SLURM_RESTART_COUNT='1').returncode == 0
     first, second = calls(tmp_path, 'srun')
     assert (first.endswith('--seed 1'), second.endswith('--seed 1 --resume')) == (True, True)
+
+
+@pytest.mark.parametrize(
+    'given, asked, left',
+    [
+        ({}, '--gres=gpu:2 --ntasks-per-node=2', '--gpus-per-task'),
+        ({'GPUS_PER_TASK': '1'}, '--gpus-per-task=1 --ntasks-per-node=2', '--gres'),
+        ({'SRUN_ARGS': '--gpus-per-task=1 --mem=4G'}, '--kill-on-bad-exit=1 --gpus-per-task=1 --mem=4G', '--gres'),
+        ({'GPUS_PER_NODE': '0'}, '--job-name=job --ntasks=2', '--gres'),
+    ],
+)
+def test_gpus_are_asked_for_in_one_way(tmp_path, slurm, given, asked, left):
+    assert slurm(FIRST='0', **given).returncode == 0
+    (call,) = calls(tmp_path, 'srun')
+    assert asked in call
+    assert left not in call
