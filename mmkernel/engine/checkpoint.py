@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint
-from mmkernel.zoo.loading import LoadReport, load_weights
+from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.tensor_names import weights_of
 
 OF_A_RUN = re.compile(r'epoch_\d+(_step_\d+)?\.pth')
@@ -48,6 +48,27 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
 def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
     """Load the weights of the file ``path`` into ``model`` and say what matched; see ``load_weights``."""
     return load_weights(model, weights_of(read_checkpoint(path)), strict, str(path))
+
+
+def go_on_from(model: nn.Module, content: Mapping, path: str, strict: bool = True) -> LoadReport:
+    """The weights of a run that is resumed: of one shape with the model's, as the state of its optimizer is."""
+    return load_weights(model, weights_of(content), strict, path, resample=False)
+
+
+def start_from(model: nn.Module, content: Mapping, path: str, strict: bool = True) -> str:
+    """The weights that a run begins with: of the whole model, or of its ``backbone`` where the file has no others of it.
+
+    Positions, patches and filters are made to fit other images (``load_weights``). An encoder may come from any code base
+    (``load_file``). The text says what was found, and which parts keep the weights that they were built with.
+    """
+    state, names = weights_of(content), list(model.state_dict())
+    ours = [name.startswith('backbone.') for name in names if name in state]  # of names that the file has as well
+    if not hasattr(model, 'backbone') or (any(ours) and not all(ours)):
+        return str(load_weights(model, state, strict, path, adapt_input=True))
+    report = load_file(model.backbone, path, adapt_input=True, content=content)
+    others = [name for name, part in model.named_children() if name not in ('backbone', 'target', 'data_preprocessor')]
+    fresh = ', '.join(name for name in others if any(key.startswith(f'{name}.') for key in names))
+    return f'its encoder alone, {report}. New: {fresh or "nothing"}'
 
 
 def checkpoint_meta(path: str | Path) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkernel.distributed import on_first_process
-from mmkernel.engine.checkpoint import checkpoint_meta, to_plain
+from mmkernel.engine.checkpoint import checkpoint_meta, go_on_from, start_from, to_plain
 from mmkernel.engine.finite import refuse_non_finite
 from mmkernel.engine.hooks import attempt, dataset_of, unwrap
 from mmkernel.engine.process_state import process_states, restore_process
@@ -16,8 +16,6 @@ from mmkernel.engine.schedule import moved_by, state_of
 from mmkernel.evaluation.report import set_aside
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
-from mmkernel.zoo.loading import load_weights
-from mmkernel.zoo.tensor_names import weights_of
 
 POSITION = ('last_step', '_global_step', '_last_value', 'base_values')  # of a schedule of mmengine
 
@@ -89,10 +87,11 @@ class Persistence:
     def _optimizer_name(self) -> str:
         return type(getattr(self.optim_wrapper, 'optimizer', self.optim_wrapper)).__name__
 
-    def load_checkpoint(self, filename: str, strict: bool = True) -> dict:
+    def load_checkpoint(self, filename: str, strict: bool = True, start: bool = False) -> dict:
+        """``start``: of a new run, which takes other files than those of its own kind, see ``start_from``."""
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        report = load_weights(unwrap(self.model), weights_of(checkpoint), strict, str(filename))
+        report = (start_from if start else go_on_from)(unwrap(self.model), checkpoint, str(filename), strict)
         self.logger.info(f'Loaded {filename}: {report}.')
         return checkpoint
 
@@ -100,7 +99,7 @@ class Persistence:
         if self.folder.resumed is not None:
             self.resume(str(self.folder.resumed))
         elif self._load_from is not None:
-            self.load_checkpoint(str(self._load_from))
+            self.load_checkpoint(str(self._load_from), start=True)
         elif self._resume:
             self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
         if self._differences:

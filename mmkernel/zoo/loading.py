@@ -1,5 +1,6 @@
 """Load weights into a model: a report of every tensor, and an error unless all of them fit."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.resampling import resampled
 from mmkernel.zoo.tensor_names import find_weights
 
 
@@ -69,13 +71,17 @@ def load_weights(
     source: str = 'state dict',
     adapt_input: bool = False,
     notes: list[str] | None = None,
+    resample: bool = True,
 ) -> LoadReport:
     """Copy ``state`` into ``model``; CheckpointError with the whole report unless every tensor fits.
+
+    Positions of a transformer for images of another size are interpolated, and so are patches of another size; see ``resampled``.
 
     Args:
         strict: False loads what fits and warns about the rest. A file of which nothing fits is still refused.
         adapt_input: convert the filters of the first convolution to another number of channels; see ``adapted``.
         notes: added to the report.
+        resample: False refuses positions and patches of another size.
     """
     for name, module in model.named_modules():
         if hasattr(module, 'fit_buffers'):
@@ -86,6 +92,9 @@ def load_weights(
         key = next(key for key, value in state.items() if value is filters)
         report.notes.append(f'{key} adapted from {filters.shape[1]} to {stem.in_channels} channels')
         state = {**state, key: adapted(filters, stem.in_channels)}
+    if resample:
+        state, said = resampled(model, state)
+        report.notes += said
     own = model.state_dict()
     for key, value in own.items():
         if key not in state:
@@ -147,8 +156,11 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
             f'The file is made for images of {filters.shape[1]} channels, the model takes {stem.in_channels}: '
             f'in_channels={filters.shape[1]} builds the model of the file; adapt_input=True adapts the filters.'
         )
-    if any(key.split(' ')[0].endswith('pos_embed') for key in report.mismatched):
-        return 'The grid of patches differs: set img_size and patch_size of the backbone to those of the file.'
+    if any(re.search('pos|attention_bias', key.split(' ')[0]) for key in report.mismatched):
+        return (
+            'The grid of patches differs, and positions were not resampled (timm has no rule for this network, or the run is '
+            'resumed): set img_size and patch_size of the backbone to those of the file.'
+        )
     own, rest = model.state_dict(), [key for key in report.missing if not key.startswith('backbone.')]
     if rest and all(f'backbone.{key.split("backbone.")[-1]}' in own or key.startswith('fc.') for key in state):
         return (
