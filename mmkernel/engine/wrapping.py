@@ -20,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from mmkernel.datasets import ViewDataset
+from mmkernel.engine.hooks import unwrap
+from mmkernel.models.sharded import shards_of
 from mmkernel.registry import check_keywords
 
 
@@ -44,8 +46,14 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     synced = distributed and cfg.get('sync_bn')
     if synced and device.type == 'cpu':
         print_log('SyncBN does not exist on CPU: batch-norm statistics are those of each process.', 'current')
+    global_norms = [
+        (neck, name, neck[int(name)]) for neck in model.modules() if hasattr(neck, 'norms_of_all_rows')
+        for name in neck.norms_of_all_rows()
+    ]  # fmt: skip
     # timm's conversion keeps its fused norm + activation layers whole
     model = convert_sync_batchnorm(model) if synced and device.type == 'cuda' else revert_sync_batchnorm(model)
+    for neck, name, norm in global_norms:
+        setattr(neck, name, norm)
     for key in ('activation_checkpointing', 'compile'):
         if cfg.get(key) and getattr(model, 'backbone', None) is None:
             raise ValueError(f'{key} = {cfg[key]!r} works on model.backbone, which {type(model).__name__} lacks.')
@@ -150,6 +158,10 @@ def place_views(dataset: Dataset, model: nn.Module) -> None:
 def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:
     """``model`` in DistributedDataParallel, whose buckets are the memory of the gradients."""
     asked = {'type': 'MMDistributedDataParallel', **(cfg.get('model_wrapper_cfg') or {})}
+    if any(shards_of(model)) and asked['type'] != 'MMDistributedDataParallel':
+        raise ValueError(
+            f'model_wrapper_cfg.type = {asked["type"]!r} does not know of a sharded neck: leave it out, or set neck.sharded=False.'
+        )
     if asked['type'] != 'MMDistributedDataParallel':
         return MODEL_WRAPPERS.build({**asked, 'module': model})
     # newer versions of torch renamed the flag and warn about the old name
@@ -165,10 +177,13 @@ def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) 
 
 
 def send_weights(model: nn.Module) -> None:
-    """Send parameters and buffers of process 0 to all processes, each of which may have drawn its own.
+    """Send parameters and buffers of process 0 to all processes, each of which may have drawn its own; but for their shards.
 
     For a plain model and DistributedDataParallel; other wrappers send, or shard, them themselves.
     """
     if not is_model_wrapper(model) or isinstance(model, DistributedDataParallel):
-        for tensor in (*model.parameters(), *model.buffers()):
-            broadcast(tensor.data)
+        net = unwrap(model)
+        own = {name for name, _ in shards_of(net)}
+        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            if name not in own:
+                broadcast(tensor.data)

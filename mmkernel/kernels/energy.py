@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from mmkernel.checks import check_views, check_words
-from mmkernel.distributed import check_equal_rows, mean_over_ranks_with_gradient, world_size
-from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere
+from mmkernel.distributed import check_equal_rows, mean_over_ranks_with_gradient
+from mmkernel.distributed.shards import all_rows, total
+from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
 from mmkernel.kernels.kernel import Kernel
 from mmkernel.kernels.layouts import promoted
 from mmkernel.kernels.legendre import check_dimension, expansion
+from mmkernel.kernels.sphere import to_sphere
 
 
 def kernel_energy(z: Tensor, kernel: Kernel, statistic: str = 'V', **options: Any) -> Tensor:
@@ -62,12 +64,13 @@ def aligned_energies(
     ``kernel_energy``.
     """
     check_views(z)
-    q, N = check_dimension(z.shape[2]), z.shape[1] * world_size()
+    engine = Engine(**options)
+    q, N = check_dimension(engine.columns or z.shape[2]), all_rows(z, engine.columns)
     if N < 2:
         raise ValueError(
             f'A batch of {N} image says nothing about a distribution; at least 2 are needed. Raise train_dataloader.batch_size.'
         )
-    constants = Engine(**options), kernel, kernel.monomials(q), _value_at_one(kernel, q, statistic)
+    constants = engine, kernel, kernel.monomials(q), _value_at_one(kernel, q, statistic)
     return fused_whole(_aligned_energies, promoted(z), tuple(pairs), statistic, reduction, *constants)
 
 
@@ -81,16 +84,16 @@ def _aligned_energies(
     monomials: tuple[float, ...] | None,
     phi_at_one: float,
 ) -> tuple[Tensor, Tensor]:
-    N = z.shape[1] * world_size()
-    u, distance = to_sphere(z, pairs, reduction)
+    columns, q, N = engine.columns, engine.columns or z.shape[2], all_rows(z, engine.columns)
+    u, distance = to_sphere(z, pairs, reduction, columns)
     # degree 1 always, degree 2 where the (q, q) matrix is smaller than the Gram matrix
-    if monomials is not None and (len(monomials) <= 2 or (len(monomials) == 3 and z.shape[2] < N)):
-        energies = _by_moments(u, monomials, N)
+    if monomials is not None and (len(monomials) <= 2 or (len(monomials) == 3 and columns is None and q < N)):
+        energies = _by_moments(u, monomials, N, columns)
         if statistic == 'U':
             energies = (energies * N - phi_at_one) / (N - 1)
     else:
         count = N * N if statistic == 'V' else N * (N - 1)
-        energies = pairwise(u, _off_diagonal, (kernel, z.shape[2]), engine=engine, scale=1 / count)
+        energies = pairwise(u, _off_diagonal, (kernel, q), engine=engine, scale=1 / count)
         if statistic == 'V':
             energies = energies + phi_at_one / N
     return distance, energies
@@ -103,15 +106,16 @@ def _off_diagonal(G: Tensor, first: int, columns: Tensor, kernel: Kernel, q: int
     return values.sum(-1), kernel.dphi(t, q).masked_fill(i_is_j, 0), None
 
 
-def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int) -> Tensor:
+def _by_moments(u: Tensor, monomials: tuple[float, ...], N: int, columns: int | None) -> Tensor:
     """a_0 + a_1 ||s||^2 + a_2 ||C||_F^2 with s = (1/N) sum u_i, C = (1/N) sum u_i u_i': the means of 1, t and t^2.
 
     Moments add up over ranks: nothing is gathered. In float32 whatever the precision, for they cost little.
     """
     a0, a1, a2 = (*monomials, 0.0, 0.0)[:3]
+    if columns is not None:  # of degree 1
+        return a0 + a1 * total(u.mean(1).square().sum(-1), columns)
     check_equal_rows(u.shape[1])
-    s = mean_over_ranks_with_gradient(u.mean(1))  # (V, q)
-    energies = a0 + a1 * s.square().sum(-1)
+    energies = a0 + a1 * mean_over_ranks_with_gradient(u.mean(1)).square().sum(-1)
     if a2:
         q = u.shape[2]  # about C = 1/q of uniform points: ||C||^2 = ||C - 1/q||^2 + 1/q, for tr C = 1
         engine = Engine('float32')

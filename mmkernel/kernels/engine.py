@@ -1,4 +1,4 @@
-"""Rows put on the sphere, and sums over all pairs of rows: the one place where N x N matrices are made.
+"""Sums over all pairs of rows: the one place where N x N matrices are made.
 
 sum_ij f(u_i.u_j) and its gradient are a product, a fold and a product: G = U U', values f(G) and slopes f'(G), f'(G) U. The
 gradient is made together with the value, where the blocks are; backward only scales it. The fold is in float32 (float64 for
@@ -7,18 +7,16 @@ float64), whatever the products are. What would drown in rounding is apart: the 
 Shapes: V views, B local rows, N = B W rows of all ranks, q width, b rows of a block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmkernel.distributed import global_mean, world_size
+from mmkernel.distributed import world_size
 from mmkernel.kernels.fused import fused
 from mmkernel.kernels.layouts import BLOCK_ENTRIES, Engine, Rows, refuse_second_derivative, rounded, sum_of
-
-Pairs = Sequence[tuple[int, int]]
+from mmkernel.kernels.sphere import Pairs as Pairs
 
 # (G, first, columns, *constants[, statistics of rows, of columns]) -> values (K, b), dvalue/dG (V, b, N) as a symmetric
 # matrix, and its diagonal (V, b) where that is apart, else None. G: (V, b, N), rows from ``first`` on; columns = 0, ..., N - 1.
@@ -56,8 +54,10 @@ def pairwise(
         slope: what the slopes that the fold returns are still to be multiplied by.
         sharded: u holds q of the W q columns of B rows that all ranks share, instead of B of W B rows.
 
-    Gradients as ``mmkernel.distributed`` rules (of all columns where ``sharded``: this rank's); no second derivative.
+    Gradients as ``mmkernel.distributed`` rules (of all columns where ``sharded``: this rank's), or of columns of
+    ``engine.columns`` as ``mmkernel.distributed.shards``; no second derivative.
     """
+    sharded = sharded or engine.columns is not None
     return _Pairwise.apply(u, fold, constants, first_pass, engine, scale, slope, sharded)
 
 
@@ -76,7 +76,7 @@ class _Pairwise(torch.autograd.Function):
     ) -> Tensor:
         rows = Rows(u, engine, sharded)
         totals, product = _walk(rows, fold, constants, first_pass, ctx.needs_input_grad[0])
-        ctx.factor = 2 * scale * slope * world_size()
+        ctx.factor = 2 * scale * slope * (world_size() if engine.columns is None else 1)
         ctx.save_for_backward(product)
         return totals * scale
 
@@ -123,76 +123,3 @@ def _folded(G: Tensor, fold: Fold, dtype: torch.dtype, *args: Any) -> tuple[Tens
 def itself(first: int, b: int, columns: Tensor) -> Tensor:
     """(b, N): where row i of a block meets column i."""
     return columns[first : first + b, None] == columns
-
-
-def unit_rows(x: Tensor, point: bool = True) -> Tensor:
-    """x / ||x|| of (..., q) rows. Rows without a direction, zeros, are one point: the first axis, and have no gradient.
-
-    ``point=False``: they stay zero, orthogonal to every row. NaN where ||x|| is beyond the dtype. No second derivative.
-    """
-    return _ToSphere.apply(x, (), 1, point, True)[0]
-
-
-def to_sphere(x: Tensor, pairs: Pairs, reduction: str = 'sample') -> tuple[Tensor, Tensor]:
-    """``unit_rows`` and mean_pairs mean_n ||u_in - u_jn||^2 over the rows of all ranks: (V, B, q) -> (V, B, q), ().
-
-    In one function, so that neither u nor the differences are kept: backward makes them of the rows and their norms.
-    ``reduction='element'`` divides the distance by q; without a pair it is 0.
-    """
-    u, distance = _ToSphere.apply(x, tuple(pairs), x.shape[-1] if reduction == 'sample' else 1, True, False)
-    return u, global_mean(distance) if pairs else x.new_zeros(())
-
-
-class _ToSphere(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, pairs: tuple, factor: int, point: bool, keep: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """``keep`` u for backward instead of x: two launches fewer, and the memory of u."""
-        u, norm, nowhere = fused(_project, x, point)
-        distance = fused(_squares, u, pairs) * (factor / (len(pairs) * x[0].numel())) if pairs else None
-        ctx.save_for_backward(u if keep else x, norm, nowhere)
-        ctx.pairs, ctx.factor, ctx.keep = pairs, factor, keep
-        ctx.set_materialize_grads(False)  # a part that nobody differentiates costs nothing
-        return u, distance
-
-    @staticmethod
-    def backward(ctx: Any, of_u: Tensor | None, of_distance: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
-        x, norm, nowhere = ctx.saved_tensors
-        c = None if of_distance is None else of_distance * (-2 * ctx.factor / (len(ctx.pairs) * x[0].numel()))
-        return fused(_tangent, x, norm, nowhere, of_u, c, ctx.pairs, ctx.keep), None, None, None, None
-
-
-def _project(x: Tensor, point: bool) -> tuple[Tensor, Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).fmod_(torch.inf)  # infinity, an overflow too, becomes NaN
-    nowhere = norm == 0
-    norm = norm.masked_fill_(nowhere, torch.inf)
-    return _unit(x, norm, nowhere) if point else x / norm, norm, nowhere
-
-
-def _unit(x: Tensor, norm: Tensor, nowhere: Tensor) -> Tensor:
-    u = x / norm
-    u[..., :1].add_(nowhere)
-    return u
-
-
-def _squares(u: Tensor, pairs: tuple) -> Tensor:
-    return sum_of([F.mse_loss(u[i], u[j], reduction='sum') for i, j in pairs])
-
-
-def _tangent(
-    x: Tensor, norm: Tensor, nowhere: Tensor, of_u: Tensor | None, c: Tensor | None, pairs: tuple, unit: bool
-) -> Tensor:
-    """(h - (h.u) u) / ||x|| with h_i = of_u_i + c sum_partners u_j: the rest of the distance's gradient is radial.
-
-    ``unit``: x is u. Nothing is written in place into a view of h: compiled, each such write would be a copy of h.
-    """
-    u = x if unit else _unit(x, norm, nowhere)
-    h = torch.zeros_like(u) if of_u is None else of_u
-    if c is not None:
-        h = list(h)
-        for i, j in (*pairs, *((j, i) for i, j in pairs)):
-            h[i] = torch.addcmul(h[i], u[j], c)
-        h = torch.stack(h)
-    return torch.addcmul(h, u, (h * u).sum(-1, keepdim=True), value=-1).div_(norm)

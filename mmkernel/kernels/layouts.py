@@ -37,7 +37,7 @@ def rows_at_a_time(columns: int, like: Tensor, passes: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Engine:
-    """The three words that every pairwise objective and its head take.
+    """The three words that every pairwise objective and its head take, and how the embeddings lie.
 
     Args:
         precision: of the inputs of the products: 'float32', 'bfloat16', 'float16', or 'auto', the half precision in which
@@ -45,23 +45,25 @@ class Engine:
         layout: how N rows lie on W ranks. 'rows': each rank gathers all rows and makes its B x N block of the Gram matrix;
             'columns': each rank holds q/W columns of all rows, and the ranks' partial Gram matrices are summed.
             'auto': rows on one rank, else columns if q >= 4 N.
+        columns: q, where embeddings are columns of all rows already (``mmkernel.distributed.shards``).
         transport_dtype: None, or the half precision in which rows travel between ranks.
     """
 
     precision: str = 'auto'
     layout: str = 'auto'
     transport_dtype: str | None = None
+    columns: int | None = None
 
     def __post_init__(self) -> None:
         check_words(precision=(self.precision, PRECISIONS), layout=(self.layout, LAYOUTS))
         check_words(transport_dtype=(self.transport_dtype, TRANSPORTS))
 
-    def options(self, z: Tensor, computed_in: torch.dtype | None = None) -> dict[str, Any]:
-        """The three keywords for promoted embeddings ``z`` that were computed in another dtype: 'auto' becomes that one."""
+    def options(self, z: Tensor, computed_in: torch.dtype | None = None, columns: int | None = None) -> dict[str, Any]:
+        """The keywords for promoted embeddings ``z`` that were computed in another dtype: 'auto' becomes that one."""
         precision = self.precision
         if precision == 'auto' and z.is_cuda and computed_in in HALVES:
             precision = str(computed_in).removeprefix('torch.')
-        return dict(precision=precision, layout=self.layout, transport_dtype=self.transport_dtype)
+        return dict(precision=precision, layout=self.layout, transport_dtype=self.transport_dtype, columns=columns)
 
     def dtype(self, z: Tensor) -> torch.dtype:
         """The dtype in which rows ``z`` enter a product."""

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.checks import check_words
-from mmkernel.distributed import global_mean
-from mmkernel.kernels.engine import Pairs, to_sphere, unit_rows
+from mmkernel.distributed.shards import mean_of_entries, total
+from mmkernel.kernels.sphere import Pairs, to_sphere, unit_rows
 from mmkernel.losses.precision import full_precision
 
 REDUCTIONS = ('sample', 'element')
@@ -50,26 +50,27 @@ def uniformity(z: Tensor, scale: float = 2.0, normalize: bool = False) -> Tensor
 
 @full_precision
 def paired_distance(
-    x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction: str = 'sample', align: str = 'pairs'
-) -> Tensor:
+    x: Tensor, y: Tensor, pairs: Pairs | None = None, reduction: str = 'sample', align: str = 'pairs',
+    columns: int | None = None,
+) -> Tensor:  # fmt: skip
     """mean over pairs (i, j) of mean_n ||x^_in - y^_jn||^2, rows normalised here, over the rows of all ranks.
 
     ``x``: (V, B, q), ``y``: (G, B, q) raw rows. ``reduction='element'`` divides by q. Raises where there is no pair.
-    ``align='mean'``: to the mean of the targets, as in ``invariance``, rows normalised before the mean.
+    ``align='mean'``: to the mean of the targets, as in ``invariance``, rows normalised before the mean. ``columns``: q, where
+    x and y are columns of all rows.
     """
-    if align != 'pairs':
-        return invariance(unit_rows(x), unit_rows(y), pairs, align, reduction)
     pairs = compared_pairs(x, y, pairs)
-    if x is y:
-        return to_sphere(x, pairs, reduction)[1]
-    distance = global_mean(mean_square(unit_rows(x), unit_rows(y), pairs))
-    return distance if reduction == 'element' else distance * x.shape[-1]
+    if align == 'pairs' and x is y:
+        return to_sphere(x, pairs, reduction, columns)[1]
+    units = (unit_rows(z, columns=columns) for z in (x, y))
+    return invariance(*units, pairs, align, reduction, columns)
 
 
 @full_precision
 def invariance(
-    x: Tensor, y: Tensor, pairs: Pairs | None = None, align: str = 'pairs', reduction: str = 'sample'
-) -> Tensor:
+    x: Tensor, y: Tensor, pairs: Pairs | None = None, align: str = 'pairs', reduction: str = 'sample',
+    columns: int | None = None,
+) -> Tensor:  # fmt: skip
     """'pairs': mean_(i,j) mean_n ||x_in - y_jn||^2;  'mean': mean_i mean_n ||x_in - c_n||^2,  c_n = mean_j y_jn.
 
     The second is that of Balestriero & LeCun, LeJEPA, 2025: every view against the mean of the global views, which are the
@@ -80,11 +81,14 @@ def invariance(
         pairs: (i of x, j of y) that must agree; None: all of different views. ValueError where there is none.
         align: 'pairs' or 'mean'.
         reduction: 'element' divides by q.
+        columns: q, where x and y are columns of all rows (``mmkernel.distributed.shards``).
     """
     check_words(align=(align, ALIGNMENTS), reduction=(reduction, REDUCTIONS))
     pairs = compared_pairs(x, y, pairs)
     squares = mean_square(x, y, pairs) if align == 'pairs' else F.mse_loss(x, y.mean(0).expand_as(x))
-    return global_mean(squares if reduction == 'element' else squares * x.shape[-1])
+    if reduction == 'element':
+        return mean_of_entries(squares, x, columns)
+    return total(squares * x.shape[-1], columns)
 
 
 def mean_square(x: Tensor, y: Tensor, pairs: Pairs) -> Tensor:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.distributed import gather_rows, gather_rows_with_gradient, global_mean, rank, world_size
-from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise, to_sphere, unit_rows
+from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
+from mmkernel.kernels.sphere import to_sphere, unit_rows
 from mmkernel.losses.alignment import compared_pairs
 from mmkernel.losses.precision import full_precision
 

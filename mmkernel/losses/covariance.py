@@ -3,7 +3,8 @@
 ||x'y||^2 = <xx', yy'>, so each costs the cheaper side of a Gram matrix, min(N q^2, N^2 q). The gradient of
 a function of inner products of centred rows has column means 0, so none has to pass through the means of the rows.
 
-Shapes: V views, B local rows, N = B W rows of all ranks, q width, P pairs. Gradients as ``mmkernel.distributed`` rules.
+Shapes: V views, B local rows, N = B W rows of all ranks, q width, P pairs. Gradients as ``mmkernel.distributed`` rules. Of
+columns of all rows (``Engine.columns``) moments are known where the column is, and sums over columns are sums over ranks.
 """
 
 from typing import Any
@@ -13,14 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkernel.checks import check_words
-from mmkernel.distributed import (
-    check_equal_rows,
-    global_mean,
-    mean_over_ranks_,
-    mean_over_ranks_with_gradient,
-    sum_over_ranks_,
-    world_size,
-)
+from mmkernel.distributed import check_equal_rows, mean_over_ranks_with_gradient, sum_over_ranks_
+from mmkernel.distributed.shards import all_rows, mean_of_entries, mean_over_all_rows_, total
 from mmkernel.kernels.engine import Engine, Pairs, fused_whole, itself, pairwise
 from mmkernel.kernels.layouts import refuse_second_derivative, sum_of
 from mmkernel.losses.alignment import compared_pairs, mean_square
@@ -59,21 +54,24 @@ def moment_terms(
 def _moment_terms(
     z: Tensor, pairs: Pairs, target_std: float, eps: float, covariance: str, engine: Engine
 ) -> tuple[Tensor, Tensor, Tensor]:
-    (V, _, q), N = z.shape, z.shape[1] * world_size()
-    x = centred(z)
-    var = column_variances(x, N - 1)  # (V, q)
-    invariance = global_mean(mean_square(z, z, pairs))
+    columns, V = engine.columns, len(z)
+    q, N = columns or z.shape[2], all_rows(z, columns)
+    x = centred(z, columns)
+    var = column_variances(x, N - 1, columns)  # (V, q)
+    invariance = mean_of_entries(mean_square(z, z, pairs), z, columns)
     variance = (target_std - (var + eps).sqrt()).relu().mean()
+    variance = variance if columns is None else mean_of_entries(variance, z, columns)
     if covariance == 'none':
         return invariance, variance, z.new_zeros(())
     if covariance == 'value':
         x, var = x.detach(), var.detach()
     scale = 1 / (V * q * (N - 1) ** 2)
-    if N > q:  # C = x'x / (N - 1)
+    if N > q and columns is None:  # C = x'x / (N - 1)
         energy = pairwise(x.mT, off_diagonal_squares, (False,), engine=engine, scale=scale, slope=2, sharded=True).sum()
     else:  # ||x'x||^2 = ||xx'||^2, and the diagonal of C is known
         energy = pairwise(x, off_diagonal_squares, (True,), engine=engine, scale=scale, slope=2).sum()
-        energy = energy.sub(var.square().sum(), alpha=1 / (V * q))
+        squares = var.square().sum()
+        energy = energy.sub(squares if columns is None else total(squares, columns), alpha=1 / (V * q))
     return invariance, variance, energy
 
 
@@ -113,21 +111,25 @@ def correlation_terms(
 
 
 def _correlation_terms(views: Tensor, pairs: Pairs, eps: float, engine: Engine) -> tuple[Tensor, Tensor]:
-    a = _Standardised.apply(views, eps)
-    rows, (_, B, q), N, P = a.unbind(), a.shape, a.shape[1] * world_size(), len(pairs)
-    if N * _DUAL_FROM > q:
+    a = _Standardised.apply(views, eps, engine.columns)
+    columns, P = engine.columns, len(pairs)
+    rows, (_, B, q), N = a.unbind(), a.shape, all_rows(a, columns)
+    if N * _DUAL_FROM > q and columns is None:
         C = [mean_over_ranks_with_gradient(product(rows[i].mT, rows[j], engine) / B) for i, j in pairs]
         diagonals, energy = [c.diagonal() for c in C], sum_of([_squares(c) for c in C]) / P
     else:  # ||x'y||^2 = <xx', yy'>
-        diagonals = [mean_over_ranks_with_gradient((rows[i] * rows[j]).mean(0)) for i, j in pairs]
+        diagonals = [(rows[i] * rows[j]).mean(0) for i, j in pairs]
+        diagonals = diagonals if columns is not None else [mean_over_ranks_with_gradient(c) for c in diagonals]
         energy = pairwise(a, _products, (tuple(pairs),), engine=engine, scale=1 / (P * N**2)).squeeze(0)
-    on = sum_of([_squares(c, torch.ones_like(c)) for c in diagonals])
-    return on if P == 1 else on / P, energy.sub(sum_of([_squares(c) for c in diagonals]), alpha=1 / P)
+    on, squares = (sum_of([_squares(c, to) for c in diagonals]) for to in (1.0, 0.0))
+    if columns is not None:
+        on, squares = total(on, columns), total(squares, columns)
+    return on if P == 1 else on / P, energy.sub(squares, alpha=1 / P)
 
 
-def _squares(c: Tensor, to: Tensor | None = None) -> Tensor:
-    """||c - to||^2; to: 0."""
-    return F.mse_loss(c, torch.zeros_like(c) if to is None else to, reduction='sum')
+def _squares(c: Tensor, to: float = 0.0) -> Tensor:
+    """||c - to||^2."""
+    return F.mse_loss(c, torch.full_like(c, to), reduction='sum')
 
 
 def _products(K: Tensor, first: int, columns: Tensor, pairs: tuple) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,58 +140,60 @@ def _products(K: Tensor, first: int, columns: Tensor, pairs: tuple) -> tuple[Ten
     return values, slope.masked_fill(itself(first, K.shape[1], columns), 0), diagonal_of(slope, first, columns)
 
 
-def centred(z: Tensor) -> Tensor:
+def centred(z: Tensor, columns: int | None = None) -> Tensor:
     """z less its column means: (V, B, q) -> (V, B, q). Raises for N < 2, and where the ranks' B differ."""
-    N = z.shape[1] * world_size()
+    N = all_rows(z, columns)
     if N < 2:
         raise ValueError(
             f'A batch of {N} image has no variance; at least 2 are needed. Raise train_dataloader.batch_size.'
         )
-    check_equal_rows(z.shape[1])
-    return z - mean_over_ranks_(z.detach().mean(1, keepdim=True))
+    if columns is None:
+        check_equal_rows(z.shape[1])
+    return z - mean_over_all_rows_(z.detach().mean(1, keepdim=True), columns)
 
 
-def column_variances(x: Tensor, divisor: int) -> Tensor:
+def column_variances(x: Tensor, divisor: int, columns: int | None = None) -> Tensor:
     """sum_n x_nj^2 / divisor of centred rows: (V, B, q) -> (V, q)."""
-    return _ColumnVariances.apply(x, divisor)
+    return _ColumnVariances.apply(x, divisor, columns)
 
 
 class _ColumnVariances(torch.autograd.Function):
     """As x.square().sum(1) / divisor, whose backward makes three copies of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, divisor: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, divisor: int, columns: int | None) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.divisor = divisor
-        return _mean_squares(x) * (x.shape[1] * world_size() / divisor)
+        ctx.divisor, ctx.columns = divisor, columns
+        return _mean_squares(x, columns) * (all_rows(x, columns) / divisor)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         refuse_second_derivative()
-        (x,) = ctx.saved_tensors
-        return x * sum_over_ranks_(upstream * (2 / ctx.divisor))[:, None], None
+        (x,), factor = ctx.saved_tensors, upstream * (2 / ctx.divisor)
+        return x * (factor if ctx.columns is not None else sum_over_ranks_(factor))[:, None], None, None
 
 
 class _Standardised(torch.autograd.Function):
     """(z - mean) / sqrt(var + eps) per column, var with divisor N: batch normalisation without affine parameters."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, eps: float) -> Tensor:
-        x = centred(z)
-        rstd = (_mean_squares(x)[:, None] + eps).fmod_(torch.inf).rsqrt()  # an overflow becomes NaN, not 0
+    def forward(ctx: Any, z: Tensor, eps: float, columns: int | None) -> Tensor:
+        x = centred(z, columns)
+        rstd = (_mean_squares(x, columns)[:, None] + eps).fmod_(torch.inf).rsqrt()  # an overflow becomes NaN, not 0
         a = x * rstd  # not in place: torch.compile of torch 2.11 then loses the gradient of what is returned
         ctx.save_for_backward(a, rstd)
+        ctx.columns = columns
         return a
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         """rstd (g - mean(g) - a mean(g a)), of which mean(g) is 0 here."""
         refuse_second_derivative()
         a, rstd = ctx.saved_tensors
-        along = mean_over_ranks_((g * a).mean(1, keepdim=True))
-        return torch.addcmul(g, a, along, value=-1).mul_(rstd), None
+        along = mean_over_all_rows_((g * a).mean(1, keepdim=True), ctx.columns)
+        return torch.addcmul(g, a, along, value=-1).mul_(rstd), None, None
 
 
-def _mean_squares(x: Tensor) -> Tensor:
+def _mean_squares(x: Tensor, columns: int | None) -> Tensor:
     """(V, q) means over the rows of all ranks of the squares of centred rows."""
-    return mean_over_ranks_(x.square().mean(1))
+    return mean_over_all_rows_(x.square().mean(1), columns)

@@ -16,9 +16,10 @@ from torch import Tensor
 from mmkernel.checks import check_views
 from mmkernel.distributed import gather_rows_with_gradient, global_mean, rank, world_size
 from mmkernel.kernels import Kernel
-from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise, to_sphere, unit_rows
+from mmkernel.kernels.engine import Engine, fused_whole, itself, pairwise
 from mmkernel.kernels.layouts import rows_at_a_time
 from mmkernel.kernels.legendre import check_dimension
+from mmkernel.kernels.sphere import to_sphere, unit_rows
 from mmkernel.losses.precision import full_precision
 
 

@@ -19,9 +19,10 @@ from mmkernel.distributed import (
     sum_over_ranks_,
     world_size,
 )
-from mmkernel.kernels.engine import Engine, Pairs, itself, pairwise, unit_rows
+from mmkernel.kernels.engine import Engine, Pairs, itself, pairwise
 from mmkernel.kernels.layouts import refuse_second_derivative
 from mmkernel.kernels.legendre import check_dimension
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.alignment import compared_pairs, invariance
 from mmkernel.losses.covariance import centred, off_diagonal_squares
 from mmkernel.losses.matrices import eigh

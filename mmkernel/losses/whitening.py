@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mmkernel.checks import check_words
-from mmkernel.kernels.engine import Pairs, unit_rows
 from mmkernel.kernels.layouts import refuse_second_derivative
+from mmkernel.kernels.sphere import Pairs, unit_rows
 from mmkernel.losses.alignment import REDUCTIONS, compared_pairs, mean_square
 from mmkernel.losses.matrices import add_to_diagonal, cholesky, eigenvectors, factor, inverse_square_root
 from mmkernel.losses.precision import full_precision

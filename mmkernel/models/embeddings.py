@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from mmkernel.distributed.shards import all_rows
 from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.alignment import pairs_of_views
 
@@ -22,7 +23,11 @@ Views = Tensor | Sequence[Tensor]
 
 @dataclass
 class Embeddings:
-    """What a head sees of a batch."""
+    """What a head sees of a batch.
+
+    Of a neck that is sharded over ranks, tensors are (V, N, q/W): this rank's columns of the rows of all ranks, and ``columns``
+    is q; see ``mmkernel.distributed.shards``. Otherwise they are as written here.
+    """
 
     online: Tensor  # (V, B, q) embeddings of the online views
     predicted: Tensor  # (V, B, q) predictor(online); online itself where there is no predictor
@@ -32,6 +37,7 @@ class Embeddings:
     online_views: tuple[int, ...]  # source view of each online position
     target_views: tuple[int, ...]  # source view of each target position
     computed_in: torch.dtype | None = None  # what the encoder made the online rows in, once they are promoted
+    columns: int | None = None
 
     @classmethod
     def of(
@@ -77,7 +83,12 @@ class Embeddings:
     @property
     def width(self) -> int:
         """q."""
-        return self.online.shape[-1]
+        return self.columns or self.online.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return all_rows(self.online, self.columns)
 
     def promoted(self) -> 'Embeddings':
         """Half precision -> float32, float64 stays: at q = 32 768 a typical t^3 is 1e-7, below what half can hold."""

@@ -25,6 +25,10 @@ class FeatureExtractor:
         """
         check_words(type(self).__name__, stage=(stage, self.stages))
         parts = [getattr(self, name) for name in dict.fromkeys(['backbone', stage])]
+        if getattr(parts[-1], 'spread', False):
+            raise ValueError(
+                f"The {stage} is sharded over ranks, and none has its rows: take stage='backbone', or one process."
+            )
         x = self.data_preprocessor.normalize(images)
         with _evaluating(*parts):
             for part in parts:

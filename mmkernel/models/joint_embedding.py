@@ -11,6 +11,7 @@ from mmkernel.checks import check_words
 from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models.embeddings import BATCHINGS, Embeddings, encode, project
 from mmkernel.models.feature_extractor import FeatureExtractor
+from mmkernel.models.sharded import keep_shards_apart
 from mmkernel.registry import MODELS, accepted_keywords
 
 
@@ -56,6 +57,8 @@ class JointEmbedding(FeatureExtractor, BaseModel):
             self.target.attach(self.backbone, self.neck, self.batching, self.neck_batching)
             self.register_load_state_dict_post_hook(_allow_missing_target)
         self.head = build_part(head, in_dim=self.neck.out_dim)
+        if getattr(self.neck, 'sharded', False):
+            keep_shards_apart(self)
         self.observers: list[Callable[[Embeddings], None]] = []  # each sees what the head sees; a hook may come and go
 
     def forward(
@@ -90,9 +93,11 @@ class JointEmbedding(FeatureExtractor, BaseModel):
         online_views, target_views = self._views(len(inputs))
         online, predicted, target = self._encode(inputs, online_views, target_views)
         if sample_index is None:
-            sample_index = torch.arange(online.shape[1], device=online.device)
+            sample_index = torch.arange(len(inputs[0]), device=online.device)
         pairs = pairs_of_views(online_views, target_views)
-        return Embeddings(online, predicted, target, pairs, sample_index, online_views, target_views)
+        columns = self.neck.out_dim if getattr(self.neck, 'spread', False) else None
+        views = online_views, target_views
+        return Embeddings(online, predicted, target, pairs, sample_index, *views, columns=columns)
 
     def roots(self, inputs: list[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Where gradients taken at the embeddings enter the graph again: 'online', 'predicted', 'target' or parameters by name.

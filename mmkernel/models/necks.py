@@ -1,5 +1,6 @@
 """Projectors and predictors."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
+from mmkernel.distributed import world_size
+from mmkernel.distributed.shards import rows_of_all, share_of, to_shards
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.norms import build_norm
+from mmkernel.models.sharded import norm_of_columns, spread
 from mmkernel.registry import MODELS
 
 _BLOCK = 2**25  # entries of a weight whose gradient is held in half precision at a time
@@ -49,6 +53,29 @@ class Linear(nn.Linear):
         return y.unflatten(0, x.shape[:-1])  # a view made out here may be changed in place, one made inside may not
 
 
+class ShardedLinear(Linear):
+    """Some of the output features of a linear layer, those of ``share_of(out_features)``; other ranks have the others."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        self.whole, self.own = out_features, share_of(out_features)  # nn.Linear draws at once
+        super().__init__(in_features, self.own.stop - self.own.start, bias=bias)
+        spread(self, out_features)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """What nn.Linear would draw for the whole, a block at a time, of which this rank keeps its own: W ranks begin as one."""
+        step, own = max(1, _BLOCK // self.in_features), self.own
+        for start in range(0, self.whole, step):
+            block = self.weight.new_empty(min(step, self.whole - start), self.in_features)
+            nn.init.kaiming_uniform_(block, a=math.sqrt(5))
+            first, last = max(start, own.start), min(start + len(block), own.stop)
+            if first < last:
+                self.weight[first - own.start : last - own.start] = block[first - start : last - start]
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features)
+            self.bias.copy_(self.bias.new_empty(self.whole).uniform_(-bound, bound)[own])
+
+
 @MODELS.register_module()
 class MLPNeck(nn.Sequential):
     """z = W_k relu(norm(... relu(norm(W_1 h)))): (B, in_dim) -> (B, dims[-1]), or (V, B, in_dim) -> (V, B, dims[-1]).
@@ -62,6 +89,10 @@ class MLPNeck(nn.Sequential):
         last_norm: after the last layer.
         bias: of the hidden layers.
         last_bias: of the last layer.
+        sharded: each of W ranks holds q/W output features of the last layer, and z is its columns of the rows of all
+            ranks, (V, B, in_dim) -> (V, N, q/W); see ``mmkernel.distributed.shards``. What stands between the last two layers
+            sees the rows of all ranks, so batch statistics there are global. On one rank nothing changes. q that W does
+            not divide: the last rank has fewer; ValueError where it has none.
     """
 
     def __init__(
@@ -72,6 +103,7 @@ class MLPNeck(nn.Sequential):
         last_norm: str | dict | None = None,
         bias: bool = True,
         last_bias: bool = False,
+        sharded: bool = False,
     ) -> None:
         check_numbers('MLPNeck', whole=True, several=True, dims=dims)
         require_width(self, in_dim)
@@ -79,13 +111,24 @@ class MLPNeck(nn.Sequential):
         widths = [in_dim, *dims]
         for width, following in zip(widths[:-2], dims[:-1], strict=True):
             layers += [Linear(width, following, bias=bias), build_norm(norm, following), nn.ReLU()]
-        layers += [Linear(widths[-2], dims[-1], bias=last_bias), build_norm(last_norm, dims[-1])]
+        last = (ShardedLinear if sharded else Linear)(widths[-2], dims[-1], bias=last_bias)
+        layers.append(last)
+        layers.append((norm_of_columns if sharded else build_norm)(last_norm, dims[-1]))
         super().__init__(*(layer for layer in layers if layer is not None))
         self.takes_views = True
-        self.out_dim = dims[-1]
+        self.out_dim, self.sharded, self.spread = dims[-1], sharded, sharded and world_size() > 1
+        self._before, self._last = ([-1, -1] + [i for i, layer in enumerate(self) if isinstance(layer, nn.Linear)])[-2:]
+
+    def norms_of_all_rows(self) -> list[str]:
+        """Names of the layers that see the rows of all ranks already: synchronised, they would see each W times."""
+        return [str(i) for i in range(self._before + 1, len(self)) if self.spread and i != self._last]
 
     def forward(self, h: Tensor) -> Tensor:
-        for layer in self:
+        for i, layer in enumerate(self):
+            if self.spread and i == self._before + 1:
+                h = rows_of_all(h)
+            if self.spread and i == self._last:
+                h = to_shards(h)
             whole = h.ndim == 2 or isinstance(layer, (nn.Linear, nn.ReLU))
             h = layer(h) if whole else torch.stack([layer(view) for view in h])
         return h

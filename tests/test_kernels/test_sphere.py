@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from launches import Launches
 
-from mmkernel.kernels.engine import unit_rows
+from mmkernel.kernels.sphere import unit_rows
 
 
 def rows():

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mmkernel.checks import check_numbers, check_words
-from mmkernel.kernels.engine import unit_rows
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses import clustering
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import PATIENCE, Head

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
-from mmkernel.kernels.engine import unit_rows
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.alignment import ALIGNMENTS, REDUCTIONS, invariance, paired_distance
 from mmkernel.losses.running_covariance import log_determinants, memory_energy, second_moment
 from mmkernel.models.embeddings import Embeddings

@@ -34,6 +34,7 @@ class Head(nn.Module):
     """
 
     needs_sample_index = False
+    takes_columns = False  # whether ``loss`` takes embeddings of a sharded neck, ``Embeddings.columns``
     in_dim: int | None = None  # q, where its parameters have that width
     _waiting = 0  # training losses since the last commit
 
@@ -152,3 +153,7 @@ class SumHead(Head):
     @property
     def needs_sample_index(self) -> bool:
         return any(getattr(head, 'needs_sample_index', False) for head in self.heads.values())
+
+    @property
+    def takes_columns(self) -> bool:
+        return all(getattr(head, 'takes_columns', False) for head in self.heads.values())

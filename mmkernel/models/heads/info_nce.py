@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import gather_rows
-from mmkernel.kernels.engine import Engine, unit_rows
+from mmkernel.kernels.engine import Engine
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.contrastive import in_batch_info_nce, nt_xent, queue_info_nce
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted

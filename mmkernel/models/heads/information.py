@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.distributed import gather_rows_with_gradient
-from mmkernel.kernels.engine import unit_rows
 from mmkernel.kernels.layouts import rows_at_a_time
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses import mutual_information as bounds
 from mmkernel.losses.alignment import compared_pairs
 from mmkernel.models.embeddings import Embeddings

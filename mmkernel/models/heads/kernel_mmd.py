@@ -5,13 +5,13 @@ import math
 from torch import Tensor
 
 from mmkernel.checks import check_numbers, check_words
-from mmkernel.distributed import world_size
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.composites import check_kernel
 from mmkernel.kernels.energy import aligned_energies
-from mmkernel.kernels.engine import Engine, unit_rows
+from mmkernel.kernels.engine import Engine
 from mmkernel.kernels.normal import check_of_space, energies_to_normal
 from mmkernel.kernels.radial import radial_parts
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.alignment import ALIGNMENTS, REDUCTIONS, compared_pairs, invariance, paired_distance
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
@@ -45,6 +45,8 @@ class KernelMMDHead(Head):
         scale_by_rows: the kernel term times N, the rows of all ranks.
     """
 
+    takes_columns = True  # but against 'normal'
+
     def __init__(
         self,
         kernel: Kernel | dict,
@@ -63,6 +65,7 @@ class KernelMMDHead(Head):
         scale_by_rows: bool = False,
     ) -> None:
         super().__init__()
+        self.takes_columns = target == 'uniform_sphere' and layout != 'rows'
         words = dict(statistic=(statistic, ('V', 'U')), reduction=(reduction, REDUCTIONS), target=(target, TARGETS))
         check_words('KernelMMDHead', **words, align=(align, ALIGNMENTS), regularize=(regularize, ('online', 'target')))
         check_numbers('KernelMMDHead', zero=True, alignment_weight=alignment_weight, kernel_weight=kernel_weight)
@@ -77,11 +80,11 @@ class KernelMMDHead(Head):
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         views = embeddings.online if self.regularize == 'online' else embeddings.target  # (V or G, B, q)
-        options = self.engine.options(views, embeddings.computed_in)
+        options = self.engine.options(views, embeddings.computed_in, embeddings.columns)
         compare = _to_uniform if self.target == 'uniform_sphere' else _to_normal
         alignment, kernel, unbiased = compare(self, embeddings, views, options)
         if self.scale_by_rows:
-            kernel = kernel * (views.shape[1] * world_size())
+            kernel = kernel * embeddings.rows
         return weighted(alignment=(self.alignment_weight, alignment), kernel=(self.kernel_weight, kernel)) | unbiased
 
 
@@ -90,17 +93,14 @@ Parts = tuple[Tensor, Tensor, dict[str, Tensor]]  # alignment, kernel term, and 
 
 def _to_uniform(head: KernelMMDHead, embeddings: Embeddings, views: Tensor, options: dict) -> Parts:
     """Energies on the unit sphere: the MMD^2 to uniform points but for b_0."""
-    predicted, target = embeddings.predicted, embeddings.target
+    predicted, target, columns = embeddings.predicted, embeddings.target, embeddings.columns
     pairs = compared_pairs(predicted, target, embeddings.pairs)
-    in_pairs = head.align == 'pairs'
-    together = pairs if in_pairs and predicted is views and target is views else ()
+    together = pairs if head.align == 'pairs' and predicted is views and target is views else ()
     alignment, energies = aligned_energies(
         views, head.kernel, together, head.statistic, reduction=head.reduction, **options
     )
-    if not in_pairs:
-        alignment = invariance(unit_rows(predicted), unit_rows(target), pairs, head.align, head.reduction)
-    elif not together:
-        alignment = paired_distance(predicted, target, pairs, head.reduction)
+    if not together:
+        alignment = paired_distance(predicted, target, pairs, head.reduction, head.align, columns)
     if head.log:
         _check_positive(head.kernel, embeddings.width)
     kernel = (energies.log() if head.log else energies).mean()
@@ -116,7 +116,7 @@ def _to_normal(head: KernelMMDHead, embeddings: Embeddings, views: Tensor, optio
     predicted, target, views = (given[id(z)] for z in (embeddings.predicted, embeddings.target, views))
     alignment = invariance(predicted, target, embeddings.pairs, head.align, head.reduction)
     energies, targets = energies_to_normal(views, head.kernel, head.statistic, **options)
-    kernel, N, q = (energies - 2 * targets).mean(), views.shape[1] * world_size(), embeddings.width
+    kernel, N, q = (energies - 2 * targets).mean(), embeddings.rows, embeddings.width
     if head.statistic == 'U':
         return alignment, kernel, {'mmd2': kernel.detach()}
     if not radial_parts(head.kernel):  # K(z, z) depends on z
@@ -130,7 +130,7 @@ def _unbiased_mmd2(head: KernelMMDHead, energy: Tensor, embeddings: Embeddings) 
 
     Left out where b_0 is not known.
     """
-    q, N = embeddings.width, embeddings.online.shape[1] * world_size()
+    q, N = embeddings.width, embeddings.rows
     phi_at_one, constant = head.kernel.value_at_one(q), head.kernel.known_constant(q)
     if constant is None:
         return {}

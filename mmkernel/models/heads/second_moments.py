@@ -29,6 +29,8 @@ class VarianceCovarianceHead(Head):
         precision, layout, transport_dtype: of the products and of rows between ranks; ``mmkernel.kernels.engine.Engine``.
     """
 
+    takes_columns = True
+
     def __init__(
         self,
         invariance_weight: float = 25.0,
@@ -50,7 +52,7 @@ class VarianceCovarianceHead(Head):
         check_numbers('VarianceCovarianceHead', zero=True, eps=eps, **weights)
         self.distance_weight = ('invariance_weight', invariance_weight)
         self.target_std, self.eps, self.reduction, self.align = target_std, eps, reduction, align
-        self.engine = Engine(precision, layout, transport_dtype)
+        self.engine, self.takes_columns = Engine(precision, layout, transport_dtype), layout != 'rows'
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         z, predicted, target = embeddings.online, embeddings.predicted, embeddings.target
@@ -59,10 +61,10 @@ class VarianceCovarianceHead(Head):
         distance, variance, covariance = moment_terms(
             z, pairs if plain else [], self.target_std, self.eps,
             covariance='trained' if self.weights['covariance'] else 'value',
-            **self.engine.options(z, embeddings.computed_in),
+            **self.engine.options(z, embeddings.computed_in, embeddings.columns),
         )  # fmt: skip
         if not plain and pairs:
-            distance = invariance(predicted, target, pairs, self.align, 'element')
+            distance = invariance(predicted, target, pairs, self.align, 'element', embeddings.columns)
         if self.reduction == 'sample':
             distance = distance * embeddings.width
         parts = dict(invariance=distance, variance=variance, covariance=covariance)
@@ -85,6 +87,8 @@ class CrossCorrelationHead(Head):
     ``precision``, ``layout``, ``transport_dtype``: see ``VarianceCovarianceHead``.
     """
 
+    takes_columns = True
+
     def __init__(
         self,
         off_diagonal_weight: float = 0.0051,
@@ -98,11 +102,11 @@ class CrossCorrelationHead(Head):
         check_numbers('CrossCorrelationHead', zero=True, off_diagonal_weight=off_diagonal_weight, eps=eps)
         check_numbers('CrossCorrelationHead', scale=scale)
         self.off_diagonal_weight, self.scale, self.eps = off_diagonal_weight, scale, eps
-        self.engine = Engine(precision, layout, transport_dtype)
+        self.engine, self.takes_columns = Engine(precision, layout, transport_dtype), layout != 'rows'
 
     def loss(self, embeddings: Embeddings) -> dict[str, Tensor]:
         target = None if embeddings.target is embeddings.predicted else embeddings.target
-        options = self.engine.options(embeddings.online, embeddings.computed_in)
+        options = self.engine.options(embeddings.online, embeddings.computed_in, embeddings.columns)
         on_diagonal, off_diagonal = correlation_terms(
             embeddings.predicted, target, embeddings.pairs, self.eps, **options
         )

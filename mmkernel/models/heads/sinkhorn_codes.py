@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, global_mean
-from mmkernel.kernels.engine import unit_rows
+from mmkernel.kernels.sphere import unit_rows
 from mmkernel.losses.clustering import sinkhorn, swapped_prediction
 from mmkernel.models.embeddings import Embeddings
 from mmkernel.models.heads.head import Head, weighted
