@@ -53,7 +53,7 @@ def diagnose(args: argparse.Namespace) -> None:
     model.to(args.device)
     source = evaluation.sample_source(cfg)
     if args.embeddings:
-        cloud = evaluation.load_cloud(args.embeddings, model)
+        cloud = evaluation.load_cloud(args.embeddings, model, len(source))
     else:
         cloud = evaluation.sample_cloud(model, cfg, args.images, source)
     about = dict(checkpoint=str(path), config=args.config or 'of the checkpoint', epoch=meta.get('epoch'),

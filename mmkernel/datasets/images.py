@@ -2,8 +2,6 @@
 
 import io
 import os
-import struct
-import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 from mmkernel.checks import check_numbers
+from mmkernel.limits import DAMAGED, LimitError, check_image, check_npy, limit_of
 
 MODES = ('RGB', 'L', 'all')
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, tokenize.TokenError, Image.DecompressionBombError)
 _SIXTEEN_BIT = ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I')
 
 
@@ -41,9 +39,10 @@ def decode(
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         if source[:6] == b'\x93NUMPY' if isinstance(source, bytes) else os.fspath(source).lower().endswith('.npy'):
+            check_npy(io.BytesIO(data), len(data), 'the array')
             array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
             return array[..., None] if array.ndim == 2 else array
-        with Image.open(io.BytesIO(data)) as image:
+        with _header(data, mode) as image:
             turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             if not turned and (array := _jpeg(data, image, mode)) is not None:
                 return array
@@ -51,7 +50,11 @@ def decode(
             pages = [image]
             if mode == 'all' and image.format == 'TIFF' and getattr(image, 'n_frames', 1) > 1:
                 pages = [page.copy() for page in ImageSequence.Iterator(image)]
-    except _BROKEN as error:
+    except LimitError as error:
+        raise CorruptImageError(
+            f"{name} is not decoded: {error}; on_corrupt='skip' on the source leaves it out."
+        ) from error
+    except DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
             # replaced by its neighbours, the run would train on other data than its config says
             gone = isinstance(error, FileNotFoundError)
@@ -73,6 +76,16 @@ def decode(
         raise ValueError(
             f'{name}: {error} It is not damaged, so no other image replaces it. Save it again as uint8.'
         ) from error
+
+
+def _header(data: bytes, mode: str) -> Image.Image:
+    """The image without its pixels; LimitError if it has too many."""
+    most, theirs = int(limit_of('MMKERNEL_MAX_PIXELS')), Image.MAX_IMAGE_PIXELS
+    if 'MMKERNEL_MAX_PIXELS' in os.environ and theirs is not None and most > 2 * theirs:  # which Pillow refuses
+        Image.MAX_IMAGE_PIXELS = most
+    image = Image.open(io.BytesIO(data))
+    check_image(*image.size, getattr(image, 'n_frames', 1) if mode == 'all' and image.format == 'TIFF' else 1)
+    return image
 
 
 def _jpeg(data: bytes, opened: Image.Image, mode: str) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Arrays that are made once and kept in a file, such as an index of images: checked and mapped when read, made again if damaged."""
 
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+
+from mmkernel.limits import DAMAGED
 
 Arrays = dict[str, np.ndarray]
 _MAGIC = b'mmkernel arrays 1\n'
@@ -97,7 +100,7 @@ def _good(path: Path, about: Mapping[str, Any], fits: Callable[[Arrays], bool]) 
     try:
         found = _read(path, about)
         return found if found is not None and fits(found) else None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except DAMAGED as error:
         what = 'cannot be read' if isinstance(error, OSError) else 'is damaged'
         warnings.warn(f"'{path}' {what} ({error}): it is made again.", stacklevel=4)
         return None
@@ -125,7 +128,9 @@ def _opened(path: Path) -> tuple[dict, Arrays, np.ndarray]:
     header, data = json.loads(bytes(data[begin : begin + size])), data[_aligned(begin + size) :]
     arrays = {}
     for name, (kind, shape, offset) in header['arrays'].items():
-        end = offset + int(np.prod(shape)) * np.dtype(kind).itemsize
+        end = offset + math.prod(shape) * np.dtype(kind).itemsize
+        if np.dtype(kind).hasobject or min(offset, *shape, 0) < 0 or end > len(data):
+            raise ValueError(f'{name} lies outside of it')
         arrays[name] = data[offset:end].view(kind).reshape(shape)
     return header, arrays, data
 

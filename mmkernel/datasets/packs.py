@@ -1,11 +1,11 @@
 """Encoded images (JPEG or other) in one npz file."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from mmkernel.checks import check_words
+from mmkernel.limits import DAMAGED, LimitError, check_npz
 from mmkernel.registry import DATASETS
 
 from .images import MODES, decode, value_range
@@ -48,9 +48,12 @@ class NpzPack(Source):
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"NpzPack: '{self.path}' does not exist (working directory '{Path.cwd()}')")
         try:
+            check_npz(self.path)
             with np.load(self.path, allow_pickle=False) as pack:
                 return self._pick(pack)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except DAMAGED as error:
+            if type(error) in (ValueError, LimitError):  # ours
+                raise
             raise ValueError(f"'{self.path}' is damaged or not an .npz file ({error}). Copy it again.") from error
 
     def _pick(self, pack: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -147,6 +147,10 @@ def _class_named(name: str) -> type:
     sets = {
         key: each for key, each in every.items() if inspect.isclass(each) and issubclass(each, published.VisionDataset)
     }
+    if name.startswith('LSUN'):
+        raise ValueError(
+            f'Torchvision: {name} unpickles a file of its folder, which can run code: copy its images out once.'
+        )
     if name not in sets:
         near = did_you_mean(name, sets, n=3, otherwise=f'There are: {", ".join(sets)}.')
         raise ValueError(f'Torchvision: there is no data set torchvision.datasets.{name}. {near}')

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mmkernel.distributed import on_first_process
 from mmkernel.hashes import content, tensor_bytes
+from mmkernel.limits import DAMAGED
 
 LAYOUT = 3  # part of every key: raise it when the same inputs would give other features
 NAMES = ('features', 'labels')
@@ -98,6 +99,10 @@ def stored(
             if rank == 0:
                 shutil.rmtree(folder, ignore_errors=True)
     # mode 'c': pages are read when used, and a caller that writes changes its own copy, never the file
+    return _arrays(entry)
+
+
+def _arrays(entry: Path) -> tuple[Tensor, Tensor]:
     return tuple(torch.from_numpy(np.load(entry / f'{name}.npy', mmap_mode='c')) for name in NAMES)
 
 
@@ -107,8 +112,9 @@ def _usable(entry: Path, about: Mapping[str, Any]) -> bool:
         return False
     try:
         found, expected = json.loads((entry / 'about.json').read_text()), {**about, 'crc32': _checksums(entry)}
-        wrong = None if found == json.loads(json.dumps(expected)) else 'not what was written'
-    except (OSError, ValueError) as error:
+        fine = found == json.loads(json.dumps(expected)) and {len(each) for each in _arrays(entry)} == {about['images']}
+        wrong = None if fine else 'not what was written'
+    except DAMAGED as error:
         wrong = f'{type(error).__name__}: {error}'
     if wrong is None:
         return True

@@ -1,7 +1,5 @@
 """Features and embeddings of a sample of images, and embeddings of two views of each: computed, saved and loaded."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from mmkernel.datasets import EvaluationDataset, PatchView, ViewDataset
 from mmkernel.evaluation.features import encoder_digest, evaluation_loader
 from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.evaluation.report import set_aside, writable
+from mmkernel.limits import DAMAGED, LimitError, check_npz
 from mmkernel.registry import DATASETS
 
 
@@ -101,24 +100,42 @@ def save_cloud(cloud: Cloud, path: str | Path) -> Path:
     return path
 
 
-def load_cloud(path: str | Path, model: nn.Module) -> Cloud:
-    """A cloud that ``save_cloud`` wrote; FeatureMismatchError unless it was made by the weights of ``model``."""
+def load_cloud(path: str | Path, model: nn.Module, images: int | None = None) -> Cloud:
+    """A cloud that ``save_cloud`` wrote, of a source of so many ``images``.
+
+    FeatureMismatchError unless it was made by the weights of ``model``; ValueError for any other file.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there are no saved embeddings '{path}'; --save-embeddings makes such a file.")
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         encoder, given = str(arrays.pop('encoder')), encoder_digest(model, 'neck')
         tensors = {name: torch.from_numpy(arrays.pop(name)) for name in ('h', 'z', 'labels', 'index')}
+        views = tuple(torch.from_numpy(arrays[name]) for name in ('first', 'second') if name in arrays) or None
+        _check_cloud(**tensors, views=views, images=images)
+        tensors['labels'] = Labels(tensors['labels'], arrays.pop('classes', np.array([], str)).tolist())
+    except LimitError:
+        raise
     except KeyError as error:
         raise ValueError(f"'{path}' is no saved cloud of embeddings: it lacks {error}.") from error
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise ValueError(f"'{path}' is no saved cloud of embeddings, or damaged: make it again.") from error
     if encoder != given:
         raise FeatureMismatchError(
             f"The embeddings in '{path}' come from other weights ({encoder[:12]}) than the checkpoint named "
             f'({given[:12]}). Name the checkpoint they were made with, or leave the file out to compute them again.'
         )
-    tensors['labels'] = Labels(tensors['labels'], arrays.pop('classes', np.array([], str)).tolist())
-    views = (torch.from_numpy(arrays['first']), torch.from_numpy(arrays['second'])) if 'first' in arrays else None
     return Cloud(**tensors, views=views, encoder=encoder)
+
+
+def _check_cloud(
+    h: Tensor, z: Tensor, labels: Tensor, index: Tensor, views: tuple[Tensor, ...] | None, images: int | None
+) -> None:
+    """ValueError unless the parts have the shapes and kinds that ``Cloud`` says."""
+    fine = h.ndim == z.ndim == 2 and len(h) == len(z) >= 2 and labels.shape == index.shape == (len(h),)
+    fine = fine and all(each.is_floating_point() for each in (h, z, *(views or ()))) and index.dtype == torch.int64
+    fine = fine and (views is None or [view.shape for view in views] == [z.shape] * 2)
+    if not (fine and 0 <= index.min() and (images is None or index.max() < images)):
+        raise ValueError('its arrays do not fit one another, or the images')

@@ -4,13 +4,13 @@ import gzip
 import shutil
 import tarfile
 import time
-import zlib
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
 from mmkernel.hashes import hashes
+from mmkernel.limits import DAMAGED, LimitError, check_unpacked
 from mmkernel.zoo.catalogue import PACKAGE, offline, path_of, weights_folder
 from mmkernel.zoo.files import DiskFullError, room_for
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
@@ -141,14 +141,38 @@ class ArchiveError(DownloadError):
 def _unpack(path: Path, target: Path, name: str) -> None:
     """Write the only file of weights in a gzipped tar to ``target``; names in the archive are never used as paths."""
     try:
+        _check_gzip(path, name)
         with tarfile.open(path, 'r:gz') as archive:
-            members = [m for m in archive if m.isfile() and PurePosixPath(m.name).suffix in WEIGHTS]
+            members = [m for m in archive if m.isfile() and _is_weights(PurePosixPath(m.name))]
             if len(members) != 1:
                 found = ', '.join(member.name for member in members) or f'none that ends in {", ".join(WEIGHTS)}'
                 raise ArchiveError(f"'{name}' must contain one file of weights; it contains {found}.")
+            check_unpacked(
+                f"'{name}'", path.stat().st_size, members[0].size
+            )  # a sparse file is larger than its archive
             with room_for(target, members[0].size), open(target, 'wb') as file:
                 shutil.copyfileobj(archive.extractfile(members[0]), file, 1 << 20)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except LimitError as error:
+        raise ArchiveError(str(error)) from error
+    except ArchiveError:
+        raise
+    except (tarfile.TarError, *DAMAGED) as error:
+        if isinstance(error, DiskFullError) or getattr(error, 'errno', None) is not None:
+            raise
         raise ArchiveError(
             f"'{name}' is not a complete .tar.gz: {error}. Were its parts joined in their order?"
         ) from error
+
+
+def _is_weights(name: PurePosixPath) -> bool:
+    """A Mac adds files ._NAME of its own."""
+    return name.suffix in WEIGHTS and not name.name.startswith('._')
+
+
+def _check_gzip(path: Path, name: str) -> None:
+    """LimitError if a gzipped file is too large for its size. It is read through: no header tells it, and none is believed."""
+    given, unpacked = path.stat().st_size, 0
+    with gzip.open(path) as file:
+        while block := file.read(1 << 20):
+            unpacked += len(block)
+            check_unpacked(f"'{name}'", given, unpacked)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import mmkernel
+from mmkernel.limits import DAMAGED
 from mmkernel.models.feature_extractor import FeatureExtractor
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile import RESULT, ModelInfo
+from mmkernel.zoo.network_options import of_this_file, without_weights
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.plain_config import ConfigTextError, plain_config, plain_json, without_machine, without_weights
+from mmkernel.zoo.plain_config import ConfigTextError, plain_config, plain_json, without_machine
 
 LARGEST = 1 << 14  # pixels of a side
 FACTS = ('name', 'license', 'source', 'trained_on', 'note')
@@ -77,18 +79,32 @@ class Encoder(FeatureExtractor, nn.Module):
             facts['config'] = config_text(without_machine(plain_config(meta['config'], source)))
         try:
             options, pixels = (plain_json(meta[key], source) for key in ('backbone', 'preprocessing'))
-            options = without_weights(options)
+            options = of_this_file(options)
             found = cls(MODELS.build(dict(options)), options, pixels, facts).eval()
             if len(found.pixels['mean']) != found.channels:
                 raise ValueError(f'mean of {len(found.pixels["mean"])} channels, images of {found.channels}')
             return found
         except ConfigTextError:
             raise
-        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except DAMAGED as error:
             raise CheckpointError(
                 f"'{source}' does not say how its encoder is built ({error!r}): name its config (--config) or its architecture "
                 '(--arch resnet50).'
             ) from error
+
+    @classmethod
+    def from_hub(cls, text: bytes, source: str) -> 'Encoder':
+        """The encoder that ``config.json`` of a folder of the hub describes, with random weights."""
+        config = plain_json(text, source)
+        try:
+            arguments, settings = dict(config.get('model_args') or {}), dict(config.get('pretrained_cfg') or {})
+            channels = arguments.pop('in_chans', None) or (settings.get('input_size') or [3])[0]
+            arguments.pop('num_classes', None)
+            options = dict(type='TIMMBackbone', model_name=config['architecture'], in_channels=channels)
+            options |= {key: value for key, value in arguments.items() if key not in options}
+            return cls.from_timm(of_this_file(options), settings)
+        except DAMAGED as error:
+            raise CheckpointError(f"'{source}' does not say how its encoder is built: {error!r}.") from error
 
     @classmethod
     def from_timm(cls, options: Mapping[str, Any], settings: Mapping[str, Any]) -> 'Encoder':
@@ -158,7 +174,7 @@ def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:
         found |= {key: json.loads(meta[key]) for key in ('metrics', 'epochs') if key in meta}
         fine = isinstance(found.get('epochs', 0), (int, float))
         fine &= all(RESULT <= set(one) and isinstance(one['Metrics'], dict) for one in found.get('metrics', []))
-    except (TypeError, ValueError, RecursionError):
+    except (AttributeError, TypeError, ValueError, RecursionError):
         fine = False
     if not fine:
         expected = f'expected a list of dicts with {", ".join(sorted(RESULT))}'

@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mmkernel.zoo.pickles import NUMBERS, read_arrays
+from mmkernel.limits import DAMAGED, LimitError, check_zip
+from mmkernel.zoo.pickles import NUMBERS, check_content, read_arrays
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 
 
@@ -84,21 +85,25 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if path.suffix == '.pkl' and not zipfile.is_zipfile(path):
         return read_arrays(path)
     try:
+        if zipfile.is_zipfile(path):
+            check_zip(path)
         with torch.serialization.safe_globals([(value, name) for name, value in NUMBERS.items()]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    except LimitError as error:
+        raise CheckpointError(str(error)) from error
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         what = f'an object of {found[1]}' if found else 'more than plain tensors and values, or is damaged'
         raise CheckpointError(
             f"'{path}' holds {what}. Classes are not loaded, because loading one can run code: save its state dict alone."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         size = path.stat().st_size
         if size == 0:
             raise CheckpointError(f"'{path}' is empty: whatever wrote it was stopped, or the disk was full.") from error
         # of the library's own words the first sentence; an int is a byte of no operation: a file of some other kind
         said = error.args[0] if error.args and isinstance(error.args[0], str) else 'torch.save has not written it'
-        said = said.splitlines()[0].split('. ')[0]
+        said = (said.splitlines() or [type(error).__name__])[0].split('. ')[0]
         raise CheckpointError(f"'{path}' ({size} bytes) is damaged or not a checkpoint: {said}.") from error
     damaged = None if mmap else damaged_record(path)
     if damaged:
@@ -106,8 +111,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
             f"'{path}' is damaged: '{damaged}' in it has another checksum than was written. Copy the file again, or take the "
             'checkpoint of another epoch.'
         )
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
+    check_content(checkpoint, path)
     return checkpoint
 
 
@@ -124,12 +128,13 @@ def damaged_record(path: Path) -> str | None:
     """
     if not zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
         return None
-    with zipfile.ZipFile(path) as file:
-        summed = any(record.CRC for record in file.infolist())  # torch.save can be told to leave them out
-        try:
+    try:
+        check_zip(path)
+        with zipfile.ZipFile(path) as file:
+            summed = any(record.CRC for record in file.infolist())  # torch.save can be told to leave them out
             return file.testzip() if summed else None
-        except zipfile.BadZipFile as error:  # a header
-            return str(error)
+    except DAMAGED as error:  # a header
+        return str(error)
 
 
 def _read_safetensors(path: Path) -> dict:
@@ -137,7 +142,7 @@ def _read_safetensors(path: Path) -> dict:
     try:
         with safe_open(path, framework='pt') as file:
             return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise CheckpointError(
             f"'{path}' ({path.stat().st_size} bytes) is not a complete safetensors file: {error}"
         ) from error

@@ -21,8 +21,8 @@ from mmkernel.zoo.encoder import Encoder, facts_of
 from mmkernel.zoo.files import meta_of, read_checkpoint
 from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import STAGES, ModelInfo, WeightsFile
-from mmkernel.zoo.pins import CheckpointError, console
-from mmkernel.zoo.plain_config import plain_json, without_weights
+from mmkernel.zoo.network_options import without_weights
+from mmkernel.zoo.pins import console
 from mmkernel.zoo.tensor_names import key_maps
 
 
@@ -55,7 +55,9 @@ def get_model(
     cfg.merge_from_dict(dict(cfg_options or {}))
     if stage == 'backbone':
         facts = {key: getattr(info, key) for key in ('name', 'license', 'source', 'note')}
-        model = Encoder.from_config(cfg, MODELS.build(cfg.model.backbone), info, **facts)
+        # where a file fills all of it, nothing else is fetched
+        backbone = without_weights(cfg.model.backbone) if file else cfg.model.backbone
+        model = Encoder.from_config(cfg, MODELS.build(backbone), info, **facts)
     else:
         model = build_model(cfg)
         model.init_weights()
@@ -134,17 +136,7 @@ def _hub_folder(path: Path) -> tuple[Encoder, dict[str, Any]]:
         raise FileNotFoundError(
             f"'{path}' is not a folder of the hub's layout: config.json and model.safetensors are needed."
         )
-    config = plain_json(file.read_text(encoding='utf-8'), str(file))
-    try:
-        arguments, settings = dict(config.get('model_args') or {}), dict(config.get('pretrained_cfg') or {})
-        channels = arguments.pop('in_chans', None) or (settings.get('input_size') or [3])[0]
-        arguments.pop('num_classes', None)
-        options = dict(type='TIMMBackbone', model_name=config['architecture'], in_channels=channels)
-        options |= without_weights({key: value for key, value in arguments.items() if key not in options})
-        found = Encoder.from_timm(options, settings)
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{file}' does not say how its encoder is built: {error!r}.") from error
-    return found, read_checkpoint(weights)
+    return Encoder.from_hub(file.read_bytes(), str(file)), read_checkpoint(weights)
 
 
 def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform: Any = None) -> Tensor:

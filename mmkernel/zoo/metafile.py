@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
-import yaml
+from mmkernel.zoo.metafile_checks import MetafileError, check, check_config, check_keys, check_url, yaml_of
 
 STAGES = ('backbone', 'model')  # of a pretrained model: its encoder, or all weights that pretraining continues with
 FILE_STAGES = (*STAGES, 'classifier', 'other')
-LOCAL = ('localhost', '127.0.0.1', '::1')
 COLLECTION = {'Name', 'Paper', 'Code', 'README', 'Metadata'}
 MODEL = {
     'Name', 'In Collection', 'Config', 'Config Options', 'Metadata', 'Results', 'Weights', 'Files', 'Source', 'License',
@@ -29,10 +27,6 @@ PROTOCOLS = ('linear', 'fine-tuned', 'online', 'other')  # columns of tables, on
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
 FILE = PART | {'Stage', 'Parts', 'Unpack', 'KeyMap'}
-
-
-class MetafileError(ValueError):
-    """A metafile that does not follow the format."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +88,17 @@ class ModelInfo:
 def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:
     """(models, collections) of one metafile; MetafileError with the place of the first thing that is wrong."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except yaml.YAMLError as error:
-        raise MetafileError(f'{path} is not YAML: {error}') from error
-    where = f'{Path(path).parent.name}/{Path(path).name}'
-    _keys(content, {'Collections', 'Models', 'Other Weights'}, {'Collections', 'Models'}, where)
+        return _rows(yaml_of(path), f'{Path(path).parent.name}/{Path(path).name}')
+    except MetafileError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise MetafileError(f'{path} has a value of the wrong kind: {error or type(error).__name__}.') from error
+
+
+def _rows(content: Any, where: str) -> tuple[list[ModelInfo], list[dict]]:
+    check_keys(content, {'Collections', 'Models', 'Other Weights'}, {'Collections', 'Models'}, where)
     for i, collection in enumerate(content['Collections']):
-        _keys(collection, COLLECTION, {'Name'}, f'{where}: Collections[{i}]')
+        check_keys(collection, COLLECTION, {'Name'}, f'{where}: Collections[{i}]')
     collections = {collection['Name']: collection for collection in content['Collections']}
     models = [
         _model(item, collections, f'{where}: {part}[{i}]', built=part == 'Models')
@@ -110,20 +108,21 @@ def read_metafile(path: str | Path) -> tuple[list[ModelInfo], list[dict]]:
 
 
 def _model(item: Any, collections: Mapping, where: str, built: bool) -> ModelInfo:
-    _keys(item, MODEL, {'Name', 'In Collection'} | ({'Config'} if built else {'Note', 'Files'}), where)
+    check_keys(item, MODEL, {'Name', 'In Collection'} | ({'Config'} if built else {'Note', 'Files'}), where)
     name, collection = item['Name'], item['In Collection']
     where = f'{where} ({name})'
     fine = re.fullmatch(r'[a-z][A-Za-z0-9_]*', str(name))
-    _check(fine, where, f"a name is snake case, letters, digits and '_', got {name!r}")
-    _check(collection in collections, where, f'In Collection is one of {", ".join(collections)}, got {collection!r}')
-    _check(built or 'Config' not in item, where, 'a row with a Config belongs under Models')
+    check(fine, where, f"a name is snake case, letters, digits and '_', got {name!r}")
+    check_config(item.get('Config'), item.get('Config Options'), where)
+    check(collection in collections, where, f'In Collection is one of {", ".join(collections)}, got {collection!r}')
+    check(built or 'Config' not in item, where, 'a row with a Config belongs under Models')
     for result in item.get('Results') or []:
-        _keys(result, RESULT, RESULT, f'{where}: Results')  # no figure without its source
+        check_keys(result, RESULT, RESULT, f'{where}: Results')  # no figure without its source
     files = tuple(_file(file, f'{where}: Files[{i}]') for i, file in enumerate(item.get('Files') or []))
     said = all(item.get(key) for key in ('Source', 'License', 'Status'))
-    _check(said or not files, where, "weights have a Source, a License ('not stated' counts) and a Status")
+    check(said or not files, where, "weights have a Source, a License ('not stated' counts) and a Status")
     first = files[0].urls[0] if files and files[0].urls else None
-    _check(item.get('Weights') == first, where, f'Weights is the first URL of the first of the Files, {first!r}')
+    check(item.get('Weights') == first, where, f'Weights is the first URL of the first of the Files, {first!r}')
     return ModelInfo(
         name, collection, item.get('Config'), dict(item.get('Config Options') or {}), dict(item.get('Metadata') or {}),
         tuple(item.get('Results') or ()), files, paper=dict(collections[collection].get('Paper') or {}),
@@ -134,11 +133,11 @@ def _model(item: Any, collections: Mapping, where: str, built: bool) -> ModelInf
 def _file(item: Any, where: str) -> WeightsFile:
     if isinstance(item, Mapping) and 'Stage' not in item:  # earlier metafiles call it Holds
         item = {'Stage' if key == 'Holds' else key: value for key, value in item.items()}
-    _keys(item, FILE, {'Name', 'Stage'}, where)
-    _check(item['Stage'] in FILE_STAGES, where, f'Stage is one of {", ".join(FILE_STAGES)}, got {item["Stage"]!r}')
-    _check(item.get('Unpack') in (None, 'tar.gz'), where, f'Unpack is tar.gz or null, got {item.get("Unpack")!r}')
+    check_keys(item, FILE, {'Name', 'Stage'}, where)
+    check(item['Stage'] in FILE_STAGES, where, f'Stage is one of {", ".join(FILE_STAGES)}, got {item["Stage"]!r}')
+    check(item.get('Unpack') in (None, 'tar.gz'), where, f'Unpack is tar.gz or null, got {item.get("Unpack")!r}')
     one = bool(item.get('URLs')) != bool(item.get('Parts'))
-    _check(one, where, 'a file has either URLs (mirrors of the whole) or Parts (to be joined)')
+    check(one, where, 'a file has either URLs (mirrors of the whole) or Parts (to be joined)')
     parts = tuple(_part(part, f'{where}: Parts[{i}]') for i, part in enumerate(item.get('Parts') or []))
     whole = _part({key: value for key, value in item.items() if key in PART}, where, needed={'Name'})
     return WeightsFile(
@@ -147,41 +146,19 @@ def _file(item: Any, where: str) -> WeightsFile:
 
 
 def _part(item: Any, where: str, needed: Iterable[str] = ('Name', 'URLs')) -> Part:
-    _keys(item, PART, set(needed), where)
+    check_keys(item, PART, set(needed), where)
     name, urls, size = item['Name'], item.get('URLs') or [], item.get('Size')
     plain = isinstance(name, str) and PurePosixPath(name).name == name and not name.startswith('.')
-    _check(plain, where, f'Name is that of a file, without folders, got {name!r}')
+    check(plain, where, f'Name is that of a file, without folders, got {name!r}')
     for url in urls:
         check_url(url, where)
     for key, length in (('SHA256', 64), ('MD5', 32)):
         value = item.get(key)
         fine = value is None or (isinstance(value, str) and re.fullmatch(rf'[0-9a-f]{{8,{length}}}', value))
-        _check(fine, where, f'{key} is null or its first 8 to {length} hex digits, in quotes, got {value!r}')
+        check(fine, where, f'{key} is null or its first 8 to {length} hex digits, in quotes, got {value!r}')
     fine = size is None or (type(size) is int and size > 0)
-    _check(fine, where, f'Size is a number of bytes or null, got {size!r}')
+    check(fine, where, f'Size is a number of bytes or null, got {size!r}')
     return Part(name, tuple(urls), item.get('SHA256'), item.get('MD5'), size)
-
-
-def check_url(url: str, where: str) -> None:
-    """MetafileError unless ``url`` is https (plain http on this machine only) or ``package:<path in the package>``."""
-    parts = urlsplit(str(url))
-    web = parts.scheme == 'https' or (parts.scheme == 'http' and parts.hostname in LOCAL)
-    path = PurePosixPath(parts.path)
-    inside = parts.scheme == 'package' and '..' not in path.parts and not path.is_absolute()
-    fine = (web and parts.hostname) or inside
-    _check(fine, where, f'expected an https URL (or package:<file in the package>), got {url!r}')
-
-
-def _check(fine: Any, where: str, problem: str) -> None:
-    if not fine:
-        raise MetafileError(f'{where}: {problem}.')
-
-
-def _keys(item: Any, known: set[str], needed: set[str], where: str) -> None:
-    _check(isinstance(item, Mapping), where, f'expected a mapping, got {type(item).__name__}')
-    for problem, names in (('unknown', set(item) - known), ('missing', needed - set(item))):
-        words = ', '.join(map(repr, sorted(names)))
-        _check(not names, where, f'{problem} key {words}. Known: {", ".join(sorted(known))}')
 
 
 def by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Mapping[str, Any], ...]]:

@@ -1,15 +1,18 @@
 """Read numpy numbers and arrays from pickles; nothing else in a pickle is loaded or run."""
 
-import codecs
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmkernel.limits import DAMAGED, LimitError, check_unpacked
 from mmkernel.zoo.pins import CheckpointError
+
+MOST_VALUES, MOST_DEPTH = 10_000_000, 64  # of a checkpoint; ours have some thousands, ten levels deep
 
 
 class _Kind:
@@ -44,9 +47,16 @@ def _whole(content: bytes, kind: _Kind, shape: tuple, order: str) -> np.ndarray:
     return kind.of(content).reshape(shape, order=order)
 
 
+def _encoded(text: str, encoding: str) -> bytes:
+    """How old pickles write bytes; other encodings make long texts of short ones."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise ValueError(f'bytes written as {str(encoding)[:20]!r}')
+    return text.encode('latin1')
+
+
 # Replacements for the functions and classes that a pickle of numpy numbers and arrays names.
 NUMBERS = {'numpy.dtype': _Kind, **{f'numpy.{core}.multiarray.scalar': _number for core in ('core', '_core')}}
-ARRAYS = {**NUMBERS, 'numpy.ndarray': _Array, '_codecs.encode': codecs.encode}
+ARRAYS = {**NUMBERS, 'numpy.ndarray': _Array, '_codecs.encode': _encoded}
 ARRAYS |= {f'numpy.{core}.multiarray._reconstruct': _Array for core in ('core', '_core')}
 ARRAYS |= {f'numpy.{core}.numeric._frombuffer': _whole for core in ('core', '_core')}
 
@@ -65,11 +75,48 @@ def read_arrays(path: Path) -> dict[str, Any]:
     with open(path, 'rb') as file:
         try:
             content = _ArraysOnly(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, LookupError, TypeError) as error:
+        except DAMAGED as error:
             raise CheckpointError(
                 f"'{path}' is not a pickle of arrays, or is damaged: {error}. Other classes are not loaded: they can run code."
             ) from error
     arrays = content.get('model', content) if isinstance(content, dict) else {}
+    if not isinstance(arrays, dict):
+        raise CheckpointError(f"'{path}' has a {type(arrays).__name__} as 'model'; expected a dict of arrays.")
     arrays = {key: getattr(value, 'value', value) for key, value in arrays.items()}
     native = {key: np.array(a, a.dtype.newbyteorder('=')) for key, a in arrays.items() if isinstance(a, np.ndarray)}
     return dict(model={key: torch.from_numpy(array) for key, array in native.items()})
+
+
+def check_content(checkpoint: Any, path: Path) -> None:
+    """CheckpointError unless this is a dict of plain values and of tensors that take no more memory than the file has.
+
+    A tensor in a file can repeat a few bytes, and a list can be in itself: both have no end when they are copied or shown.
+    """
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
+    counted: dict[int, int] = {}  # id -> values in it; 0 while it is looked through
+    tensors: dict[int, int] = {}  # id -> bytes when copied
+
+    def count(value: Any, depth: int) -> int:
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.device.type != 'cpu' or value.is_quantized:
+                raise CheckpointError(
+                    f"'{path}' holds a tensor that is sparse, quantized or empty; expected plain ones."
+                )
+            tensors[id(value)] = value.numel() * value.element_size()
+        if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
+            return 1
+        if id(value) not in counted:
+            counted[id(value)] = 0
+            items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+            counted[id(value)] = 1 + sum(count(item, depth + 1) for item in items) if depth < MOST_DEPTH else 0
+        if not counted[id(value)]:
+            raise CheckpointError(f"'{path}' holds a value that is more than {MOST_DEPTH} levels deep, or in itself.")
+        return counted[id(value)]
+
+    if (values := count(checkpoint, 0)) > MOST_VALUES:
+        raise CheckpointError(f"'{path}' holds {values} values; expected tensors, and at most {MOST_VALUES} values.")
+    try:
+        check_unpacked(f"'{path}'", path.stat().st_size, sum(tensors.values()))
+    except LimitError as error:
+        raise CheckpointError(str(error)) from error

@@ -74,8 +74,11 @@ class Pins:
         if not self.path.is_file():
             return {}
         try:
-            return json.loads(self.path.read_text(encoding='utf-8'))
-        except ValueError as error:
+            found = json.loads(self.path.read_text(encoding='utf-8'))
+            if not all(isinstance(pin[key], str) for pin in found.values() for key in ('sha256', 'date')):
+                raise ValueError('hashes and dates are texts')
+            return found
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DownloadError(f'{self.path} is damaged ({error}); delete it to pin anew.') from error
 
     def pin(self, key: str, sha256: str, how: str) -> None:

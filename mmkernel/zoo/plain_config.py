@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any
 
 from mmkernel.zoo.files import meta_of
+from mmkernel.zoo.network_options import of_this_file
 
 MOST_TEXT, MOST_DEPTH = 1 << 20, 64  # of a text inside a file; ours have some kB and a dozen levels
 SUBSTITUTION = re.compile(r'\{\{.*?\}\}', re.DOTALL)  # {{fileDirname}}, {{$VARIABLE:default}}, {{_base_.x}} of mmengine
@@ -18,8 +19,6 @@ SCOPES = ('mmkernel', 'mmengine')
 OF_ONE_MACHINE = ('work_dir', 'load_from', 'resume', 'launcher', 'log_file', 'custom_imports', 'import_folders')
 # Keys that make loaders of configs read other files and import modules.
 FOLLOWED = ('_base_', 'custom_imports', 'custom_import', 'imports', 'import_folders', 'import_folder')
-# Options that would load weights from outside the file.
-ELSEWHERE = ('pretrained', 'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir', 'init_cfg')
 TRUST = 'If you trust it, name its config: --config FILE (cfg= in Python).'
 
 
@@ -44,7 +43,10 @@ def config_inside(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any] 
     model = values.get('model')
     if not (isinstance(model, dict) and isinstance(model.get('type'), str)):
         raise _refused(source, f'describes no model: expected model=dict(type=..., ...), got {str(model)[:60]!r}')
-    values['model'] = without_weights(model)
+    try:
+        values['model'] = of_this_file(model)
+    except ValueError as error:
+        raise _refused(source, f'has an option that files do not set: {error}') from None
     return without_machine(values)
 
 
@@ -157,12 +159,3 @@ def refuse_foreign(value: Any, source: str, where: str = '', depth: int = 0) -> 
             raise _refused(source, problem)
         refuse_foreign(str(key), source, here, depth + 1)
         refuse_foreign(item, source, here, depth + 1)
-
-
-def without_weights(options: Any) -> Any:
-    """The same options, at every depth, without those that would load weights from outside the file."""
-    if isinstance(options, Mapping):
-        return {key: without_weights(value) for key, value in options.items() if key not in ELSEWHERE}
-    if isinstance(options, (list, tuple)):
-        return type(options)(without_weights(value) for value in options)
-    return options

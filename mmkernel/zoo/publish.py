@@ -19,7 +19,8 @@ from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export import compare, model_card
 from mmkernel.zoo.files import meta_of, read_checkpoint, replacing, write_safetensors
 from mmkernel.zoo.loading import load_file
-from mmkernel.zoo.metafile import STAGES, MetafileError, read_metafile
+from mmkernel.zoo.metafile import STAGES, read_metafile
+from mmkernel.zoo.metafile_checks import MetafileError, yaml_of
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.tensor_names import weights_of
 
@@ -122,8 +123,9 @@ def add_row(path: str | Path, entry: Mapping[str, Any]) -> None:
     Text is inserted, so comments and order are kept. The new file must pass ``read_metafile`` before it replaces the old one.
     """
     path = Path(path)
+    read_metafile(path)  # whatever is wrong with it is said by its place
     text = path.read_text(encoding='utf-8')
-    item = next((row for row in yaml.safe_load(text)['Models'] if row['Name'] == entry['Name']), None)
+    item = next((row for row in yaml_of(path)['Models'] if row['Name'] == entry['Name']), None)
     if item is None:
         place = re.search(r'^Other Weights:', text, re.MULTILINE)
         start = place.start() if place else len(text)
