@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-# room -> rooms it may import (besides itself, the checks, the hashes, the limits and the cache folder); a head never imports another head.
+# room -> rooms it may import (besides itself, checks, hashes, limits and the cache folder); a head never imports another head.
 ALLOWED = {
     'checks': set(),
     'hashes': set(),

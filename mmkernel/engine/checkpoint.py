@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmkernel.engine.checkpoint_parts import check_meta, check_parts
 from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint
 from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.tensor_names import weights_of
@@ -76,6 +77,7 @@ def checkpoint_meta(path: str | Path) -> dict:
     content = read_checkpoint(path, mmap=True)
     if 'optimizer' not in content or not isinstance(content.get('meta'), dict):
         raise CheckpointError(f"'{path}' holds weights only; set load_from to start a new run from them.")
+    check_parts(content, str(path))
     return content['meta']
 
 
@@ -99,6 +101,7 @@ def list_checkpoints(work_dir: str | Path) -> list[tuple[Path, dict]]:
     for path in epoch_files(work_dir):
         try:
             meta = meta_of(read_checkpoint(path, mmap=True))
+            check_meta(meta, str(path), needed=())
             found.append((path, dict(run=meta.get('run'), position=position(meta))))
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             error = f'it is not one of a run (its meta has no {error})' if isinstance(error, KeyError) else error

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import checkpoint_meta, go_on_from, start_from, to_plain
+from mmkernel.engine.checkpoint_parts import check_optimizer, restoring
 from mmkernel.engine.finite import refuse_non_finite
 from mmkernel.engine.hooks import attempt, dataset_of, unwrap
 from mmkernel.engine.process_state import process_states, restore_process
@@ -132,11 +133,15 @@ class Persistence:
             self.logger.warning(f'{text}.')
         self._adopt_seed(meta['seed'])
         self._go_to(meta, length)
-        self.message_hub.load_state_dict(checkpoint['message_hub'])
-        self._load_optimizer(checkpoint['optimizer'], filename)
-        for scheduler, state in zip(self.param_schedulers or [], checkpoint['param_schedulers'], strict=False):
-            self._load_schedule(scheduler, state)
-        self.train_loop.random_state = restore_process(self, unwrap(self.model), checkpoint, filename)
+        with restoring('message_hub', filename):
+            self.message_hub.load_state_dict(checkpoint['message_hub'])
+        with restoring('optimizer', filename):
+            self._load_optimizer(checkpoint['optimizer'])
+        with restoring('param_schedulers', filename):
+            for scheduler, state in zip(self.param_schedulers or [], checkpoint['param_schedulers'], strict=False):
+                self._load_schedule(scheduler, state)
+        with restoring('random_states', filename):
+            self.train_loop.random_state = restore_process(self, unwrap(self.model), checkpoint, filename)
         used = f', and {self.train_loop.batch} of {length} batches of the next' if meta.get('batch') else ''
         self.logger.info(f'Resumed from {filename}: {self.epoch} of {self.max_epochs} epochs done{used}.')
 
@@ -169,15 +174,13 @@ class Persistence:
             if hasattr(part, 'seed'):
                 part.seed = seed
 
-    def _load_optimizer(self, state: dict, filename: str) -> None:
+    def _load_optimizer(self, state: dict) -> None:
         """Buffers from the checkpoint, hyper-parameters from the config (a changed weight decay takes effect)."""
         # schedules of mmengine continue from the last value
         kept = {'params', *moved_by(self.param_schedulers or [])}
         groups = [{k: v for k, v in group.items() if k not in kept} for group in self.optim_wrapper.param_groups]
-        try:
-            self.optim_wrapper.load_state_dict(state)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"The optimizer state of '{filename}' does not fit this model: {error}.") from error
+        self.optim_wrapper.load_state_dict(state)
+        check_optimizer(self.optim_wrapper.optimizer)
         for group, settings in zip(self.optim_wrapper.param_groups, groups, strict=True):
             group.update(settings)
 

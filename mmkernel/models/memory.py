@@ -23,7 +23,7 @@ class SampleLabels(nn.Module):
 
     def fit_buffers(self, state: dict[str, Tensor]) -> None:
         """As many images as in the file, so that an evaluation needs no data set to load it."""
-        if 'labels' in state:
+        if 'labels' in state and state['labels'].ndim == 2:
             self.prepare(state['labels'].shape[-1])
 
     @property

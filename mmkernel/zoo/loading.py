@@ -83,6 +83,12 @@ def load_weights(
         notes: added to the report.
         resample: False refuses positions and patches of another size.
     """
+    for key, value in model.state_dict().items():
+        given = state.get(key, value)
+        if isinstance(value, Tensor) and not (isinstance(given, Tensor) and given.is_complex() == value.is_complex()):
+            raise CheckpointError(
+                f"'{source}' has a {type(given).__name__} as '{key}'; expected a tensor of {value.dtype}."
+            )
     for name, module in model.named_modules():
         if hasattr(module, 'fit_buffers'):
             prefix = f'{name}.' if name else ''
