@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from compare import ROOT, write_between_markers
+from console_errors import run
 from mmengine.config import Config
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from side_by_side import Run, pretrain, shown
 from threadpoolctl import threadpool_limits
@@ -209,8 +208,4 @@ def tables(runs: dict[str, list[dict]], finished: list[dict]) -> str:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (RuntimeError, FileNotFoundError, ValueError) as error:
-        console.print(f'[red]checkpoint_choice failed:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
-        sys.exit(1)
+    run(main)

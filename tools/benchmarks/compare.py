@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from console_errors import run
 from rich.console import Console
-from rich.markup import escape
 from side_by_side import Run, pretrain, shown
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -147,8 +146,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (RuntimeError, FileNotFoundError) as error:
-        console.print(f'[red]compare failed:[/] {escape(str(error))}', highlight=False, soft_wrap=True)
-        sys.exit(1)
+    run(main)
