@@ -4,6 +4,8 @@ A command of your own is one line in ``COMMANDS``. Files are imported when their
 """
 
 import argparse
+import atexit
+import gc
 import os
 import runpy
 import sys
@@ -13,6 +15,8 @@ from typing import NamedTuple
 
 import mmkernel
 from mmkernel.checks import did_you_mean
+
+atexit.register(gc.freeze)  # Python's last collections would visit all of torch, for seconds, and free what ends anyway
 
 
 class Command(NamedTuple):

@@ -1,12 +1,11 @@
 """A run that is told to stop (SIGTERM, SIGUSR1, Ctrl-C) finishes its step, saves, and says by its exit code what to do next."""
 
-import ctypes
+import multiprocessing
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from torch.distributed.distributed_c10d import _get_default_store
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
 from mmkernel.engine.checkpoint_hook import place, save_here
+from mmkernel.engine.forks import SIGNALS, hearing, steady
 from mmkernel.engine.hooks import attempt
 from mmkernel.engine.poll import Poll
 from mmkernel.registry import HOOKS
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 AGAIN, INTERRUPTED, ABANDONED = 75, 130, 143  # EX_TEMPFAIL of sysexits.h; 128 + SIGINT; 128 + SIGTERM
 MARKER = 'MMKERNEL_STOP_WORD'  # names the file in which tools/dist_train.sh looks for the exit code
 KEY = 'mmkernel/stop'
@@ -41,7 +40,7 @@ class PreemptionHook(Hook):
 
     One process stops after its step; several at one step that process 0 names, about ``seconds`` later, or two steps where
     these take longer. A signal to any of them is enough. A second Ctrl-C quits at once. Workers of the loader ignore signals
-    to the whole group of processes, and end with their process.
+    to the whole group of processes, and end with their process; so does every process that the run forks.
 
     A launcher whose other process has failed sends SIGTERM, too. One of several processes that gets SIGTERM and has not begun
     to save ``patience`` seconds later ends with 143: it waits for the other in a collective.
@@ -62,8 +61,10 @@ class PreemptionHook(Hook):
         os.set_blocking(self.pipe, False)
         self.wakeup = signal.set_wakeup_fd(self.pipe, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(read,), daemon=True).start()
-        loader = getattr(runner.train_dataloader, 'micro_batches', runner.train_dataloader)
-        loader.worker_init_fn = partial(steady, getattr(loader, 'worker_init_fn', None))
+        hearing(self.pipe)
+        if multiprocessing.get_start_method() != 'fork':
+            loader = getattr(runner.train_dataloader, 'micro_batches', runner.train_dataloader)
+            loader.worker_init_fn = partial(steady, getattr(loader, 'worker_init_fn', None))
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if attempt(runner.optim_wrapper)[0]:
@@ -80,6 +81,7 @@ class PreemptionHook(Hook):
         if self.before:
             signal.set_wakeup_fd(self.wakeup)
             os.close(self.pipe)
+            hearing(None)
         self.before = {}
 
     def _note(self, number: int, frame: Any) -> None:
@@ -106,6 +108,8 @@ class PreemptionHook(Hook):
                 return os.close(read)
             interrupts += byte[0] == signal.SIGINT
             if interrupts == 2:
+                for child in multiprocessing.active_children():
+                    child.kill()  # one that hands over a batch would print that its process has gone
                 os._exit(INTERRUPTED)
             if byte[0] == signal.SIGTERM and world_size() > 1:
                 patience = self.patience
@@ -138,27 +142,3 @@ class PreemptionHook(Hook):
         if marker := os.environ.get(MARKER):
             Path(marker).write_text(f'{code}\n')
         raise Preempted(0 if marker else code)
-
-
-def steady(then: Callable[[int], None] | None, worker: int) -> None:
-    """At the start of a loader's worker: only its own process ends it. ``then``: the function of the config's own, or None.
-
-    SLURM, a terminal or torchrun send signals to all processes of a group; the step that is to be finished needs its batch.
-    """
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its process
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_wait_for_end, args=(parent,), daemon=True).start()
-    if then is not None:
-        then(worker)
-
-
-def _wait_for_end(parent: int) -> None:
-    """SIGTERM of the process itself ends a worker; that of others does not."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

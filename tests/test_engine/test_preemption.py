@@ -1,5 +1,6 @@
 """Signals: the run saves after its step and ends with a code that says what to do; the same command with --resume goes on."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from mmengine.hooks import Hook
 from multiprocess import run_processes
 from test_checkpoint_hook import names, short
 from test_position import ROOT, TINY, same
+from torch.utils.data import DataLoader
 
 from mmkernel.engine import Preempted, train
 from mmkernel.engine.preemption import MARKER, PreemptionHook
@@ -98,6 +100,34 @@ def test_the_word_for_the_launcher(tmp_path, monkeypatch):
 def test_bad_settings(name):
     with pytest.raises(ValueError, match=f'PreemptionHook.{name}'):
         PreemptionHook(**{name: -1})
+
+
+@HOOKS.register_module()
+class LooksWithWorkers(Hook):
+    """An evaluation with a loader of its own; meanwhile a signal reaches every process of the run."""
+
+    priority = 'LOW'
+
+    def after_train_epoch(self, runner):
+        loader = iter(DataLoader(range(40), num_workers=2))
+        next(loader)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert len(list(loader)) == 39
+
+
+def interrupted_at_an_evaluation(rank, world_size, folder):
+    cfg = short(Path(folder))
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='LooksWithWorkers')]
+    try:
+        train(cfg)
+    except Preempted as stop:
+        return [stop.code, names(Path(folder))]
+
+
+def test_workers_of_an_evaluation_count_no_interrupt(tmp_path):
+    assert run_processes(interrupted_at_an_evaluation, 1, str(tmp_path)) == [[130, ['epoch_1.pth']]]
 
 
 def on_the_second(rank, world_size, folder):
