@@ -40,6 +40,9 @@ COMMANDS = {
         'check /my/train --test /my/test'),
     'diagnose': Command(
         'is this embedding healthy, doubtful or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:diagnose', RUN),
+    'replay': Command(
+        'do the step again that ended a run with NaN or infinity, and name the first module with a bad value',
+        'mmkernel.cli.replay:replay', 'work_dirs/kernels/digits_rbf/20260101_120000/non_finite.pth'),
     'benchmark': Command(
         'kNN, linear, few labels, transfer, ...: judge an encoder by a published protocol', 'mmkernel.cli:benchmark',
         f'knn configs/kernels/digits_rbf.py {RUN}', whole=True),

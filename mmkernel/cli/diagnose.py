@@ -81,8 +81,11 @@ def find_config(path: Path, checkpoint: dict, given: str | None, options: dict |
     """The config named, which is run as Python; else that inside the file, of which only values are taken."""
     if given:
         return load_config(given, options)
-    beside = path.with_name('config.py')
-    hint = f' There is one beside it: --config {beside}' if beside.is_file() else ''
+    places = dict(
+        beside=path.with_name('config.py'), above=path.absolute().parents[1] / 'config.py'
+    )  # of a log folder: above
+    hints = [f' There is one {where} it: --config {file}' for where, file in places.items() if file.is_file()]
+    hint = hints[0] if hints else ''
     try:
         values = config_inside(checkpoint, str(path))
         if values is None:

@@ -16,6 +16,7 @@ from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.tensor_names import weights_of
 
 OF_A_RUN = re.compile(r'epoch_\d+(_step_\d+)?\.pth')
+STOPPED = 'non_finite'  # the kind of a file that NonFiniteGuardHook writes, and the first word of its name
 ELSEWHERE = 'another folder (--work-dir, of a benchmark --out; in Python cfg.work_dir)'
 
 
@@ -77,6 +78,10 @@ def checkpoint_meta(path: str | Path) -> dict:
     content = read_checkpoint(path, mmap=True)
     if 'optimizer' not in content or not isinstance(content.get('meta'), dict):
         raise CheckpointError(f"'{path}' holds weights only; set load_from to start a new run from them.")
+    if content['meta'].get('kind') == STOPPED:
+        raise CheckpointError(
+            f"'{path}' is the state before a step that is not finite: 'mmkernel replay' takes it. Resume from an epoch_<n>.pth."
+        )
     check_parts(content, str(path))
     return content['meta']
 

@@ -1,12 +1,9 @@
 """Losses, gradients and checkpoints that are not finite: detected on the device, explained when the run ends by them."""
 
-import json
 import math
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from torch import Tensor
 
 from mmkernel.checks import NonFiniteLossError, check_numbers
 from mmkernel.distributed import gather_rows
+from mmkernel.engine.last_steps import LastSteps
 from mmkernel.models import Embeddings
 from mmkernel.registry import HOOKS
 
@@ -30,10 +28,12 @@ class FirstFailure:
     ``poison`` is 0 until then and NaN afterwards. It enters the backward pass, so the sum of gradients tells every process.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, put_back: Callable[[], None] = lambda: None) -> None:
         self.optimizer = optimizer
+        self.put_back = put_back  # called before an error is told: state is that of the last real step
         self.poison: Tensor | None = None  # 0-dim; None before the first number
-        self.reports: list[Callable[[float, int], str]] = []  # (loss, iteration): hooks add what they know
+        # (loss, iteration, whether this process alone may know): hooks add what they know
+        self.reports: list[Callable[[float, int, bool], str]] = []
 
     @torch.no_grad()
     def see(self, number: Tensor, iteration: int, loss: Tensor) -> None:
@@ -63,7 +63,7 @@ class FirstFailure:
             return None
         i, loss = found
         spoilt = f'The gradient of iteration {i} has NaN or infinite values, at a loss of {loss}.'
-        return self._error(spoilt if math.isfinite(loss) else f'The loss of iteration {i} is {loss}.', loss, i)
+        return self._error(spoilt if math.isfinite(loss) else f'The loss of iteration {i} is {loss}.', loss, i, False)
 
     @contextmanager
     def explained(self, iteration: int) -> Iterator[None]:
@@ -81,28 +81,35 @@ class FirstFailure:
             first, loss = self.read(own=True) or (iteration, math.nan)
             if first < iteration:
                 message += f' The first that was not finite is iteration {first}, with a loss of {loss}.'
-            raise self._error(message, loss, first) from error
+            raise self._error(message, loss, first, True) from error
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group['params']]
 
-    def _error(self, message: str, loss: float, iteration: int) -> NonFiniteLossError:
+    def _error(self, message: str, loss: float, iteration: int, alone: bool) -> NonFiniteLossError:
+        self.put_back()
         if bad := len([*non_finite(self._parameters())]):
             message += f' {bad} weights are not finite already: the step before this one spoilt them.'
-        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *(tell(loss, iteration) for tell in self.reports)]))
+        told = (tell(loss, iteration, alone) for tell in self.reports)
+        return NonFiniteLossError(' '.join([message, LIKELY_CAUSES, *told]))
 
 
-def non_finite(value: Any, name: str = 'tensor') -> Iterator[str]:
-    """Dotted names of the tensors with NaN or infinity in a tensor, Embeddings, or dicts and lists of such. Reads the host."""
+def floats_in(value: Any, name: str = 'tensor') -> Iterator[tuple[str, Tensor]]:
+    """Dotted names and floating tensors of a tensor, Embeddings, or dicts and lists of such."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() and not value.is_meta and not torch.isfinite(value.detach()).all():
-            yield name
+        if value.is_floating_point() and not value.is_meta:
+            yield name, value.detach()
         return
     if isinstance(value, (list, tuple)):
         value = dict(enumerate(value))
     value = vars(value) if isinstance(value, Embeddings) else value
     for key, part in value.items() if isinstance(value, Mapping) else ():
-        yield from non_finite(part, f'{name}.{key}')
+        yield from floats_in(part, f'{name}.{key}')
+
+
+def non_finite(value: Any, name: str = 'tensor') -> Iterator[str]:
+    """The names of ``floats_in`` whose tensors have NaN or infinity. The host waits for the device."""
+    yield from (found for found, x in floats_in(value, name) if not torch.isfinite(x).all())
 
 
 def non_finite_argument(error: BaseException) -> str | None:
@@ -129,35 +136,34 @@ def refuse_non_finite(runner: Any, checkpoint: dict) -> None:
 
 @HOOKS.register_module()
 class NonFiniteGuardHook(Hook):
-    """End the run at a loss or gradient that is not finite, and say which images it came from.
+    """End the run at a loss or gradient that is not finite, and leave what ``mmkernel replay`` needs to repeat that step.
 
-    The host looks every ``interval`` iterations and after an epoch. Every process then writes epoch, iteration, loss, the sample
-    indices of its batch and of the one before, seed and last good checkpoint to ``non_finite_rank<r>.json``, and raises.
+    The host looks every ``interval`` iterations and after an epoch. The log folder then has ``non_finite.pth``, model and
+    optimizer before the step, and of every process ``non_finite_rank<r>.json``: epoch, iteration, loss, the sample indices of
+    its batches and of the one before, random state, seed, last good checkpoint. Every process raises.
     """
 
-    writes = ('non_finite_rank<r>.json',)
+    writes = ('non_finite_rank<r>.json', 'non_finite.pth')
     priority = 'VERY_HIGH'
 
     def __init__(self, interval: int = 50) -> None:
         check_numbers('NonFiniteGuardHook', whole=True, interval=interval)
         self.interval = interval
-        self.recent: deque[tuple[int, int, list]] = deque(maxlen=interval + 1)  # not checked yet, and the one before
 
     def before_train(self, runner: Any) -> None:
-        self.runner, wrapper = runner, runner.optim_wrapper
-        self.recent.clear()
+        wrapper = runner.optim_wrapper
+        # those not checked yet, those before them in their window, and the one before
+        self.last = LastSteps(runner, self.interval + getattr(wrapper, '_accumulative_counts', 1))
         self.check = getattr(wrapper, 'check', bool)
         if hasattr(wrapper, 'check'):
-            wrapper.on_non_finite[:] = [self.report]
+            wrapper.on_non_finite[:] = [self.last.stop]
         else:
             runner.logger.warning(
                 f'{type(wrapper).__name__} notices no loss that is not finite; PretrainOptimWrapper does.'
             )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        batches = data_batch if isinstance(data_batch, list) else [data_batch]  # a virtual batch is a list
-        found = [b['sample_index'] for b in batches if isinstance(b, dict) and b.get('sample_index') is not None]
-        self.recent.append((runner.iter, runner.epoch, found))
+        self.last.note(batch_idx, data_batch)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self.every_n_train_iters(runner, self.interval):
@@ -165,16 +171,3 @@ class NonFiniteGuardHook(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         self.check()
-
-    def report(self, loss: float, iteration: int) -> str:
-        runner, found = self.runner, {i: (epoch, indices) for i, epoch, indices in self.recent}
-        epoch, now = found.get(iteration, (runner.epoch, []))
-        before = found.get(iteration - 1, (epoch, []))[1]
-        now, before = ([i for part in each for i in torch.as_tensor(part).flatten().tolist()] for each in (now, before))
-        good, config = runner.folder.last_good(), Path(runner.work_dir) / 'config.py'
-        record = dict(epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), sample_index=now or None,
-                      sample_index_before=before or None, seed=runner.seed, world_size=runner.world_size,
-                      checkpoint=good and str(good), config=str(config))  # fmt: skip
-        file = Path(runner.log_dir) / f'non_finite_rank{runner.rank}.json'
-        file.write_text(json.dumps(record) + '\n')
-        return f'Epoch {epoch}; the sample indices of the batch are in {file}. {runner.folder.way_back()}'

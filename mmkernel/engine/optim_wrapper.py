@@ -68,7 +68,7 @@ class PretrainOptimWrapper(OptimWrapper):
         self.grad_norm: Tensor | None = None  # of the last attempt, before clipping; 0-dim on the device
         self.epoch_length: int | None = None  # set by the Runner; None: windows run over epoch ends
         self.frozen: list[nn.Parameter] = []  # parameters that the next step skips; set by a hook
-        self._failure, self._loss = FirstFailure(optimizer), None
+        self._failure, self._loss = FirstFailure(optimizer, self._put_back), None
         self.on_non_finite = self._failure.reports
         self._before: Snapshot | None = None  # of what forward passes change, from the beginning of the window
         self._changing: tuple[nn.Module, list[nn.Module]] | None = None
@@ -152,29 +152,37 @@ class PretrainOptimWrapper(OptimWrapper):
         The host waits for the device here, so do not call it in every step.
         """
         if error := self._failure.error():
-            if self._before is not None:  # inside a window
-                self._before.put_back()
             raise error
+
+    def _put_back(self) -> None:
+        """What forward passes have changed in a window that is still open."""
+        if self._before is not None:
+            self._before.put_back()
+
+    @property
+    def scale(self) -> Tensor | None:
+        """What the loss is multiplied by for float16, a copy on the device; None for other precisions."""
+        return self.scaler.scale(torch.ones((), device=self.device_type)) if self.scaler else None
 
     # Accumulation windows, counted within the epoch
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         self._inner_count, self._max_counts = init_counts, max_counts
 
-    def _window(self, count: int) -> tuple[bool, int]:
+    def window(self, count: int) -> tuple[bool, int]:
         """Whether the ``count``-th batch of the run, from 1, closes its window; and the window's size, short at an epoch's end."""
         size, length = self._accumulative_counts, max(self.epoch_length or self._max_counts, 0)
         done, short = (count - 1) % length + 1 if length else count, length % self._accumulative_counts
         return done % size == 0 or done == length, short if short and done > length - short else size
 
     def should_update(self) -> bool:
-        return self._window(self._inner_count)[0]
+        return self.window(self._inner_count)[0]
 
     def should_sync(self) -> bool:
-        return self._window(self._inner_count + 1)[0]
+        return self.window(self._inner_count + 1)[0]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        return loss / self._window(self._inner_count + 1)[1]
+        return loss / self.window(self._inner_count + 1)[1]
 
     def state_dict(self) -> dict:
         state = super().state_dict()

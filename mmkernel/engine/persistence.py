@@ -59,18 +59,10 @@ class Persistence:
     def _write(self, path: Path, more: dict, states: dict[str, list]) -> None:
         """This runs at the end of an epoch, before the counter moves, or inside one."""
         batch = getattr(self.train_loop, 'batch', None)  # of this epoch, used; None: all, and the epoch's end is done
-        epoch, length = self.epoch + (batch is None), len(self.train_dataloader)
-        meta = dict(
-            epoch=epoch, batch=batch or 0, iter=self.iter if batch is None else epoch * length + batch, steps_per_epoch=length,
-            run=self.folder.run, time=time.time(), seed=self.seed, world_size=self.world_size, images=len(dataset_of(self)),
-            optimizer=self._optimizer_name(), config=config_text(self.cfg.to_dict()),
-            settings=self._settings,  # the config as values: what a resume compares
-            versions=versions(),
-        )  # fmt: skip
+        epoch = self.epoch + (batch is None)
+        count = self.iter if batch is None else epoch * len(self.train_dataloader) + batch
         checkpoint = dict(
-            meta={**meta, **more},
-            state_dict=unwrap(self.model).state_dict(),
-            optimizer=self.optim_wrapper.state_dict(),
+            **self.state({'epoch': epoch, 'batch': batch or 0, 'iter': count, **more}),
             param_schedulers=[state_of(schedule) for schedule in self.param_schedulers or []],
             message_hub=self.message_hub.state_dict(),
             **states,
@@ -84,6 +76,16 @@ class Persistence:
         except OSError as error:
             text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
             raise OSError(text) from error
+
+    def state(self, about: dict) -> dict:
+        """Model and optimizer as they are now; ``about``: what else their ``meta`` says, the position at least."""
+        meta = dict(
+            steps_per_epoch=len(self.train_dataloader), run=self.folder.run, time=time.time(), seed=self.seed,
+            world_size=self.world_size, images=len(dataset_of(self)), optimizer=self._optimizer_name(),
+            config=config_text(self.cfg.to_dict()), settings=self._settings,  # as values: what a resume compares
+            versions=versions(),
+        ) | about  # fmt: skip
+        return dict(meta=meta, state_dict=unwrap(self.model).state_dict(), optimizer=self.optim_wrapper.state_dict())
 
     def _optimizer_name(self) -> str:
         return type(getattr(self.optim_wrapper, 'optimizer', self.optim_wrapper)).__name__

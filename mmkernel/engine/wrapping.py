@@ -38,11 +38,7 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     if is_model_wrapper(model):
         return model
     device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
-    model = model.to(device)
-    if wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
-        model.to(memory_format=torch.channels_last)  # weights; images as they come out of the preprocessor
-        if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
-            model.data_preprocessor.channels_last = True
+    model = place_model(model, cfg, device)
     synced = distributed and cfg.get('sync_bn')
     if synced and device.type == 'cpu':
         print_log('SyncBN does not exist on CPU: batch-norm statistics are those of each process.', 'current')
@@ -62,6 +58,16 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     if cfg.get('compile'):
         compile_encoder(model, **(cfg['compile'] if isinstance(cfg['compile'], Mapping) else {}))
     return _exchanging(model, cfg, device) if distributed else model
+
+
+def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """``model`` on ``device``, in the memory format that ``cfg`` asks for."""
+    model = model.to(device)
+    if wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
+        model.to(memory_format=torch.channels_last)  # weights; images as they come out of the preprocessor
+        if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
+            model.data_preprocessor.channels_last = True
+    return model
 
 
 def check_wrapping(cfg: Mapping[str, Any]) -> None:

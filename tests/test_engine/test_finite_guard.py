@@ -285,7 +285,7 @@ def test_buffers_that_have_no_shape_yet():
 def test_what_fails_after_the_first_failure_names_the_first():
     net, wrapper = build()
     told = []
-    wrapper.on_non_finite.append(lambda loss, iteration: told.append(iteration) or '')
+    wrapper.on_non_finite.append(lambda loss, iteration, alone: told.append(iteration) or '')
     for step in range(3):
         train_step(net, wrapper, step, bad=step == 1)
     net.backbone.spoil = lambda z: (_ for _ in ()).throw(ValueError('refused'))
@@ -361,7 +361,7 @@ def one_of_two(rank, world_size, how, accumulation):
     net, wrapper = build('SGD', dict(type='LocalHead'), accumulative_counts=accumulation)
     model = DistributedDataParallel(net, forward_sync_buffers=False)
     asked = []
-    wrapper.on_non_finite.append(lambda loss, iteration: asked.append(iteration) or '')
+    wrapper.on_non_finite.append(lambda loss, iteration, alone: asked.append(iteration) or '')
 
     def step(n, bad=False):
         with wrapper.optim_context(model):

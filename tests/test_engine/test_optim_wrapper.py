@@ -55,7 +55,7 @@ def test_after_a_non_finite_loss_nothing_moves_and_check_says_which(value):
     assert step(model, wrapper, torch.ones(1, 3))
     wrapper.check()
     before = model.weight.detach().clone()
-    wrapper.on_non_finite.append(lambda loss, iteration: f'seen {loss} at {iteration}')
+    wrapper.on_non_finite.append(lambda loss, iteration, alone: f'seen {loss} at {iteration}')
     wrapper.update_params(model(torch.ones(1, 3)).square().sum() * float(value))
     assert step(model, wrapper, torch.ones(1, 3))  # an attempt
     assert not wrapper.real

@@ -1,0 +1,120 @@
+"""``mmkernel replay FILE``: the step that ended a run, once more, with a look at every value."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.markup import escape
+
+from mmkernel.cli.diagnose import find_config
+from mmkernel.cli.options import add_config_options, say, usable_device
+from mmkernel.engine.last_steps import read_stop
+from mmkernel.engine.replaying import Replay, Replayed
+
+FINITE = 3  # the exit code where nothing is bad this time
+SHOWN = 8  # images of a long list in the terminal, and rows of a picture
+
+
+def replay_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    parser.epilog = f'Exit code: 0 where a bad value is found again, {FINITE} where all are finite.'
+    add('file', type=Path, help='non_finite.pth of the log folder, or that folder')
+    add('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
+    add('--precision', choices=('as-run', 'float32', 'float64'),
+        help='default: as the run, and in float32 as well where that was half precision')  # fmt: skip
+    add('--rank', default='all', metavar='R', help='the rows of one process alone (default: all, joined)')
+    add('--json', action='store_true', help='print JSON')
+    add('--plot', metavar='PNG', help=f'a page of the views of the bad images, at most {SHOWN}; else of the first ones')
+    add_config_options(parser)
+
+
+def replay(args: argparse.Namespace) -> None:
+    """Say what is bad first; exit code 3 where nothing is."""
+    if args.rank != 'all' and not args.rank.isdecimal():
+        raise ValueError(f"--rank is 'all' or the number of a process, got '{args.rank}'.")
+    content, records = read_stop(args.file)
+    cfg, meta = find_config(args.file, content, args.config, args.cfg_options), content['meta']
+    again = Replay(cfg, content, records, args.device, None if args.rank == 'all' else int(args.rank))
+    ran = cfg.get('optim_wrapper', {}).get('precision', 'float32')
+    chosen = {'as-run': [ran], None: list(dict.fromkeys([ran, 'float32']))}.get(args.precision, [args.precision])
+    done = [again.run(precision) for precision in chosen]
+    images = sorted({i for each in done if each.found for i in each.found.images})
+    if args.plot:
+        again.data.plot(args.plot, (images or again.data.indices)[:SHOWN])
+    if args.json:
+        about = {key: meta[key] for key in ('iteration', 'epoch', 'loss', 'world_size', 'seed')}
+        files = {i: again.data.name(i) for i in images}
+        print(
+            json.dumps(
+                dict(file=str(args.file), **about, device=args.device, files=files, replays=[*map(asdict, done)])
+            )
+        )
+    else:
+        for line in [_headline(again), *(line for each in done for line in _told(each, again)), *_compared(done)]:
+            say(escape(line))
+        if args.plot:
+            say(f'written: {escape(args.plot)}')
+    if not any(each.bad for each in done):
+        sys.exit(FINITE)
+
+
+def _headline(again: Replay) -> str:
+    meta, W = again.meta, len(again.ranks)
+    text = f'Iteration {meta["iteration"]}, epoch {meta["epoch"] + 1}, whose loss was {meta["loss"]}: '
+    text += f'{len(again.data.indices)} images of {W} process(es)'
+    if len(again.data.window) > 1:
+        text += f', an accumulation window of {len(again.data.window)} batches'
+    if W > 1 and meta.get('batch_norm') == 'all':
+        text += '. They are one batch here, as SyncBN saw them'
+    elif W > 1:
+        text += '. Rows are joined; each process has batch statistics of its own, as in the run'
+    if absent := sorted({*range(meta['world_size'])} - set(again.ranks)):
+        text += f'. The rows of the processes {absent} are left out, so losses differ from those of the run'
+    return f'{text}.'
+
+
+def _told(done: Replayed, again: Replay) -> list[str]:
+    where = f'{done.precision} on {again.device}'
+    parts = '; '.join(', '.join(f'{name} {value:.6g}' for name, value in losses.items()) for losses in done.losses)
+    lines = [f'{where}: the step is finite.' if not done.bad else f'{where}:']
+    if found := done.found:
+        name = f'{found.module or "the model"} ({found.kind})'
+        lines.append(f'  {SENTENCES[found.where].format(name=name, values=found.values)}')
+        if len(again.data.window) > 1 and done.micro_batch is not None:
+            lines.append(f'  batch {done.micro_batch} (from 0) of the window')
+        if found.operation:
+            lines.append(f'  operation {found.operation}' + (f', made by {found.code}' if found.code else ''))
+        if found.views:
+            lines.append(f'  views {", ".join(again.data.view_names(found.views))}')
+        if found.images:
+            more = f', and {len(found.images) - SHOWN} more' if len(found.images) > SHOWN else ''
+            lines.append(f'  images {", ".join(f"{i} ({again.data.name(i)})" for i in found.images[:SHOWN])}{more}')
+        for word, x in (found.inputs | found.parameters).items():
+            span = 'no finite value' if x['min'] is None else f'{x["min"]:.4g} to {x["max"]:.4g}'
+            lines.append(f'  {word} {tuple(x["shape"])} {x["type"]}: {span}, {x["share_not_finite"]:.1%} not finite')
+    if done.error:
+        lines.append(f'  It ended with {done.error}')
+    return [*lines, f'  loss: {parts}'] if parts else lines
+
+
+SENTENCES = dict(
+    images='The images themselves are bad: {values}, before {name}.',
+    output='The first bad value is in what {name} gives: {values}.',
+    between='The first bad value comes from the code of {name} around its parts: {values}.',
+    gradient='All values of the forward pass are finite. The first bad gradient is in {name}: {values}.',
+    norm='Each gradient is finite, and {values} is not. The largest is that of {name}.',
+)
+
+
+def _compared(done: list[Replayed]) -> list[str]:
+    """Of half precision and float32."""
+    if len(done) < 2:
+        return []
+    half, full = done
+    if half.bad and not full.bad:
+        where = f'at {half.found.module or "the model"}' if half.found else 'in the step'
+        return [f'{half.precision} overflows here {where}; in float32 the step is finite.']
+    return [f'float32 fails as {half.precision} does: it is not for want of range.'] if half.bad and full.bad else []

@@ -1,0 +1,180 @@
+"""The last steps of a run, from which the one that was not finite can be repeated; and the files that hold it."""
+
+import base64
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
+from torch.nn import SyncBatchNorm
+
+from mmkernel.distributed import on_first_process, world_size
+from mmkernel.engine.checkpoint import STOPPED, to_plain
+from mmkernel.engine.hooks import unwrap
+from mmkernel.engine.process_state import torch_random_state
+from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
+
+KEYS = dict(rank=int, iteration=int, epoch=int, seed=int, world_size=int, loss=str, run=str, window=list)  # of a record
+LARGEST, BYTES_OF_CUDA = 2**63, 16  # of a number of an image; seed and offset
+
+
+class Step(NamedTuple):
+    """What the host knows at the beginning of an iteration."""
+
+    iteration: int
+    epoch: int
+    batch: int  # number in the epoch
+    sample_index: list[Tensor]  # (B,) of each micro-batch
+    random: dict[str, Tensor]
+    counters: tuple  # what modules count on the host
+    scale: Tensor | None  # of float16's loss, on the device
+
+
+class LastSteps:
+    """The last ``length`` steps of a run. Noting one takes some microseconds of the host and waits for nothing.
+
+    Random state is that of torch's generators; Python's and NumPy's are those of the epoch's beginning in a replay.
+    """
+
+    def __init__(self, runner: Any, length: int) -> None:
+        self.runner = runner
+        self.steps: deque[Step] = deque(maxlen=length)
+        parts = unwrap(runner.model).named_modules()
+        self.counted = [(name, part, word) for name, part in parts for word in getattr(part, 'counters', ())]
+
+    def note(self, batch: int, data: Any) -> None:
+        """Before the step on ``data``, the ``batch``-th of its epoch; a virtual batch is a list."""
+        parts = data if isinstance(data, list) else [data]
+        found = [x['sample_index'] for x in parts if isinstance(x, Mapping) and x.get('sample_index') is not None]
+        counters = tuple(getattr(part, word) for _, part, word in self.counted)
+        scale = getattr(self.runner.optim_wrapper, 'scale', None)
+        at = self.runner.iter, self.runner.epoch, batch
+        self.steps.append(Step(*at, found, torch_random_state(), counters, scale))
+
+    def stop(self, loss: float, iteration: int, alone: bool) -> str:
+        """Write the files; returns a sentence. ``alone``: other processes may not come here."""
+        runner, window = self.runner, self._window(iteration)
+        path = Path(runner.log_dir) / f'{STOPPED}.pth'
+        here = next((step for step in window if step.iteration == iteration), None)
+        before = next((step for step in self.steps if step.iteration == iteration - 1), None)
+        epoch, good = here.epoch if here else runner.epoch, runner.folder.last_good()
+        record = dict(
+            epoch=epoch, iteration=iteration, rank=runner.rank, loss=str(loss), run=runner.timestamp,
+            sample_index=here and (sum(_numbers(here), []) or None),
+            sample_index_before=before and (sum(_numbers(before), []) or None),
+            seed=runner.seed, world_size=runner.world_size, checkpoint=good and str(good),
+            config=str(Path(runner.work_dir) / 'config.py'),
+            window=[dict(iteration=step.iteration, sample_index=_numbers(step), random_state=_text(step)) for step in window],
+        )  # fmt: skip
+        file = record_file(path, runner.rank)
+        file.write_text(json.dumps(record) + '\n')
+        if not alone:
+            told = on_first_process(lambda: self._write(path, loss, iteration, window))
+        else:  # whoever comes first writes the weights, which are the same everywhere
+            told = (
+                self._write(path, loss, iteration, window) if self._first() else f"'mmkernel replay {path}' repeats it."
+            )
+        return f'Epoch {epoch}; the sample indices of the batch are in {file}. {told} {runner.folder.way_back()}'
+
+    def _window(self, iteration: int) -> list[Step]:
+        """The steps of the accumulation window of an iteration, as many as there were."""
+        closes = self.runner.optim_wrapper.window  # of the count of an iteration, from 1
+        first = next(i for i in range(iteration, -1, -1) if i == 0 or closes(i)[0])
+        last = next(
+            i for i in range(iteration, iteration + len(self.steps) + 1) if closes(i + 1)[0] or i > self.runner.iter
+        )
+        return [step for step in self.steps if first <= step.iteration <= last]
+
+    def _first(self) -> bool:
+        key = f'mmkernel/{STOPPED}/{self.runner.work_dir}/{self.runner.timestamp}'
+        return world_size() == 1 or _get_default_store().add(key, 1) == 1
+
+    def _write(self, path: Path, loss: float, iteration: int, window: list[Step]) -> str:
+        """Model and optimizer before the window, whose counters have gone on since; an error must not hide that of the loss."""
+        runner, model = self.runner, unwrap(self.runner.model)
+        if not window:
+            return 'It cannot be replayed: its batch was not noted.'
+        start = window[0]
+        about = dict(
+            kind=STOPPED, epoch=start.epoch, batch=start.batch, iter=start.iteration, iteration=iteration, loss=str(loss),
+            log=runner.timestamp, window=runner.optim_wrapper.window(iteration + 1)[1],
+            device=next(model.parameters()).device.type, scale=1.0 if start.scale is None else start.scale.item(),
+            batch_norm='all' if any(isinstance(part, SyncBatchNorm) for part in model.modules()) else 'process',
+        )  # fmt: skip
+        try:
+            content = to_plain(runner.state(about))
+            for (name, _, word), value in zip(self.counted, start.counters, strict=True):
+                content['state_dict'][f'{name}.{word}'.lstrip('.')] = torch.tensor(value)
+            write_checkpoint(content, path)
+        except (OSError, RuntimeError, TypeError) as error:
+            return f'It cannot be replayed, as {path} could not be written: {error}'
+        return f"'mmkernel replay {path}' repeats the step and names the first module with a bad value."
+
+
+def record_file(path: Path, rank: int) -> Path:
+    """Where process ``rank`` says what its part of the step was, beside the state in ``path``."""
+    return path.with_name(f'{path.stem}_rank{rank}.json')
+
+
+def _numbers(step: Step) -> list[list[int]]:
+    return [torch.as_tensor(part).flatten().tolist() for part in step.sample_index]
+
+
+def _text(step: Step) -> dict[str, str]:
+    return {name: base64.b64encode(x.numpy().tobytes()).decode() for name, x in step.random.items()}
+
+
+def read_stop(path: Path) -> tuple[dict, list[dict]]:
+    """(content of ``non_finite.pth``, the records beside it by rank): ``path`` is that file, a record, or their folder.
+
+    CheckpointError for a file of another kind, and for a record that is damaged. Nothing in the files is run.
+    """
+    path = path / f'{STOPPED}.pth' if path.is_dir() else path
+    if path.suffix == '.json':
+        path = path.with_name(path.name.partition('_rank')[0] + '.pth')
+    content = read_checkpoint(path)
+    meta = content.get('meta')
+    if not isinstance(meta, dict) or meta.get('kind') != STOPPED or not isinstance(content.get('state_dict'), dict):
+        raise CheckpointError(
+            f"'{path}' holds no step to replay: expected the {STOPPED}.pth that a run leaves in its log folder when a loss is not "
+            'finite.'
+        )
+    ranks = range(int(meta.get('world_size', 1)))
+    files = [file for r in ranks if (file := record_file(path, r)).is_file()]
+    records = [record for record in map(_record, files) if _mark(record) == (meta['log'], meta['iteration'])]
+    if not records:
+        raise CheckpointError(
+            f"Beside '{path}' there is no {record_file(path, 0).name} of iteration {meta['iteration']}, which says what images "
+            'the step was on. Copy the files of a log folder together.'
+        )
+    return content, records
+
+
+def _mark(record: dict) -> tuple[str, int]:
+    return record['run'], record['iteration']
+
+
+def _record(file: Path) -> dict:
+    try:
+        record = json.loads(file.read_text(encoding='utf-8'))
+        if wrong := [key for key, kind in KEYS.items() if not isinstance(record[key], kind)]:
+            raise TypeError(f'{wrong[0]} is {record[wrong[0]]!r}')
+        for step in record['window']:
+            for index in (step['iteration'], *(i for part in step['sample_index'] for i in part)):
+                if not (isinstance(index, int) and 0 <= index < LARGEST):
+                    raise ValueError(f'{index!r} is no number of an image')
+            states = {
+                name: torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
+                for name, text in step['random_state'].items() if name in ('torch', 'cuda')
+            }  # fmt: skip
+            torch.Generator().set_state(states['torch'])  # an error here, not in the step
+            if 'cuda' in states and len(states['cuda']) != BYTES_OF_CUDA:
+                raise ValueError(f'{len(states["cuda"])} bytes of random state')
+            step['random_state'] = states
+        return record
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:  # a RecursionError is one
+        raise CheckpointError(f"'{file}' is damaged or no record of a step: {error!r}.") from error
