@@ -9,7 +9,7 @@ _base_ = ['../_base_/imagenet_2p6_views.py', '../_base_/adamw_100e.py', '../_bas
 
 model = dict(
     type='JointEmbedding',
-    backbone=dict(type='TIMMBackbone', model_name='vit_small_patch16_224', dynamic_img_size=True, drop_path_rate=0.1),
+    backbone=dict(type='TIMMBackbone', model_name='vit_small_patch16_224', drop_path_rate=0.1),
     neck=dict(type='MLPNeck', dims=(2048, 2048, 64), last_bias=True),
     head=dict(
         type='SlicedHead', statistic='epps_pulley', num_slices=1024, alignment_weight=0.95, normality_weight=0.05

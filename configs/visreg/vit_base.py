@@ -9,7 +9,7 @@ _base_ = ['../_base_/imagenet_4p6_views.py', '../_base_/adamw_100e.py', '../_bas
 
 model = dict(
     type='JointEmbedding',
-    backbone=dict(type='TIMMBackbone', model_name='vit_base_patch16_224', dynamic_img_size=True, drop_path_rate=0.1),
+    backbone=dict(type='TIMMBackbone', model_name='vit_base_patch16_224', drop_path_rate=0.1),
     neck=dict(type='MLPNeck', dims=(2048, 2048, 256), last_bias=True),
     head=dict(
         type='SlicedHead', statistic='wasserstein', standardize=True, num_slices=4096, alignment_weight=0.1,

@@ -15,12 +15,13 @@ from torch.nn.parameter import is_lazy
 
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse
 from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
-from mmkernel.engine.allowed_keys import ConfigError, default_of
+from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
 from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
+from mmkernel.models.image_sizes import check_sizes, evaluation_size
 from mmkernel.registry import HOOKS
 from mmkernel.zoo.config_text import config_text
 
@@ -117,6 +118,10 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
     if not plan.problems():
         images = max((plan.images or 10**6) // world_size, 1)
         rehearse(cfg, model, plan.batch, plan.rows, plan.steps_per_epoch, images, plan.micro_batches > 1)
+    kinds = [find_component(hook['type'], where)[0] for where, hook in hooks_of(cfg).items() if hook]
+    if (size := evaluation_size(cfg)) and any(getattr(kind, 'evaluates', False) for kind in kinds):
+        with refused('evaluation'):
+            check_sizes(getattr(model, 'backbone', model), [size])
     return plan
 
 

@@ -23,6 +23,8 @@ from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import place_views
 from mmkernel.models import Embeddings
 from mmkernel.models.feature_extractor import image_channels
+from mmkernel.models.image_sizes import check_sizes
+from mmkernel.models.joint_embedding import model_config
 from mmkernel.registry import DATASETS, MODELS
 
 SIDE = 256  # of the noise image that stands for one of the data set
@@ -45,8 +47,7 @@ def refused(what: str) -> Iterator[None]:
 
 def build_on_meta(cfg: Config) -> nn.Module:
     """The model of a config with shapes but no memory, no weights read, nothing downloaded."""
-    given = dict(data_preprocessor=cfg.data_preprocessor) if 'data_preprocessor' in cfg else {}
-    model = copy.deepcopy({**given, **cfg.model})
+    model = copy.deepcopy(model_config(cfg))
     if model.get('backbone', {}).get('pretrained'):
         model['backbone']['pretrained'] = False
     with DefaultScope.overwrite_default_scope('mmkernel'):
@@ -87,6 +88,7 @@ def play_step(model: nn.Module, views: list[tuple[int, ...]], batch: int, rows: 
         with refused(f'The encoder, in the first step ({len(views)} views of {sizes} px, {batch} images)'):
             normalize = getattr(getattr(model, 'data_preprocessor', None), 'normalize', Tensor.float)
             inputs = [normalize(view) for view in inputs]
+            check_sizes(getattr(model, 'backbone', model), [shape[1:] for shape in dict.fromkeys(views)])
             if hasattr(model, 'embeddings') and hasattr(model, 'score'):
                 embeddings = model.embeddings(inputs, index)
             else:

@@ -24,6 +24,7 @@ class AccuracyHook(Hook):
     """
 
     priority = 'LOW'  # before the checkpoint, which then holds the history
+    evaluates = True  # images of the size of ``evaluation``
 
     def __init__(self, interval: int = 1) -> None:
         check_numbers('AccuracyHook', whole=True, interval=interval)

@@ -24,6 +24,7 @@ class _LabelMonitor(Hook):
     """The interval and the labelled images of both monitors; without labels they are off."""
 
     priority = 'LOW'  # before the checkpoint, after everything that trains
+    evaluates = True  # images of the size of ``evaluation``
 
     def __init__(self, interval: int = 1, max_images: int | None = 10_000) -> None:
         check_numbers(type(self).__name__, whole=True, interval=interval)

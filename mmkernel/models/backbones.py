@@ -1,17 +1,23 @@
 """Backbones by their timm name."""
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from mmengine.logging import print_log
 from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
 from mmkernel.checks import did_you_mean
 from mmkernel.hashes import wrong_name
 from mmkernel.registry import MODELS
+
+# How networks that are built for one size of images are built for any: plain transformers, then those with windows.
+ANY_SIZE = dict(dynamic_img_size=True, strict_img_size=False)
 
 
 @MODELS.register_module()
@@ -24,6 +30,7 @@ def TIMMBackbone(
     fixed_positions: bool = False,
     fixed_patches: bool = False,
     pretrained: bool = False,
+    image_sizes: Sequence[tuple[int, int]] | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """h = pool(f(x)): any timm model without its classifier, (B, in_channels, H, W) -> (B, out_dim).
@@ -41,6 +48,8 @@ def TIMMBackbone(
         fixed_patches: the random projection of the patches stays as it is, which keeps training stable (Chen, Xie & He,
             ICCV 2021, section 4); vision transformers only.
         pretrained: timm's weights, downloaded.
+        image_sizes: heights and widths of the images that will come; a whole config fills in those of its views and of its
+            evaluation. Several of them: the network is built for any size where timm has a way (``ANY_SIZE``).
         timm_kwargs: passed on, e.g. ``img_size``, ``patch_size``, ``drop_path_rate``, ``channels``.
     """
     if model_name not in timm.list_models():
@@ -60,9 +69,12 @@ def TIMMBackbone(
             )
         timm_kwargs['channels'] = tuple(64 * width * 2**i for i in range(4))
     try:
-        model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **timm_kwargs)
+        common = dict(pretrained=pretrained, num_classes=0, in_chans=in_channels)
+        model = _create(model_name, len(set(image_sizes or ())) > 1, {**common, **timm_kwargs})
     except TypeError as error:
         raise TypeError(f'timm.create_model({model_name!r}) refused one of {sorted(timm_kwargs)}: {error}') from error
+    if pretrained:
+        _say_resampled(model, model_name)
     if width != 1:
         _widen_stem(model, 64 * width)
     for wanted, change in (
@@ -72,6 +84,24 @@ def TIMMBackbone(
             change(model, model_name)
     model.out_dim = getattr(model, 'head_hidden_size', None) or model.num_features
     return model
+
+
+def _create(model_name: str, several_sizes: bool, timm_kwargs: dict[str, Any]) -> nn.Module:
+    for flexible in ANY_SIZE if several_sizes and not {*ANY_SIZE} & {*timm_kwargs} else ():
+        with suppress(TypeError):  # of a network without this option
+            return timm.create_model(model_name, **timm_kwargs, **{flexible: ANY_SIZE[flexible]})
+    return timm.create_model(model_name, **timm_kwargs)
+
+
+def _say_resampled(model: nn.Module, model_name: str) -> None:
+    """timm resamples positions in silence."""
+    trained, built = (
+        model.pretrained_cfg['input_size'][1:],
+        getattr(getattr(model, 'patch_embed', None), 'img_size', None),
+    )
+    if built and tuple(built) != tuple(trained):
+        sizes = ' px, resampled for '.join(' x '.join(map(str, size)) for size in (trained, built))
+        print_log(f'{model_name}: positions of weights for {sizes} px.', logger='current')
 
 
 def _check_files(model_name: str, pretrained: bool, timm_kwargs: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmkernel.distributed.shards import all_rows
 from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.alignment import pairs_of_views
+from mmkernel.models.image_sizes import named_sizes
 
 BATCHINGS = ('view', 'size', 'all')
 Views = Tensor | Sequence[Tensor]
@@ -123,19 +124,10 @@ def _words(z: Tensor) -> str:
 def encode(backbone: nn.Module, neck: nn.Module, views: list[Tensor], batching: str, neck_batching: str) -> Tensor:
     """z = neck(backbone(views)): V images (B, C, H_v, W_v) -> (V, B, q)."""
     groups = group_views(views, batching)
-    try:
-        return _encode(backbone, neck, views, groups, neck_batching)
-    except AssertionError as error:  # timm's, of a vision transformer
-        sizes = sorted({tuple(view.shape[2:]) for view in views})
-        raise ValueError(
-            f'{error} The views have {sizes} pixels: dynamic_img_size=True of the backbone takes other sizes than img_size.'
-        ) from error
-
-
-def _encode(backbone: nn.Module, neck: nn.Module, views: list[Tensor], groups: list, neck_batching: str) -> Tensor:
-    if groups == group_views(views, neck_batching) and not _takes_views(neck, views, neck_batching):
-        return _in_groups(lambda joined: neck(backbone(joined)), views, groups)  # what went together stays together
-    return project(neck, _in_groups(backbone, views, groups), views, neck_batching)
+    with named_sizes(backbone, [tuple(view.shape[2:]) for view in views]):
+        if groups == group_views(views, neck_batching) and not _takes_views(neck, views, neck_batching):
+            return _in_groups(lambda joined: neck(backbone(joined)), views, groups)  # what went together stays together
+        return project(neck, _in_groups(backbone, views, groups), views, neck_batching)
 
 
 def project(part: nn.Module, z: Tensor, views: list[Tensor], batching: str) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkernel.checks import check_words
+from mmkernel.models.image_sizes import named_sizes
 
 
 class FeatureExtractor:
@@ -30,7 +31,7 @@ class FeatureExtractor:
                 f"The {stage} is sharded over ranks, and none has its rows: take stage='backbone', or one process."
             )
         x = self.data_preprocessor.normalize(images)
-        with _evaluating(*parts):
+        with _evaluating(*parts), named_sizes(self.backbone, [tuple(x.shape[2:])]):
             for part in parts:
                 x = part(x)
             return x

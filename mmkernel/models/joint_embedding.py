@@ -11,6 +11,7 @@ from mmkernel.checks import check_words
 from mmkernel.losses.alignment import pairs_of_views
 from mmkernel.models.embeddings import BATCHINGS, Embeddings, encode, project
 from mmkernel.models.feature_extractor import FeatureExtractor
+from mmkernel.models.image_sizes import with_image_sizes
 from mmkernel.models.sharded import keep_shards_apart
 from mmkernel.registry import MODELS, accepted_keywords
 
@@ -165,10 +166,15 @@ def _allow_missing_target(model: nn.Module, keys: Any) -> None:
 
 def build_model(cfg: Any) -> nn.Module:
     """The model of a whole config, with the config's ``data_preprocessor`` as its own, as a Runner would build it."""
+    return MODELS.build(model_config(cfg))
+
+
+def model_config(cfg: Any) -> dict:
+    """The ``model`` of a whole config, with what other parts of the config tell it: normalisation, and sizes of images."""
     model = dict(cfg['model'])
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg['data_preprocessor'])
-    return MODELS.build(model)
+    return with_image_sizes(model, cfg)
 
 
 def build_part(part: nn.Module | dict, in_dim: int | None = None) -> nn.Module:

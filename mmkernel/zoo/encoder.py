@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import mmkernel
 from mmkernel.limits import DAMAGED
 from mmkernel.models.feature_extractor import FeatureExtractor
+from mmkernel.models.image_sizes import evaluation_size, view_sizes
 from mmkernel.registry import MODELS, TRANSFORMS
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile import RESULT, ModelInfo
@@ -62,7 +63,7 @@ class Encoder(FeatureExtractor, nn.Module):
         backbone = MODELS.build(dict(options)) if backbone is None else backbone
         given = cfg.get('data_preprocessor') or cfg['model'].get('data_preprocessor') or {}
         view = (cfg.get('evaluation') or {}).get('transform') or {}
-        pixels = dict(mean=given.get('mean', (0.0,)), std=given.get('std', (1.0,)), size=_size(cfg, view))
+        pixels = dict(mean=given.get('mean', (0.0,)), std=given.get('std', (1.0,)), size=_size(cfg))
         if len(pixels['mean']) == 1:
             pixels |= {key: list(pixels[key]) * int(options.get('in_channels', 3)) for key in ('mean', 'std')}
         pixels |= {key: view[key] for key in ('resize', 'crop', 'interpolation') if key in view}
@@ -157,14 +158,9 @@ def _plain_pixels(
     return dict(mean=mean, std=std, size=size, resize=resize, crop=crop, interpolation=interpolation)
 
 
-def _size(cfg: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of the crop, the resized image, the images of the source, or the views: the first that is known."""
-    part = cfg.get('evaluation') or {}
-    views = ((cfg.get('train_dataloader') or {}).get('dataset') or {}).get('views') or {}
-    candidates = [view.get('crop'), view.get('resize'), (part.get('test') or {}).get('size')]
-    candidates += [item.get('size') for item in views.values()]
-    found = next((size for size in candidates if size is not None), None)
-    return (found, found) if isinstance(found, int) else found and (int(found[0]), int(found[1]))
+def _size(cfg: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the images that are evaluated, or of the first views; None: not known."""
+    return evaluation_size(cfg) or next(iter(view_sizes(cfg)), None)
 
 
 def facts_of(meta: Mapping[str, Any], source: str) -> dict[str, Any]:

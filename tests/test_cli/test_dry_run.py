@@ -185,6 +185,23 @@ def test_the_image_size_of_a_transformer():
         make_plan(digits('vicreg/digits', model__backbone={**vit, 'img_size': 32}), 1)
 
 
+def test_small_crops_for_a_transformer():
+    """One that can take several sizes is built for them; another is named, in the views or in the evaluation."""
+    vit = dict(
+        _delete_=True, type='TIMMBackbone', model_name='vit_tiny_patch16_224', patch_size=4, depth=1, embed_dim=32,
+        num_heads=2, in_channels=1, img_size=16,
+    )  # fmt: skip
+    beit = {**vit, 'model_name': 'beit_base_patch16_224'}
+    small = dict(train_dataloader__dataset__views=dict(small=dict(size=8, crop=dict(type='RandomResizedCrop'))))
+    large = dict(evaluation__transform__crop=20)
+    for sizes in (small, large):
+        assert make_plan(digits('vicreg/digits', model__backbone=vit, **sizes), 1)
+    with pytest.raises(ConfigError, match=r'The encoder, in .* 8 x 8 px: this network takes images of one size alone'):
+        make_plan(digits('vicreg/digits', model__backbone=beit, **small), 1)
+    with pytest.raises(ConfigError, match='^evaluation: .* 20 x 20 px: this network takes images of one size alone'):
+        make_plan(digits('vicreg/digits', model__backbone=beit, **large), 1)
+
+
 class Own(Head):
     """Reads values, in its weights and in its loss, as no tensor of the meta device can."""
 

@@ -57,6 +57,22 @@ def test_float_images_end_a_run_before_it_begins(repository, tmp_path):
     assert run.iter == 0
 
 
+def test_a_transformer_that_takes_one_size(repository, tmp_path):
+    beit = dict(
+        _delete_=True, type='TIMMBackbone', model_name='beit_base_patch16_224', patch_size=4, depth=1, embed_dim=32,
+        num_heads=2, in_channels=1, img_size=16,
+    )  # fmt: skip
+    parts = {
+        'train_dataloader': 'train_dataloader.dataset.views.both.size',
+        'evaluation.train': 'evaluation.transform.crop',
+    }
+    for where, key in parts.items():
+        run = runner(repository, tmp_path / where, **{'model.backbone': beit, key: 8, 'model.backbone.channels': None})
+        with pytest.raises(ConfigError, match=f'{where}: .* 8 x 8 px: this network takes images of one size alone'):
+            run.train()
+        assert run.iter == 0
+
+
 def test_a_model_for_another_number_of_channels(repository, tmp_path):
     run = runner(repository, tmp_path, **{'data_preprocessor.mean': [0.5] * 3, 'data_preprocessor.std': [0.2] * 3,
                                           'model.backbone.in_channels': 3})  # fmt: skip
