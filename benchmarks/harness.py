@@ -197,7 +197,7 @@ def report(script: str, args: argparse.Namespace, **content: list) -> None:
 def write(script: str, args: argparse.Namespace, **content: list) -> dict:
     """The result with what is needed to repeat it, in the file of ``--json`` if one is given."""
     name = Path(script).stem + (', on a GPU' if args.device.startswith('cuda') else '')
-    result = publishable(dict(benchmark=name, **circumstances(args.device), **content))
+    result = publishable({'benchmark': name, **circumstances(args.device), **content})
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         partial = args.json.with_name(f'.{args.json.name}')
