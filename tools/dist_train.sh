@@ -3,14 +3,20 @@
 # One process per GPU; on a machine without a GPU, GPUS is the number of CPU processes.
 # SIGTERM, SIGUSR1 and Ctrl-C: the run saves after its step and the script ends with 75 (start it again with --resume), or
 # 130 after Ctrl-C. MAX_RESTARTS=N: torchrun starts the processes again up to N times after a failure.
-# Several machines: run it on each, with NNODES, NODE_RANK (0, 1, ...), MASTER_ADDR and PORT in the environment.
+# Several machines: run it on each, with NNODES, NODE_RANK (0, 1, ...), MASTER_ADDR and PORT in the environment; see
+# docs/reliability.md. With MAX_RESTARTS they meet anew after each failure, also with a machine that comes back.
 set -euo pipefail
-if [ $# -lt 2 ]; then sed -n 2,6p "$0" >&2; exit 2; fi
+if [ $# -lt 2 ]; then sed -n 2,7p "$0" >&2; exit 2; fi
 config=$1 gpus=$2
 shift 2
 root=$(cd "$(dirname "$0")/.." && pwd)
 nodes=${NNODES:-1}
-if [ "$nodes" -gt 1 ] || [ -n "${PORT:-}${MASTER_ADDR:-}" ]; then
+if [ "$nodes" -gt 1 ] && [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
+  if [ "${NODE_RANK:-0}" = 0 ]; then host=true; else host=false; fi
+  rendezvous=(--nnodes "$nodes" --rdzv_backend c10d --rdzv_id "mmkernel-${PORT:-29500}" --rdzv_conf "is_host=$host"
+              --rdzv_endpoint "${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}" ${LOCAL_ADDR:+--local_addr "$LOCAL_ADDR"})
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # a store of its own for each meeting: the shared one keeps addresses of the dead
+elif [ "$nodes" -gt 1 ] || [ -n "${PORT:-}${MASTER_ADDR:-}" ]; then
   rendezvous=(--nnodes "$nodes" --node_rank "${NODE_RANK:-0}"
               --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}")
 else

@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.options import OptionsAction
 from mmkernel.engine import CheckpointError, ConfigError, NonFiniteLossError, RunFolderError, load_config, train
-from mmkernel.engine.launch import LAUNCHERS, leave_processes
+from mmkernel.engine.launch import LAUNCHERS, leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
@@ -59,6 +59,10 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
         sys.exit(INTERRUPTED)
     except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
+    except RuntimeError as error:
+        if text := lost_process(error):
+            sys.exit(text)
+        raise
     leave_processes()
     if code:
         sys.exit(code)

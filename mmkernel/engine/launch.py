@@ -83,13 +83,25 @@ def _meeting_place(timeout: timedelta) -> dict[str, Any]:
     """The rendezvous of processes that torchrun has restarted on one machine; {} otherwise: torch's default.
 
     The store of torchrun outlives the processes. Without a prefix of its own, a restarted process may find the address of one
-    that has ended, and wait. On several machines the counts of restarts differ, so there is no common prefix.
+    that has ended, and wait. On several machines the counts of restarts differ, so there is no common prefix:
+    tools/dist_train.sh has torchrun make a store for each meeting.
     """
     restart = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
     if restart == '0' or os.environ.get('GROUP_WORLD_SIZE') != '1':
         return {}
     store, rank, world_size = next(iter(rendezvous('env://', timeout=timeout)))
     return dict(store=dist.PrefixStore(f'restart_{restart}', store), rank=rank, world_size=world_size)
+
+
+def lost_process(error: BaseException) -> str | None:
+    """One line if ``error`` says that another process has gone, or did not answer in time; None for any other error."""
+    if not isinstance(error, (dist.DistNetworkError, dist.DistStoreError)) and 'gloo/transport' not in str(error):
+        return None
+    said = re.sub(r'^\[[^]]*gloo/transport[^]]*\] ', '', str(error).splitlines()[0]).split('. ')[0].rstrip('.')
+    return (
+        f'LostProcessError: process {os.environ.get("RANK", "?")} on {platform.node()} ends, because another one has ended or '
+        f'does not answer ({said}). What has happened there stands in the words of that one. Start all again with --resume.'
+    )
 
 
 def leave_processes() -> None:
