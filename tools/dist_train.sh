@@ -30,7 +30,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads} MKL_NUM_THREADS=${MKL_NUM_TH
 "${PYTHON:-python}" -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports find half written
 word=$(mktemp -d) asked=
 trap 'rm -rf "$word"' EXIT
-export MMKERNEL_STOP_WORD=$word/code # where a run that has saved and ends leaves its exit code: torchrun makes 1 of any
+# where a run says that it has begun, and leaves its exit code when it has saved and ends: torchrun makes 1 of any
+export MMKERNEL_STOP_WORD=$word/code
 set -m                               # a process group of its own: Ctrl-C reaches this script alone, which passes it on
 "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
   --max_restarts "${MAX_RESTARTS:-0}" "$root/tools/train.py" "$config" --launcher pytorch "$@" &
@@ -45,24 +46,26 @@ pass_on() {
   local told
   asked=$1 told=$(ranks) || true
   # torchrun passes on no SIGUSR1; SIGTERM comes from it alone, and tells a process that another has failed
-  kill "-${1/TERM/USR1}" $told 2>/dev/null || kill -TERM "$launcher" 2>/dev/null || true
+  kill "-${1/TERM/USR1}" $told 2>/dev/null || end_launcher
   end_others "$told" &
 }
 end_others() { # processes that torchrun starts after a signal would train on
   local now
   while sleep 0.5 && kill -0 "$launcher" 2>/dev/null; do
     now=$(ranks) || continue
-    if grep -qvxF "$1" <<<"$now"; then kill -TERM "$launcher" 2>/dev/null; return; fi
+    if grep -qvxF "$1" <<<"$now"; then end_launcher; return; fi
   done
 }
+end_launcher() { touch "$word/ended"; kill -TERM "$launcher" 2>/dev/null || true; }
 for name in TERM USR1 INT; do trap "pass_on $name" "$name"; done
 code=0
 while kill -0 "$launcher" 2>/dev/null; do
   if wait "$launcher"; then code=0; else code=$?; fi # a signal ends the waiting, not the run
 done
-if [ -s "$word/code" ]; then
-  code=$(cat "$word/code")
-elif [ -n "$asked" ] && [ "$code" -ne 0 ]; then # before the first step
+said=$(cat "$word/code" 2>/dev/null || true)
+if [[ $said = [0-9]* ]]; then
+  code=$said
+elif [[ -n $asked && $code -ne 0 && (-z $said || -e $word/ended) ]]; then # no failure: it had not begun
   if [ "$asked" = INT ]; then code=130; else code=75; fi
 fi
 exit "$code"

@@ -9,7 +9,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from mmkernel.distributed import rank, world_size
 
-MOST_STEPS = 1000  # between two polls
+MOST_STEPS = 100  # between two polls: what is asked waits no longer when steps become slow
 
 
 class Poll:

@@ -54,6 +54,7 @@ class PreemptionHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         self.poll, self.asked, self.answered = Poll('stop', self.seconds), 0, False
+        _tell_launcher('begun')  # what an earlier attempt said holds no longer
         if threading.current_thread() is not threading.main_thread():
             return runner.logger.info('PreemptionHook is off: signals reach the main thread alone.')
         self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -139,6 +140,11 @@ class PreemptionHook(Hook):
         runner.logger.warning(f'Stopped by {number.name}: {path} is saved. The same command with --resume goes on.')
         for later in self.before:  # what launchers send while the process ends
             self.before[later] = signal.SIG_DFL if later == signal.SIGINT else signal.SIG_IGN
-        if marker := os.environ.get(MARKER):
-            Path(marker).write_text(f'{code}\n')
-        raise Preempted(0 if marker else code)
+        raise Preempted(0 if _tell_launcher(code) else code)
+
+
+def _tell_launcher(word: Any) -> bool:
+    """Write a line for tools/dist_train.sh. False without it."""
+    if marker := os.environ.get(MARKER):
+        Path(marker).write_text(f'{word}\n')
+    return bool(marker)

@@ -94,6 +94,23 @@ def test_the_word_for_the_launcher(tmp_path, monkeypatch):
     with pytest.raises(Preempted) as stop:
         train(signalled(tmp_path / 'a', signal.SIGTERM))
     assert (stop.value.code, (tmp_path / 'code').read_text()) == (0, '75\n')
+    train(short(tmp_path / 'a'), resume=True)
+    assert (tmp_path / 'code').read_text() == 'begun\n'  # the word of an earlier start decides nothing
+
+
+@pytest.mark.parametrize(
+    'word, asked, ended, code',
+    [('75', False, 0, 75), ('begun', False, 0, 0), ('begun', False, 1, 1), ('', False, 1, 1), ('', True, 1, 75), ('begun', True, 1, 1)],
+)  # fmt: skip
+def test_the_code_of_the_script(tmp_path, word, asked, ended, code):
+    stand_in = tmp_path / 'python'  # for torchrun
+    tell = f'if [ -n "{word}" ]; then echo {word} >$MMKERNEL_STOP_WORD; fi'
+    ask = 'sleep 0.3 & kill -TERM $PPID; wait; sleep 0.1' if asked else ''  # the sleep stands for a process of the run
+    stand_in.write_text(f'#!/bin/bash\n[ "$2" = torch.distributed.run ] || exit 0\n{tell}\n{ask}\nexit {ended}\n')
+    stand_in.chmod(0o755)
+    run = start(['bash', str(ROOT / 'tools/dist_train.sh'), 'config.py', '1'], PYTHON=str(stand_in))
+    said = run.communicate(timeout=60)[0]
+    assert run.returncode == code, said
 
 
 @pytest.mark.parametrize('name', ['seconds', 'patience'])
