@@ -100,7 +100,10 @@ def test_the_word_for_the_launcher(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     'word, asked, ended, code',
-    [('75', False, 0, 75), ('begun', False, 0, 0), ('begun', False, 1, 1), ('', False, 1, 1), ('', True, 1, 75), ('begun', True, 1, 1)],
+    [
+        ('75', False, 0, 75), ('begun', False, 0, 0), ('begun', False, 1, 1),
+        ('', False, 1, 1), ('', True, 1, 75), ('begun', True, 1, 1),
+    ],
 )  # fmt: skip
 def test_the_code_of_the_script(tmp_path, word, asked, ended, code):
     stand_in = tmp_path / 'python'  # for torchrun
