@@ -20,6 +20,7 @@ from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
+from mmkernel.engine.layer_decay import describe_layers
 from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
 from mmkernel.models.image_sizes import check_sizes, evaluation_size
 from mmkernel.registry import HOOKS
@@ -47,6 +48,9 @@ class Plan:
         self.images, self.epochs = number_of_images(cfg), cfg.train_cfg.get('max_epochs')
         self.parameters, self.optimizer = count_parameters(model), wrapper.optimizer.type
         self.weights = describe_weights(model, self.width)  # of squared distances, in both conventions
+        with refused('optim_wrapper'):
+            decay = wrapper.get('layer_decay')
+            self.layers = [] if decay is None else [('layer decay', describe_layers(model, decay))]
 
     @property
     def total(self) -> int:
@@ -174,6 +178,7 @@ def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, 
     rows = [
         ('effective batch', f'{images} = {plan.batch} x {plan.world_size} processes x {several}'),
         ('learning rate', describe_scaling(cfg.get('lr_scaling'), lr, images)),
+        *plan.layers,
         *plan.weights,
         ('images', 'unknown' if plan.images is None else f'{plan.images:,}'),
         ('steps per epoch', length),

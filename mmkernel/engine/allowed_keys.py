@@ -31,13 +31,13 @@ TOP_LEVEL = (
 ).split()
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {
-    'hook': ('priority',), 'loop': ('by_epoch',), 'optim_wrapper': ('constructor', 'paramwise_cfg', 'optimizer'),
+    'hook': ('priority',), 'loop': ('by_epoch',), 'optim_wrapper': ('constructor', 'paramwise_cfg', 'optimizer', 'layer_decay'),
     'parameter scheduler': ('convert_to_iter_based', 'by_epoch', 'begin', 'end'),
 }  # fmt: skip
 # Readers of dicts without ``type``, and what may stand there beside the keywords of the reader.
 UNTYPED = {
     'train_cfg': (EpochLoop, 'by_epoch'), 'train_dataloader': (DataLoader, 'num_batch_per_epoch'),
-    'optim_wrapper': (PretrainOptimWrapper, 'constructor', 'paramwise_cfg'), 'randomness': (set_random_seed,),
+    'optim_wrapper': (PretrainOptimWrapper, 'constructor', 'paramwise_cfg', 'layer_decay'), 'randomness': (set_random_seed,),
     'env_cfg.mp_cfg': (set_multi_processing,), 'log_processor': (LogProcessor,), 'visualizer': (Visualizer,),
     'env_cfg': (None, 'cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit'),
     'env_cfg.dist_cfg': (None, 'timeout', 'backend'), 'custom_imports': (None, 'imports', 'allow_failed_imports'),

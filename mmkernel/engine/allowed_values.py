@@ -134,6 +134,7 @@ def _check_optimizer(wrapper: Mapping) -> None:
         if not isinstance(clipping, Mapping):
             raise TypeError(f'optim_wrapper.clip_grad = {clipping!r}; expected a dict, such as dict(max_norm=1.0).')
         check_clipping(clipping)
+    check_numbers('optim_wrapper', none=True, most=1.0, layer_decay=wrapper.get('layer_decay'))
     rules, optimizer = wrapper.get('paramwise_cfg') or {}, wrapper.get('optimizer') or {}
     if not is_typed(optimizer):
         return

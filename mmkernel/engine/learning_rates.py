@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from mmkernel.checks import check_numbers, did_you_mean
+from mmkernel.engine.layer_decay import decay_layers, describe_layers
 from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS, accepted_keywords
 
 REFERENCE_BATCH = 256
@@ -73,12 +75,18 @@ def describe_weights(model: nn.Module, width: int | None = None) -> list[tuple[s
 def built_wrapper(given: Any, model: nn.Module, virtual: bool = False) -> OptimWrapper:
     """The optim_wrapper of a config for ``model``, or one that is built already, with its settings checked.
 
-    ``virtual``: its steps are virtual batches. ValueError for a key of no parameter, for a learning rate, momentum, decay ...
-    of a group that is not in its range, and for a wrapper that cannot take a virtual batch.
+    ``layer_decay`` in it: see ``decay_layers``. ``virtual``: its steps are virtual batches. ValueError for a key of no
+    parameter, for a learning rate, momentum, decay ... of a group that is not in its range, and for a wrapper that cannot take
+    a virtual batch.
     """
     if not isinstance(given, OptimWrapper):
-        check_custom_keys(given, getattr(model, 'module', model))
+        plain = getattr(model, 'module', model)
+        decay, given = given.get('layer_decay'), {key: v for key, v in given.items() if key != 'layer_decay'}
+        check_custom_keys(given, plain)
         given = build_optim_wrapper(model, given)
+        if decay is not None:
+            decay_layers(given.optimizer, plain, decay)
+            print_log(f'Layer decay {describe_layers(plain, decay)}.', logger='current')
     check_groups(given.optimizer)
     names, anything = accepted_keywords(given.update_params)
     if virtual and 'backward' not in names and not anything:
