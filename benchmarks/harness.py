@@ -33,6 +33,8 @@ from typing import Any
 import torch
 from tables import print_table
 
+from mmkernel.writing import replacing
+
 Step = Callable[[], Any]  # one repetition
 Maker = Callable[[torch.device], Step]  # makes the inputs and returns the repetition on them
 PACKAGES = ('mmkernel', 'torch', 'numpy', 'mmengine', 'timm', 'faiss-cpu', 'lightly', 'stable-pretraining')
@@ -199,10 +201,8 @@ def write(script: str, args: argparse.Namespace, **content: list) -> dict:
     name = Path(script).stem + (', on a GPU' if args.device.startswith('cuda') else '')
     result = publishable({'benchmark': name, **circumstances(args.device), **content})
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.json.with_name(f'.{args.json.name}')
-        partial.write_text(json.dumps(result, indent=1, allow_nan=False) + '\n')
-        os.replace(partial, args.json)  # a run may be cut short while it writes
+        with replacing(args.json) as partial:  # a run may be cut short while it writes
+            partial.write_text(json.dumps(result, indent=1, allow_nan=False) + '\n')
     return result
 
 

@@ -30,6 +30,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads} MKL_NUM_THREADS=${MKL_NUM_TH
 "${PYTHON:-python}" -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports find half written
 word=$(mktemp -d) asked=
 trap 'rm -rf "$word"' EXIT
+export MMKERNEL_LAUNCHER=$$ # processes whose script was killed end
 # where a run says that it has begun, and leaves its exit code when it has saved and ends: torchrun makes 1 of any
 export MMKERNEL_STOP_WORD=$word/code
 set -m                               # a process group of its own: Ctrl-C reaches this script alone, which passes it on

@@ -12,7 +12,7 @@ from mmkernel import evaluation
 from mmkernel.cli.options import add_config_options, say, usable_device
 from mmkernel.engine import CheckpointError, ConfigError, load_config, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.config import checked
-from mmkernel.evaluation.report import set_aside, writable
+from mmkernel.writing import set_aside, writable
 from mmkernel.zoo.config_text import OrderedConfig
 from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside
@@ -40,6 +40,8 @@ def diagnose(args: argparse.Namespace) -> None:
     cfg = find_config(path, checkpoint, args.config, args.cfg_options)
     if not args.text:
         writable(f'{stem}.json')  # said now, not after the work
+    if args.save_embeddings:
+        writable(args.save_embeddings, 'embeddings.npz')
     model = evaluation.untrained_encoder(cfg)
     weights = weights_of(checkpoint)
     if getattr(model, 'neck', None) is not None and not any(key.startswith('neck.') for key in weights):

@@ -14,6 +14,7 @@ from mmkernel.evaluation import save_report
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, NoMimicError, kernel_profile, mimic, summary
 from mmkernel.kernels.text import kernel_from_text
+from mmkernel.writing import writable
 
 
 def kernel_options(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,15 @@ def kernel_of(text: str, modules: list[str]) -> Kernel:
     return kernel_from_text(text)
 
 
+def _try_outputs(args: argparse.Namespace) -> None:
+    if args.json:
+        writable(args.json)
+    if getattr(args, 'plot', None):
+        writable(args.plot, 'kernels.png')
+
+
 def show(args: argparse.Namespace) -> None:
+    _try_outputs(args)
     name = ' '.join(args.kernel)
     kernel = kernel_of(name, args.imports)
     p = kernel_profile(kernel, args.width, args.batch, args.order)
@@ -74,6 +83,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
+    _try_outputs(args)
     profiles = {
         name: kernel_profile(kernel_of(name, args.imports), args.width, args.batch, args.order) for name in args.kernel
     }
@@ -95,6 +105,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def fit(args: argparse.Namespace) -> None:
+    _try_outputs(args)
     kernel = kernel_of(' '.join(args.kernel), args.imports)
     if args.max_order < 1:
         raise ValueError(f'--max-order {args.max_order}: a LegendreKernel has order >= 1; 4 shows the orders 1 to 4.')

@@ -12,6 +12,7 @@ from mmkernel.cli.options import OptionsAction
 from mmkernel.engine import CheckpointError, ConfigError, NonFiniteLossError, RunFolderError, load_config, train
 from mmkernel.engine.launch import LAUNCHERS, leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
+from mmkernel.writing import NotWrittenError
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
@@ -57,7 +58,14 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
         code = stop.code
     except KeyboardInterrupt:  # before the run has begun
         sys.exit(INTERRUPTED)
-    except (ConfigError, FileNotFoundError, RunFolderError, CheckpointError, NonFiniteLossError) as error:
+    except (
+        ConfigError,
+        FileNotFoundError,
+        RunFolderError,
+        CheckpointError,
+        NonFiniteLossError,
+        NotWrittenError,
+    ) as error:
         sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
     except RuntimeError as error:
         if text := lost_process(error):

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from mmkernel.limits import DAMAGED
+from mmkernel.writing import replacing
 
 Arrays = dict[str, np.ndarray]
 _MAGIC = b'mmkernel arrays 1\n'
@@ -145,20 +145,12 @@ def _write(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
         offset = _aligned(offset + array.nbytes)
         crc = zlib.crc32(b'\0' * (-array.nbytes % _ALIGN), zlib.crc32(array.reshape(-1).view(np.uint8), crc))
     header = json.dumps(dict(about=about, arrays=table, bytes=offset, crc32=crc)).encode()
-    number, temporary = tempfile.mkstemp(prefix=f'.{path.name.lstrip(".")}.', dir=path.parent)
-    try:
-        with open(number, 'wb') as file:
-            file.write(_MAGIC + len(header).to_bytes(8, 'little') + header)
-            file.write(b'\0' * (-file.tell() % _ALIGN))
-            for array in plain.values():
-                file.write(array.reshape(-1).view(np.uint8))
-                file.write(b'\0' * (-array.nbytes % _ALIGN))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives it to its owner alone
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path, offset) as temporary, open(temporary, 'wb') as file:
+        file.write(_MAGIC + len(header).to_bytes(8, 'little') + header)
+        file.write(b'\0' * (-file.tell() % _ALIGN))
+        for array in plain.values():
+            file.write(array.reshape(-1).view(np.uint8))
+            file.write(b'\0' * (-array.nbytes % _ALIGN))
 
 
 def _aligned(position: int) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from mmkernel.writing import replacing
+
 
 def write_shards(source: Any, folder: str | os.PathLike, per_shard: int = 1000) -> None:
     """Copy ``source.encoded(i)`` of all images, byte for byte, into folder/000000.tar and so on: what ``TarShards`` reads.
@@ -21,14 +23,12 @@ def write_shards(source: Any, folder: str | os.PathLike, per_shard: int = 1000) 
         raise FileExistsError(f"'{home}' holds '{there[0].name}' already: name a new folder, or remove the old shards.")
     for first in range(0, len(source), per_shard):
         path = home / f'{first // per_shard:06d}.tar'
-        temporary = path.with_suffix('.partial')
-        with tarfile.open(temporary, 'w') as tar:
+        with replacing(path) as temporary, tarfile.open(temporary, 'w') as tar:
             for i in range(first, min(first + per_shard, len(source))):
                 data = source.encoded(i)
                 _add(tar, f'{i:09d}.{_ending(data)}', data)
                 if source.label(i) >= 0:
                     _add(tar, f'{i:09d}.cls', b'%d' % source.label(i))
-        temporary.rename(path)
     if len(source.classes):
         (home / 'classes.txt').write_text('\n'.join(source.classes) + '\n', encoding='utf-8')
 

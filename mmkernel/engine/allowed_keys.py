@@ -39,7 +39,7 @@ UNTYPED = {
     'train_cfg': (EpochLoop, 'by_epoch'), 'train_dataloader': (DataLoader, 'num_batch_per_epoch'),
     'optim_wrapper': (PretrainOptimWrapper, 'constructor', 'paramwise_cfg', 'layer_decay'), 'randomness': (set_random_seed,),
     'env_cfg.mp_cfg': (set_multi_processing,), 'log_processor': (LogProcessor,), 'visualizer': (Visualizer,),
-    'env_cfg': (None, 'cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg': (None, 'cudnn_benchmark', 'matmul_precision', 'mp_cfg', 'dist_cfg', 'resource_limit', 'silent_after'),
     'env_cfg.dist_cfg': (None, 'timeout', 'backend'), 'custom_imports': (None, 'imports', 'allow_failed_imports'),
     'evaluation': (None, 'train', 'test', 'transform', 'batch_size', 'num_workers', 'metric'),
 }  # fmt: skip

@@ -58,6 +58,7 @@ NUMBERS = {
     'train_cfg.max_epochs': {}, 'train_cfg.virtual_batch': {}, 'num_samples': {}, 'train_dataloader.batch_size': {},
     'evaluation.batch_size': {}, 'train_dataloader.num_workers': dict(zero=True), 'evaluation.num_workers': dict(zero=True),
     'randomness.seed': dict(zero=True), 'env_cfg.dist_cfg.timeout': dict(whole=False),
+    'env_cfg.silent_after': dict(whole=False, most=3600),
 }  # fmt: skip
 # Multipliers of a decay that LARS leaves out unless it scales all parameters.
 OF_VECTORS = ('vector_decay_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')

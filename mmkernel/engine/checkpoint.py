@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmkernel.engine.checkpoint_parts import check_meta, check_parts
-from mmkernel.zoo.files import CheckpointError, damaged_record, meta_of, read_checkpoint
+from mmkernel.zoo.files import CheckpointError, bytes_of, damaged_record, meta_of, read_checkpoint
 from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.tensor_names import weights_of
 
@@ -84,6 +84,13 @@ def checkpoint_meta(path: str | Path) -> dict:
         )
     check_parts(content, str(path))
     return content['meta']
+
+
+def checkpoint_bytes(model: nn.Module, groups: list[dict]) -> int:
+    """About how large a checkpoint will be, before the optimizer has any state: it keeps a value or two for each weight."""
+    moments = [len(group['betas']) if 'betas' in group else bool(group.get('momentum')) for group in groups]
+    kept = (n * p.nbytes for n, group in zip(moments, groups, strict=True) for p in group['params'])
+    return bytes_of(model.state_dict()) + sum(kept)
 
 
 def epoch_files(work_dir: str | Path) -> list[Path]:

@@ -15,6 +15,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
+from mmkernel.engine.launcher_watch import watch_launcher
+from mmkernel.owner import born
+
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 WORKSPACE, REPEATS = 'CUBLAS_WORKSPACE_CONFIG', (':4096:8', ':16:8')  # values with which products of cuBLAS repeat
 _workspace_is_ours = False  # a run of this process has set the variable
@@ -48,6 +51,7 @@ def init_processes(launcher: str, timeout: float = 1800, backend: str = 'nccl') 
     local_rank, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
     if gpus:  # one that is not among those it sees has its own, behind a mask: srun --gpus-per-task=1
         torch.cuda.set_device(local_rank if local_rank < gpus else 0)
+    watch_launcher()
     limit = timedelta(seconds=timeout)
     dist.init_process_group(backend if gpus else 'gloo', timeout=limit, **_meeting_place(limit))
     if gpus:
@@ -62,21 +66,13 @@ def _check_own_gpu(local_rank: int, gpus: int) -> None:
     pid, other = store.compare_set(key, '', mine).decode().split()
     if int(pid) == os.getpid():
         return
-    if not _runs(int(pid)):  # of an earlier attempt of torchrun, whose store outlives it
+    if born(int(pid)) is None:  # of an earlier attempt of torchrun, whose store outlives it
         store.set(key, mine)
         return
     raise ValueError(
         f'Processes {other} and {local_rank} of this machine would share one GPU: each sees {gpus}. Start at most {gpus} here, or '
         'give each process a GPU of its own (srun --gpus-per-task=1).'
     )
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _meeting_place(timeout: timedelta) -> dict[str, Any]:

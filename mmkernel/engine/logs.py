@@ -16,8 +16,8 @@ from mmengine.visualization.vis_backend import force_init_env
 import mmkernel
 from mmkernel.engine.history import LogHub
 from mmkernel.engine.waiting import RunLog
-from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import VISUALIZERS
+from mmkernel.writing import set_aside
 
 _runs = itertools.count()
 
@@ -40,6 +40,8 @@ def open_logs(runner: Any) -> None:
         f'{torch.cuda.get_device_name() if torch.cuda.is_available() else device}, seed {runner.seed}. '
         f'The resolved config is {Path(runner.work_dir) / "config.py"}.'
     )
+    if runner.folder.said:
+        runner.logger.warning(runner.folder.said)
     runner.message_hub = LogHub.get_instance(name)
     runner.log_processor = LOG_PROCESSORS.build(dict(type=RunLog) | (runner._parts.get('log_processor') or {}))
     runner.visualizer = build_visualizer(runner._parts.get('visualizer'), name, runner.log_dir)

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from mmkernel.distributed import on_first_process
-from mmkernel.engine.checkpoint import checkpoint_meta, go_on_from, start_from, to_plain
+from mmkernel.engine.checkpoint import checkpoint_bytes, checkpoint_meta, go_on_from, start_from, to_plain
 from mmkernel.engine.checkpoint_parts import check_optimizer, restoring
 from mmkernel.engine.finite import refuse_non_finite
+from mmkernel.engine.folder_lock import SILENT
 from mmkernel.engine.hooks import attempt, dataset_of, unwrap
 from mmkernel.engine.process_state import process_states, restore_process
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.engine.schedule import moved_by, state_of
-from mmkernel.evaluation.report import set_aside
+from mmkernel.writing import NotWrittenError
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
 
@@ -26,7 +27,9 @@ class Persistence:
 
     def take_folder(self) -> None:
         """Make the work folder this run's own, or raise on every process, before anything is written into it."""
-        self.folder, self._settings, self._differences = RunFolder(self.work_dir), resolved(self.cfg.to_dict()), []
+        silent = (self.cfg.get('env_cfg') or {}).get('silent_after', SILENT)
+        self.folder = RunFolder(self.work_dir, silent)
+        self._settings, self._differences = resolved(self.cfg.to_dict()), []
 
         def compare(path: Path, meta: dict) -> None:
             anyway = bool(self.cfg.get('resume_anyway'))
@@ -72,10 +75,10 @@ class Persistence:
         checkpoint = to_plain(checkpoint)
         self.folder.make_room(path)
         try:
-            write_checkpoint(checkpoint, path)
+            write_checkpoint(checkpoint, path, self.folder.check)
         except OSError as error:
             text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
-            raise OSError(text) from error
+            raise NotWrittenError(text) from error
 
     def state(self, about: dict) -> dict:
         """Model and optimizer as they are now; ``about``: what else their ``meta`` says, the position at least."""
@@ -99,6 +102,9 @@ class Persistence:
         return checkpoint
 
     def load_or_resume(self) -> None:
+        needed = checkpoint_bytes(unwrap(self.model), self.optim_wrapper.param_groups)
+        if text := on_first_process(lambda: self.folder.try_room(needed)):
+            self.logger.warning(text)
         if self.folder.resumed is not None:
             self.resume(str(self.folder.resumed))
         elif self._load_from is not None:
@@ -107,15 +113,9 @@ class Persistence:
             self.logger.info(f'--resume: no checkpoint in {self.work_dir} yet, training starts from the beginning.')
         if self._differences:
             self.logger.warning('\n  '.join(['Resumed with differences (checkpoint -> now):', *self._differences]))
-        on_first_process(lambda: self._write_config(Path(self.work_dir) / 'config.py'))
-
-    def _write_config(self, path: Path) -> None:
-        """Write ``config.py`` without the options of this start. A different one of an earlier start is kept as NAME.old."""
         asked = ('resume', 'resume_anyway', 'load_from') if self._resume else ('resume', 'resume_anyway')
         text = config_text({key: value for key, value in self.cfg.to_dict().items() if key not in asked})
-        if path.exists() and path.read_text(errors='replace') != text:
-            set_aside(path)
-        path.write_text(text)
+        on_first_process(lambda: self.folder.write_config(text))  # without the options of this start
 
     def resume(self, filename: str) -> None:
         """Continue exactly where ``filename`` was written: weights, optimizer, schedules, histories, random state."""

@@ -28,7 +28,7 @@ PLACES = {
         activation_checkpointing model_wrapper_cfg""",
     QUIET: """train_dataloader.num_workers train_dataloader.persistent_workers train_dataloader.prefetch_factor
         train_dataloader.pin_memory train_dataloader.timeout train_cfg.val_begin train_cfg.val_interval randomness.seed
-        env_cfg.dist_cfg env_cfg.mp_cfg data_preprocessor.channels_last hooks.CheckpointHook hooks.LoggerHook
+        env_cfg.dist_cfg env_cfg.mp_cfg env_cfg.silent_after data_preprocessor.channels_last hooks.CheckpointHook hooks.LoggerHook
         hooks.IterTimerHook hooks.EmbeddingMonitorHook hooks.ViewSheetHook hooks.DoctorHook hooks.KNNMonitorHook
         hooks.OnlineProbeHook hooks.AccuracyHook hooks.PreemptionHook""",
 }

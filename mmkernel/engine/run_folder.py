@@ -1,16 +1,11 @@
 """The work folder of a run: one run writes into it at a time, and deletes only what is its own."""
 
-import errno
-import fcntl
-import json
 import os
-import platform
-import time
 import uuid
-import warnings
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from mmkernel import owner
 from mmkernel.engine.checkpoint import (
     ELSEWHERE,
     RunFolderError,
@@ -21,24 +16,27 @@ from mmkernel.engine.checkpoint import (
     position,
     shown,
 )
+from mmkernel.engine.folder_lock import SILENT, FolderLock
+from mmkernel.engine.run_record import foreign
 from mmkernel.evaluation import CRITERIA
-from mmkernel.evaluation.report import set_aside
+from mmkernel.writing import drop_leftovers, replacing, room, set_aside, size, try_folder
 from mmkernel.zoo.files import CheckpointError
 
 # (process, folder) -> its lock. If a process opened the file twice, closing one of the two would release the lock.
-_held: dict[tuple[int, Path], TextIO] = {}
+_held: dict[tuple[int, Path], FolderLock] = {}
 
 
 class RunFolder:
     """``take`` it before anything is written, ``release`` it at the end. Process 0 alone does both.
 
-    ``run.json`` names the run and is locked while the run is going on. ``run`` stands in every checkpoint. A file of another
-    run under a name that this one needs is renamed to NAME.old.
+    ``run.json`` names the run and its process (``folder_lock.py``). ``run`` stands in every checkpoint. A file of another run
+    under a name that this one needs is renamed to NAME.old. Another machine's run that gives no sign of life for ``silent``
+    seconds counts as dead.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, silent: float = SILENT) -> None:
         self.path = Path(path).resolve()
-        self.mark = self.path / 'run.json'
+        self.mark, self.silent, self.said = self.path / 'run.json', silent, ''
         self.run = uuid.uuid4().hex
         self.resumed: Path | None = None  # the checkpoint that the run goes on from
         self.runs: set[str | None] = {self.run}  # whose files are this run's own
@@ -52,30 +50,35 @@ class RunFolder:
         """
         new = not self.mark.exists()
         try:
-            before = {} if new else _read(self._lock())
+            before = {} if new else self._lock().look()
             again = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
             restarted = again and before.get('launch') == _launch()
             self.resumed = self._find(resume or restarted, None if restarted and self._left() else file, new)
             if self.resumed and check:
                 check(self.resumed, checkpoint_meta(self.resumed))
             lock = self._lock()
+            if self.resumed and self.resumed.parent == self.path:
+                self._go_on(checkpoint_meta(self.resumed))
+            lock.hold(before, run=self.run, launch=_launch())
         except BaseException:
             self.release()
             raise
-        if self.resumed and self.resumed.parent == self.path:
-            self._go_on(checkpoint_meta(self.resumed))
-        about = dict(run=self.run, launch=_launch(), host=platform.node(), pid=os.getpid(), started=time.ctime())
-        lock.truncate(0)
-        lock.write(json.dumps(about) + '\n')  # it was opened to append
-        lock.flush()
+        self._drop_leftovers(str(before.get('tag')))
+        self.said = lock.said
         return self.resumed
+
+    def check(self) -> None:
+        """RunFolderError if another run has taken the folder over. Processes that hold no lock are not asked."""
+        if lock := _held.get((os.getpid(), self.path)):
+            lock.check()
 
     def release(self) -> None:
         if lock := _held.pop((os.getpid(), self.path), None):
-            lock.close()
+            lock.release()
 
     def make_room(self, path: Path) -> None:
-        """Rename what lies at ``path`` and is not this run's own."""
+        """Rename what lies at ``path`` and is not this run's own. RunFolderError if the folder is another's by now."""
+        self.check()
         if path.exists() and path not in self.checkpoints:
             try:
                 own = checkpoint_meta(path).get('run') in self.runs
@@ -94,6 +97,22 @@ class RunFolder:
         for path in self.checkpoints[: max(len(self.checkpoints) - keep, 0)]:
             path.unlink(missing_ok=True)
             self.checkpoints.remove(path)
+
+    def write_config(self, text: str) -> None:
+        """Write ``config.py``. A different one of an earlier start is kept as NAME.old."""
+        path = self.path / 'config.py'
+        with replacing(path, last=self.check) as new:
+            new.write_text(text)
+            if path.exists() and path.read_text(errors='replace') != text:
+                set_aside(path)
+
+    def try_room(self, needed: int) -> str:
+        """RunFolderError if a checkpoint of ``needed`` bytes has no room; a warning if a second one has none, else ''."""
+        free = room(self.path)
+        said = f"A checkpoint takes about {size(needed)}, and {size(free)} can be written in '{self.path}'"
+        if free < needed:
+            raise RunFolderError(f'{said}: make room, or take {ELSEWHERE}.')
+        return '' if free >= 2 * needed else f'{said}: the old one goes only after the new one is written.'
 
     def last_good(self) -> Path | None:
         """The newest checkpoint of this run, or the one that it was resumed from."""
@@ -117,7 +136,7 @@ class RunFolder:
                 f'(--resume; in Python resume=True), or take {ELSEWHERE}.'
             )
         if found is None and new and (self.path / 'config.py').exists():
-            raise _foreign(self.path / 'config.py')
+            raise foreign(self.path / 'config.py')
         return found or file
 
     def _left(self) -> list[Path]:
@@ -133,59 +152,32 @@ class RunFolder:
             path for path, other in list_checkpoints(self.path)
             if other['run'] in self.runs and other['position'] <= position(meta)
         ]  # fmt: skip
-        for half in (*self.path.glob('.epoch_*.pth.tmp'), *self.path.glob('.best_*.pth.tmp')):
-            half.unlink()  # that run was killed while it wrote
 
-    def _lock(self) -> TextIO:
-        """``run.json``, open, and locked until ``release`` or the end of this process."""
+    def _drop_leftovers(self, last: str) -> None:
+        """Delete what runs of this folder were writing when they died; ``last`` is the tag of the one before."""
+        for name in ('epoch_*.pth', 'best_*.pth', 'run.json'):
+            drop_leftovers(self.path, name, lambda tag: tag == last or owner.gone(tag))
+        for half in (*self.path.glob('.epoch_*.pth.tmp'), *self.path.glob('.best_*.pth.tmp')):
+            half.unlink(missing_ok=True)  # of an earlier version
+
+    def _lock(self) -> FolderLock:
+        """Of this process and folder; it stays until ``release`` or the end of this process."""
         key = os.getpid(), self.path
-        if key in _held and self.mark.exists() and os.path.samestat(os.fstat(_held[key].fileno()), self.mark.stat()):
-            return _held[key]
-        self.release()  # of a folder that was taken away in between
-        file = self.mark.open('a+')
-        try:
-            # the lock belongs to the process: workers of a loader may outlive it, and do not inherit it
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                about = {'pid': '?', 'host': '?', 'started': 'a moment ago', **_read(file)}
-                file.close()
-                who = f'process {about["pid"]} on {about["host"]}, since {about["started"]}'
-                raise RunFolderError(f"A run is going on in '{self.path}' ({who}). Take {ELSEWHERE}.") from None
-            warnings.warn(f"'{self.path}' has no locks ({error.strerror}): a second run is not noticed.", stacklevel=2)
-        _held[key] = file
-        return file
+        if key in _held and not _held[key].lies_there():
+            self.release()  # of a folder that was taken away in between
+        return _held.setdefault(key, FolderLock(self.mark, self.silent))
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a work folder. RunFolderError if it cannot be written."""
+    """Make a work folder, and try it. RunFolderError if it cannot be written."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, 'it is read-only')
+        try_folder(Path(path))
     except OSError as error:
         text = f"The work folder '{path}' cannot be written ({error.strerror}): take {ELSEWHERE}."
         raise RunFolderError(text) from error
 
 
-def _foreign(path: Path) -> RunFolderError:
-    return RunFolderError(f"'{path}' would be replaced, and no run has left it there. Take {ELSEWHERE}.")
-
-
-def _read(mark: TextIO) -> dict:
-    """The content of ``run.json``; empty if a run was killed before writing it. RunFolderError if another program wrote it."""
-    mark.seek(0)
-    text = mark.read()
-    try:
-        found = json.loads(text or '{"run": ""}')
-    except json.JSONDecodeError:
-        found = None
-    if not (isinstance(found, dict) and 'run' in found):
-        raise _foreign(Path(mark.name))
-    return found
-
-
 def _launch() -> str | None:
     """A name of this process's launcher, which stays when it restarts the process; None without one."""
-    name = f'{os.environ.get("TORCHELASTIC_RUN_ID")} {platform.node()} {os.getppid()}'
+    name = f'{os.environ.get("TORCHELASTIC_RUN_ID")} {owner.host()} {os.getppid()}'
     return name if 'TORCHELASTIC_RESTART_COUNT' in os.environ else None

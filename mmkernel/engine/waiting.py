@@ -84,6 +84,8 @@ class RunLog(LogProcessor):
     told = MUCH / 2
 
     def get_log_after_iter(self, runner: Any, batch_idx: int, mode: str) -> tuple[dict, str]:
+        if folder := getattr(runner, 'folder', None):  # mmengine's Runner has none
+            folder.check()  # before a line in a folder that may be another's by now
         tag, line = super().get_log_after_iter(runner, batch_idx, mode)
         if (waiting := getattr(runner.train_loop, 'waiting', None)) is None or mode != 'train':
             return tag, line  # a loop of the user's own

@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from mmkernel.distributed import on_first_process
 from mmkernel.hashes import content, tensor_bytes
 from mmkernel.limits import DAMAGED
+from mmkernel.writing import drop_leftovers, temporary_name
 
 LAYOUT = 3  # part of every key: raise it when the same inputs would give other features
 NAMES = ('features', 'labels')
@@ -119,7 +120,8 @@ def _usable(entry: Path, about: Mapping[str, Any]) -> bool:
     if wrong is None:
         return True
     warnings.warn(f"'{entry}' is damaged: its features are computed again ({wrong}).", stacklevel=2)
-    shutil.rmtree(entry)
+    with suppress(FileNotFoundError):  # another process was faster
+        shutil.rmtree(entry.rename(temporary_name(entry)))  # at once: what another puts in its place stays
     return False
 
 
@@ -143,7 +145,10 @@ def _refused(cache: Path, error: OSError, what: str = 'features') -> OSError:
 def _new_folder(cache: Path) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix='.partial-', dir=cache))
+        drop_leftovers(cache, 'features')
+        folder = temporary_name(cache / 'features')
+        folder.mkdir()
+        return folder
     except OSError as error:
         raise _refused(cache, error) from error
 

@@ -1,7 +1,5 @@
-"""Results of benchmarks as tables and as JSON reports, and writing of files without loss of existing ones."""
+"""Results of benchmarks as tables and as JSON reports."""
 
-import errno
-import itertools
 import json
 import os
 import platform
@@ -15,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics
+from mmkernel.writing import replacing, set_aside, writable
 
 
 def probe_table(rows: list[dict], title: str = 'linear probe') -> Table:
@@ -110,32 +109,8 @@ def save_report(path: str | Path, content: Any, replace: bool = False) -> Path:
     An earlier file with other content is kept as NAME.old; with ``replace`` it is overwritten.
     """
     path, text = writable(path), json.dumps(content, indent=1) + '\n'
-    partial = path.with_name(path.name + '.partial')
-    try:
+    with replacing(path) as partial:
         partial.write_text(text)
         if not replace and path.is_file() and path.read_text(errors='replace') != text:
             set_aside(path)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a file or folder to the first free of NAME.old, NAME.old2, ..., so that no earlier result is lost."""
-    names = (path.with_name(f'{path.name}.old{n if n > 1 else ""}') for n in itertools.count(1))
-    return path.rename(next(name for name in names if not name.exists()))
-
-
-def writable(path: str | Path) -> Path:
-    """``path``, its folder made; OSError that names it if no file can be written there. Call it before hours of work."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, 'its folder is read-only')
-    except OSError as error:
-        raise OSError(f"'{path}' cannot be written ({error.strerror}). Expected a file: results/knn.json.") from error
     return path

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Subset
 from mmkernel.datasets import EvaluationDataset, PatchView, ViewDataset
 from mmkernel.evaluation.features import encoder_digest, evaluation_loader
 from mmkernel.evaluation.labels import Labels, classes_of
-from mmkernel.evaluation.report import set_aside, writable
 from mmkernel.limits import DAMAGED, LimitError, check_npz
 from mmkernel.registry import DATASETS
+from mmkernel.writing import replacing, set_aside, writable
 
 
 class FeatureMismatchError(RuntimeError):
@@ -95,7 +95,7 @@ def save_cloud(cloud: Cloud, path: str | Path) -> Path:
         set_aside(path)
     arrays = {name: getattr(cloud, name) for name in ('h', 'z', 'labels', 'index')}
     arrays |= dict(zip(('first', 'second'), cloud.views or (), strict=False))
-    with path.open('wb') as file:
+    with replacing(path) as partial, partial.open('wb') as file:
         np.savez(file, **arrays, encoder=cloud.encoder, classes=np.array(cloud.labels.classes, str))
     return path
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mmkernel.writing import temporary_name, writable
 from mmkernel.zoo import export_targets as targets
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export_targets import ExportError
@@ -85,10 +86,9 @@ def export_model(encoder: Encoder, target: str, path: str | Path, force: bool = 
         raise ExportError(f"'{path}': {target} wants a file that ends in {chosen.suffix}.")
     if path.exists() and not force:
         raise FileExistsError(f"'{path}' is there already; --force replaces it.")
-    written = path.with_name(f'.partial_{path.name}')
+    written = temporary_name(writable(path, None), path.suffix)
     encoder = copy.deepcopy(encoder).cpu().float().eval()
     reference(encoder)  # a clear error, before the target raises its own
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         run = chosen.write(encoder, written)
         difference = None if run is None else compare(encoder, run)
@@ -137,7 +137,9 @@ def _place(partial: Path, path: Path) -> None:
             raise FileExistsError(
                 f"'{path}' holds {', '.join(strange[:4])}, which no export wrote: choose another folder."
             )
-        shutil.rmtree(path)
+        before = path.rename(temporary_name(path))
+        partial.rename(path)
+        return shutil.rmtree(before)
     os.replace(partial, path)
 
 

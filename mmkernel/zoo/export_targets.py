@@ -16,8 +16,9 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
+from mmkernel.writing import replacing
 from mmkernel.zoo.encoder import Encoder
-from mmkernel.zoo.files import read_checkpoint, replacing, write_checkpoint, write_safetensors
+from mmkernel.zoo.files import read_checkpoint, write_checkpoint, write_safetensors
 from mmkernel.zoo.hub import load_encoder
 from mmkernel.zoo.tensor_names import find_weights, key_maps
 

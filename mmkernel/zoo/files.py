@@ -2,12 +2,11 @@
 
 import errno
 import json
-import os
 import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mmkernel.limits import DAMAGED, LimitError, check_zip
+from mmkernel.writing import replacing
 from mmkernel.zoo.pickles import NUMBERS, check_content, read_arrays
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 
@@ -42,31 +42,23 @@ def room_for(path: Path, size: int = 0) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file in the same folder that is synced and renamed to ``path`` at the end, so ``path`` is complete or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
-        yield temporary
-        with open(temporary, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == 'posix':  # the name is on the disk as well
-        folder = os.open(path.parent, os.O_RDONLY)
+def write_checkpoint(checkpoint: dict, path: str | Path, last: Callable[[], None] | None = None) -> None:
+    """Write a checkpoint; after a crash the file is complete or absent. ``last()`` may still raise before it takes its name."""
+    with replacing(path, bytes_of(checkpoint), last) as temporary, open(temporary, 'wb') as file:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            torch.save(
+                checkpoint, file
+            )  # by a path it would put the temporary name into the file, and hide why it failed
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
-    """Write a checkpoint; after a crash the file is complete or absent."""
-    with replacing(path) as temporary:
-        torch.save(checkpoint, temporary)
+def bytes_of(value: Any) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(bytes_of, parts))
 
 
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from mmkernel.hashes import hashes, wrong_name
 from mmkernel.home import home
+from mmkernel.writing import replacing, size_of
 from mmkernel.zoo.catalogue import list_models, model_info, path_of, weights_folder
 from mmkernel.zoo.metafile import ModelInfo, Part, WeightsFile
 
@@ -94,9 +95,8 @@ class Pins:
                 )
             date = old['date'] if old else time.strftime('%Y-%m-%d')
             pins[key] = dict(sha256=sha256, checked=how, date=date)
-            temporary = self.path.with_suffix('.tmp')
-            temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + '\n', encoding='utf-8')
-            os.replace(temporary, self.path)
+            with replacing(self.path) as temporary:
+                temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + '\n', encoding='utf-8')
 
     def unchanged(self, key: str, path: Path) -> bool:
         """Whether the file has the pinned hash. All bytes are read: a flipped bit changes neither size nor modification time."""
@@ -120,9 +120,8 @@ def accept(part: Part, found: Path, path: Path, key: str | None = None, archive:
     except HashMismatchError as error:
         raise HashMismatchError(f'{error} {set_aside(found, path, digests["sha256"])}') from error
     if found != path:
-        with open(found, 'rb') as handle:
-            os.fsync(handle.fileno())
-        os.replace(found, path)  # whole or absent
+        with replacing(path) as whole:  # or absent
+            os.replace(found, whole)
     if key and not known:
         console.print(f'{path.name}: no hash is published; pinned on first use, sha256 {digests["sha256"][:16]}...')
 
@@ -173,10 +172,11 @@ def verify(names: list[str] | None = None) -> list[Verdict]:
 def clean(names: list[str] | None = None, leftovers: bool = False) -> tuple[int, list[Path]]:
     """Remove the folders of ``names``, or of all models, and return (bytes, paths). ``leftovers``: only files of broken downloads.
 
-    Pinned hashes (``pins.json``) are kept, so a file that is downloaded again must be the same.
+    Pinned hashes (``pins.json``) are kept: a file that is downloaded again must be the same. A folder that is in use stays.
     """
     folder = weights_folder()
-    folders = [folder / model_info(name).name for name in names] if names else sorted(folder.glob('*/'))
+    chosen = [folder / model_info(name).name for name in names] if names else sorted(folder.glob('*/'))
+    folders = [path for path in chosen if not _busy(path)]
     found = [path for top in folders for pattern in LEFTOVERS for path in top.glob(pattern)]
     found = found if leftovers else [path for path in folders if path.exists()]
     size = sum(size_of(path) for path in found)
@@ -185,7 +185,11 @@ def clean(names: list[str] | None = None, leftovers: bool = False) -> tuple[int,
     return size, found
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = path.rglob('*') if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _busy(folder: Path) -> bool:
+    """Whether a process holds the lock under which files arrive here."""
+    try:
+        for path in folder.glob('.*.lock'):
+            FileLock(path).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    return False

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mmkernel.checks import check_words
 from mmkernel.evaluation import check_trained
-from mmkernel.evaluation.report import set_aside
 from mmkernel.hashes import hashes
+from mmkernel.writing import replacing, set_aside, temporary_name, writable
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.export import compare, model_card
-from mmkernel.zoo.files import meta_of, read_checkpoint, replacing, write_safetensors
+from mmkernel.zoo.files import meta_of, read_checkpoint, write_safetensors
 from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import STAGES, read_metafile
 from mmkernel.zoo.metafile_checks import MetafileError, yaml_of
@@ -60,10 +60,10 @@ def publish_checkpoint(
     check_words(stage=(stage, STAGES))
     content = read_checkpoint(checkpoint)
     check_trained(encoder.backbone, meta_of(content), str(checkpoint))
+    partial = temporary_name(writable(Path(folder) / name, None), '.safetensors')
     encoder.facts['name'] = name
     tensors = weights_of(content) if stage == 'model' else encoder.state_dict()
     tensors = {key: _halved(key, value) if half else value for key, value in tensors.items()}
-    partial = Path(folder) / f'.{name}.partial.safetensors'
     try:
         write_safetensors(tensors, partial, encoder.metadata())
         content = read_checkpoint(partial)  # features of the file alone, on the same images
@@ -78,9 +78,10 @@ def publish_checkpoint(
         partial.unlink(missing_ok=True)
     card = path.with_suffix('.md')
     text = model_card(encoder, file=path.name)
-    if card.exists() and card.read_text(encoding='utf-8') != text:
-        set_aside(card)  # another card of the same weights, perhaps with a person's words in it
-    card.write_text(text, encoding='utf-8')
+    with replacing(card) as new:
+        new.write_text(text, encoding='utf-8')
+        if card.exists() and card.read_text(encoding='utf-8') != text:
+            set_aside(card)  # another card of the same weights, perhaps with a person's words in it
     place = f'{url.rstrip("/")}/{path.name}' if url else None
     file = dict(Name=path.name, Stage=stage, URLs=[place], SHA256=sha256, Size=size, KeyMap='mmkernel')
     return Published(path, card, _entry(encoder.facts, file, place, row or {}), difference)

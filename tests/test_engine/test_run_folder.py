@@ -251,10 +251,10 @@ def test_logs_in_one_folder_are_kept(tmp_path):
 def test_a_checkpoint_that_cannot_be_written_names_the_last_good_one(tmp_path, monkeypatch):
     write = persistence.write_checkpoint
 
-    def full(content, path):
+    def full(content, path, last):
         if path.name == 'epoch_2.pth':
             raise OSError(errno.ENOSPC, 'No space left on device')
-        write(content, path)
+        write(content, path, last)
 
     monkeypatch.setattr(persistence, 'write_checkpoint', full)
     with pytest.raises(

@@ -37,6 +37,7 @@ from mmkernel.evaluation import (
     save_report,
     untrained_encoder,
 )
+from mmkernel.writing import writable
 
 METHODS = (
     'sfrik/digits_L1', 'sfrik/digits_L3', 'kernels/digits_rbf', 'vicreg/digits', 'barlow_twins/digits', 'simclr/digits',
@@ -174,6 +175,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    writable(args.json)
+    writable(args.page, 'page.md')
     torch.set_num_threads(1)
     runs = {f'digits, {method}': rows for method, rows in within(args, args.methods).items()}
     if args.cifar10:

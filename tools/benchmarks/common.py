@@ -20,7 +20,7 @@ from mmkernel.cli.options import OptionsAction, usable_device
 from mmkernel.engine import default_work_dir, init_processes, load_checkpoint, load_config
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report, untrained_encoder
-from mmkernel.evaluation.report import writable
+from mmkernel.writing import writable
 from mmkernel.zoo import CheckpointError, LoadReport, load_file
 
 console = Console()
@@ -74,9 +74,8 @@ def share_extraction(cfg: Config, encoders: dict[str, nn.Module], **options: Any
 def compare(args: argparse.Namespace, score: Callable[..., dict]) -> tuple[Config, list[dict]]:
     """The config and one row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
     several = join_processes(args)
-    if args.json:
-        writable(args.json)
     cfg = load_config(args.config, args.cfg_options)
+    writable(args.json or Path(cfg.get('work_dir') or default_work_dir(cfg)) / 'results.json')
     encoders = encoders_of(args, cfg, args.stage)
     with progress_bar() as bar:
         tasks = {}

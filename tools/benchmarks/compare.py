@@ -31,6 +31,7 @@ from mmkernel.evaluation import (
     save_report,
     untrained_encoder,
 )
+from mmkernel.writing import writable
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ('1', '4', 'all')
@@ -122,6 +123,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    writable(args.json)
+    writable(args.page, 'page.md')
     torch.set_num_threads(1)
     names = {config: f'{config.parent.name}/{config.stem}' for config in args.configs}
     runs = {

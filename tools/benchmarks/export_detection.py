@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import save_report, untrained_encoder
-from mmkernel.evaluation.report import set_aside
+from mmkernel.writing import set_aside, writable
 from mmkernel.zoo import Encoder, export_model
 from mmkernel.zoo.export_targets import detector_weights
 
@@ -35,6 +35,7 @@ def main() -> None:
     suffix = '.pkl' if args.framework == 'detectron2' else '.pth'
     stem = Path(args.config if args.checkpoint.lower() == 'none' else args.checkpoint).with_suffix('')
     out = args.out or stem.with_name(f'{stem.name}_{args.framework}{suffix}')
+    writable(out, 'detector.pth')
     encoder, target = Encoder.from_config(cfg, model.backbone), FRAMEWORKS[args.framework]
     theirs = detector_weights(encoder, target)
     names = [[a, b, list(theirs[b].shape)] for a, b in zip(encoder.backbone.state_dict(), theirs, strict=True)]

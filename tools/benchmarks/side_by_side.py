@@ -19,9 +19,9 @@ from mmkernel.datasets import ViewDataset
 from mmkernel.engine.checkpoint import latest_checkpoint
 from mmkernel.engine.config import load_config
 from mmkernel.evaluation.features import usable_cores
-from mmkernel.evaluation.report import set_aside
 from mmkernel.registry import DATASETS
 from mmkernel.visualization import read_scalars
+from mmkernel.writing import set_aside
 
 
 class Run:
