@@ -16,8 +16,10 @@ from mmkernel.distributed import on_first_process, world_size
 from mmkernel.engine.checkpoint import STOPPED, to_plain
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.process_state import torch_random_state
-from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
+from mmkernel.zoo.files import CheckpointError, meta_of, read_checkpoint, write_checkpoint
 
+META = dict(log=str, loss=str, device=str, batch_norm=str, scale=float, iteration=int, epoch=int, window=int, seed=int,
+            world_size=int, images=int)  # fmt: skip
 KEYS = dict(rank=int, iteration=int, epoch=int, seed=int, world_size=int, loss=str, run=str, window=list)  # of a record
 LARGEST, BYTES_OF_CUDA = 2**63, 16  # of a number of an image; seed and offset
 
@@ -137,25 +139,23 @@ def read_stop(path: Path) -> tuple[dict, list[dict]]:
     if path.suffix == '.json':
         path = path.with_name(path.name.partition('_rank')[0] + '.pth')
     content = read_checkpoint(path)
-    meta = content.get('meta')
-    if not isinstance(meta, dict) or meta.get('kind') != STOPPED or not isinstance(content.get('state_dict'), dict):
+    meta = meta_of(content)
+    whole = all(type(meta.get(key)) is kind for key, kind in META.items()) and isinstance(
+        content.get('state_dict'), dict
+    )
+    if meta.get('kind') != STOPPED or not whole:
         raise CheckpointError(
             f"'{path}' holds no step to replay: expected the {STOPPED}.pth that a run leaves in its log folder when a loss is not "
             'finite.'
         )
-    ranks = range(int(meta.get('world_size', 1)))
-    files = [file for r in ranks if (file := record_file(path, r)).is_file()]
-    records = [record for record in map(_record, files) if _mark(record) == (meta['log'], meta['iteration'])]
+    found = map(_record, path.parent.glob(f'{path.stem}_rank*.json'))
+    records = {r['rank']: r for r in found if (r['run'], r['iteration']) == (meta['log'], meta['iteration'])}
     if not records:
         raise CheckpointError(
             f"Beside '{path}' there is no {record_file(path, 0).name} of iteration {meta['iteration']}, which says what images "
             'the step was on. Copy the files of a log folder together.'
         )
-    return content, records
-
-
-def _mark(record: dict) -> tuple[str, int]:
-    return record['run'], record['iteration']
+    return content, [records[rank] for rank in sorted(records)]
 
 
 def _record(file: Path) -> dict:

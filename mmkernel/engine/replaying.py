@@ -92,6 +92,7 @@ class Replay:
 
     def _model(self) -> nn.Module:
         model = build_model(self.cfg)
+        getattr(getattr(model, 'head', None), 'prepare', bool)(self.meta['images'])  # as ClusterHook does
         load_weights(model, self.content['state_dict'], source='the file of the step')
         return place_model(model, self.cfg, self.device)
 

@@ -135,7 +135,8 @@ def provoked(path, folder, step=2, **options):
                      marks=pytest.mark.slow),
         pytest.param('deepcluster/digits_v2.py', {}, marks=pytest.mark.slow),
         pytest.param('dbn/digits_shuffled_dbn.py', {'model.neck.last_norm.groups': 4}, marks=pytest.mark.slow),
-        pytest.param('wmse/digits_2views.py', {'model.head.sub_batch_size': 16}, marks=pytest.mark.slow),
+        pytest.param('wmse/digits_2views.py', {'model.neck.dims': (16, 8), 'model.head.sub_batch_size': 16},
+                     marks=pytest.mark.slow),
         pytest.param('byol/digits.py', {'optim_wrapper.accumulative_counts': 3}, marks=pytest.mark.slow),
         pytest.param('corinfomax/digits.py', {'train_cfg.virtual_batch': 32}, marks=pytest.mark.slow),
     ],
@@ -263,6 +264,11 @@ def test_files_of_another_kind(tmp_path):
     record.unlink()
     with pytest.raises(CheckpointError, match='there is no non_finite_rank0.json of iteration'):
         read_stop(file)
+    content = read_checkpoint(file)
+    for key, wrong in dict(kind='x', images='64', world_size=None, scale='1').items():
+        torch.save({**content, 'meta': {**content['meta'], key: wrong}}, file)
+        with pytest.raises(CheckpointError, match='holds no step to replay'):
+            read_stop(file)
     other = tmp_path / 'epoch_1.pth'
     torch.save(dict(meta={}, state_dict={}), other)
     with pytest.raises(CheckpointError, match='holds no step to replay: expected the non_finite.pth'):
