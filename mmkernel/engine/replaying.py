@@ -119,13 +119,16 @@ class _Step:
 
 @contextmanager
 def _at(model: nn.Module, states: Sequence[dict | None]) -> Iterator[None]:
-    """Before the batch of each piece is prepared, its random state, where it has one; again in a second pass over them."""
+    """Before the first piece of each process is prepared, its random state, and counters as they are now; so in a second pass."""
     count = 0
+    counters = [(part, name, getattr(part, name)) for part in model.modules() for name in getattr(part, 'counters', ())]
 
     def set_state(module: nn.Module, args: Any) -> None:
         nonlocal count
         if (state := states[count % len(states)]) is not None:
             set_random_state(state)
+            for part, name, value in counters:
+                setattr(part, name, value)
         count += 1
 
     handle = model.data_preprocessor.register_forward_pre_hook(set_state)

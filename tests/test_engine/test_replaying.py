@@ -169,10 +169,18 @@ def in_each(rank, world_size, folder, how):
     return False
 
 
-def good_in_each(rank, world_size, folder):
+def good(path, folder):
+    cfg = load_config(ROOT / 'configs' / path, SMALL) if path else sick(folder)
+    cfg.work_dir, cfg.custom_hooks = str(folder), [dict(type='Provoke', step=1)]
+    return cfg
+
+
+def good_in_each(rank, world_size, folder, path):
     Provoke.seen.clear()
+    cfg = good(path, folder)
+    cfg.launcher = 'pytorch'
     try:
-        train(sick(folder, hooks=[dict(type='Provoke', step=1)], launcher='pytorch'))
+        train(cfg)
     except NonFiniteLossError:
         return dict(Provoke.seen)
 
@@ -198,11 +206,13 @@ def test_two_processes(tmp_path, how):
 
 
 @pytest.mark.slow
-def test_the_losses_of_two_processes(tmp_path):
-    seen = run_processes(good_in_each, 2, str(tmp_path))
+@pytest.mark.parametrize('path', [None, 'dbn/digits_shuffled_dbn.py', 'lejepa/digits.py'])
+def test_the_losses_of_two_processes(tmp_path, path):
+    """Dropout of each process, permutations of channels that follow from a count of passes, slices from one of steps."""
+    seen = run_processes(good_in_each, 2, str(tmp_path), path)
     (file,) = tmp_path.glob('*/non_finite.pth')
-    (losses,) = replayed(sick(tmp_path), file).losses
-    mean = sum(each['loss'] for each in seen) / 2  # this head takes the mean of its own rows
+    (losses,) = replayed(good(path, tmp_path), file).losses
+    mean = sum(each['loss'] for each in seen) / 2  # the head of the first takes the mean of its own rows
     assert losses['loss'] == pytest.approx(mean, rel=1e-6)
 
 
