@@ -25,6 +25,7 @@ default_hooks = dict(
     doctor=dict(type='DoctorHook', interval=5),
     sheet=dict(type='ViewSheetHook'),  # views.png
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),  # every_minutes=30: inside epochs, too
+    pulse=dict(type='PulseHook'),  # a process that is stopped, or cut off, ends the run
     preemption=dict(type='PreemptionHook'),  # SIGTERM, SIGUSR1, Ctrl-C: save and end
 )
 # JSON lines and a table; for TensorBoard add dict(type='TensorboardVisBackend') (pip install tensorboard)

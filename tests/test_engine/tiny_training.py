@@ -96,10 +96,10 @@ class SpoilWeights(Hook):
 
 @HOOKS.register_module()
 class DiesOnce(Hook):
-    """Process 1 is killed in step ``step`` unless ``file`` is there; process 0 waits for ever, as in a collective of NCCL."""
+    """Process 1 gets ``number`` in step ``step`` unless ``file`` is there; process 0 waits for ever, as in a collective of NCCL."""
 
-    def __init__(self, file, step=5):
-        self.file, self.step = Path(file), step
+    def __init__(self, file, step=5, number=signal.SIGKILL):
+        self.file, self.step, self.number = Path(file), step, number
 
     def before_train(self, runner):
         self.due = not self.file.exists()
@@ -108,5 +108,5 @@ class DiesOnce(Hook):
         if self.due and runner.iter == self.step:
             if runner.rank:
                 self.file.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.number)
             _get_default_store().get('never')

@@ -1,0 +1,85 @@
+"""A process that is stopped or cut off ends the run, and is named."""
+
+import os
+import platform
+import sys
+import threading
+from datetime import timedelta
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch.distributed import Store
+from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from mmkernel.checks import check_numbers
+from mmkernel.distributed import rank, world_size
+from mmkernel.registry import HOOKS
+
+LEFT = 'left'  # what a process says last, however its run ends
+
+
+class SilentProcessError(RuntimeError):
+    """A process of the run that no longer says that it is there."""
+
+
+@HOOKS.register_module()
+class PulseHook(Hook):
+    """A process that has said nothing for ``patience`` seconds is named by the one before it, which ends with status 1.
+
+    Its launcher ends all others. Every ``seconds`` a thread of each process counts in the store of torch.distributed, and looks
+    at the count of the next: no collective, nothing on the device, and a long step or evaluation is no silence. Silence is
+    counted in beats of one's own: processes that are suspended and woken together find none. A process that lives and hangs
+    is left to env_cfg.dist_cfg.timeout.
+    """
+
+    def __init__(self, seconds: float = 5.0, patience: float = 120.0) -> None:
+        check_numbers('PulseHook', seconds=seconds, patience=patience)
+        self.seconds, self.patience, self.thread = seconds, patience, None
+
+    def before_run(self, runner: Any) -> None:
+        if world_size() > 1:
+            self.ended, store = threading.Event(), _get_default_store().clone()  # the run's own may be waiting
+            store.set_timeout(timedelta(seconds=self.patience))
+            self.thread = threading.Thread(target=self._beat, args=(store,), daemon=True)
+            self.thread.start()
+
+    def leave_run(self, runner: Any) -> None:
+        if self.thread is not None:
+            self.ended.set()
+            self.thread.join()
+            self.thread = None
+
+    def _beat(self, store: Store) -> None:
+        own, other = rank(), (rank() + 1) % world_size()
+        before, silent, count = '', 0, 0
+        try:
+            while not self.ended.is_set():
+                store.set(key(own), f'{count}, process {os.getpid()} on {platform.node()}')
+                if store.check([key(other)]):  # it has begun
+                    now = store.get(key(other)).decode()
+                    silent, before = silent + 1 if now == before != LEFT else 0, now
+                if silent * self.seconds >= self.patience:
+                    who = f'rank {other} ({before.partition(", ")[2]})'
+                    end(f'{who} has said nothing for {self.patience:g} s: it is stopped, dead, or cut off')
+                count += 1
+                self.ended.wait(self.seconds)
+            store.set(key(own), LEFT)
+        except RuntimeError as error:  # those of torch.distributed are
+            if not self.ended.is_set():
+                end(f'the store of torch.distributed does not answer; its process or machine has gone ({error})')
+
+
+def key(of: int) -> str:
+    return f'mmkernel/pulse/{of}'
+
+
+def end(why: str) -> None:
+    """End this process at once, from any thread; its launcher shows ``why``."""
+    try:
+        raise SilentProcessError(f'{why[0].upper()}{why[1:]}. This process, rank {rank()}, ends.')
+    except SilentProcessError as error:
+        if 'TORCHELASTIC_ERROR_FILE' in os.environ:
+            get_error_handler().record_exception(error)
+        os.write(sys.__stderr__.fileno(), f'{type(error).__name__}: {error}\n'.encode())
+    os._exit(1)
