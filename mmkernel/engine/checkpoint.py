@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmkernel.distributed import world_size
+from mmkernel.distributed.shards import Shard
 from mmkernel.engine.checkpoint_parts import check_meta, check_parts
+from mmkernel.engine.sharded_state import take_shards
+from mmkernel.models.sharded import shards_of
 from mmkernel.zoo.files import CheckpointError, bytes_of, damaged_record, meta_of, read_checkpoint
 from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.tensor_names import weights_of
@@ -49,7 +53,7 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
 
 def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
     """Load the weights of the file ``path`` into ``model`` and say what matched; see ``load_weights``."""
-    return load_weights(model, weights_of(read_checkpoint(path)), strict, str(path))
+    return load_weights(model, weights_of(take_shards(read_checkpoint(path), model, None, path)), strict, str(path))
 
 
 def go_on_from(model: nn.Module, content: Mapping, path: str, strict: bool = True) -> LoadReport:
@@ -89,8 +93,11 @@ def checkpoint_meta(path: str | Path) -> dict:
 def checkpoint_bytes(model: nn.Module, groups: list[dict]) -> int:
     """About how large a checkpoint will be, before the optimizer has any state: it keeps a value or two for each weight."""
     moments = [len(group['betas']) if 'betas' in group else bool(group.get('momentum')) for group in groups]
-    kept = (n * p.nbytes for n, group in zip(moments, groups, strict=True) for p in group['params'])
-    return bytes_of(model.state_dict()) + sum(kept)
+    parts = lambda p: world_size() if isinstance(p, Shard) else 1  # noqa: E731  (about one size)
+    kept = (n * p.nbytes * parts(p) for n, group in zip(moments, groups, strict=True) for p in group['params'])
+    state = model.state_dict()
+    elsewhere = (world_size() - 1) * bytes_of([state[name] for name, _ in shards_of(model)])
+    return bytes_of(state) + elsewhere + sum(kept)
 
 
 def epoch_files(work_dir: str | Path) -> list[Path]:

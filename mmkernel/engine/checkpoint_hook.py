@@ -26,6 +26,8 @@ class CheckpointHook(Hook):
         max_keep: the last files of this run that stay, of both names together; None: all.
         every_steps: optimizer steps between files inside epochs (at the end of an epoch: ``epoch_N.pth``); None: no such files.
         every_minutes: the same by the clock of process 0, at the first step after about a second over; None: no such files.
+        shards: each process writes what it holds of a sharded neck into a folder beside the file, instead of process 0 all of
+            it into the file. Both are read by any number of processes.
     """
 
     priority = 'VERY_LOW'
@@ -37,10 +39,12 @@ class CheckpointHook(Hook):
         max_keep: int | None = None,
         every_steps: int | None = None,
         every_minutes: float | None = None,
+        shards: bool = False,
     ) -> None:
         whole = dict(interval=interval, max_keep=max_keep, every_steps=every_steps)
         check_numbers('CheckpointHook', whole=True, none=True, **whole)
         check_numbers('CheckpointHook', none=True, every_minutes=every_minutes)
+        self.shards = shards
         self.interval, self.max_keep, self.every_steps, self.every_minutes = (*whole.values(), every_minutes)
 
     def before_train(self, runner: Any) -> None:

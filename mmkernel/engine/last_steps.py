@@ -16,6 +16,7 @@ from mmkernel.distributed import on_first_process, world_size
 from mmkernel.engine.checkpoint import STOPPED, to_plain
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.process_state import torch_random_state
+from mmkernel.models.sharded import shards_of
 from mmkernel.zoo.files import CheckpointError, meta_of, read_checkpoint, write_checkpoint
 
 META = dict(log=str, loss=str, device=str, batch_norm=str, scale=float, iteration=int, epoch=int, window=int, seed=int,
@@ -100,6 +101,8 @@ class LastSteps:
         runner, model = self.runner, unwrap(self.runner.model)
         if not window:
             return 'It cannot be replayed: its batch was not noted.'
+        if world_size() > 1 and any(shards_of(model)):
+            return 'It cannot be replayed: a layer of the neck lies on several processes.'
         start = window[0]
         about = dict(
             kind=STOPPED, epoch=start.epoch, batch=start.batch, iter=start.iteration, iteration=iteration, loss=str(loss),

@@ -62,7 +62,10 @@ class EmbeddingMonitorHook(Hook):
             embeddings.target[j] for j, view in enumerate(embeddings.target_views) if view != embeddings.online_views[0]
         ]
         partner = [*embeddings.online[1:2], *others, None][0]
-        self.seen = embeddings.online[0].detach(), partner if partner is None else partner.detach()
+        self.seen = (
+            embeddings.as_rows(embeddings.online[0]),
+            partner if partner is None else embeddings.as_rows(partner),
+        )
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = unwrap(runner.model)
@@ -83,8 +86,8 @@ class DoctorHook(Hook):
     """A warning in the log when ``diagnose`` finds the embedding collapsed, once per change.
 
     Every ``interval`` epochs and after the last one, from the fraction ``begin`` of the run on (every fresh encoder is nearly
-    collapsed), process 0 looks at ``images`` training images and two views of each, in eval mode. Models without a neck and
-    patches of images, whose embeddings are not those of images, are left alone.
+    collapsed), process 0 looks at ``images`` training images and two views of each, in eval mode. Models without a neck, or
+    with one that lies on several ranks, and patches of images, whose embeddings are not those of images, are left alone.
     """
 
     priority = 'LOW'
@@ -99,7 +102,8 @@ class DoctorHook(Hook):
     def after_train_epoch(self, runner: Any) -> None:
         epoch, model, data = runner.epoch + 1, unwrap(runner.model), dataset_of(runner)
         due = epoch > self.begin * runner.max_epochs and (epoch % self.interval == 0 or epoch == runner.max_epochs)
-        shown = hasattr(model, 'extract') and getattr(model, 'neck', None) is not None
+        neck = getattr(model, 'neck', None)
+        shown = hasattr(model, 'extract') and neck is not None and not getattr(neck, 'spread', False)
         shown = shown and isinstance(data, ViewDataset) and isinstance(runner.cfg.train_dataloader, Mapping)
         if due and shown and not any(isinstance(view, PatchView) for view in data.views.values()):
             look_alone(lambda: self._look(runner, model, data.source))

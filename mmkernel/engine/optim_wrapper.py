@@ -8,12 +8,13 @@ import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_
 
 from mmkernel.checks import check_numbers
+from mmkernel.engine.clipping import check_clipping, check_for_shards, whole_norm
 from mmkernel.engine.finite import FirstFailure
 from mmkernel.engine.learning_rates import check_groups
-from mmkernel.engine.optimizers import as_built, check_clipping, fuse, step_where
+from mmkernel.engine.optimizers import as_built, fuse, step_where
 from mmkernel.engine.virtual_batch import Snapshot, moved_by_forward
 from mmkernel.registry import OPTIM_WRAPPERS
 
@@ -47,6 +48,7 @@ class PretrainOptimWrapper(OptimWrapper):
         check_groups(optimizer)
         if clip_grad is not None:
             check_clipping(clip_grad)
+        check_for_shards(optimizer, precision, clip_grad)
         # a copy: mmengine pops 'type' out of the dict, which belongs to the config
         super().__init__(optimizer, accumulative_counts, dict(clip_grad) if clip_grad else None)
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
@@ -118,7 +120,7 @@ class PretrainOptimWrapper(OptimWrapper):
         if parameters:
             if self.scaler:
                 self.scaler.unscale_(self.optimizer)
-            self.grad_norm = norm = final = get_total_norm([p.grad for p in parameters])
+            self.grad_norm = norm = final = whole_norm(parameters)
             if self.scaler:  # a gradient that is not finite is final, unless a smaller scale of the loss may help
                 final = torch.where(self.scaler.scale(torch.ones_like(norm)) < SMALLEST_SCALE, norm, 0.0)
         self._failure.see(final, self._inner_count - 1, self._loss)

@@ -1,18 +1,18 @@
-"""The optimizer LARS; steps that a flag on the device can skip, of LARS and torch's SGD, Adam and AdamW; gradient clipping."""
+"""The optimizer LARS; steps that a flag on the device can skip, of LARS and torch's SGD, Adam and AdamW."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.sgd import sgd
 
 from mmkernel.checks import check_numbers
-from mmkernel.registry import OPTIMIZERS, check_keywords
+from mmkernel.distributed import sum_over_ranks_
+from mmkernel.distributed.shards import Shard
+from mmkernel.registry import OPTIMIZERS
 
 
 @OPTIMIZERS.register_module()
@@ -73,7 +73,8 @@ class LARS(Optimizer):
             parameters = [p for p in group['params'] if p.grad is not None]
             if parameters and getattr(self, 'grad_scale', None) is not None:  # left to us by torch.amp.GradScaler
                 torch._foreach_div_([p.grad for p in parameters], self.grad_scale)
-            if weights := [p for p in parameters if group['scale_all'] or p.ndim > 1]:
+            weights = [p for p in parameters if group['scale_all'] or p.ndim > 1]
+            if weights := sorted(weights, key=lambda p: isinstance(p, Shard)):
                 _scale_gradients(weights, [p.grad for p in weights], group)
             gradients = [p.grad if same_order(p, p.grad) else torch.empty_like(p).copy_(p.grad) for p in parameters]
             sgd(  # u <- momentum u + g;  p <- p - lr u, in one kernel, or nothing where found_inf says so
@@ -94,12 +95,15 @@ class LARS(Optimizer):
 
 
 def _scale_gradients(weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-    """g <- r (g + wd p), in place."""
+    """g <- r (g + wd p), in place. Norms are those of whole tensors, also where this rank holds a shard."""
     wd, joint = group['weight_decay'], group['norms'] == 'joint'
-    p_norm = torch.stack(torch._foreach_norm(weights))
     if joint and wd:
         torch._foreach_add_(gradients, weights, alpha=wd)
-    norm = torch.stack(torch._foreach_norm(gradients))  # of g + wd p ('joint') or g
+    # of p, and of g + wd p ('joint') or g
+    p_norm, norm = torch.stack(torch._foreach_norm(weights + gradients)).view(2, -1)
+    if shards := sum(isinstance(p, Shard) for p in weights):  # they stand last
+        whole = sum_over_ranks_(torch.stack([p_norm[-shards:], norm[-shards:]]).square_()).sqrt_()
+        p_norm, norm = (torch.cat([x[:-shards], own]) for x, own in zip((p_norm, norm), whole, strict=True))
     usable = (p_norm > 0) & (norm > 0)
     ratio = group['trust_coefficient'] * p_norm / (norm if joint else norm + wd * p_norm + group['eps'])
     ratio = torch.where(usable, ratio, 1.0)
@@ -166,19 +170,3 @@ def as_built(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     for group, ours in zip(groups, own, strict=False):
         group.update({word: ours[word] for word in ('fused', 'foreach') if word in ours})
     return {**saved, 'param_groups': groups}
-
-
-CLIPPING = {'norm': (clip_grad_norm_, 'max_norm'), 'value': (clip_grad_value_, 'clip_value')}
-
-
-def check_clipping(clip_grad: Mapping[str, Any]) -> None:
-    """ValueError for a ``clip_grad`` that torch's function would refuse at the first step, or that has no effect."""
-    kind = clip_grad.get('type', 'norm')
-    if kind not in CLIPPING:
-        raise ValueError(f"optim_wrapper.clip_grad.type is 'norm' or 'value', got {kind!r}.")
-    function, limit = CLIPPING[kind]
-    given = {key: value for key, value in clip_grad.items() if key != 'type'}
-    check_keywords(function, ['parameters', *given], 'optim_wrapper.clip_grad')
-    check_numbers('optim_wrapper.clip_grad', **{limit: given.get(limit)})
-    if given.get('norm_type') != math.inf:
-        check_numbers('optim_wrapper.clip_grad', none=True, norm_type=given.get('norm_type'))

@@ -15,6 +15,7 @@ from mmkernel.engine.process_state import process_states, restore_process
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.engine.schedule import moved_by, state_of
+from mmkernel.engine.sharded_state import shards_go, states_with_shards, take_shards
 from mmkernel.writing import NotWrittenError
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
@@ -46,26 +47,23 @@ class Persistence:
         self.folder.resumed, self.timestamp = on_first_process(take)
 
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None) -> None:
-        """Write everything that the next step depends on. Every rank must call it; rank 0 writes.
-
-        RuntimeError inside an accumulation window, whose gradients are in no file.
-        """
+        """Write all that the next step depends on; every rank must call it. RuntimeError inside an accumulation window."""
         if getattr(self.train_loop, 'batch', None) and not attempt(self.optim_wrapper)[0]:
             raise RuntimeError(
                 f"'{filename}' would be written inside an accumulation window. Save when optim_wrapper.stepped is True."
             )
         getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
-        states, path = process_states(unwrap(self.model)), Path(out_dir).resolve() / filename
+        path = Path(out_dir).resolve() / filename
+        states = process_states(unwrap(self.model)) | states_with_shards(self, path)
         on_first_process(lambda: self._write(path, meta or {}, states))
         self.folder.wrote(path)
 
-    def _write(self, path: Path, more: dict, states: dict[str, list]) -> None:
+    def _write(self, path: Path, more: dict, states: dict[str, Any]) -> None:
         """This runs at the end of an epoch, before the counter moves, or inside one."""
         batch = getattr(self.train_loop, 'batch', None)  # of this epoch, used; None: all, and the epoch's end is done
         epoch = self.epoch + (batch is None)
         count = self.iter if batch is None else epoch * len(self.train_dataloader) + batch
-        checkpoint = dict(
-            **self.state({'epoch': epoch, 'batch': batch or 0, 'iter': count, **more}),
+        checkpoint = self.state({'epoch': epoch, 'batch': batch or 0, 'iter': count, **more}) | dict(
             param_schedulers=[state_of(schedule) for schedule in self.param_schedulers or []],
             message_hub=self.message_hub.state_dict(),
             **states,
@@ -75,7 +73,8 @@ class Persistence:
         checkpoint = to_plain(checkpoint)
         self.folder.make_room(path)
         try:
-            write_checkpoint(checkpoint, path, self.folder.check)
+            with shards_go(path):
+                write_checkpoint(checkpoint, path, self.folder.check)
         except OSError as error:
             text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
             raise NotWrittenError(text) from error
@@ -95,7 +94,7 @@ class Persistence:
 
     def load_checkpoint(self, filename: str, strict: bool = True, start: bool = False) -> dict:
         """``start``: of a new run, which takes other files than those of its own kind, see ``start_from``."""
-        checkpoint = read_checkpoint(filename)
+        checkpoint = take_shards(read_checkpoint(filename), unwrap(self.model), self.optim_wrapper, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         report = (start_from if start else go_on_from)(unwrap(self.model), checkpoint, str(filename), strict)
         self.logger.info(f'Loaded {filename}: {report}.')
@@ -129,9 +128,7 @@ class Persistence:
         if meta.get('images', images) != images:  # the config may be the same and the data not
             text = f"'{filename}' was trained on {meta['images']} images, now there are {images}"
             if not self.cfg.get('resume_anyway'):
-                raise OtherRunError(
-                    f'{text}: it is another run. If that is meant: --resume-anyway (resume_anyway=True).'
-                )
+                raise OtherRunError(f'{text}: it is another run. If it is meant: --resume-anyway (resume_anyway=True).')
             self.logger.warning(f'{text}.')
         self._adopt_seed(meta['seed'])
         self._go_to(meta, length)
@@ -195,5 +192,6 @@ class Persistence:
             return
         kept = {key: (state[key], value) for key, value in config.items() if key in state and state[key] != value}
         if kept and not self.cfg.get('resume_anyway'):  # then it is among the differences
-            name = type(scheduler).__name__
-            self.logger.warning(f'{name} continues as in the checkpoint (checkpoint, config): {kept}.')
+            self.logger.warning(
+                f'{type(scheduler).__name__} continues as in the checkpoint (checkpoint, config): {kept}.'
+            )

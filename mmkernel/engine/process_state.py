@@ -10,6 +10,7 @@ from mmengine.dist import all_gather_object, get_world_size
 from torch import Tensor, nn
 
 from mmkernel.hashes import tensor_bytes
+from mmkernel.models.sharded import shards_of
 from mmkernel.zoo.loading import load_weights
 from mmkernel.zoo.tensor_names import weights_of
 
@@ -61,7 +62,7 @@ def own_buffers(model: nn.Module) -> list[dict[str, Tensor]]:
     """
     if get_world_size() == 1:
         return [{}]
-    parameters = {name for name, _ in model.named_parameters()}
+    parameters = {name for name, _ in (*model.named_parameters(), *shards_of(model))}
     kept = {name: value for name, value in model.state_dict().items() if name not in parameters}
     buffers = {name: value.cpu() for name, value in kept.items() if isinstance(value, Tensor)}
     digests = {name: hashlib.sha256(tensor_bytes(value)).digest() for name, value in buffers.items()}

@@ -1,6 +1,7 @@
 """The work folder of a run: one run writes into it at a time, and deletes only what is its own."""
 
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mmkernel.engine.checkpoint import (
 )
 from mmkernel.engine.folder_lock import SILENT, FolderLock
 from mmkernel.engine.run_record import foreign
+from mmkernel.engine.sharded_state import shards_go
 from mmkernel.evaluation import CRITERIA
 from mmkernel.writing import drop_leftovers, replacing, room, set_aside, size, try_folder
 from mmkernel.zoo.files import CheckpointError
@@ -95,7 +97,8 @@ class RunFolder:
     def drop_oldest(self, keep: int) -> None:
         """Delete the checkpoints of this run, except the last ``keep``."""
         for path in self.checkpoints[: max(len(self.checkpoints) - keep, 0)]:
-            path.unlink(missing_ok=True)
+            with shards_go(path):
+                path.unlink(missing_ok=True)
             self.checkpoints.remove(path)
 
     def write_config(self, text: str) -> None:
@@ -159,6 +162,8 @@ class RunFolder:
             drop_leftovers(self.path, name, lambda tag: tag == last or owner.gone(tag))
         for half in (*self.path.glob('.epoch_*.pth.tmp'), *self.path.glob('.best_*.pth.tmp')):
             half.unlink(missing_ok=True)  # of an earlier version
+        for half in self.path.glob('.*.shards.tmp'):
+            shutil.rmtree(half, ignore_errors=True)
 
     def _lock(self) -> FolderLock:
         """Of this process and folder; it stays until ``release`` or the end of this process."""

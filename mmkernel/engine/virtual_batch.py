@@ -62,10 +62,11 @@ def _embed(model: nn.Module, batches: Sequence[dict], wrapper: Any) -> tuple[Emb
                 }
                 index = piece.sample_index.new_empty(len(batches) * len(piece.sample_index))
                 union = replace(piece, **{name: rooms[id(getattr(piece, name))] for name in FIELDS}, sample_index=index)
-            rows = slice(start, start + len(piece.sample_index))
+            rows = slice(start, start + piece.online.shape[1])  # of columns: those of all ranks
             for name in FIELDS:
                 getattr(union, name)[:, rows] = getattr(piece, name)
-            union.sample_index[rows] = piece.sample_index
+            images = len(piece.sample_index)
+            union.sample_index[len(states) * images - images : len(states) * images] = piece.sample_index
             start = rows.stop
     return union, states
 
@@ -84,7 +85,7 @@ def _pull_back(
     sources = {**leaves, **parameters}
     gradients = torch.autograd.grad(loss, list(sources.values()), gradient, allow_unused=True)
     found = {name: g for name, g in zip(sources, gradients, strict=True) if g is not None}
-    start = 0
+    count = next(iter(leaves.values())).shape[1] // len(batches)
     for j, (batch, state) in enumerate(zip(batches, states, strict=True)):
         last = j == len(batches) - 1
         set_random_state(state)
@@ -92,11 +93,10 @@ def _pull_back(
         with wrapper.optim_context(model):
             data = net.data_preprocessor(batch, True)
             roots = (model if last else net)(inputs=data['inputs'], mode='roots', names=names)
-        rows = slice(start, start + len(data['sample_index']))
+        rows = slice(j * count, (j + 1) * count)
         entering = [found[name][:, rows] if name in leaves else found[name] for name in names]
         used = [(roots[name], g) for name, g in zip(names, entering, strict=True) if roots[name].requires_grad]
         torch.autograd.backward([root for root, _ in used], [g for _, g in used])
-        start = rows.stop
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkernel.distributed import columns_to_rows, world_size
 from mmkernel.distributed.shards import all_rows
 from mmkernel.kernels.layouts import promoted
 from mmkernel.losses.alignment import pairs_of_views
@@ -90,6 +92,12 @@ class Embeddings:
     def rows(self) -> int:
         """N."""
         return all_rows(self.online, self.columns)
+
+    def as_rows(self, z: Tensor) -> Tensor:
+        """One of the tensors, or a view of it, as rows (..., B, q) without a graph. Of columns every rank must ask."""
+        if self.columns is None:
+            return z.detach()
+        return columns_to_rows(F.pad(z, (0, -(-self.columns // world_size()) - z.shape[-1])), self.columns)
 
     def promoted(self) -> 'Embeddings':
         """Half precision -> float32, float64 stays: at q = 32 768 a typical t^3 is 1e-7, below what half can hold."""

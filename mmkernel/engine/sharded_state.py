@@ -1,0 +1,141 @@
+"""What ranks hold as shards, in a checkpoint: whole, gathered to process 0, or written and read by each rank that holds it.
+
+Both forms may be read by any number of processes. Whole, process 0 needs room on its host for all of the layer and of what
+the optimizer keeps of it, and its device for one rank's part more. Apart, no rank needs more than its own: the tensors
+are in a folder beside ``epoch_N.pth``, by torch.distributed.checkpoint in the safetensors format, which holds nothing to be run.
+"""
+
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+from mmkernel.checks import NonFiniteLossError
+from mmkernel.distributed import bounds_over_ranks, on_first_process, world_size
+from mmkernel.distributed.shards import share_of, whole_on_first
+from mmkernel.engine.hooks import unwrap
+from mmkernel.models.sharded import shards_of
+from mmkernel.zoo.files import CheckpointError, read_checkpoint
+
+Entry = tuple[
+    dict, Any, str, int
+]  # where a tensor stands: dict and key; its name in all of the checkpoint; rows of the whole
+
+
+def entries(model: nn.Module, optimizer: Any, checkpoint: dict) -> Iterator[Entry]:
+    """Every tensor of ``checkpoint`` of which this process holds, or will hold, a shard. ``optimizer``: or its wrapper, or None."""
+    weights, sizes = checkpoint.get('state_dict', checkpoint), dict(shards_of(model))
+    yield from ((weights, name, f'state_dict/{name}', q) for name, q in sizes.items() if name in weights)
+    rows = {id(p): sizes[name] for name, p in model.named_parameters() if name in sizes}
+    parameters = [p for group in getattr(optimizer, 'param_groups', ()) for p in group['params']]
+    for i, state in checkpoint.get('optimizer', {}).get('state', {}).items() if parameters else ():
+        if i < len(parameters) and id(parameters[i]) in rows:
+            names = [name for name, x in state.items() if isinstance(x, Tensor) and x.ndim > 0]
+            yield from ((state, name, f'optimizer/{i}/{name}', rows[id(parameters[i])]) for name in names)
+
+
+def states_with_shards(runner: Any, path: Path) -> dict[str, Any]:
+    """For the checkpoint ``path``: the states of model and optimizer; {} where there are no shards. All processes call it.
+
+    Shards are whole in process 0; or, as ``CheckpointHook.shards`` asks, in a new folder beside ``path``, and of no rows here.
+    """
+    model, wrapper = unwrap(runner.model), runner.optim_wrapper
+    if world_size() == 1 or not any(shards_of(model)):
+        return {}
+    saved = wrapper.state_dict()
+    saved['state'] = {i: dict(state) for i, state in saved['state'].items()}  # the optimizer's own dicts stay
+    found = dict(state_dict=model.state_dict(), optimizer=saved)
+    places = list(entries(model, wrapper, found))
+    if not any(getattr(hook, 'shards', False) for hook in runner.hooks):
+        for where, key, _, q in places:
+            where[key] = whole_on_first(where[key], q)
+        return found
+    spoilt = [label for where, key, label, _ in places if not torch.isfinite(where[key]).all()]
+    if bounds_over_ranks(len(spoilt))[0][1]:
+        raise NonFiniteLossError(
+            f'Shards of a process hold NaN or infinite values ({", ".join(spoilt) or "not in this one"}); {path} was not written.'
+        )
+    folder = path.with_name(on_first_process(lambda: f'{path.stem}.{uuid.uuid4().hex[:8]}.shards'))
+    half = folder.with_name(f'.{folder.name}.tmp')
+    tensors = {label: _of_all(where[key], q) for where, key, label, q in places}
+    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(half), save_distributed=True))
+    on_first_process(lambda: half.rename(folder) and None)
+    for where, key, *_ in places:
+        where[key] = where[key].new_empty(0, *where[key].shape[1:])
+    return {**found, 'shards': dict(folder=folder.name, rows={label: q for *_, label, q in places})}
+
+
+def _of_all(own: Tensor, q: int) -> Tensor:
+    """This rank's rows as those of a tensor of q, as torch.distributed.checkpoint takes them."""
+    own = own.detach().contiguous()
+    if world_size() == 1:
+        return own
+    mesh, shape = init_device_mesh(own.device.type, (world_size(),)), torch.Size([q, *own.shape[1:]])
+    stride = torch.empty(shape, device='meta').stride()
+    return DTensor.from_local(own, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
+
+
+def take_shards(checkpoint: dict, model: nn.Module, optimizer: Any, path: str | Path) -> dict:
+    """``checkpoint``, read from ``path``, with those rows of each tensor that this process holds. All processes call it.
+
+    CheckpointError where the shards of the file are not beside it, or are damaged.
+    """
+    rows = checkpoint.get('shards', {}).get('rows', {})
+    own = {label for *_, label, _ in entries(model, optimizer, checkpoint)}
+    if rows:
+        folder = Path(path).with_name(checkpoint['shards']['folder'])
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"'{path}' is a checkpoint of shards, and its folder '{folder.name}' is not beside it: copy both together."
+            )
+        device = next(model.parameters()).device
+        places = {label: _place(checkpoint, label) for label in rows}
+        tensors = {}
+        for label, (where, key) in places.items():
+            share = share_of(rows[label]) if label in own else slice(0, rows[label])
+            own_rows = where[key].new_empty(share.stop - share.start, *where[key].shape[1:], device=device)
+            tensors[label] = _of_all(own_rows, rows[label]) if label in own else own_rows
+        try:
+            reader = dcp.HuggingFaceStorageReader(str(folder))
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', '.*assuming the intent is to load in a single process')
+                dcp.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
+        except (Exception, CheckpointException) as error:  # which is a BaseException
+            raise CheckpointError(
+                f"'{path}' is a checkpoint of shards, and its folder '{folder.name}' is damaged: {error}"
+            ) from error
+        for label, (where, key) in places.items():
+            where[key] = tensors[label].to_local() if isinstance(tensors[label], DTensor) else tensors[label]
+    else:
+        for where, key, _, q in entries(model, optimizer, checkpoint):
+            if len(where[key]) == q:
+                where[key] = where[key][share_of(q)]
+    return checkpoint
+
+
+def _place(checkpoint: dict, label: str) -> tuple[dict, Any]:
+    kind, name = label.split('/', 1)
+    if kind == 'state_dict':
+        return checkpoint[kind], name
+    i, name = name.split('/')
+    return checkpoint[kind]['state'][int(i)], name
+
+
+@contextmanager
+def shards_go(path: Path) -> Iterator[None]:
+    """Delete the folder of shards that belongs to the file ``path`` now, once that is deleted or replaced."""
+    beside = any(path.parent.glob(f'{path.stem}.*.shards'))
+    old = read_checkpoint(path, mmap=True).get('shards') if beside and path.is_file() else None
+    yield
+    if old:
+        shutil.rmtree(path.with_name(old['folder']), ignore_errors=True)
