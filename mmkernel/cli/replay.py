@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -45,13 +46,11 @@ def replay(args: argparse.Namespace) -> None:
     if args.plot:
         again.data.plot(args.plot, (images or again.data.indices)[:SHOWN])
     if args.json:
-        about = {key: meta[key] for key in ('iteration', 'epoch', 'loss', 'world_size', 'seed')}
-        files = {i: again.data.name(i) for i in images}
-        print(
-            json.dumps(
-                dict(file=str(args.file), **about, device=args.device, files=files, replays=[*map(asdict, done)])
-            )
-        )
+        found = {key: meta[key] for key in ('iteration', 'epoch', 'loss', 'world_size', 'seed')}
+        found |= dict(device=args.device, files={i: again.data.name(i) for i in images}, replays=[*map(asdict, done)])
+        for each in found['replays']:  # JSON has no NaN
+            each['losses'] = [{k: v if math.isfinite(v) else str(v) for k, v in one.items()} for one in each['losses']]
+        print(json.dumps(found, allow_nan=False))
     else:
         for line in [_headline(again), *(line for each in done for line in _told(each, again)), *_compared(done)]:
             say(escape(line))
@@ -67,10 +66,9 @@ def _headline(again: Replay) -> str:
     text += f'{len(again.data.indices)} images of {W} process(es)'
     if len(again.data.window) > 1:
         text += f', an accumulation window of {len(again.data.window)} batches'
-    if W > 1 and meta.get('batch_norm') == 'all':
-        text += '. They are one batch here, as SyncBN saw them'
-    elif W > 1:
-        text += '. Rows are joined; each process has batch statistics of its own, as in the run'
+    if W > 1:
+        of = 'all, as SyncBN has them' if meta['batch_norm'] == 'all' else 'each process, as in the run'
+        text += f'. Rows are joined in rank order; batch norm has the statistics of {of}'
     if absent := sorted({*range(meta['world_size'])} - set(again.ranks)):
         text += f'. The rows of the processes {absent} are left out, so losses differ from those of the run'
     return f'{text}.'
@@ -92,10 +90,11 @@ def _told(done: Replayed, again: Replay) -> list[str]:
         if found.images:
             more = f', and {len(found.images) - SHOWN} more' if len(found.images) > SHOWN else ''
             lines.append(f'  images {", ".join(f"{i} ({again.data.name(i)})" for i in found.images[:SHOWN])}{more}')
-        for word, x in (found.inputs | found.parameters).items():
+        for word, x in (found.inputs | {f'parameter {name}': x for name, x in found.parameters.items()}).items():
             span = 'no finite value' if x['min'] is None else f'{x["min"]:.4g} to {x["max"]:.4g}'
-            lines.append(f'  {word} {tuple(x["shape"])} {x["type"]}: {span}, {x["share_not_finite"]:.1%} not finite')
-    if done.error:
+            bad = f', {x["share_not_finite"]:.2g} of them not finite' if x['share_not_finite'] else ''
+            lines.append(f'  {word} {tuple(x["shape"])} {x["type"]}: {span}{bad}')
+    if done.error and not (found and found.where == 'error'):
         lines.append(f'  It ended with {done.error}')
     return [*lines, f'  loss: {parts}'] if parts else lines
 
@@ -104,6 +103,7 @@ SENTENCES = dict(
     images='The images themselves are bad: {values}, before {name}.',
     output='The first bad value is in what {name} gives: {values}.',
     between='The first bad value comes from the code of {name} around its parts: {values}.',
+    error='All values are finite until {name} ends the step: {values}.',
     gradient='All values of the forward pass are finite. The first bad gradient is in {name}: {values}.',
     norm='Each gradient is finite, and {values} is not. The largest is that of {name}.',
 )
@@ -111,10 +111,10 @@ SENTENCES = dict(
 
 def _compared(done: list[Replayed]) -> list[str]:
     """Of half precision and float32."""
-    if len(done) < 2:
+    half, full = done[0], done[-1]
+    if half is full or not half.bad:
         return []
-    half, full = done
-    if half.bad and not full.bad:
-        where = f'at {half.found.module or "the model"}' if half.found else 'in the step'
-        return [f'{half.precision} overflows here {where}; in float32 the step is finite.']
-    return [f'float32 fails as {half.precision} does: it is not for want of range.'] if half.bad and full.bad else []
+    where = f'at {half.found.module or "the model"}' if half.found else 'in the step'
+    if full.bad:
+        return [f'float32 fails as {half.precision} does {where}: it is not for want of range.']
+    return [f'{half.precision} overflows here {where}; in float32 the step is finite.']

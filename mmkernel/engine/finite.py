@@ -112,6 +112,15 @@ def non_finite(value: Any, name: str = 'tensor') -> Iterator[str]:
     yield from (found for found, x in floats_in(value, name) if not torch.isfinite(x).all())
 
 
+def extremes(x: Tensor) -> dict[str, Any]:
+    """Shape, type, least and greatest finite value (None: there is none), share of the values that are not finite."""
+    x = x.detach()
+    fine = x[torch.isfinite(x)]
+    low, high = (fine.min().item(), fine.max().item()) if len(fine) else (None, None)
+    share = (x.numel() - len(fine)) / max(x.numel(), 1)
+    return dict(shape=list(x.shape), type=str(x.dtype)[6:], min=low, max=high, share_not_finite=share)
+
+
 def non_finite_argument(error: BaseException) -> str | None:
     """' in x of whiten': the outermost tensor with NaN or infinity that a function was given on the way to ``error``."""
     for frame, _ in traceback.walk_tb(error.__traceback__):

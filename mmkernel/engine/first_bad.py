@@ -1,5 +1,6 @@
 """The first module of a step in which a value is not finite, forward and then backward."""
 
+import sys
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkernel.engine.finite import floats_in
+from mmkernel.engine.finite import extremes, floats_in, non_finite_argument
 from mmkernel.models import Embeddings
 from mmkernel.models.embeddings import group_views
 
@@ -17,7 +18,7 @@ from mmkernel.models.embeddings import group_views
 class Finding:
     """Where the first bad value is."""
 
-    where: str  # 'images', 'output', 'between' (code of ``module`` around its parts), 'gradient', 'norm'
+    where: str  # 'images', 'output', 'between' (code of ``module`` around its parts), 'error', 'gradient', 'norm'
     module: str  # dotted path
     kind: str  # its class
     values: str  # the bad tensor
@@ -107,6 +108,9 @@ class FirstBad:
             for name, x in floats_in(output, 'output'):
                 if self.found is None and not torch.isfinite(x).all():
                     self._find('output', call, name, x)
+            if self.found is None and (error := sys.exc_info()[1]) is not None:  # then there is no output
+                text = f'{type(error).__name__}: {error}{non_finite_argument(error) or ""}'
+                self._find('error', call, ' '.join(text.split()), torch.zeros(()))
             if not self.running:
                 self.watch(output)
 
@@ -142,7 +146,7 @@ class FirstBad:
         chosen = getattr(model, 'target_views' if parts[0] == 'target' else 'online_views', None)
         chosen = list(range(len(self.views)) if chosen is None else chosen)
         groups = group_views([self.views[v] for v in chosen], word) if self.views else []
-        group = groups[call.number % len(groups)] if groups else []
+        group = groups[call.number % len(groups)] if groups and parts[0] != 'head' else []
         return [chosen[v] for v in group] if len(group) == count else []
 
     def watch(self, value: Any) -> None:
@@ -178,15 +182,6 @@ class FirstBad:
         return hook
 
 
-def extremes(x: Tensor) -> dict[str, Any]:
-    """Shape, type, least and greatest finite value (None: there is none), share of the values that are not finite."""
-    x = x.detach()
-    fine = x[torch.isfinite(x)]
-    low, high = (fine.min().item(), fine.max().item()) if len(fine) else (None, None)
-    share = (x.numel() - len(fine)) / max(x.numel(), 1)
-    return dict(shape=list(x.shape), type=str(x.dtype)[6:], min=low, max=high, share_not_finite=share)
-
-
 def _count() -> int:
     """The number of the next operation that autograd records in this thread."""
     return torch.autograd._get_sequence_nr()
@@ -195,4 +190,4 @@ def _count() -> int:
 def _line(trace: list[str]) -> str | None:
     """The innermost line of code outside torch of a traceback of the forward pass."""
     own = [entry for entry in trace if '/torch/' not in entry.splitlines()[0]]
-    return ' '.join(own[-1].split()) if own else None
+    return ': '.join(part.strip() for part in own[-1].strip().splitlines()[:2]) if own else None

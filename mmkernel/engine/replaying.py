@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkernel.engine.first_bad import Finding, FirstBad, extremes
+from mmkernel.engine.finite import extremes
+from mmkernel.engine.first_bad import Finding, FirstBad
 from mmkernel.engine.launch import set_numerics
 from mmkernel.engine.optim_wrapper import PRECISIONS
 from mmkernel.engine.process_state import set_random_state

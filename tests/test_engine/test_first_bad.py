@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmkernel.engine.first_bad import FirstBad, extremes
+from mmkernel.engine.finite import extremes
+from mmkernel.engine.first_bad import FirstBad
 from mmkernel.engine.process_state import random_state
 
 NAN, INF = float('nan'), float('inf')
@@ -136,6 +137,8 @@ def test_a_module_that_raises_leaves_the_look_whole():
     net = Net(Spoil(lambda x: 1 / 0))
     with FirstBad(net) as look, pytest.raises(ZeroDivisionError):
         net(list(torch.randn(2, 5, 4)), torch.arange(5))
+    assert (look.found.where, look.found.module) == ('error', 'backbone.2')
+    assert look.found.values == 'ZeroDivisionError: division by zero'
     assert not look.running
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
 
