@@ -24,7 +24,10 @@ from mmkernel.zoo.tensor_names import find_weights, key_maps
 
 Run = Callable[[Tensor], Tensor]  # uint8 images (B, C, H, W) -> (B, d)
 ONNX_NEEDS = ('onnx', 'onnxruntime', 'onnxscript')
-OURS = ('type', 'model_name', 'small_images', 'in_channels', 'zero_init_residual', 'pretrained')
+OURS = (
+    'type', 'model_name', 'small_images', 'in_channels', 'zero_init_residual', 'pretrained', 'fixed_positions', 'fixed_patches',
+    'image_sizes', 'width',
+)  # fmt: skip
 
 
 class ExportError(ValueError):
@@ -75,6 +78,8 @@ def timm_arguments(encoder: Encoder) -> dict[str, Any]:
         raise ExportError(
             'timm and torchvision build no ResNet with the 3x3 stem of small_images=True. Take safetensors, onnx.'
         )
+    if options.get('width', 1) != 1:
+        raise ExportError('timm and torchvision build no ResNet of several times the width. Take safetensors, onnx.')
     extra = {key: value for key, value in options.items() if key not in OURS}
     return dict(model_name=options['model_name'], num_classes=0, in_chans=encoder.channels, **extra)
 

@@ -13,6 +13,8 @@ BACKBONES = dict(
                channels=(4, 8, 8, 16)),
     vit=dict(type='TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=24, depth=2,
              num_heads=2),
+    registers=dict(type='TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=24, depth=2,
+                   num_heads=2, reg_tokens=2, fixed_positions=True, fixed_patches=True),
 )  # fmt: skip
 
 

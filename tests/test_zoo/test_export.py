@@ -44,7 +44,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
         assert torch.equal(file.get_tensor('x'), torch.ones(3))
 
 
-@pytest.mark.parametrize('name', ['resnet', 'vit'])
+@pytest.mark.parametrize('name', ['resnet', 'vit', 'registers'])
 def test_timm(tmp_path, name):
     net = encoder(name)
     found = export_model(net, 'timm', tmp_path / 'a.safetensors')

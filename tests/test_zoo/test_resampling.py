@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 
+from mmkernel.engine import load_config, train
 from mmkernel.engine.checkpoint import go_on_from, load_checkpoint, start_from
 from mmkernel.models import TIMMBackbone, build_model
 from mmkernel.zoo import load_file
@@ -141,6 +142,38 @@ def test_an_encoder_that_lacks_a_layer_is_refused_by_name(tmp_path):
     state = {key: value for key, value in vit(32).state_dict().items() if key != 'blocks.0.mlp.fc1.bias'}
     with pytest.raises(CheckpointError, match='1 missing, 0 unexpected; missing: blocks.0.mlp.fc1.bias'):
         start_from(pretraining(32), state, 'vit.pth')
+
+
+@pytest.mark.slow
+def test_the_line_of_the_config(repository, tmp_path):
+    """A run over small crops begins with an encoder for larger, coloured images, and its log says what was done."""
+    theirs = timm.create_model(
+        'vit_tiny_patch16_224',
+        img_size=64,
+        patch_size=8,
+        embed_dim=48,
+        depth=2,
+        num_heads=3,
+        reg_tokens=2,
+        num_classes=0,
+    )
+    torch.save(theirs.state_dict(), tmp_path / 'vit.pth')
+    options = {
+        'load_from': str(tmp_path / 'vit.pth'), 'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 16,
+        'train_dataloader.num_batch_per_epoch': 2, 'param_scheduler.warmup_epochs': 0, 'default_hooks.knn': None,
+    }  # fmt: skip
+    cfg = load_config(repository / 'configs/sfrik/digits_vit.py', options)
+    cfg.work_dir = str(tmp_path / 'run')
+    assert train(cfg).iter == 2
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    for part in (
+        'encoder alone, 31/31',
+        'pos_embed resampled from 8 x 8 to 4 x 4',
+        'from 3 to 1 channels',
+        'New: neck.',
+    ):
+        assert part in log.read_text()
+    assert 'Layer decay 0.75: rates x 0.422 in the first layer' in log.read_text()
 
 
 def test_a_run_that_goes_on_is_not_resampled():
