@@ -21,7 +21,7 @@ ENDED = 30.0  # seconds that processes have to end once one of them has failed o
 def load_server() -> None:
     """What the server imports before it forks."""
     package = ['mmkernel.engine', 'mmkernel.evaluation', 'timm', 'sklearn.datasets']
-    multiprocessing.set_forkserver_preload([*package, 'harness', 'lives'])
+    multiprocessing.set_forkserver_preload([*package, 'harness', 'faults'])
 
 
 def case(path: str, processes: int, workers: int | str, accumulation: int = 1, virtual: int = 1, **more: Any) -> dict:
@@ -99,6 +99,11 @@ class Life:
                 os.kill(process.pid, number)
 
 
+def words(folder: Path) -> str:
+    """The last that a run has said."""
+    return Path(f'{folder}.txt').read_text()[-4000:]
+
+
 def children(pid: int) -> list[int]:
     try:
         tasks = [*Path(f'/proc/{pid}/task').iterdir()]
@@ -123,6 +128,8 @@ def _live(rank: int, path: str, options: dict, folder: str, processes: int, port
     torch.set_num_threads(1)
     given = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=processes, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     os.environ.update({name: str(value) for name, value in given.items()} if processes > 1 else {})
+    from faults import HURTS
+
     from mmkernel.engine import load_config, train
     from mmkernel.engine.launch import leave_processes
 
@@ -134,6 +141,3 @@ def _live(rank: int, path: str, options: dict, folder: str, processes: int, port
     train(cfg, resume=True)
     leave_processes()
     sys.stdout.flush()
-
-
-HURTS: dict[str, Any] = {}  # name -> function(value) that spoils something in a process before it trains

@@ -1,137 +1,154 @@
-"""Runs that are killed at random moments, or have other things done to them, end with the bits of an uninterrupted one.
+"""Runs that are hurt at random moments end with the bits of an uninterrupted one; memory and open files stay as they are.
 
-python benchmarks/soak.py --kills 200 --json benchmarks/results/kills.json      # about 10 minutes on two cores
+python benchmarks/soak.py --kills 200 --json benchmarks/results/kills.json      # SIGKILL alone
+python benchmarks/soak.py --minutes 15 --json benchmarks/results/soak.json      # every fault of faults.py
+
+Runs are short (64 batches, a file every third step) and start in processes that are forked from a server, half a second each.
+Beside them one long run goes on, whose reads are slow, whose clock goes back and which is paused: its memory and its open files
+are counted once a second, and the slope is that of a straight line through all but the first quarter. --seed chooses moments
+and faults; what a moment meets depends on the machine.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
-from harness import arguments, report, write
-from lives import Life, case, load_server
-from small_runs import differences
+import numpy as np
+from faults import CLOCK, FAULTS, LAUNCHER, SLOW, images, kill_the_launcher, pause
+from harness import arguments, report
+from kills import CASES, judged, kills, whole
+from lives import Life, case, load_server, words
 
-CASES = [  # processes, workers, accumulation, virtual batch: each pair of two of them at least once; heads with state
-    case('moco/digits_v2.py', 1, 0, accumulation=2),
-    case('deepcluster/digits_v2.py', 2, 'persistent'),
-    case('swav/digits_queue.py', 1, 2, virtual=2),
-    case('byol/digits.py', 2, 0, accumulation=2),
-    case('simclr/digits.py', 1, 'persistent', virtual=2),
-    case('moco/digits_v2.py', 2, 2),
-    case('deepcluster/digits_v1.py', 1, 2, accumulation=2),
-    case('swav/digits_queue.py', 2, 0, virtual=2),
-    case('corinfomax/digits.py', 1, 0),
-    case('wmse/digits_2views.py', 2, 'persistent', virtual=2),
-    case('dbn/digits_shuffled_dbn.py', 1, 'persistent', accumulation=2),
-    case('deepcluster/digits_v2.py', 1, 0, **{'default_hooks.checkpoint.every_minutes': 0.003}),
-]
-NAME = 'soak, kills'
-MOST = 20  # kills of one run, which is then left alone, so that it ends
-COLUMNS = ('run', 'kills', 'runs', 'while starting', 'between files', 'in a file', 'seconds', 'survived')
+NAME = 'soak'
+MOST = 12  # faults of one run, which is then left alone, so that it ends
+PAGE = os.sysconf('SC_PAGE_SIZE') / 2**20
+COLUMNS = ('fault', 'times', 'taken as promised', 'survived bit for bit')
 
 
-def whole(given: dict, folder: Path) -> tuple[Path, float]:
-    """The last checkpoint of an uninterrupted run, and the seconds of a start: the second, as the first one warms up."""
-    for name in ('first', 'second'):
-        life = Life(given, folder / name)
-        if any(codes := life.end()):
-            raise RuntimeError(f'{given["name"]} ended with {codes}:\n{words(folder / name)}')
-        seconds = time.monotonic() - life.begun
-    a, b = (folder / name / f'epoch_{given["options"]["train_cfg.max_epochs"]}.pth' for name in ('first', 'second'))
-    if found := differences(a, b):
-        raise RuntimeError(f'{given["name"]} does not repeat itself, in {found[:5]}')
-    return a, seconds
-
-
-def words(folder: Path) -> str:
-    """The last that a run has said."""
-    return Path(f'{folder}.txt').read_text()[-3000:]
-
-
-def killed(given: dict, folder: Path, seconds: float, most: int, rng: random.Random) -> tuple[Counter, list[str]]:
-    """Kill a run up to ``most`` times and let it end: where kills have met it, and what went wrong."""
-    found, wrong = Counter(), []
-    while True:
-        before, life = {*folder.glob('*.pth')}, Life(given, folder)
-        # half the time of a start: the run comes forward and there are many kills on its way
-        if found.total() < most and life.wait(rng.uniform(0, seconds / 2)):
-            if rng.random() < 0.3:
-                catch(folder, life)
-            left = life.kill(rng.choice([None, *range(given['processes'])]))
-            wrong += [f'workers outlived their process: {left}'] if left else []
-            begun = {*folder.glob('*.pth')} - before
-            found['in a file' if [*folder.glob('.*.tmp')] else 'between files' if begun else 'while starting'] += 1
-        elif any(codes := life.end()):
-            return found, [*wrong, f'ended with {codes}: {words(folder)}']
-        else:
-            return found, wrong
-
-
-def catch(folder: Path, life: Life) -> None:
-    """Wait until a checkpoint is being written, two seconds at most."""
-    deadline = time.monotonic() + 2
-    while life.running() and time.monotonic() < deadline and not [*folder.glob('.*.tmp')]:
-        time.sleep(0.0005)
-
-
-def judged(given: dict, folder: Path, reference: Path) -> list[str]:
-    """What is wrong with a run that has ended."""
-    if not (folder / reference.name).is_file():
-        return [f'there is no {reference.name}: {words(folder)}']
-    wrong = [f'another value of {name}' for name in differences(folder / reference.name, reference)[:5]]
-    kept, most = len([*folder.glob('epoch_*.pth')]), given['options']['default_hooks.checkpoint.max_keep']
-    wrong += [f'{kept} files are kept, not {most}'] if kept != most else []
-    return wrong + [f'{path.name} is left' for path in folder.glob('.*.tmp')]
-
-
-def kills(args: Namespace, cases: list[dict], folder: Path) -> list[dict]:
-    """``args.kills`` kills of runs of all cases in turn."""
-    rng, start, rows = random.Random(args.seed), time.monotonic(), [dict(case=given['name']) for given in cases]
-    references = [whole(given, folder / f'whole_{i}') for i, given in enumerate(cases)]
-    total, content = 0, dict(columns=COLUMNS, seed=args.seed, rows=rows, clock='wall clock')
-    for turn in itertools.count():
-        row, given, (reference, seconds) = (x[turn % len(cases)] for x in (rows, cases, references))
-        begun, here = time.monotonic(), folder / f'run_{turn}'
-        most = min(MOST, args.kills - total, -(-args.kills // len(cases)))
-        met, wrong = killed(given, here, seconds, most, rng)
-        wrong += judged(given, here, reference)
-        total += met.total()
-        row['met'] = dict(Counter(row.get('met', {})) + met)
-        for key, more in (('kills', met.total()), ('survived', 0 if wrong else met.total()), ('runs', 1)):
-            row[key] = row.get(key, 0) + more
-        row['seconds'] = row.get('seconds', 0) + time.monotonic() - begun
-        row['wrong'] = row.get('wrong', []) + wrong
-        if not wrong:
-            shutil.rmtree(here)
-        survived = sum(row.get('survived', 0) for row in rows)
-        print(f'{survived} of {total}: {given["name"]} {wrong or ""}', file=sys.stderr, flush=True)
-        content |= dict(survived=survived, kills=total, minutes=(time.monotonic() - start) / 60)
-        content['setting'] = (
-            f'Seed {args.seed}; {survived} of {total} kills survived in {content["minutes"]:.0f} minutes.'
-        )
-        write(NAME, args, **content, lines=lines_of(rows))
-        if total >= args.kills:
-            report(NAME, args, **content, lines=lines_of(rows))
-            print(f'{survived} of {total}')
-            return rows
-
-
-def lines_of(rows: list[dict]) -> list[list[str]]:
-    done = [row for row in rows if 'runs' in row]
-    where = COLUMNS[3:6]
+def cases(source: dict) -> list[dict]:
+    options = {'train_dataloader.dataset.source': source, 'env_cfg.dist_cfg.timeout': 6.0}
     return [
-        [row['case'], *(str(row[key]) for key in ('kills', 'runs')), *(str(row['met'].get(key, 0)) for key in where),
-         f'{row["seconds"]:.0f}', str(row['survived'])]
-        for row in done
-    ]  # fmt: skip
+        case('moco/digits_v2.py', 1, 'persistent', accumulation=2, **options),
+        case('deepcluster/digits_v2.py', 2, 2, **options),
+        case('simclr/digits.py', 1, 2, virtual=2, **options),
+        case('swav/digits_queue.py', 2, 0, virtual=2, **options),
+    ]
+
+
+def hurt(
+    given: dict, folder: Path, seconds: float, rng: random.Random, launcher: bool
+) -> tuple[Counter, Counter, list[str]]:
+    """Start, hurt and start again, up to ``MOST`` times: how often each fault came and was taken as promised; what was wrong."""
+    times, right, wrong = Counter(), Counter(), []
+
+    def note(fault: str, found: list[str] | None) -> None:
+        times[fault] += 1
+        right[fault] += not found
+        wrong.extend(f'{fault}: {text}' for text in found or ())
+
+    if launcher:
+        note(LAUNCHER, kill_the_launcher(given, folder, rng))
+    while True:
+        hurts = {name: value for name, value in ((SLOW, 0.05), (CLOCK, 3e5)) if rng.random() < 0.2}
+        life = Life(given, folder, hurts)
+        for fault in hurts:
+            note(fault, None)
+        ended = False
+        while not ended and times.total() < MOST and life.wait(rng.uniform(0, seconds / 2)):
+            fault = rng.choice([*FAULTS])
+            found = FAULTS[fault](life, folder, rng)
+            ended = not any(process.is_alive() for process in life.processes)
+            note(fault, found)
+        if not ended:
+            codes = life.end()
+            return times, right, [*wrong, f'ended with {codes}: {words(folder)}'] if any(codes) else wrong
+
+
+class Steady:
+    """A run that goes on all the time; ``samples``: (seconds, MiB resident, open files, threads) of its process."""
+
+    def __init__(self, given: dict, folder: Path, seed: int) -> None:
+        self.life, self.folder = Life(given, folder, {SLOW: 0.01, CLOCK: 3e5}), folder
+        self.samples, self.rng, self.done = [], random.Random(seed), threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        process = Path(f'/proc/{self.life.processes[0].pid}')
+        while not self.done.wait(1) and self.life.running():
+            resident = int((process / 'statm').read_text().split()[1]) * PAGE
+            files, threads = len(os.listdir(process / 'fd')), len(os.listdir(process / 'task'))
+            self.samples.append((time.monotonic() - self.life.begun, resident, files, threads))
+            if self.rng.random() < 0.02:
+                pause(self.life, self.folder, self.rng)
+
+    def end(self) -> dict:
+        """Slopes a minute and first and last values; the run is told to stop."""
+        self.done.set()
+        self.thread.join()
+        self.life.send(signal.SIGTERM)
+        found = np.array(self.samples[len(self.samples) // 4 :])
+        slopes = np.polyfit(found[:, 0] / 60, found[:, 1:], 1)[0]
+        ends = [found[part, 1:].mean(0).tolist() for part in (slice(None, 30), slice(-30, None))]
+        named = {
+            name: dict(a_minute=float(slope), first=first, last=last)
+            for name, slope, first, last in zip(('MiB', 'open files', 'threads'), slopes, *ends, strict=True)
+        }
+        return dict(slopes=named, minutes=float(found[-1, 0] - found[0, 0]) / 60, exit=self.life.end())
+
+
+def soak(args: Namespace, folder: Path) -> list[dict]:
+    rng, until = random.Random(args.seed), time.monotonic() + 60 * args.minutes
+    given = cases(images(folder / 'images'))
+    given = given[:2] if args.quick else given
+    long = case('moco/digits_v2.py', 1, 'persistent', **{
+        'train_dataloader.dataset.source': images(folder / 'images'), 'train_cfg.max_epochs': 10**6,
+        'default_hooks.checkpoint.every_minutes': 0.05,
+    })  # fmt: skip
+    steady = Steady(long, folder / 'steady', args.seed)
+    references: dict[int, tuple] = {}
+    times, right, survived, wrong, runs = Counter(), Counter(), Counter(), [], 0
+    for turn in itertools.count():
+        if time.monotonic() > until:
+            break
+        i, here = turn % len(given), folder / f'run_{turn}'
+        references[i] = references.get(i) or whole(given[i], folder / f'whole_{i}')
+        met, taken, found = hurt(given[i], here, references[i][1], rng, launcher=turn % 4 == 1 and not args.quick)
+        bits = judged(given[i], here, references[i][0])
+        times, right, survived, runs = times + met, right + taken, survived + (Counter() if bits else met), runs + 1
+        wrong += [f'run {turn}, {given[i]["name"]}: {text}' for text in found + bits]
+        if not found + bits:
+            shutil.rmtree(here)
+        print(
+            f'{survived.total()} of {times.total()}: {given[i]["name"]} {found + bits or ""}',
+            file=sys.stderr,
+            flush=True,
+        )
+    flat = steady.end()
+    wrong += [] if flat['exit'] == [75] else [f'the long run ended with {flat["exit"]}: {words(steady.folder)}']
+    rows = [dict(fault=name, times=n, right=right[name], survived=survived[name]) for name, n in sorted(times.items())]
+    ends = (
+        f'{name} {of["first"]:.1f} to {of["last"]:.1f}, {of["a_minute"]:+.3f} a minute'
+        for name, of in flat['slopes'].items()
+    )
+    report(
+        NAME, args, columns=COLUMNS, rows=rows, lines=[[row['fault'], *(str(row[k]) for k in ('times', 'right', 'survived'))]
+        for row in rows], seed=args.seed, runs=runs, wrong=wrong, steady=flat, clock='wall clock',
+        setting=f'Seed {args.seed}, {args.minutes:g} minutes, {runs} runs. The long run: {"; ".join(ends)}.',
+    )  # fmt: skip
+    print(f'{survived.total()} of {times.total()}; {len(wrong)} wrong')
+    return [*rows, *(dict(wrong=text) for text in wrong)]
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
@@ -139,12 +156,13 @@ def main(argv: list[str] | None = None) -> list[dict]:
         __doc__,
         argv,
         kills=dict(type=int, default=0, metavar='N', help='kill runs N times'),
+        minutes=dict(type=float, default=15, help='of all faults, without --kills'),
         seed=dict(type=int, default=0, help='of the moments'),
         folder=dict(type=Path, metavar='FOLDER', help='where runs are left that went wrong; default: a temporary one'),
     )
     load_server()
     folder = args.folder or Path(tempfile.mkdtemp(prefix='soak_'))
-    rows = kills(args, CASES[:2] if args.quick else CASES, folder)
+    rows = kills(args, CASES[:2] if args.quick else CASES, folder) if args.kills else soak(args, folder)
     if not any(row.get('wrong') for row in rows):
         shutil.rmtree(folder)
     return rows

@@ -1,0 +1,125 @@
+"""SIGKILL at random moments of runs that save every third step; started again, they end with the bits of an uninterrupted one."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import sys
+import time
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+from harness import report, write
+from lives import Life, case, words
+from small_runs import differences
+
+CASES = [  # processes, workers, accumulation, virtual batch: each pair of two of them at least once; heads with state
+    case('moco/digits_v2.py', 1, 0, accumulation=2),
+    case('deepcluster/digits_v2.py', 2, 'persistent'),
+    case('swav/digits_queue.py', 1, 2, virtual=2),
+    case('byol/digits.py', 2, 0, accumulation=2),
+    case('simclr/digits.py', 1, 'persistent', virtual=2),
+    case('moco/digits_v2.py', 2, 2),
+    case('deepcluster/digits_v1.py', 1, 2, accumulation=2),
+    case('swav/digits_queue.py', 2, 0, virtual=2),
+    case('corinfomax/digits.py', 1, 0),
+    case('wmse/digits_2views.py', 2, 'persistent', virtual=2),
+    case('dbn/digits_shuffled_dbn.py', 1, 'persistent', accumulation=2),
+    case('deepcluster/digits_v2.py', 1, 0, **{'default_hooks.checkpoint.every_minutes': 0.003}),
+]
+NAME = 'soak, kills'
+MOST = 20  # kills of one run, which is then left alone, so that it ends
+COLUMNS = ('run', 'kills', 'runs', 'while starting', 'between files', 'in a file', 'seconds', 'survived')
+
+
+def whole(given: dict, folder: Path) -> tuple[Path, float]:
+    """The last checkpoint of an uninterrupted run, and the seconds of a start: the second, as the first one warms up."""
+    for name in ('first', 'second'):
+        life = Life(given, folder / name)
+        if any(codes := life.end()):
+            raise RuntimeError(f'{given["name"]} ended with {codes}:\n{words(folder / name)}')
+        seconds = time.monotonic() - life.begun
+    a, b = (folder / name / f'epoch_{given["options"]["train_cfg.max_epochs"]}.pth' for name in ('first', 'second'))
+    if found := differences(a, b):
+        raise RuntimeError(f'{given["name"]} does not repeat itself, in {found[:5]}')
+    return a, seconds
+
+
+def killed(given: dict, folder: Path, seconds: float, most: int, rng: random.Random) -> tuple[Counter, list[str]]:
+    """Kill a run up to ``most`` times and let it end: where kills have met it, and what went wrong."""
+    found, wrong = Counter(), []
+    while True:
+        before, life = {*folder.glob('*.pth')}, Life(given, folder)
+        # half the time of a start: the run comes forward and there are many kills on its way
+        if found.total() < most and life.wait(rng.uniform(0, seconds / 2)):
+            if rng.random() < 0.3:
+                catch(folder, life)
+            left = life.kill(rng.choice([None, *range(given['processes'])]))
+            wrong += [f'workers outlived their process: {left}'] if left else []
+            begun = {*folder.glob('*.pth')} - before
+            found['in a file' if [*folder.glob('.*.tmp')] else 'between files' if begun else 'while starting'] += 1
+        elif any(codes := life.end()):
+            return found, [*wrong, f'ended with {codes}: {words(folder)}']
+        else:
+            return found, wrong
+
+
+def catch(folder: Path, life: Life) -> None:
+    """Wait until a checkpoint is being written, two seconds at most."""
+    deadline = time.monotonic() + 2
+    while life.running() and time.monotonic() < deadline and not [*folder.glob('.*.tmp')]:
+        time.sleep(0.0005)
+
+
+def judged(given: dict, folder: Path, reference: Path) -> list[str]:
+    """What is wrong with a run that has ended."""
+    if not (folder / reference.name).is_file():
+        return [f'there is no {reference.name}: {words(folder)}']
+    wrong = [f'another value of {name}' for name in differences(folder / reference.name, reference)[:5]]
+    kept, most = len([*folder.glob('epoch_*.pth')]), given['options']['default_hooks.checkpoint.max_keep']
+    wrong += [f'{kept} files are kept, not {most}'] if kept != most else []
+    return wrong + [f'{path.name} is left' for path in folder.glob('.*.tmp')]
+
+
+def kills(args: Namespace, cases: list[dict], folder: Path) -> list[dict]:
+    """``args.kills`` kills of runs of all cases in turn."""
+    rng, start, rows = random.Random(args.seed), time.monotonic(), [dict(case=given['name']) for given in cases]
+    references = [whole(given, folder / f'whole_{i}') for i, given in enumerate(cases)]
+    total, content = 0, dict(columns=COLUMNS, seed=args.seed, rows=rows, clock='wall clock')
+    for turn in itertools.count():
+        row, given, (reference, seconds) = (x[turn % len(cases)] for x in (rows, cases, references))
+        begun, here = time.monotonic(), folder / f'run_{turn}'
+        most = min(MOST, args.kills - total, -(-args.kills // len(cases)))
+        met, wrong = killed(given, here, seconds, most, rng)
+        wrong += judged(given, here, reference)
+        total += met.total()
+        row['met'] = dict(Counter(row.get('met', {})) + met)
+        for key, more in (('kills', met.total()), ('survived', 0 if wrong else met.total()), ('runs', 1)):
+            row[key] = row.get(key, 0) + more
+        row['seconds'] = row.get('seconds', 0) + time.monotonic() - begun
+        row['wrong'] = row.get('wrong', []) + wrong
+        if not wrong:
+            shutil.rmtree(here)
+        survived = sum(row.get('survived', 0) for row in rows)
+        print(f'{survived} of {total}: {given["name"]} {wrong or ""}', file=sys.stderr, flush=True)
+        content |= dict(survived=survived, kills=total, minutes=(time.monotonic() - start) / 60)
+        content['setting'] = (
+            f'Seed {args.seed}; {survived} of {total} kills survived in {content["minutes"]:.0f} minutes.'
+        )
+        write(NAME, args, **content, lines=lines_of(rows))
+        if total >= args.kills:
+            report(NAME, args, **content, lines=lines_of(rows))
+            print(f'{survived} of {total}')
+            return rows
+
+
+def lines_of(rows: list[dict]) -> list[list[str]]:
+    done = [row for row in rows if 'runs' in row]
+    where = COLUMNS[3:6]
+    return [
+        [row['case'], *(str(row[key]) for key in ('kills', 'runs')), *(str(row['met'].get(key, 0)) for key in where),
+         f'{row["seconds"]:.0f}', str(row['survived'])]
+        for row in done
+    ]  # fmt: skip
