@@ -25,7 +25,7 @@ from mmkernel.engine import load_config
 QUOTA = 60_000  # bytes of a file: logs are smaller, checkpoints larger
 
 
-def images(folder: Path, count: int = 160) -> dict[str, Any]:
+def images(folder: Path, count: int = 320) -> dict[str, Any]:
     """The source of some digits as files in ``folder``."""
     digits = Digits(size=16)
     for i in range(count):
@@ -56,9 +56,9 @@ def kill_a_process(life: Life, folder: Path, rng: random.Random) -> list[str]:
 
 
 def spoil_images(life: Life, folder: Path, rng: random.Random) -> list[str]:
-    """A third of all; they are as before when the life has ended."""
+    """Half of all; they are as before when the life has ended."""
     files = sorted((folder.parent / 'images').rglob('*.png'))
-    before = {path: path.read_bytes() for path in rng.sample(files, len(files) // 3)}
+    before = {path: path.read_bytes() for path in rng.sample(files, len(files) // 2)}
     try:
         for path, content in before.items():
             path.write_bytes(content[: len(content) // 2])

@@ -11,7 +11,6 @@ and faults; what a moment meets depends on the machine.
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import shutil
@@ -95,6 +94,8 @@ class Steady:
 
     def end(self) -> dict:
         """Slopes a minute and first and last values; the run is told to stop."""
+        while len(self.samples) < 8 and self.life.running():  # a machine may be slow, and the soak short
+            time.sleep(0.1)
         self.done.set()
         self.thread.join()
         self.life.send(signal.SIGTERM)
@@ -109,25 +110,19 @@ class Steady:
 
 
 def soak(args: Namespace, folder: Path) -> list[dict]:
-    rng, until = random.Random(args.seed), time.monotonic() + 60 * args.minutes
-    given = cases(images(folder / 'images'))
-    given = given[:2] if args.quick else given
-    long = case('moco/digits_v2.py', 1, 'persistent', **{
-        'train_dataloader.dataset.source': images(folder / 'images'), 'train_cfg.max_epochs': 10**6,
-        'default_hooks.checkpoint.every_minutes': 0.05,
-    })  # fmt: skip
-    steady = Steady(long, folder / 'steady', args.seed)
-    references: dict[int, tuple] = {}
+    rng, source = random.Random(args.seed), images(folder / 'images')
+    given = cases(source)[: 2 if args.quick else None]
+    references = [whole(each, folder / f'whole_{i}') for i, each in enumerate(given)]
+    long = {'train_cfg.max_epochs': 10**6, 'default_hooks.checkpoint.every_minutes': 0.05}
+    long = case('moco/digits_v2.py', 1, 'persistent', **long, **{'train_dataloader.dataset.source': source})
+    steady, until = Steady(long, folder / 'steady', args.seed), time.monotonic() + 60 * args.minutes
     times, right, survived, wrong, runs = Counter(), Counter(), Counter(), [], 0
-    for turn in itertools.count():
-        if time.monotonic() > until:
-            break
-        i, here = turn % len(given), folder / f'run_{turn}'
-        references[i] = references.get(i) or whole(given[i], folder / f'whole_{i}')
-        met, taken, found = hurt(given[i], here, references[i][1], rng, launcher=turn % 4 == 1 and not args.quick)
+    while not runs or time.monotonic() < until:
+        i, here = runs % len(given), folder / f'run_{runs}'
+        met, taken, found = hurt(given[i], here, references[i][1], rng, launcher=runs % 4 == 1)
         bits = judged(given[i], here, references[i][0])
         times, right, survived, runs = times + met, right + taken, survived + (Counter() if bits else met), runs + 1
-        wrong += [f'run {turn}, {given[i]["name"]}: {text}' for text in found + bits]
+        wrong += [f'run {runs}, {given[i]["name"]}: {text}' for text in found + bits]
         if not found + bits:
             shutil.rmtree(here)
         print(

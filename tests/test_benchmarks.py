@@ -253,3 +253,18 @@ def test_the_start_of_a_run_on_many_files(bench):
     found = bench('scan').main(['--images', '30000', '--folders', '30', '--names'])
     assert found['second start']['images'] == 30000
     assert found['second start']['peak_mb'] < 100
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+@pytest.mark.parametrize('how', [('--kills', '4'), ('--minutes', '0.2')])
+def test_runs_that_are_hurt(bench, tmp_path, capsys, how):
+    file, rows = tmp_path / 'soak.json', bench('soak').main([*how, '--quick', '--json', str(tmp_path / 'soak.json')])
+    assert not [row['wrong'] for row in rows if row.get('wrong')]
+    result = json.loads(file.read_text())
+    assert bench('tables').markdown(result).count('\n|') == len(result['lines']) + 2
+    if how[0] == '--kills':
+        assert '4 of 4' in capsys.readouterr().out
+    else:
+        assert result['runs'] >= 1
+        assert result['steady']['exit'] == [75]
