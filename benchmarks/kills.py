@@ -35,16 +35,11 @@ COLUMNS = ('run', 'kills', 'runs', 'while starting', 'between files', 'in a file
 
 
 def whole(given: dict, folder: Path) -> tuple[Path, float]:
-    """The last checkpoint of an uninterrupted run, and the seconds of a start: the second, as the first one warms up."""
-    for name in ('first', 'second'):
-        life = Life(given, folder / name)
-        if any(codes := life.end()):
-            raise RuntimeError(f'{given["name"]} ended with {codes}:\n{words(folder / name)}')
-        seconds = time.monotonic() - life.begun
-    a, b = (folder / name / f'epoch_{given["options"]["train_cfg.max_epochs"]}.pth' for name in ('first', 'second'))
-    if found := differences(a, b):
-        raise RuntimeError(f'{given["name"]} does not repeat itself, in {found[:5]}')
-    return a, seconds
+    """The last checkpoint of an uninterrupted run, and how many seconds it took."""
+    life = Life(given, folder)
+    if any(codes := life.end()):
+        raise RuntimeError(f'{given["name"]} ended with {codes}:\n{words(folder)}')
+    return folder / f'epoch_{given["options"]["train_cfg.max_epochs"]}.pth', time.monotonic() - life.begun
 
 
 def killed(given: dict, folder: Path, seconds: float, most: int, rng: random.Random) -> tuple[Counter, list[str]]:
@@ -52,10 +47,7 @@ def killed(given: dict, folder: Path, seconds: float, most: int, rng: random.Ran
     found, wrong = Counter(), []
     while True:
         before, life = {*folder.glob('*.pth')}, Life(given, folder)
-        # half the time of a start: the run comes forward and there are many kills on its way
-        if found.total() < most and life.wait(rng.uniform(0, seconds / 2)):
-            if rng.random() < 0.3:
-                catch(folder, life)
+        if found.total() < most and moment(life, folder, before, seconds, rng):
             left = life.kill(rng.choice([None, *range(given['processes'])]))
             wrong += [f'workers outlived their process: {left}'] if left else []
             begun = {*folder.glob('*.pth')} - before
@@ -66,11 +58,23 @@ def killed(given: dict, folder: Path, seconds: float, most: int, rng: random.Ran
             return found, wrong
 
 
-def catch(folder: Path, life: Life) -> None:
-    """Wait until a checkpoint is being written, two seconds at most."""
-    deadline = time.monotonic() + 2
-    while life.running() and time.monotonic() < deadline and not [*folder.glob('.*.tmp')]:
-        time.sleep(0.0005)
+def moment(life: Life, folder: Path, before: set[Path], seconds: float, rng: random.Random) -> bool:
+    """Wait for one; False if the life has ended before. Half of them count from its start, half from the first file that it writes.
+
+    A quarter then wait until a file is being written. All are early enough for many kills on the way of one run.
+    """
+
+    def until(pattern: str, limit: float) -> None:
+        deadline = time.monotonic() + limit
+        while life.running() and time.monotonic() < deadline and {*folder.glob(pattern)} <= before:
+            time.sleep(0.0005)
+
+    if rng.random() < 0.5:
+        until('epoch_*.pth', 60)
+    life.wait(rng.uniform(0, seconds / 3))
+    if rng.random() < 0.25:
+        until('.*.tmp', 2)
+    return life.running()
 
 
 def judged(given: dict, folder: Path, reference: Path) -> list[str]:

@@ -12,6 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 _pipe: int | None = None  # where the run that is going on in this process hears of signals
 _mask: set | None = None  # while the thread of the run forks: which signals were blocked before
+_run = 0  # the process of the run, for those that it forks
 
 
 def hearing(pipe: int | None) -> None:
@@ -22,7 +23,8 @@ def hearing(pipe: int | None) -> None:
 
 def _before_fork() -> None:
     """A child sees no signal before it is steady: it would take one to the whole group for the run's own."""
-    global _mask
+    global _mask, _run
+    _run = os.getpid()
     if _pipe is not None and threading.current_thread() is threading.main_thread():
         _mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
@@ -38,6 +40,8 @@ def _in_child() -> None:
     global _pipe, _mask
     if _mask is not None:
         steady()
+        if os.getppid() != _run:
+            os._exit(0)  # the run died before the system knew that this one ends with it
         os.close(_pipe)
         _pipe = _mask = None
 
