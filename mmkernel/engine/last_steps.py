@@ -17,7 +17,7 @@ from mmkernel.engine.checkpoint import STOPPED, to_plain
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.process_state import torch_random_state
 from mmkernel.models.sharded import shards_of
-from mmkernel.zoo.files import CheckpointError, meta_of, read_checkpoint, write_checkpoint
+from mmkernel.zoo.files import CheckpointError, meta_of, read_checkpoint, replacing, write_checkpoint
 
 META = dict(log=str, loss=str, device=str, batch_norm=str, scale=float, iteration=int, epoch=int, window=int, seed=int,
             world_size=int, images=int)  # fmt: skip
@@ -74,14 +74,18 @@ class LastSteps:
             window=[dict(iteration=step.iteration, sample_index=_numbers(step), random_state=_text(step)) for step in window],
         )  # fmt: skip
         file = record_file(path, runner.rank)
-        file.write_text(json.dumps(record) + '\n')
+        told = f'the sample indices of the batch are in {file}.'
+        try:  # what cannot be written must not hide the error of the loss
+            with replacing(file) as temporary:
+                temporary.write_text(json.dumps(record) + '\n')
+        except OSError as error:
+            told = f'the sample indices of the batch could not be written: {error}.'
+        more = f"'mmkernel replay {path}' repeats it."
         if not alone:
-            told = on_first_process(lambda: self._write(path, loss, iteration, window))
-        else:  # whoever comes first writes the weights, which are the same everywhere
-            told = (
-                self._write(path, loss, iteration, window) if self._first() else f"'mmkernel replay {path}' repeats it."
-            )
-        return f'Epoch {epoch}; the sample indices of the batch are in {file}. {told} {runner.folder.way_back()}'
+            more = on_first_process(lambda: self._write(path, loss, iteration, window))
+        elif self._first():  # whoever comes first writes the weights, which are the same everywhere
+            more = self._write(path, loss, iteration, window)
+        return f'Epoch {epoch}; {told} {more} {runner.folder.way_back()}'
 
     def _window(self, iteration: int) -> list[Step]:
         """The steps of the accumulation window of an iteration, as many as there were."""
@@ -97,7 +101,7 @@ class LastSteps:
         return world_size() == 1 or _get_default_store().add(key, 1) == 1
 
     def _write(self, path: Path, loss: float, iteration: int, window: list[Step]) -> str:
-        """Model and optimizer before the window, whose counters have gone on since; an error must not hide that of the loss."""
+        """Model and optimizer before the window, whose counters have gone on since; what to do with them, or the error."""
         runner, model = self.runner, unwrap(self.runner.model)
         if not window:
             return 'It cannot be replayed: its batch was not noted.'

@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from tiny_training import TinyViews
 from torch import nn
 
+from mmkernel.distributed import gather_rows_with_gradient
 from mmkernel.engine.hooks import unwrap
 from mmkernel.models import Head
 from mmkernel.models.heads.info_nce import InfoNCEHead
@@ -75,7 +76,7 @@ class SickRows(Head):
         if self.how == 'output':
             return parts | {'loss_sick': torch.where(sick, NAN, z).mean()}
         if self.how == 'error':
-            return parts | {'loss_sick': decomposed(torch.where(sick, NAN, z))}
+            return parts | {'loss_sick': decomposed(gather_rows_with_gradient(torch.where(sick, NAN, z)))}
         if self.how == 'gradient':
             return parts | {'loss_sick': torch.where(sick, (z - z).square(), z.square() + 1).sum(1).sqrt().mean()}
         return parts

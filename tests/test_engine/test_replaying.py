@@ -1,7 +1,6 @@
 """The step that ended a run, done again: the same numbers, and the first module with a bad value."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -164,8 +163,8 @@ def test_dropout_draws_what_it_drew(tmp_path):
     assert Replay(cfg, content, records, 'cpu').run('float32').losses != [Provoke.seen]
 
 
-def in_each(rank, world_size, folder, how):
-    cfg = sick(folder, **{how: 'output'}, launcher='pytorch')
+def in_each(rank, world_size, folder, part, how):
+    cfg = sick(folder, **{part: how}, launcher='pytorch')
     try:
         train(cfg)
     except NonFiniteLossError as error:
@@ -189,14 +188,22 @@ def good_in_each(rank, world_size, folder, path):
         return dict(Provoke.seen)
 
 
-@pytest.mark.parametrize('how', ['encoder', pytest.param('head', marks=pytest.mark.slow)])
-def test_two_processes(tmp_path, how):
-    assert run_processes(in_each, 2, str(tmp_path), how) == [True, True]
+@pytest.mark.parametrize(
+    'part, how',
+    [
+        ('encoder', 'output'),
+        pytest.param('head', 'output', marks=pytest.mark.slow),
+        pytest.param('head', 'error', marks=pytest.mark.slow),  # each process ends without asking the other
+    ],
+)
+def test_two_processes(tmp_path, part, how):
+    assert run_processes(in_each, 2, str(tmp_path), part, how) == [True, True]
     (file,) = tmp_path.glob('*/non_finite.pth')
-    cfg, (content, records) = sick(tmp_path, **{how: 'output'}), read_stop(file)
+    cfg, (content, records) = sick(tmp_path, **{part: how}), read_stop(file)
     assert [record['rank'] for record in records] == [0, 1]
     found = Replay(cfg, content, records, 'cpu').run('float32').found
-    assert (found.module, found.images) == (('backbone.sick', [SICK]) if how == 'encoder' else ('head', []))
+    assert (found.module, found.images) == (('backbone.sick', [SICK]) if part == 'encoder' else ('head', []))
+    assert found.where == how
     own = next(r['rank'] for r in records if SICK in r['window'][0]['sample_index'][0])
     assert Replay(cfg, content, records, 'cpu', rank=own).run('float32').bad
     assert not Replay(cfg, content, records, 'cpu', rank=1 - own).run('float32').bad
@@ -296,10 +303,22 @@ def test_a_state_that_cannot_be_written_does_not_hide_the_error(tmp_path, monkey
     def full(*_):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('mmkernel.engine.last_steps.write_checkpoint', full)
-    with pytest.raises(
-        NonFiniteLossError, match='cannot be replayed, as .*non_finite.pth could not be written.*No space'
-    ):
-        train(sick(tmp_path, encoder='output'))
-    assert list(tmp_path.glob('*/non_finite_rank0.json'))
-    shutil.rmtree(tmp_path)
+    for name, words in dict(
+        write_checkpoint='cannot be replayed, as .*non_finite.pth could not be written.*No space',
+        replacing='sample indices of the batch could not be written.*No space',
+    ).items():
+        with monkeypatch.context() as patch, pytest.raises(NonFiniteLossError, match=words):
+            patch.setattr(f'mmkernel.engine.last_steps.{name}', full)
+            train(sick(tmp_path / name, encoder='output'))
+    assert list(tmp_path.glob('write_checkpoint/*/non_finite_rank0.json'))
+
+
+def test_the_config_inside_is_not_run(tmp_path):
+    cfg, file = provoked('kernels/digits_rbf.py', tmp_path)
+    content, mark = read_checkpoint(file), tmp_path / 'ran'
+    content['meta']['config'] += f"\nx = __import__('pathlib').Path({str(mark)!r}).touch()\n"
+    torch.save(content, file)
+    with pytest.raises(SystemExit, match='is more than values.*it is not run') as stop:
+        main(['replay', str(file)])
+    assert '\n' not in str(stop.value)
+    assert not mark.exists()
