@@ -17,8 +17,8 @@ from mmkernel.engine.checkpoint import STOPPED, to_plain
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.process_state import torch_random_state
 from mmkernel.models.sharded import shards_of
-from mmkernel.zoo.files import CheckpointError, meta_of, read_checkpoint, write_checkpoint
 from mmkernel.writing import replacing
+from mmkernel.zoo.files import CheckpointError, meta_of, read_checkpoint, write_checkpoint
 
 META = dict(log=str, loss=str, device=str, batch_norm=str, scale=float, iteration=int, epoch=int, window=int, seed=int,
             world_size=int, images=int)  # fmt: skip
