@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -17,9 +16,9 @@ from mmkernel.checks import did_you_mean
 from mmkernel.engine.allowed_keys import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
 from mmkernel.engine.allowed_values import NOT_HERE, check_options, check_run
 from mmkernel.engine.checkpoint import epoch_files
+from mmkernel.engine.config_file import read_config
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.runner import Runner
-from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import ordered
 
 
@@ -30,27 +29,9 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
     ``import_folders``) joins the import path first, so that ``custom_imports=dict(imports=['my_kernel'])`` finds
     ``my_kernel.py`` beside the config. Errors: FileNotFoundError, ConfigError.
     """
-    path = found(path)
-    if not path.is_file():
-        hint = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
-        raise FileNotFoundError(f"There is no config '{path}'. {hint}".rstrip())
-    _check_bases(path)
-    with mock.patch.object(Config, '_get_cfg_path', staticmethod(_base_and_scope)):
-        cfg = ordered(Config.fromfile(str(path), import_custom_modules=False))
-    _import_custom_modules(cfg, path)
+    cfg = read_config(path)
+    _import_custom_modules(cfg, Path(cfg.filename))
     return checked(cfg, cfg_options)
-
-
-def found(path: str | Path, folder: Path = Path()) -> Path:
-    """``folder / path``; if there is no such file, the config 'configs/...' or 'mmkernel::...' of the package."""
-    inside = root() / 'configs' / str(path).removeprefix('mmkernel::').removeprefix('configs/')
-    named = str(path).startswith(('mmkernel::', 'configs/')) and not (folder / path).is_file()
-    return inside if named and inside.is_file() else folder / path
-
-
-def _base_and_scope(base: str, config: str, mmengine: Any = Config._get_cfg_path) -> tuple[str, str | None]:
-    foreign = '::' in base and not base.startswith('mmkernel::')
-    return mmengine(base, config) if foreign else (str(found(base, Path(config).parent)), None)
 
 
 def checked(cfg: Config, cfg_options: Mapping[str, Any] | None = None) -> Config:
@@ -59,19 +40,6 @@ def checked(cfg: Config, cfg_options: Mapping[str, Any] | None = None) -> Config
         set_option(cfg, key, cfg_options[key])
     check_config(cfg)
     return cfg
-
-
-def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> None:
-    """ConfigError if a config inherits from itself (mmengine would recurse without end); FileNotFoundError for a lost _base_."""
-    path = path.resolve()
-    if path in below:
-        raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
-    if not path.is_file():
-        text = f"'{below[-1]}' has _base_ '{path}', which does not exist; the configs of mmkernel are in {root() / 'configs'}."
-        raise FileNotFoundError(text)
-    for base in Config._get_base_files(str(path)):
-        if '::' not in base or base.startswith('mmkernel::'):  # else a config of another installed package
-            _check_bases(found(base, path.parent), (*below, path))
 
 
 def _import_custom_modules(cfg: Config, path: Path) -> None:

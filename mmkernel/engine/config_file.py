@@ -1,0 +1,104 @@
+"""Find and read a config file and those that it inherits from. What is wrong in one is said with its line."""
+
+import ast
+import traceback
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mmengine.config import Config
+
+from mmkernel.checks import did_you_mean
+from mmkernel.engine.allowed_keys import ConfigError
+from mmkernel.zoo.catalogue import root
+from mmkernel.zoo.config_text import OrderedConfig, ordered
+
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+
+
+def read_config(path: str | Path) -> OrderedConfig:
+    """The config in ``path``, not checked yet. FileNotFoundError; ConfigError, with file and line, for what is no config."""
+    path = found(path)
+    if path.is_dir():
+        inside = ', '.join(sorted(p.name for p in path.glob('*.py'))[:8])
+        raise FileNotFoundError(f"'{path}' is a folder; expected a config file. It holds: {inside or 'no .py file'}.")
+    if not path.is_file():
+        hint = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
+        raise FileNotFoundError(f"There is no config '{path}'. {hint}".rstrip())
+    files = _check_bases(path)
+    with mock.patch.object(Config, '_get_cfg_path', staticmethod(_base_and_scope)):
+        try:
+            return ordered(Config.fromfile(str(path), import_custom_modules=False))
+        except Exception as error:  # what a config does is up to its author
+            raise ConfigError(f'{_place(error, files) or repr(str(path))}: {_words(error)}') from error
+
+
+def found(path: str | Path, folder: Path = Path()) -> Path:
+    """``folder / path``; if there is no such file, the config 'configs/...' or 'mmkernel::...' of the package."""
+    inside = root() / 'configs' / str(path).removeprefix('mmkernel::').removeprefix('configs/')
+    named = str(path).startswith(('mmkernel::', 'configs/')) and not (folder / path).is_file()
+    return inside if named and inside.is_file() else folder / path
+
+
+def _base_and_scope(base: str, config: str, mmengine: Any = Config._get_cfg_path) -> tuple[str, str | None]:
+    foreign = '::' in base and not base.startswith('mmkernel::')
+    return mmengine(base, config) if foreign else (str(found(base, Path(config).parent)), None)
+
+
+def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> list[Path]:
+    """``path`` and all that it inherits from. ConfigError for a circle, in which mmengine would recurse without end, for text
+    that is no config, and for a ``_base_`` that names no files; FileNotFoundError for a lost one.
+    """
+    path = path.resolve()
+    if path in below:
+        raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
+    if not path.is_file():
+        text = f"'{below[-1]}' has _base_ '{path}', which does not exist; the configs of mmkernel are in {root() / 'configs'}."
+        raise FileNotFoundError(text)
+    _check_text(path)
+    try:
+        bases = Config._get_base_files(str(path))
+    except Exception as error:  # of json, yaml, or of the code that makes the list
+        raise ConfigError(f"'{path}': {_words(error)}") from error
+    files = [path]
+    for base in bases:
+        if not isinstance(base, str):
+            raise ConfigError(f"'{path}': _base_ has {base!r}; expected the name of a file, or a list of names.")
+        if '::' not in base or base.startswith('mmkernel::'):  # else a config of another installed package
+            files += _check_bases(found(base, path.parent), (*below, path))
+    return files
+
+
+def _check_text(path: Path) -> None:
+    """ConfigError for a file that is not text, or Python with an error of syntax."""
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"'{path}' is no config: expected a file that ends in {', '.join(SUFFIXES)}.")
+    try:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        what = f'byte {error.start} is {error.object[error.start]:#04x}'
+        raise ConfigError(f"'{path}' is not text in UTF-8 ({what}): save it as UTF-8, or copy it again.") from error
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read ({error.strerror}).") from error
+    if '\0' in text:
+        raise ConfigError(f"'{path}' is not text (byte {text.index(chr(0))} is 0): copy it again.")
+    if path.suffix == '.py':
+        try:
+            ast.parse(text)
+        except SyntaxError as error:
+            code = f': {error.text.strip()}' if error.text and error.text.strip() else ''
+            raise ConfigError(f"'{path}', line {error.lineno}, column {error.offset}: {error.msg}{code}") from error
+
+
+def _place(error: BaseException, files: list[Path]) -> str:
+    """'FILE, line N' of the innermost line of a config on the way to ``error``; '' if there is none."""
+    names = {str(file) for file in files}
+    lines = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if str(Path(frame.filename).resolve()) in names
+    ]
+    return f"'{lines[-1].filename}', line {lines[-1].lineno}" if lines else ''
+
+
+def _words(error: Exception) -> str:
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() of a KeyError is the repr
+    return f'{type(error).__name__}: {" ".join(str(said).split())}'
