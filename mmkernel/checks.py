@@ -44,7 +44,7 @@ def check_numbers(
             kind = f'{"whole " if whole else ""}numbers' + (
                 '' if signed else f' {">=" if zero or least else ">"} {least:g}'
             )
-            limit = f', at most {most:g}' if most < math.inf else ''
+            limit = f', at most {most if isinstance(most, int) else format(most, "g")}' if most < math.inf else ''
             raise ValueError(
                 f'{owner + "." if owner else ""}{name}={", ".join(map(str, bad)) or "nothing"}; expected one or more '
                 f'finite {kind}{limit}.'

@@ -38,10 +38,15 @@ class Registry(_Registry):
         return _bare(key) in self.entries()
 
     def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(cfg, dict) and isinstance(cfg.get('type'), str):
-            given = {**cfg, **(kwargs.get('default_args') or {})}
-            check_keywords(self.get(cfg['type']), [k for k in given if k not in ('type', '_scope_')])
-        return super().build(cfg, *args, **kwargs)
+        """What ``cfg`` describes. An error says as ``error.built`` which part of a config was being built, the innermost."""
+        try:
+            if isinstance(cfg, dict) and isinstance(cfg.get('type'), str):
+                given = {**cfg, **(kwargs.get('default_args') or {})}
+                check_keywords(self.get(cfg['type']), [k for k in given if k not in ('type', '_scope_')])
+            return super().build(cfg, *args, **kwargs)
+        except Exception as error:
+            error.built = getattr(error, 'built', cfg)
+            raise
 
 
 def _bare(key: str) -> str:

@@ -27,7 +27,10 @@ class OptionsAction(argparse.Action):
             key, equals, value = pair.partition('=')
             if not equals or not key:
                 parser.error(f"--cfg-options takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
-            said, new = _leaves(options), {key: option_value(value)}
+            try:
+                said, new = _leaves(options), {key: option_value(value)}
+            except argparse.ArgumentTypeError as error:  # argparse catches it in a ``type`` alone
+                parser.error(f'--cfg-options {key}: {error}')
             for place, leaf in _leaves(new).items():
                 if said.get(place, leaf) != leaf:
                     parser.error(
@@ -67,10 +70,15 @@ def option_value(text: str) -> Any:
     """'1e-3' -> 0.001, '(1,2)' -> (1, 2), "{'a': 1}", 'dict(a=1)' -> dict, 'true' -> True, '[a,b]' -> [...], else the text."""
     try:
         return ast.literal_eval(_Dicts().visit(ast.parse(text, mode='eval')))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError) as error:
+        said = (
+            f'{error.msg}, column {error.offset}' if isinstance(error, SyntaxError) else str(error).split(' on line')[0]
+        )
         if text[:1] == '{' or text[:5] == 'dict(':
-            raise argparse.ArgumentTypeError(f'--cfg-options: {text} is not a dict that Python can read.') from None
-        return DictAction._parse_iterable(text) if text[:1] in '([' or text.lower() in ('true', 'false') else text
+            raise argparse.ArgumentTypeError(f'{text} is not a dict that Python can read ({said}).') from None
+        if any(text.count(left) != text.count(right) for left, right in ('()', '[]')) and text[:1] in ('(', '['):
+            raise argparse.ArgumentTypeError(f'{text} is not a list that Python can read ({said}).') from None
+        return DictAction._parse_iterable(text) if text[:1] in ('(', '[') or text.lower() in ('true', 'false') else text
 
 
 def usable_device(text: str) -> str:

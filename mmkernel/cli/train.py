@@ -1,18 +1,20 @@
 """``mmkernel train``, and tools/train.py."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmkernel.cli import explain
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.options import OptionsAction
-from mmkernel.engine import CheckpointError, ConfigError, NonFiniteLossError, RunFolderError, load_config, train
+from mmkernel.engine import check_config, load_config, train
 from mmkernel.engine.launch import LAUNCHERS, leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
-from mmkernel.writing import NotWrittenError
+from mmkernel.engine.refusals import is_refusal
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
@@ -41,12 +43,13 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     flags = dict(work_dir=args.work_dir, **{'optim_wrapper.precision': AMP.get(args.amp), 'randomness.seed': args.seed})
     cfg = load_config(args.config, args.cfg_options)
     cfg.merge_from_dict(dict(launcher=args.launcher, **{k: v for k, v in flags.items() if v is not None}))
+    check_config(cfg)
     return cfg
 
 
 @record  # so that the launcher's summary shows the error of the process that failed first
 def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
-    """Entry of both. A mistake in config or options, or a loss that is not finite, ends it with one line."""
+    """Entry of both. What this package refuses ends it with one line, and MMKERNEL_TRACEBACK=1 shows where."""
     args, code = _parser(prog).parse_args(argv), 0
     try:
         cfg = config_from_arguments(args)
@@ -58,19 +61,12 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
         code = stop.code
     except KeyboardInterrupt:  # before the run has begun
         sys.exit(INTERRUPTED)
-    except (
-        ConfigError,
-        FileNotFoundError,
-        RunFolderError,
-        CheckpointError,
-        NonFiniteLossError,
-        NotWrittenError,
-    ) as error:
-        sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {error}')
-    except RuntimeError as error:
+    except Exception as error:
         if text := lost_process(error):
             sys.exit(text)
-        raise
+        if not is_refusal(error) or os.environ.get('MMKERNEL_TRACEBACK') == '1':
+            raise
+        sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {explain(error)}')
     leave_processes()
     if code:
         sys.exit(code)

@@ -16,27 +16,10 @@ from mmkernel.engine.allowed_keys import (
     is_typed,
     walk,
 )
+from mmkernel.engine.config_shape import short
 from mmkernel.engine.learning_rates import lr_factor
 from mmkernel.engine.optim_wrapper import PRECISIONS, check_clipping
 from mmkernel.engine.wrapping import check_wrapping
-
-# What other runners do and this one does not, and what stands for it.
-NOT_HERE = {
-    **dict.fromkeys(
-        ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'),
-        "no loop validates or tests. Hooks look after epochs: default_hooks=dict(knn=dict(type='KNNMonitorHook')), or for a "
-        "classifier accuracy=dict(type='AccuracyHook'), on the images of evaluation=dict(train=..., test=...).",
-    ),
-    'auto_scale_lr': "write lr_scaling='linear' (lr * effective batch / 256).",
-    'efficient_conv_bn_eval': 'it makes a detector with frozen batch norm faster; leave it out.',
-    # configs of mmcv's runner (mmselfsup before 1.0)
-    **dict.fromkeys(('runner', 'total_epochs', 'workflow'), 'write train_cfg=dict(max_epochs=...).'),
-    **dict.fromkeys(('optimizer_config', 'fp16'), 'write optim_wrapper=dict(clip_grad=..., precision=...).'),
-    'lr_config': "write param_scheduler=dict(type='WarmupCosineLR', warmup_epochs=...), or mmengine's schedules.",
-    'log_config': 'write default_hooks=dict(logger=dict(interval=...)).',
-    'checkpoint_config': 'write default_hooks=dict(checkpoint=dict(interval=...)).',
-    'resume_from': 'say --resume, or --resume FILE, on the command line.',
-}
 
 # The hooks of every run that does not change or leave them out by name.
 DEFAULT_HOOKS = dict(
@@ -45,7 +28,12 @@ DEFAULT_HOOKS = dict(
 )  # fmt: skip
 # What may stand at a place, beside None.
 CHOICES = {
-    **dict.fromkeys(('sync_bn', 'find_unused_parameters', 'resume_anyway', 'activation_checkpointing'), (True, False)),
+    **dict.fromkeys(
+        'sync_bn find_unused_parameters resume resume_anyway activation_checkpointing randomness.deterministic '
+        'randomness.diff_rank_seed train_dataloader.drop_last train_dataloader.persistent_workers '
+        'train_dataloader.pin_memory'.split(),
+        (True, False),
+    ),
     'tf32': (True, False, 'convolutions'),
     'optim_wrapper.precision': PRECISIONS,
     'train_dataloader.dataset.views_on': VIEWS_ON,
@@ -57,24 +45,13 @@ CHOICES = {
 NUMBERS = {
     'train_cfg.max_epochs': {}, 'train_cfg.virtual_batch': {}, 'num_samples': {}, 'train_dataloader.batch_size': {},
     'evaluation.batch_size': {}, 'train_dataloader.num_workers': dict(zero=True), 'evaluation.num_workers': dict(zero=True),
-    'randomness.seed': dict(zero=True), 'env_cfg.dist_cfg.timeout': dict(whole=False),
+    'randomness.seed': dict(zero=True, most=2**32 - 1), 'env_cfg.dist_cfg.timeout': dict(whole=False),
+    'train_dataloader.num_batch_per_epoch': {}, 'train_dataloader.prefetch_factor': {},
+    'train_dataloader.timeout': dict(zero=True, whole=False), 'env_cfg.resource_limit': {},
     'env_cfg.silent_after': dict(whole=False, most=3600),
 }  # fmt: skip
 # Multipliers of a decay that LARS leaves out unless it scales all parameters.
 OF_VECTORS = ('vector_decay_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')
-
-
-def check_run(cfg: Mapping) -> None:
-    """ConfigError for a key of other runners, for a part that training lacks, or for a run that counts iterations."""
-    for name, instead in NOT_HERE.items():
-        if cfg.get(name) is not None:
-            raise ConfigError(f'{name} is not read here: {instead}')
-    loop = cfg.get('train_cfg') or {}
-    if loop.get('by_epoch') is False or 'max_iters' in loop:
-        raise ConfigError(
-            'train_cfg: a run counts epochs here. Write train_cfg=dict(max_epochs=...); '
-            'train_dataloader.num_batch_per_epoch makes epochs of any length, checkpoint=dict(every_steps=...) saves inside them.'
-        )
 
 
 def check_options(cfg: Mapping) -> None:
@@ -93,6 +70,7 @@ def check_options(cfg: Mapping) -> None:
             signed = not str(node.get('type')).endswith(('LR', 'Momentum'))
             numbers = {key: v for key, v in node.items() if type(v) in (int, float) and key not in ('end', 'last_step')}
             check_numbers(where, zero=True, signed=signed, **numbers)
+            check_numbers(where, whole=True, none=True, **{key: node.get(key) for key in ('step_size', 'T_max')})
     precision = at(cfg, 'env_cfg.matmul_precision')
     if precision not in (None, 'highest'):  # an earlier version wrote 'highest': what the default is
         raise ConfigError(f'env_cfg.matmul_precision = {precision!r} is not read. Write tf32=True at the top level.')
@@ -114,6 +92,8 @@ def _check_hooks(cfg: Mapping) -> None:
         near = did_you_mean(name, [each for each in there if each != name], cutoff=0.7)
         if hook is None and near and name not in DEFAULT_HOOKS:
             raise ConfigError(f"{where} = None takes out nothing: there is no hook '{name}'. {near}")
+        if isinstance(hook, (str, Real, list, tuple)):
+            raise ConfigError(f"{where} = {short(hook)}; expected dict(type='...'), or None to leave it out.")
         if isinstance(hook, Mapping):
             if not hook.get('type'):
                 hint = near or f'Hooks there: {", ".join(there)}.'

@@ -14,9 +14,10 @@ from mmengine.config import Config, ConfigDict
 
 from mmkernel.checks import did_you_mean
 from mmkernel.engine.allowed_keys import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
-from mmkernel.engine.allowed_values import NOT_HERE, check_options, check_run
+from mmkernel.engine.allowed_values import check_options
 from mmkernel.engine.checkpoint import epoch_files
 from mmkernel.engine.config_file import read_config
+from mmkernel.engine.config_shape import NOT_HERE, check_run
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.runner import Runner
 from mmkernel.zoo.config_text import ordered
@@ -86,9 +87,9 @@ def slips(word: str, known: str) -> float:
 
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     """Micro-batches per step; ConfigError for a virtual batch that is not a multiple of the batch, or beside accumulation."""
-    if (virtual := cfg.get('train_cfg', {}).get('virtual_batch')) is None:
+    if (virtual := (cfg.get('train_cfg') or {}).get('virtual_batch')) is None:
         return 1
-    if (accumulated := cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)) > 1:
+    if (accumulated := (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)) > 1:
         raise ConfigError(
             f'train_cfg.virtual_batch = {virtual} is one exact batch, optim_wrapper.accumulative_counts = {accumulated} averages '
             'the losses of several: remove accumulative_counts.'
@@ -123,6 +124,8 @@ def set_option(cfg: Config, key: str, value: Any) -> None:
             if name not in node and (rest or not new):
                 hint = did_you_mean(name, node if where else {**node, **dict.fromkeys(TOP_LEVEL)}, cutoff=0.6)
                 text = f"--cfg-options {key}: the config has no key '{here}'. {hint}".rstrip()
+                if not where and name in TOP_LEVEL:  # it is right, and there is nothing yet to change in it
+                    text = f"--cfg-options {key}: the config has no '{name}' to change a part of. Give the whole: {name}=..."
                 raise ConfigError(f'{text} Keys there: {", ".join(node)}.')
             node[name] = put(node.get(name), rest, value, here)
             return node
@@ -150,7 +153,7 @@ def train(cfg: Config, resume: bool | str | Path = False, resume_anyway: bool = 
     without any); a path continues from that file. ``resume_anyway=True`` does so even if model, objective, views or data have
     changed. Errors: RunFolderError, OtherRunError, ConfigError.
     """
-    if cfg.get('optim_wrapper', {}).get('precision') == 'float16' and not torch.cuda.is_available():
+    if (cfg.get('optim_wrapper') or {}).get('precision') == 'float16' and not torch.cuda.is_available():
         raise ConfigError("precision='float16' needs a GPU, and here is none. Use --amp bf16 (precision='bfloat16').")
     cfg = copy.deepcopy(ordered(cfg))  # the Runner writes into it
     cfg.work_dir = cfg.get('work_dir') or default_work_dir(cfg)

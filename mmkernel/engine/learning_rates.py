@@ -51,6 +51,14 @@ def lr_factor(rule: str | None, images: int) -> float:
     return factors[rule]
 
 
+def scale(groups: list[dict], rule: str | None, images: int) -> str:
+    """Multiply the learning rates of parameter groups by ``lr_factor``; returns ``describe_scaling`` of the first."""
+    text = describe_scaling(rule, groups[0]['lr'], images)
+    for group in groups:
+        group['lr'] *= lr_factor(rule, images)
+    return text
+
+
 def describe_scaling(rule: str | None, lr: float, images: int) -> str:
     """One line for log and dry run: the learning rate, and how it follows from the written one."""
     how = {'linear': f'{lr:g} x {images} / {REFERENCE_BATCH}', 'sqrt': f'{lr:g} x sqrt({images})'}.get(rule)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data import default_collate as torch_default_collate
 
+from mmkernel.checks import check_numbers
 from mmkernel.datasets import BalancedSampler, EpochSampler, collate_views
 from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import bounds_over_ranks, check_equal_rows, equal_rows, world_size
@@ -33,6 +34,7 @@ class EpochLoop:
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader, max_epochs: int, virtual_batch: int | None = None) -> None:
+        check_numbers('train_cfg', whole=True, max_epochs=max_epochs)
         self.runner, self.max_epochs, self.virtual_batch = runner, int(max_epochs), virtual_batch
         self.dataloader = self._grouped(dataloader) if virtual_batch else dataloader
         self.micro_batches = getattr(self.dataloader, 'count', 1)  # of one step

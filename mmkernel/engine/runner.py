@@ -17,21 +17,21 @@ from torch.utils.data import DataLoader
 from mmkernel.datasets import build_dataloader, check_dataloader
 from mmkernel.engine import learning_rates as rates
 from mmkernel.engine.allowed_keys import ConfigError, as_config_error
-from mmkernel.engine.allowed_values import DEFAULT_HOOKS, check_run, hooks_of
+from mmkernel.engine.allowed_values import DEFAULT_HOOKS, hooks_of
 from mmkernel.engine.clocks import check_clocks
+from mmkernel.engine.config_shape import check_needed, check_run
 from mmkernel.engine.first_look import look_at_training
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import start_process
 from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
+from mmkernel.engine.refusals import FolderAsFound, building, leaving_as_found
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import place_views, send_weights, wrap_model
 from mmkernel.models import build_model
 from mmkernel.registry import LOOPS, RUNNERS
-
-NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'work_dir')
 
 
 @RUNNERS.register_module()
@@ -44,37 +44,36 @@ class Runner(Persistence):
     validation loop: hooks evaluate after epochs. Errors: ConfigError for a config that asks for one, or counts iterations.
     """
 
-    val_loop = test_loop = _trained = None
+    val_loop = test_loop = _trained = began = None  # began: the iteration at which this start is ready
 
     def __init__(self, cfg: Config | Mapping) -> None:
         self.cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
         check_run(self.cfg)
-        if missing := [name for name in NEEDED if not self.cfg.get(name)]:
-            raise ConfigError(f'The config has no {", ".join(missing)}, which training needs.')
+        check_needed(self.cfg)
         parts = self._parts = copy.deepcopy(self.cfg)  # builders take keys out
         self._resume, self._load_from = bool(self.cfg.get('resume')), self.cfg.get('load_from')
         self.launcher, self.work_dir = self.cfg.get('launcher', 'none'), os.path.abspath(self.cfg['work_dir'])
         self.distributed = self.launcher != 'none'
+        self.as_found = FolderAsFound(self.work_dir)
         make_folder(self.work_dir)
-        try:
+        with leaving_as_found(self):
             self.setup_env(parts.get('env_cfg') or {})
             self.take_folder()
-            self.set_randomness(**parts.get('randomness', dict(seed=None)))
-            open_logs(self)
+            self.set_randomness(**(parts.get('randomness') or dict(seed=None)))
+            with building(self.cfg, 'visualizer'):
+                open_logs(self)
             self._train_loop = parts['train_cfg']
             self.optim_wrapper, self.param_schedulers = parts['optim_wrapper'], parts.get('param_scheduler')
-            model = build_model(parts) if isinstance(parts['model'], Mapping) else parts['model']
-            self.model = wrap_model(model, self.cfg, self.distributed)
+            with building(self.cfg, 'model'):
+                model = build_model(parts) if isinstance(parts['model'], Mapping) else parts['model']
+                self.model = wrap_model(model, self.cfg, self.distributed)
             self.model_name = type(unwrap(self.model)).__name__
             self._hooks: list[Hook] = []
             named = {name: dict(type=kind) for name, kind in DEFAULT_HOOKS.items()} | (parts.get('default_hooks') or {})
-            for hook in hooks_of({**parts, 'default_hooks': named}).values():
-                if hook is not None:
-                    self.register_hook(hook)
+            for where, hook in hooks_of({**parts, 'default_hooks': named}).items():
+                with building(self.cfg, where):
+                    _ = hook is None or self.register_hook(hook)
             self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
-        except BaseException:
-            self._leave()
-            raise
 
     @classmethod
     def from_cfg(cls, cfg: Config | Mapping) -> 'Runner':
@@ -121,8 +120,7 @@ class Runner(Persistence):
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
         loader = build_dataloader(dataloader, seed, diff_rank_seed)
-        with as_config_error():
-            check_dataloader(loader)
+        check_dataloader(loader)
         return loader
 
     def build_train_loop(self, loop: Mapping) -> Any:
@@ -130,15 +128,16 @@ class Runner(Persistence):
         settings = {key: value for key, value in loop.items() if key not in ('type', 'by_epoch')}
         kind = loop.get('type', 'EpochBasedTrainLoop')
         kind = LOOPS.get(kind) if isinstance(kind, str) else kind
-        loader = self.build_dataloader(self._parts['train_dataloader'], self.seed)
-        with as_config_error():
+        with building(self.cfg, 'train_dataloader'):
+            loader = self.build_dataloader(self._parts['train_dataloader'], self.seed)
             place_views(getattr(loader.dataset, '_dataset', loader.dataset), unwrap(self.model))
-        return kind(runner=self, dataloader=loader, **settings)
+        with building(self.cfg, 'train_cfg'):
+            return kind(runner=self, dataloader=loader, **settings)
 
     def build_optim_wrapper(self, wrapper: Any) -> OptimWrapper:
         if not isinstance(wrapper, OptimWrapper) and 'optimizer' not in wrapper:
             raise ConfigError("optim_wrapper has no optimizer; expected optimizer=dict(type='LARS', lr=...).")
-        with as_config_error():
+        with building(self.cfg, 'optim_wrapper'):
             wrapper = rates.built_wrapper(wrapper, self.model, self.micro_batches > 1)
         if hasattr(wrapper, 'epoch_length'):
             wrapper.epoch_length = len(self.train_dataloader)
@@ -146,11 +145,8 @@ class Runner(Persistence):
 
     def scale_lr(self) -> None:
         """Multiply the written learning rates by lr_scaling's factor. The config keeps the written ones."""
-        rule, wrapper = self.cfg.get('lr_scaling'), self.optim_wrapper
-        images = self.rows * getattr(wrapper, '_accumulative_counts', 1)
-        text = rates.describe_scaling(rule, wrapper.param_groups[0]['lr'], images)
-        for group in wrapper.param_groups:
-            group['lr'] *= rates.lr_factor(rule, images)
+        images = self.rows * getattr(self.optim_wrapper, '_accumulative_counts', 1)
+        text = rates.scale(self.optim_wrapper.param_groups, self.cfg.get('lr_scaling'), images)
         self.logger.info(f'Effective batch {images}, learning rate {text}.')
 
     def train(self) -> nn.Module:
@@ -159,8 +155,9 @@ class Runner(Persistence):
             if self._trained:
                 raise RuntimeError('This run has been trained. Build another from its config: Runner.from_cfg(cfg).')
             self._trained = True
-            self._prepare()
-            model = self.train_loop.run()
+            with leaving_as_found(self):
+                self._prepare()
+                model = self.train_loop.run()
             getattr(self.optim_wrapper, 'check', bool)()  # whatever loop and hooks it had
             self.call_hook('after_run')
             return model
@@ -182,14 +179,16 @@ class Runner(Persistence):
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self.scale_lr()
         if (given := self.param_schedulers) is not None:
-            self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
-        if hasattr(model, 'init_weights'):
-            model.init_weights()
+            with building(self.cfg, 'param_scheduler'):
+                self.param_schedulers = build_schedules(given, self.optim_wrapper, self.max_epochs, len(loader))
+        with building(self.cfg, 'model'):
+            getattr(model, 'init_weights', bool)()
         send_weights(self.model)  # hooks may copy them
         self.call_hook('before_run')
         send_weights(self.model)  # hooks may change them
         self.load_or_resume()
         self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
+        self.began = self.iter
 
     def _leave(self) -> None:
         """Give back what is open: the lock of the work folder, and log files."""

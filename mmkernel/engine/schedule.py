@@ -55,7 +55,13 @@ def build_schedules(given: Any, optimizer: Any, epochs: int, epoch_length: int) 
                 kind = PARAM_SCHEDULERS.get(item['type']) if isinstance(item['type'], str) else item['type']
                 if getattr(kind, 'per_step', False):
                     item['convert_to_iter_based'] = True
-                item.setdefault('end', epochs if item.get('by_epoch', True) else epochs * epoch_length)
+                limit = epochs if item.get('by_epoch', True) else epochs * epoch_length
+                item.setdefault('end', limit)
+                if late := [m for m in item.get('milestones') or [] if m >= limit]:
+                    text = (
+                        f'param_scheduler: milestones {late} of {kind.__name__} lie beyond the run (it ends at {limit})'
+                    )
+                    warnings.warn(f'{text}: they have no effect.', stacklevel=2)
                 defaults = dict(optimizer=optimizer, epoch_length=epoch_length)
                 item = PARAM_SCHEDULERS.build_func(item, registry=PARAM_SCHEDULERS, default_args=defaults)
             built.append(item)

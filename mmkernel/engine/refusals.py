@@ -1,0 +1,104 @@
+"""A start that is refused: which part of the config is to blame, whether the error is one that we have written, and a work folder
+that is left as it was.
+"""
+
+import dis
+import os
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+
+import mmkernel
+from mmkernel.checks import NonFiniteLossError
+from mmkernel.engine.allowed_keys import ConfigError, walk
+
+HOME = str(Path(mmkernel.__file__).parent) + os.sep
+OURS = ('run.json', 'config.py')  # beside the folder of logs, what a start writes
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether ``error`` comes from a ``raise`` of this package: a check of ours has said what is wrong, and where."""
+    if not isinstance(error, Exception) or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    end = error.__traceback__
+    while end.tb_next is not None:
+        end = end.tb_next
+    code = frame.f_code
+    return code.co_filename.startswith(HOME) and code.co_code[end.tb_lasti] == dis.opmap['RAISE_VARARGS']
+
+
+@contextmanager
+def building(cfg: Mapping, where: str) -> Iterator[None]:
+    """An error inside becomes a ConfigError that names the part of ``cfg`` at or below ``where`` which was being built.
+
+    Except for files that are missing, a device without memory, and what is said already.
+    """
+    try:
+        yield
+    except (ConfigError, NonFiniteLossError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        if not is_refusal(error):
+            first = next(iter(text.strip().splitlines()), 'no words')
+            text = f'{type(error).__name__}: {first} (MMKERNEL_TRACEBACK=1 shows where)'
+        place = _place(error, cfg, where)
+        raise ConfigError(text if text.startswith(place) else f'{place}: {text}') from error
+
+
+def _place(error: BaseException, cfg: Mapping, where: str) -> str:
+    """The path of the part that ``Registry.build`` was building; builders add keywords to what the config says."""
+    built = getattr(error, 'built', {})
+    for path, node in walk(cfg):
+        inside = f'{path}.'.startswith(f'{where}.') and node.get('type') is not None
+        if inside and all(key in built and built[key] == value for key, value in node.items()):
+            return path
+    return where
+
+
+class FolderAsFound:
+    """What lies in a folder, or that there is none; ``restore`` makes it so again."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.there = {item.name for item in self.path.iterdir()} if self.path.is_dir() else None
+        config = self.path / 'config.py'
+        self.config = config.read_bytes() if config.is_file() else None
+
+    def restore(self, logs: str | None) -> None:
+        """Take away ``logs`` and what else this start wrote; the lock of the folder is still held."""
+        if logs is not None:
+            shutil.rmtree(self.path / logs, ignore_errors=True)
+        before = self.there or set()
+        for path in self.path.glob('config.py.old*') if self.config is not None else ():
+            if path.name not in before and path.read_bytes() == self.config:
+                path.replace(self.path / 'config.py')
+        for name in OURS:
+            if name not in before:
+                (self.path / name).unlink(missing_ok=True)
+        if self.there is None and self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+
+@contextmanager
+def leaving_as_found(runner: Any) -> Iterator[None]:
+    """The start of ``runner`` goes on inside. An error closes what is open; one that is a refusal, of a run that has made no step,
+    leaves no trace in the work folder.
+    """
+    try:
+        yield
+    except BaseException as error:
+        made = 0 if runner.began is None else runner.iter - runner.began
+        if is_main_process() and is_refusal(error) and not isinstance(error, NonFiniteLossError) and not made:
+            for handler in getattr(getattr(runner, 'logger', None), 'handlers', []):
+                handler.close()
+            runner.as_found.restore(getattr(runner, 'timestamp', None))
+        runner._leave()
+        raise
