@@ -20,6 +20,7 @@ from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
 from mmkernel.engine.cluster_hook import ClusterHook
 from mmkernel.engine.config import check_virtual_batch
+from mmkernel.engine.config_shape import check_needed
 from mmkernel.engine.layer_decay import describe_layers
 from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
 from mmkernel.models.image_sizes import check_sizes, evaluation_size
@@ -96,6 +97,7 @@ def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str
 
     ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1). ConfigError: see ``make_plan``.
     """
+    check_needed({**cfg, 'work_dir': '.'})
     plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
     console = Console(record=True, width=120, file=file)
     console.print(Syntax(config_text(cfg.to_dict()), 'python', background_color='default', word_wrap=True))

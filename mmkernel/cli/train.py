@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmkernel.checks import check_numbers
 from mmkernel.cli import explain
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.options import OptionsAction
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
     try:
         cfg = config_from_arguments(args)
         if args.dry_run:
+            check_numbers('--dry-run', whole=True, none=True, gpus=args.gpus)
             dry_run(cfg, world_size=args.gpus)
             return
         train(cfg, args.resume, args.resume_anyway)

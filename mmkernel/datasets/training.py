@@ -1,6 +1,6 @@
 """Data sets: views of images for training, one view of each for evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ class ViewDataset(Dataset):
         self.source, self.seed = as_source(source), seed
         self.views_on, self.exact = views_on, exact
         self.finish: DeviceViews | None = None  # what ``place`` gave
-        self.views = {name: build_view(name, cfg) for name, cfg in views.items() if cfg is not None}
+        named = views.items() if isinstance(views, Mapping) else ()
+        self.views = {name: build_view(name, cfg) for name, cfg in named if cfg is not None}
         if not self.views:
             raise ValueError('ViewDataset has no views; e.g. views=dict(first=dict(size=224, crop=..., ops=...))')
         for name, view in self.views.items() if views_on == 'device' else ():

@@ -121,6 +121,7 @@ def _check_optimizer(wrapper: Mapping) -> None:
         return
     if not isinstance(optimizer.get('lr', 0.0), Real):
         raise TypeError(f'optim_wrapper.optimizer.lr = {optimizer["lr"]!r}; expected one number, such as 0.1.')
+    check_numbers('optim_wrapper.optimizer', zero=True, lr=float(optimizer.get('lr', 0.0)))
     find_component(wrapper.get('constructor') or DEFAULT_CONSTRUCTOR, 'optim_wrapper.constructor')
     for key, given in (rules.get('custom_keys') or {}).items():
         if not isinstance(given, Mapping):

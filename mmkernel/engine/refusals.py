@@ -4,6 +4,7 @@ that is left as it was.
 
 import dis
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,15 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
+from torch import nn
 
 import mmkernel
 from mmkernel.checks import NonFiniteLossError
-from mmkernel.engine.allowed_keys import ConfigError, walk
+from mmkernel.engine.allowed_keys import ConfigError, at, walk
+from mmkernel.engine.hooks import unwrap
 
 HOME = str(Path(mmkernel.__file__).parent) + os.sep
+SHAPES = re.compile(r'shapes? |size of tensor|size mismatch|to have \d+ channels|dimension')
 OURS = ('run.json', 'config.py')  # beside the folder of logs, what a start writes
 
 
@@ -45,22 +49,55 @@ def building(cfg: Mapping, where: str) -> Iterator[None]:
     except (ConfigError, NonFiniteLossError, OSError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-        if not is_refusal(error):
-            first = next(iter(text.strip().splitlines()), 'no words')
-            text = f'{type(error).__name__}: {first} (MMKERNEL_TRACEBACK=1 shows where)'
-        place = _place(error, cfg, where)
+        place, text = _place(error, cfg, where), _said(error)
         raise ConfigError(text if text.startswith(place) else f'{place}: {text}') from error
+
+
+def _said(error: Exception) -> str:
+    """Its words; of an error that is not ours the first line, and a way to see more."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    first = next(iter(text.strip().splitlines()), 'no words')
+    return text if is_refusal(error) else f'{type(error).__name__}: {first} (MMKERNEL_TRACEBACK=1 shows where)'
 
 
 def _place(error: BaseException, cfg: Mapping, where: str) -> str:
     """The path of the part that ``Registry.build`` was building; builders add keywords to what the config says."""
     built = getattr(error, 'built', {})
-    for path, node in walk(cfg):
-        inside = f'{path}.'.startswith(f'{where}.') and node.get('type') is not None
+    for path, node in walk(getattr(cfg, '_cfg_dict', cfg)):
+        inside = (not where or f'{path}.'.startswith(f'{where}.')) and node.get('type') is not None
         if inside and all(key in built and built[key] == value for key, value in node.items()):
             return path
     return where
+
+
+@contextmanager
+def naming_part(runner: Any) -> Iterator[None]:
+    """Up to the end of the first step, an error becomes a ConfigError that names the part of the config it comes from: of what a
+    hook builds, and of torch, about shapes that do not meet in a module.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        place = (
+            ''
+            if _steps(runner) or isinstance(error, (ConfigError, NonFiniteLossError))
+            else _place(error, runner.cfg, '')
+        )
+        if not place and not _steps(runner) and isinstance(error, RuntimeError) and SHAPES.search(str(error)):
+            place = _place_of_module(error, runner)
+        if not place:
+            raise
+        raise ConfigError(f'{place}: {_said(error)}') from error
+
+
+def _place_of_module(error: BaseException, runner: Any) -> str:
+    """The path in the config of the innermost module of the model on the way to ``error``; '' if there is none."""
+    names = {part: name for name, part in unwrap(runner.model).named_modules()}
+    parts = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name = next((names[part] for part in reversed(parts) if isinstance(part, nn.Module) and part in names), None)
+    keys = [] if name is None else f'model.{name}'.split('.')
+    paths = ('.'.join(keys[:n]) for n in range(len(keys), 0, -1))
+    return next((path for path in paths if at(runner.cfg._cfg_dict, path) is not None), '')
 
 
 class FolderAsFound:
@@ -95,10 +132,14 @@ def leaving_as_found(runner: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        made = 0 if runner.began is None else runner.iter - runner.began
-        if is_main_process() and is_refusal(error) and not isinstance(error, NonFiniteLossError) and not made:
+        if is_main_process() and is_refusal(error) and not isinstance(error, NonFiniteLossError) and not _steps(runner):
             for handler in getattr(getattr(runner, 'logger', None), 'handlers', []):
                 handler.close()
             runner.as_found.restore(getattr(runner, 'timestamp', None))
         runner._leave()
         raise
+
+
+def _steps(runner: Any) -> int:
+    """Iterations that this start has done."""
+    return 0 if runner.began is None else runner.iter - runner.began

@@ -26,7 +26,7 @@ from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import start_process
 from mmkernel.engine.logs import open_logs
 from mmkernel.engine.persistence import Persistence
-from mmkernel.engine.refusals import FolderAsFound, building, leaving_as_found
+from mmkernel.engine.refusals import FolderAsFound, building, leaving_as_found, naming_part
 from mmkernel.engine.run_folder import make_folder
 from mmkernel.engine.schedule import build_schedules
 from mmkernel.engine.wrapping import place_views, send_weights, wrap_model
@@ -155,7 +155,7 @@ class Runner(Persistence):
             if self._trained:
                 raise RuntimeError('This run has been trained. Build another from its config: Runner.from_cfg(cfg).')
             self._trained = True
-            with leaving_as_found(self):
+            with leaving_as_found(self), naming_part(self):
                 self._prepare()
                 model = self.train_loop.run()
             getattr(self.optim_wrapper, 'check', bool)()  # whatever loop and hooks it had
