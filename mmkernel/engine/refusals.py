@@ -120,8 +120,8 @@ class FolderAsFound:
         for name in OURS:
             if name not in before:
                 (self.path / name).unlink(missing_ok=True)
-        if self.there is None and self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if self.there is None and self.path.is_dir() and {item.name for item in self.path.iterdir()} <= {'.run.lock'}:
+            shutil.rmtree(self.path)
 
 
 @contextmanager
