@@ -78,7 +78,7 @@ class Replay:
                 if done.bad:
                     done.micro_batch = i
                     return done
-        done.found = _norm(model)
+        done.found = norm_of_gradients(model)
         return done
 
     def _attempt(self, model: nn.Module, step: '_Step', pieces: list[Piece], batches: list[dict]) -> list[dict]:
@@ -139,7 +139,7 @@ def _at(model: nn.Module, states: Sequence[dict | None]) -> Iterator[None]:
         handle.remove()
 
 
-def _norm(model: nn.Module) -> Finding | None:
+def norm_of_gradients(model: nn.Module) -> Finding | None:
     """The parameter with the largest gradient where each is finite and the norm of all is not."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     if not gradients or torch.isfinite(torch.nn.utils.get_total_norm(gradients.values())):

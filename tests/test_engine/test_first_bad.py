@@ -7,6 +7,7 @@ from torch import nn
 from mmkernel.engine.finite import extremes
 from mmkernel.engine.first_bad import FirstBad
 from mmkernel.engine.process_state import random_state
+from mmkernel.engine.replaying import norm_of_gradients
 
 NAN, INF = float('nan'), float('inf')
 
@@ -155,3 +156,13 @@ def test_extremes():
     assert found == dict(shape=[4], type='float32', min=-2.0, max=1.0, share_not_finite=0.5)
     assert extremes(torch.tensor([NAN]))['min'] is None
     assert extremes(torch.zeros(0))['share_not_finite'] == 0
+
+
+def test_a_norm_that_overflows_while_each_gradient_is_finite():
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    net[0].weight.grad, net[1].weight.grad = torch.ones(2, 2), torch.full((2, 2), 1e30)
+    found = norm_of_gradients(net)
+    assert (found.where, found.module, found.kind) == ('norm', '1', 'Linear')
+    assert found.parameters['gradient of weight']['max'] == pytest.approx(1e30)
+    net[1].weight.grad.fill_(1.0)
+    assert norm_of_gradients(net) is None
