@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse
+from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse, try_weights
 from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
 from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
 from mmkernel.engine.allowed_values import hooks_of
@@ -120,6 +120,7 @@ def make_plan(cfg: Config, world_size: int) -> Plan:
     """The plan of a run, after a rehearsal of its first step; ConfigError for what training would refuse."""
     model = build_on_meta(cfg)
     plan = Plan(cfg, model, world_size)
+    plan.start = try_weights(cfg, model)
     check_hooks(cfg, model, plan)
     if not plan.problems():
         images = max((plan.images or 10**6) // world_size, 1)
@@ -185,6 +186,7 @@ def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, 
         ('images', 'unknown' if plan.images is None else f'{plan.images:,}'),
         ('steps per epoch', length),
         *evaluation_sizes(cfg),
+        *([('load_from', plan.start)] if plan.start else ()),
         *(('problem', problem) for problem in plan.problems()),
     ]
     if here and cfg.optim_wrapper.get('precision') == 'float16' and not torch.cuda.is_available():

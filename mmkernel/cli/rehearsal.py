@@ -4,9 +4,11 @@ import copy
 import inspect
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from mmkernel.datasets import Source
 from mmkernel.engine.allowed_keys import ConfigError
+from mmkernel.engine.checkpoint import start_from
 from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules
@@ -26,6 +29,7 @@ from mmkernel.models.feature_extractor import image_channels
 from mmkernel.models.image_sizes import check_sizes
 from mmkernel.models.joint_embedding import model_config
 from mmkernel.registry import DATASETS, MODELS
+from mmkernel.zoo.files import read_checkpoint
 
 SIDE = 256  # of the noise image that stands for one of the data set
 # Words of the errors of torch and Python when a meta tensor is asked for its values.
@@ -55,6 +59,17 @@ def build_on_meta(cfg: Config) -> nn.Module:
             return MODELS.build(copy.deepcopy(model))
         with refused('model'):  # one whose weights begin with values that are computed
             return MODELS.build(model).to('meta')
+
+
+def try_weights(cfg: Config, model: nn.Module) -> str:
+    """What ``load_from`` of a run would find in its file; ConfigError if it would refuse it. '' without such a file here."""
+    path = cfg.get('load_from')
+    if not path or cfg.get('resume') or not Path(str(path)).is_file():
+        return ''
+    with refused('load_from'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # weights without memory take no values
+        return start_from(copy.deepcopy(model), read_checkpoint(path), str(path))
+    return ''
 
 
 def rehearse(

@@ -117,9 +117,9 @@ def find_weights(
     if not found:
         what = f"below the prefix '{prefix}'" if prefix is not None else 'under any prefix'
         names = ', '.join([key for _, state in _containers(content) for key in state][:4]) or 'no tensors'
-        raise CheckpointError(
-            f"'{source}' holds no tensor of the model {what}. It has {names}, the model has {', '.join(list(own)[:2])}."
-        )
+        clash = next((key for _, state in _containers(content) for key in state if key in own), None)
+        ours = f'{clash} in another shape, {tuple(own[clash].shape)}' if clash else ', '.join(list(own)[:2])
+        raise CheckpointError(f"'{source}' holds no tensor of the model {what}. It has {names}, the model has {ours}.")
     most = [place for place in found if place.matched == found[0].matched]
     first = [place for place in most if not SECOND_CHOICE & {*place.path, *place.prefix.split('.')}] or most
     if len(first) > 1:

@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmkernel.cli.dry_run import build_on_meta, dry_run, make_plan, number_of_images, readable
 from mmkernel.cli.train import main
 from mmkernel.engine import ConfigError, load_config
-from mmkernel.models import Head
+from mmkernel.models import Head, TIMMBackbone
 from mmkernel.registry import DATASETS, MODELS
 
 CONFIG = Path(__file__).parents[1] / 'test_engine/tiny_config.py'
@@ -200,6 +200,21 @@ def test_small_crops_for_a_transformer():
         make_plan(digits('vicreg/digits', model__backbone=beit, **small), 1)
     with pytest.raises(ConfigError, match='^evaluation: .* 20 x 20 px: this network takes images of one size alone'):
         make_plan(digits('vicreg/digits', model__backbone=beit, **large), 1)
+
+
+def test_weights_to_begin_with_are_tried(tmp_path):
+    """An encoder for other images is resampled, one of another width is refused, and a file that is not here is passed over."""
+    encoder = TIMMBackbone(
+        'vit_tiny_patch16_224', img_size=64, patch_size=8, embed_dim=48, depth=2, num_heads=3, reg_tokens=2
+    )
+    torch.save(encoder.state_dict(), tmp_path / 'vit.pth')
+    cfg = digits('sfrik/digits_vit', load_from=str(tmp_path / 'vit.pth'))
+    text = ' '.join(dry_run(cfg, world_size=1, file=io.StringIO()).split())
+    assert 'its encoder alone, 31/31 tensors' in text
+    assert make_plan(cfg, 1).start.endswith('pos_embed resampled from 8 x 8 to 4 x 4. New: neck')
+    with pytest.raises(ConfigError, match=r'^load_from: .* the model has cls_token in another shape, \(1, 1, 24\)'):
+        make_plan(digits('sfrik/digits_vit', load_from=cfg.load_from, model__backbone__embed_dim=24), 1)
+    assert not make_plan(digits('sfrik/digits_vit', load_from='elsewhere.pth'), 1).start
 
 
 class Own(Head):
