@@ -16,6 +16,7 @@ from mmkernel.engine import (
     latest_checkpoint,
     read_checkpoint,
     train,
+    write_checkpoint,
 )
 from mmkernel.engine.poll import Poll
 from mmkernel.registry import HOOKS, LOOPS
@@ -63,6 +64,16 @@ def test_the_furthest_goes_on_and_an_earlier_one_is_refused(tmp_path, last):
 
 def test_old_files_go_whatever_their_names(tmp_path):
     train(short(tmp_path, checkpoint=dict(every_steps=3, max_keep=2)))
+    assert names(tmp_path) == ['epoch_1_step_15.pth', 'epoch_2.pth']
+
+
+def test_a_resume_may_save_at_other_steps_and_keeps_as_many_files(tmp_path):
+    train(short(tmp_path, 1, checkpoint=dict(every_steps=3, max_keep=None)))
+    for path in tmp_path.glob('*.pth'):  # as an earlier version wrote them
+        content = read_checkpoint(path)
+        content['meta']['run'] = None
+        write_checkpoint(content, path)
+    assert train(short(tmp_path, 2, checkpoint=dict(every_steps=5, max_keep=2)), resume=True).iter == 16
     assert names(tmp_path) == ['epoch_1_step_15.pth', 'epoch_2.pth']
 
 

@@ -77,6 +77,29 @@ def test_windows_are_finished_and_no_file_is_one_too_many(tmp_path):
     assert names(tmp_path / 'c') == ['epoch_0_step_5.pth']
 
 
+@HOOKS.register_module()
+class ManySignals(Hook):
+    """In one step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.step:
+            for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize('step', [0, 15])
+def test_several_signals_in_the_first_and_the_last_step_of_a_run(tmp_path, step):
+    cfg = short(tmp_path, checkpoint=dict(every_steps=1, max_keep=2))
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='ManySignals', step=step)]
+    with pytest.raises(Preempted, match='75'):  # the first counts
+        train(cfg)
+    assert train(short(tmp_path, checkpoint=dict(every_steps=1, max_keep=2)), resume=True).iter == 16
+    assert len(names(tmp_path)) == 2
+
+
 @pytest.mark.parametrize('window, steps', [(1, 8), (3, 3)])  # windows of 3, 3 and 2 batches
 def test_after_the_last_step_of_an_epoch_its_end_is_left_to_the_next_start(tmp_path, window, steps):
     options = {'optim_wrapper.accumulative_counts': window}
