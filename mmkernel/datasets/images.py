@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,12 @@ def _header(data: bytes, mode: str) -> Image.Image:
     most, theirs = int(limit_of('MMKERNEL_MAX_PIXELS')), Image.MAX_IMAGE_PIXELS
     if 'MMKERNEL_MAX_PIXELS' in os.environ and theirs is not None and most > 2 * theirs:  # which Pillow refuses
         Image.MAX_IMAGE_PIXELS = most
-    image = Image.open(io.BytesIO(data))
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:  # before we have seen its size
+        pixels = ''.join(re.findall(r'\d+', str(error))[:1])
+        how = f'If you trust it: MMKERNEL_MAX_PIXELS={pixels} in the environment'
+        raise LimitError(f'{type(error).__name__}: {error} {how}') from error
     check_image(*image.size, getattr(image, 'n_frames', 1) if mode == 'all' and image.format == 'TIFF' else 1)
     return image
 

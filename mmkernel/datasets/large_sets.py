@@ -49,7 +49,7 @@ class INaturalist(FileSource):
             place = {number: k for k, number in enumerate(sorted(names))}
             label = {each['image_id']: place[each['category_id']] for each in listed['annotations']}
             labels = [label[image] for image in paths]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"INaturalist: '{home / file}' is no list of images, annotations and categories ({type(error).__name__}: {error}). "
                 'Fetch it again.'

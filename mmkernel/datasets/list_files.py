@@ -104,10 +104,10 @@ def _json_items(text: str, path: Path, owner: str) -> list[Any]:
     """Of a list; of an object that holds a list of names, lists by class, or names as its keys; or of one object per line."""
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         try:
             return [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             raise ValueError(f"{owner}: the list '{path}' is not valid JSON: {error}. {FORMAT}") from error
     if isinstance(found, dict):
         if isinstance(named := _value(found, _HEADERS), list):

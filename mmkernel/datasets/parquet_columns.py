@@ -90,7 +90,7 @@ def _column(path: str, what: str, read: Callable[[Any], Any]) -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(
-            f"'{path}' is damaged, {what} cannot be read ({str(error).strip()}). Fetch it again."
+            f"'{path}' is damaged, {what} cannot be read ({' '.join(str(error).split())}). Fetch it again."
         ) from error
 
 
@@ -136,8 +136,11 @@ def _opened(path: str, process: int, changed: int) -> Any:
     pa = pyarrow()
     try:
         return pa.parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"'{path}' is cut short, damaged or no parquet file ({error}). Fetch it again.") from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        said = ' '.join(str(error).split())
+        raise ValueError(f"'{path}' is cut short, damaged or no parquet file ({said}). Fetch it again.") from error
 
 
 def _is_binary(kind: Any) -> bool:
@@ -160,5 +163,5 @@ def _classes(metadata: dict[bytes, bytes] | None, label: str) -> list[str]:
     try:
         features = json.loads((metadata or {}).get(b'huggingface', b'{}')).get('info', {}).get('features', {})
         return [str(name) for name in features.get(label, {}).get('names') or []]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return []  # written by something else: the labels are numbers without names

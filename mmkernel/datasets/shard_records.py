@@ -128,7 +128,7 @@ def _label(file: File, path: str, label: str, entries: Counter) -> str | None:
             raise ValueError(f'it is no object with keys, but {text[:40]}')
         entries.update(record.keys())
         return _word(record.get(label[5:]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"'{file.name}' in '{path}' holds no label: {error}. Expected a number or the name of one class; classes of "
             'which an image has several are read by a source of your own (`targets`).'

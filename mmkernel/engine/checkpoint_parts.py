@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any
 
 import torch
@@ -34,9 +35,9 @@ def check_meta(meta: Mapping[str, Any], source: str, needed: tuple[str, ...] = N
         value = meta.get(name, least)
         _expect(type(value) is int and value >= least, source, f'meta.{name}', value, f'a whole number from {least} on')
     for name in MAPPINGS:
-        _expect(isinstance(meta.get(name) or {}, Mapping), source, f'meta.{name}', meta.get(name), 'a mapping')
+        _expect(isinstance(meta.get(name), (Mapping, NoneType)), source, f'meta.{name}', meta.get(name), 'a mapping')
     for name in ('run', 'optimizer'):
-        _expect(isinstance(meta.get(name) or '', str), source, f'meta.{name}', meta.get(name), 'a text')
+        _expect(isinstance(meta.get(name), (str, NoneType)), source, f'meta.{name}', meta.get(name), 'a text')
     batch, steps = meta.get('batch', 0), meta.get('steps_per_epoch')
     _expect(steps is None or batch <= steps, source, 'meta.batch', batch, f'at most the {steps} steps of an epoch')
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from console_errors import run
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
-from side_by_side import Run, pretrain, shown
+from side_by_side import Run, pretrain, read_kept, shown
 from threadpoolctl import threadpool_limits
 
 from mmkernel import __version__
@@ -95,7 +94,7 @@ def score(cfg: Config, checkpoint: Path, own_kernel: bool) -> dict[str, Any]:
 def scored(cfg: Config, checkpoints: list[Path], kept: Path, name: str, own_kernel: bool = True) -> list[dict]:
     """One row per checkpoint, kept in a file so that an interrupted study goes on; of other weights or settings none is."""
     weights = {shown(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in checkpoints}
-    rows = json.loads(kept.read_text()) if kept.is_file() else []
+    rows = read_kept(kept, list) if kept.is_file() else []
     asked = dict(images=IMAGES, own_kernel=own_kernel, version=__version__)
     rows = [row for row in rows if row.get('asked') == {**asked, 'weights': weights.get(row['checkpoint'])}]
     done = {row['checkpoint'] for row in rows}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from console_errors import run
 from rich.console import Console
-from side_by_side import Run, pretrain, shown
+from side_by_side import Run, pretrain, read_kept, shown
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -73,7 +73,7 @@ def baselines(config: Path, seeds: Sequence[int]) -> dict[str, list[dict]]:
 
 def earlier(path: Path) -> tuple[dict[str, list[dict]], list[str]]:
     """The rows of a report under their names, and its configs."""
-    found, content = {}, json.loads(path.read_text())
+    found, content = {}, read_kept(path)
     for row in content['rows']:
         found.setdefault(row['name'], []).append(row)
     return found, content['config']
@@ -136,9 +136,7 @@ def main() -> None:
     pretrain(missing, console, score_run)
     groups, configs = earlier(args.json) if args.keep else (baselines(args.configs[0], args.seeds), [])
     for config in args.configs:
-        groups[names[config]] = [
-            json.loads((runs[config, seed].folder / 'row.json').read_text()) for seed in args.seeds
-        ]
+        groups[names[config]] = [read_kept(runs[config, seed].folder / 'row.json') for seed in args.seeds]
     table = markdown(groups)
     console.print(table, highlight=False, soft_wrap=True)
     rows = [{**row, 'name': name} for name, group in groups.items() for row in group]

@@ -24,6 +24,17 @@ from mmkernel.visualization import read_scalars
 from mmkernel.writing import set_aside
 
 
+def read_kept(path: Path, kind: type = dict) -> Any:
+    """What an earlier call wrote; ValueError if the file is damaged, or of another kind."""
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, kind) or not all(isinstance(row, dict) for row in (found if kind is list else ())):
+            raise ValueError(f'{type(found).__name__}, not {kind.__name__}')
+        return found
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is damaged ({error}): delete it, and what it tells is computed again.") from error
+
+
 class Run:
     """One pretraining: what it is called, its config, its folder, and how far it is."""
 
@@ -49,7 +60,7 @@ class Run:
         return self._recorded('run') == self.digest and self._recorded('seconds') is not None
 
     def _recorded(self, key: str) -> Any:
-        return json.loads(self.done.read_text()).get(key) if self.done.is_file() else None
+        return read_kept(self.done).get(key) if self.done.is_file() else None
 
     def _record(self, seconds: float | None) -> None:
         self.done.write_text(json.dumps(dict(run=self.digest, seconds=seconds)) + '\n')
