@@ -16,6 +16,7 @@ from mmkernel.engine import check_config, load_config, train
 from mmkernel.engine.launch import LAUNCHERS, leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
 from mmkernel.engine.refusals import is_refusal
+from mmkernel.writing import NO_ROOM
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
     except Exception as error:
         if text := lost_process(error):
             sys.exit(text)
-        if not is_refusal(error) or os.environ.get('MMKERNEL_TRACEBACK') == '1':
+        full = getattr(error, 'errno', None) in NO_ROOM  # of a log, say
+        if not (full or is_refusal(error)) or os.environ.get('MMKERNEL_TRACEBACK') == '1':
             raise
         sys.exit(1 if getattr(error, 'of_first_process', False) else f'{type(error).__name__}: {explain(error)}')
     leave_processes()

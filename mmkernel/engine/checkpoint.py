@@ -28,6 +28,10 @@ class RunFolderError(RuntimeError):
     """A work folder that belongs to another run, or that a run is using now."""
 
 
+class TakenOverError(RunFolderError):
+    """A work folder that another run has taken over, as this one gave no sign of life. Nothing in it is this run's any more."""
+
+
 def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     """The same value of tensors (on the CPU), dicts, lists, tuples, str, int, float, bool, None, bytes.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmkernel import owner
-from mmkernel.engine.checkpoint import ELSEWHERE, RunFolderError
+from mmkernel.engine.checkpoint import ELSEWHERE, RunFolderError, TakenOverError
 from mmkernel.engine.run_record import orphaned, read, who
 from mmkernel.writing import probe, replacing
 
@@ -90,13 +90,13 @@ class FolderLock:
         threading.Thread(target=self._beat, args=(self.end,), daemon=True).start()
 
     def check(self) -> None:
-        """RunFolderError if another run has taken the folder over. Call it before each write."""
+        """TakenOverError if another run has taken the folder over. Call it before each write."""
         try:
             now = read(self.mark)
         except OSError:  # the disk is away: the write itself will say so
             return
         if now and now.get('token') != self.token:  # a file that was deleted is nobody's
-            raise RunFolderError(
+            raise TakenOverError(
                 f"The folder '{self.mark.parent}' was taken over by {who(now)}: this run gave no sign of life for "
                 f'{self.silent:g} s (it was stopped, or the disk was away). It ends here and writes nothing more; the other '
                 'goes on from its last checkpoint.'

@@ -19,10 +19,12 @@ from torch import nn
 import mmkernel
 from mmkernel.checks import NonFiniteLossError
 from mmkernel.engine.allowed_keys import ConfigError, at, walk
+from mmkernel.engine.checkpoint import TakenOverError
 from mmkernel.engine.hooks import unwrap
 
 HOME = str(Path(mmkernel.__file__).parent) + os.sep
 SHAPES = re.compile(r'shapes? |size of tensor|size mismatch|to have \d+ channels|dimension')
+KEPT = (NonFiniteLossError, TakenOverError)  # no refusals: the record of a loss; a folder that is another's by now
 OURS = ('run.json', 'config.py')  # beside the folder of logs, what a start writes
 
 
@@ -132,7 +134,7 @@ def leaving_as_found(runner: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if is_main_process() and is_refusal(error) and not isinstance(error, NonFiniteLossError) and not _steps(runner):
+        if is_main_process() and is_refusal(error) and not isinstance(error, KEPT) and not _steps(runner):
             for handler in getattr(getattr(runner, 'logger', None), 'handlers', []):
                 handler.close()
             runner.as_found.restore(getattr(runner, 'timestamp', None))

@@ -1,10 +1,14 @@
 """export, import and publish on the command line."""
 
+import errno
+import os
+
 import pytest
 import torch
 import torchvision
 import yaml
 
+from mmkernel import writing
 from mmkernel.cli import main
 from mmkernel.engine import load_config
 from mmkernel.evaluation import untrained_encoder
@@ -23,6 +27,36 @@ def checkpoint(tmp_path_factory, repository):
     meta = dict(epoch=20, iter=220, config=cfg.pretty_text)
     write_checkpoint(dict(meta=meta, state_dict=model.state_dict(), optimizer={}), path)
     return path
+
+
+@pytest.mark.parametrize('command', ['export', 'import', 'publish', 'diagnose', 'embeddings', 'kernel', 'plot', 'knn'])
+def test_a_read_only_place_is_named_before_the_work(checkpoint, tmp_path, monkeypatch, repository, capsys, command):
+    def refuse(folder):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    monkeypatch.setattr(writing, 'probe', refuse)
+    for work in (
+        'mmkernel.zoo.export.reference',
+        'mmkernel.evaluation.sample_cloud',
+        'mmkernel.cli.kernel_lab.kernel_profile',
+    ):
+        monkeypatch.setattr(work, lambda *_: pytest.fail('it began to work'))
+    out, file = str(tmp_path / 'out'), str(checkpoint)
+    published = next((repository / 'mmkernel/weights').glob('sfrik_digits_L1*.safetensors'))
+    words = {
+        'export': ['export', file, '--to', 'safetensors', '--out', f'{out}.safetensors'],
+        'import': ['import', str(published), '--out', f'{out}.safetensors'],
+        'publish': ['publish', file, '--name', 'digits', '--out', out],
+        'diagnose': ['diagnose', file, '--out', out],
+        'embeddings': ['diagnose', file, '--text', '--save-embeddings', f'{out}.npz'],
+        'kernel': ['kernel', 'show', 'RBFKernel', '--width', '8', '--json', f'{out}.json'],
+        'plot': ['kernel', 'compare', 'RBFKernel', '--width', '8', '--plot', f'{out}.png'],
+        'knn': ['benchmark', 'knn', str(repository / 'configs/sfrik/digits_L3.py'), '--json', f'{out}.json', '--no-cache'],
+    }[command]  # fmt: skip
+    with pytest.raises(SystemExit) as error:
+        main(words)
+    assert 'cannot be written (Read-only file system)' in f'{error.value}{capsys.readouterr().err}'
+    assert os.listdir(tmp_path) == []
 
 
 def test_export(checkpoint, tmp_path, capsys):
@@ -83,7 +117,7 @@ def test_import_of_a_published_file_keeps_what_it_says(tmp_path, monkeypatch, ca
 def test_publish(checkpoint, tmp_path, capsys):
     metafile = tmp_path / 'metafile.yml'
     metafile.write_text('Collections: [{Name: sfrik}]\nModels:\n')
-    metafile.write_text('Collections: [{Name: sfrik}]\nModels:\n  - {Name: a, In Collection: sfrik, Config: a.py}\n')
+    metafile.write_text('Collections: [{Name: sfrik}]\nModels:\n  - {Name: a, In Collection: sfrik, Config: configs/sfrik/a.py}\n')
     common = ['publish', str(checkpoint), '--name', 'sfrik_digits_mine', '--out', str(tmp_path), '--half']
     result = ['--result', 'Linear probe', 'digits', 'Top 1 Accuracy', '97.1', '--trained-on', 'digits']
     main(

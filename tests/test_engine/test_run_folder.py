@@ -3,10 +3,14 @@
 import errno
 import multiprocessing
 import os
+import re
+import resource
 import time
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from test_runner import config, digest
 
 from mmkernel.cli.train import main
@@ -16,10 +20,13 @@ from mmkernel.engine import (
     RunFolderError,
     persistence,
     read_checkpoint,
+    run_folder,
     train,
     write_checkpoint,
 )
 from mmkernel.engine.run_folder import RunFolder
+from mmkernel.registry import HOOKS
+from mmkernel.zoo.files import bytes_of
 
 
 def files(folder):
@@ -261,6 +268,49 @@ def test_a_checkpoint_that_cannot_be_written_names_the_last_good_one(tmp_path, m
         OSError, match=r'epoch_2.pth. cannot be written \(No space .*last good checkpoint is .*epoch_1.pth'
     ):
         train(short(tmp_path))
+
+
+@HOOKS.register_module()
+class DiskFills(Hook):
+    """In the second epoch, files may no longer be large enough for a checkpoint."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+
+
+def test_a_disk_that_fills_up_ends_a_run_in_one_line_and_the_last_checkpoint_stays(tmp_path, repository):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = ['--work-dir', str(tmp_path), '--cfg-options', 'custom_hooks=[{"type": "DiskFills"}]', 'log_level=ERROR']
+    try:
+        with pytest.raises(SystemExit) as error:
+            main([str(repository / 'tests/test_engine/tiny_config.py'), *words, 'default_hooks.logger=None'])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.fullmatch(
+        r"NotWrittenError: '.*epoch_2.pth' cannot be written \(File too large: .* about 0.0 MB are needed, 0.0 MB can be "
+        r'written\). The last good checkpoint is .*epoch_1.pth: .*',
+        str(error.value),
+    )
+    assert read_checkpoint(tmp_path / 'epoch_1.pth')['meta']['epoch'] == 1
+    assert not [*tmp_path.glob('.epoch*'), *tmp_path.glob('epoch_2*')]
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_named_before_the_work(tmp_path, monkeypatch):
+    cfg, said = short(tmp_path, 1), []
+    needed = read_checkpoint(train(short(tmp_path / 'first', 1)).folder.checkpoints[0])
+    least = bytes_of(dict(needed['state_dict'], optimizer=needed['optimizer']))
+    monkeypatch.setattr(run_folder, 'room', lambda folder: least // 2)
+    with pytest.raises(
+        RunFolderError, match=r'A checkpoint takes about .* MB, and .* MB can be written in .*make room'
+    ):
+        train(cfg)
+    assert not [*tmp_path.glob('*.pth')]
+    monkeypatch.setattr(run_folder, 'room', lambda folder: least + least // 2)
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *_: said.append(text))
+    train(cfg)
+    assert 'the old one goes only after the new one is written' in said[0]
 
 
 def test_the_copy_of_the_config_asks_for_nothing(tmp_path):
