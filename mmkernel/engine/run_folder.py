@@ -158,8 +158,7 @@ class RunFolder:
 
     def _drop_leftovers(self, last: str) -> None:
         """Delete what runs of this folder were writing when they died; ``last`` is the tag of the one before."""
-        for name in ('epoch_*.pth', 'best_*.pth', 'run.json'):
-            drop_leftovers(self.path, name, lambda tag: tag == last or owner.gone(tag))
+        drop_leftovers(self.path, '*', lambda tag: tag == last or owner.gone(tag))
         for half in (*self.path.glob('.epoch_*.pth.tmp'), *self.path.glob('.best_*.pth.tmp')):
             half.unlink(missing_ok=True)  # of an earlier version
         for half in self.path.glob('.*.shards.tmp'):

@@ -117,7 +117,9 @@ def test_import_of_a_published_file_keeps_what_it_says(tmp_path, monkeypatch, ca
 def test_publish(checkpoint, tmp_path, capsys):
     metafile = tmp_path / 'metafile.yml'
     metafile.write_text('Collections: [{Name: sfrik}]\nModels:\n')
-    metafile.write_text('Collections: [{Name: sfrik}]\nModels:\n  - {Name: a, In Collection: sfrik, Config: configs/sfrik/a.py}\n')
+    metafile.write_text(
+        'Collections: [{Name: sfrik}]\nModels:\n  - {Name: a, In Collection: sfrik, Config: configs/sfrik/a.py}\n'
+    )
     common = ['publish', str(checkpoint), '--name', 'sfrik_digits_mine', '--out', str(tmp_path), '--half']
     result = ['--result', 'Linear probe', 'digits', 'Top 1 Accuracy', '97.1', '--trained-on', 'digits']
     main(
