@@ -1,5 +1,7 @@
 """What a step holds at its peak: rank 0 of 8 under PyTorch's fake process group, SFRIK in the proportions of q = 32 768."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,16 +12,27 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mmkernel.engine import LARS, PretrainOptimWrapper
 from mmkernel.engine.wrapping import wrap_model
-from mmkernel.models import JointEmbedding, necks
+from mmkernel.models import Embeddings, JointEmbedding, necks
+from mmkernel.registry import MODELS
 
-HIDDEN, Q, B = 256, 1024, 2
+HIDDEN, Q, B, W = 256, 1024, 2, 8
 LARGEST = 4 * HIDDEN * Q  # bytes of the last weight
+
+KERNELS = dict(
+    L1=dict(type='LegendreKernel', weights=(1.0,)),
+    L2=dict(type='LegendreKernel', weights=(1.0, 40.0)),
+    L3=dict(type='LegendreKernel', weights=(1.0, 40.0, 40.0)),
+    rbf=dict(type='RBFKernel'),
+)
+HEADS = {name: dict(type='KernelMMDHead', kernel=kernel) for name, kernel in KERNELS.items()} | dict(
+    variance=dict(type='VarianceCovarianceHead'), correlation=dict(type='CrossCorrelationHead')
+)
 
 
 @pytest.fixture
 def fake_world():
     """Collectives of 8 processes that return at once."""
-    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=8)
+    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=W)
     yield
     dist.destroy_process_group()
 
@@ -54,11 +67,10 @@ def plain_neck():
     return neck
 
 
-def peaks(neck, wrap):
+def peaks(neck, wrap, layout='rows'):
     """(bytes after the forward pass, at the peak, after the step) beside what was there before the step."""
     torch.manual_seed(0)
-    kernel = dict(type='LegendreKernel', weights=(1.0, 40.0, 40.0))
-    head = dict(type='KernelMMDHead', kernel=kernel, alignment_weight=1.22 * Q, reduction='element', layout='rows')
+    head = dict(HEADS['L3'], alignment_weight=1.22 * Q, reduction='element', layout=layout)
     model = wrap(JointEmbedding(Convolutions(), neck, head).train())
     model.register_comm_hook(None, returned)
     optimizer = LARS(model.parameters(), lr=0.1, weight_decay=1e-6)
@@ -93,3 +105,38 @@ def test_a_step_holds_weights_gradients_momentum_activations_and_one_tensor(fake
     assert peak - activations < 1.1 * LARGEST  # the gradient of the last weight, until it is in its bucket
     assert textbook - peak > 0.4 * LARGEST
     assert left < 0.05 * LARGEST
+
+
+def test_of_a_sharded_layer_a_rank_holds_its_part(fake_world, monkeypatch):
+    """Weights, gradient and momentum; with 8 rows of each rank, as many embeddings as without."""
+    monkeypatch.setattr(necks, '_BLOCK', 2**12)
+    necks_of = {sharded: dict(type='MLPNeck', dims=(HIDDEN, HIDDEN, Q), sharded=sharded) for sharded in (False, True)}
+    held = {}
+    for sharded, neck in necks_of.items():
+        model = wrap_model(JointEmbedding(Convolutions(), neck, HEADS['L3']), {}, distributed=True)
+        last = model.module.neck[6].weight
+        assert getattr(last, '_ddp_ignored', False) is sharded
+        optimizer = LARS(model.parameters(), lr=0.1)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        held[sharded] = last.nbytes, last.grad.nbytes, optimizer.state[last]['momentum_buffer'].nbytes
+    assert held[False] == 3 * (LARGEST,)
+    assert held[True] == 3 * (LARGEST // W,)
+    steps = {
+        s: peaks(neck, lambda net: wrap_model(net, {}, distributed=True), 'columns') for s, neck in necks_of.items()
+    }
+    over = {sharded: peak - activations for sharded, (activations, peak, _) in steps.items()}
+    assert over[True] < over[False] / 2, steps
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_an_objective_on_shards_holds_no_more_than_on_columns(fake_world, name):
+    peaks = []
+    for columns, shape in ((None, (2, 8, Q)), (Q, (2, 8 * W, Q // W))):
+        head, z = MODELS.build(dict(HEADS[name], layout='columns')), torch.randn(shape, requires_grad=True)
+        embeddings = replace(Embeddings.of(z), columns=columns)
+        with LiveBytes().outside(z) as live:
+            sum(value for word, value in head(embeddings).items() if word.startswith('loss_')).backward()
+        peaks.append(live.peak)
+    assert peaks[1] <= 1.05 * peaks[0], peaks
