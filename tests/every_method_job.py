@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from mmkernel.distributed import gather_rows
+from mmkernel.distributed.shards import Shard
 from mmkernel.engine import load_checkpoint, load_config, seed_everything, train
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import extract_features, untrained_encoder, weighted_knn
@@ -35,8 +36,9 @@ def epochs(config: str, folder: Path, count: int, resume: bool):
 
 
 def same_on_every_rank(runner) -> bool:
-    """Parameters, and the buffers that are global by contract; batch-norm statistics are each process's own on CPU."""
-    parameters = torch.cat([p.detach().double().flatten() for p in runner.model.parameters()])
+    """Parameters but for shards, and the buffers that are global by contract; batch norm's are each process's own on CPU."""
+    whole = [p for p in runner.model.parameters() if not isinstance(p, Shard)]
+    parameters = torch.cat([p.detach().double().flatten() for p in whole])
     rows = gather_rows(parameters[None])
     return bool((rows == rows[0]).all())
 

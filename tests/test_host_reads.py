@@ -16,7 +16,8 @@ from mmkernel.engine.hooks import unwrap
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('configs/[!_]*/*digits*.py'))
 FAST = ('moco/digits_v1', 'sfrik/digits_L3', 'swav/digits_queue')
-GATHERING = ('sfrik/digits_L3', 'deepcluster/digits_v2')  # rows for the loss; rows to remember
+# rows for the loss; rows to remember; rows before a sharded layer
+GATHERING = ('sfrik/digits_L3', 'deepcluster/digits_v2', 'sfrik/digits_L2_sharded')
 VARIANTS = {
     'probe': ('sfrik/digits_L2', dict(custom_hooks=[dict(type='OnlineProbeHook', max_images=60)])),
     'views': (
@@ -91,7 +92,7 @@ def on_rank(rank, world_size, folder, configs):
     return [counted(config, folder / config, launcher='pytorch') for config in configs]
 
 
-@pytest.mark.parametrize('configs', [GATHERING, pytest.param(CONFIGS, marks=pytest.mark.slow)], ids=['two', 'every'])
+@pytest.mark.parametrize('configs', [GATHERING, pytest.param(CONFIGS, marks=pytest.mark.slow)], ids=['some', 'every'])
 def test_two_processes(configs, tmp_path):
     for results in run_processes(on_rank, 2, tmp_path, configs, timeout=400 + 60 * len(configs)):
         assert dict(zip(configs, results, strict=True)) == {config: ({}, {}) for config in configs}

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from mmkernel.cli.bytes_per_rank import bytes_per_rank, held_by_a_rank
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse, try_weights
 from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
 from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
@@ -48,6 +49,8 @@ class Plan:
         self.batches = loader.get('num_batch_per_epoch')  # of one process in an epoch, where the config says how many
         self.images, self.epochs = number_of_images(cfg), cfg.train_cfg.get('max_epochs')
         self.parameters, self.optimizer = count_parameters(model), wrapper.optimizer.type
+        with refused('model.neck'):
+            self.held, self.hidden = held_by_a_rank(model, self.total, world_size)
         self.weights = describe_weights(model, self.width)  # of squared distances, in both conventions
         with refused('optim_wrapper'):
             decay = wrapper.get('layer_decay')
@@ -70,17 +73,10 @@ class Plan:
         return (self.batches or -(-self.images // self.world_size) // self.batch) // self.micro_batches
 
     def memory(self) -> dict[str, int]:
-        """Estimated bytes on one device in float32; activations of the backbone are not in it."""
-        own, q, n = self.batch * self.micro_batches, self.width, self.rows
-        numbers = {
-            'weights': self.total,
-            'gradients': self.total,
-            'optimizer': self.total * OPTIMIZER_STATES.get(self.optimizer, 1),
-            f'embeddings, V x B x q = {self.views} x {own} x {q}': self.views * own * q,
-            f'gathered embeddings of one view, N x q = {n} x {q}': n * q,
-            f'Gram matrix of one view, N x N = {n} x {n}': n**2,
-        }
-        return {name: 4 * count for name, count in numbers.items()}
+        """See ``bytes_per_rank``."""
+        states = OPTIMIZER_STATES.get(self.optimizer, 1)
+        own = self.batch * self.micro_batches
+        return bytes_per_rank(self.held, states, self.views, own, self.rows, self.width, self.hidden)
 
     def problems(self) -> list[str]:
         """Errors that a run would have on this machine for want of data; another machine may have more."""

@@ -71,7 +71,7 @@ def rows_to_columns(x: Tensor) -> Tensor:
     check_equal_rows(x.shape[-2])
     missing = -x.shape[-1] % W
     x = F.pad(x.detach(), (0, missing)) if missing else x.detach()
-    return _exchange(torch.stack(x.chunk(W, -1))).movedim(0, -3).flatten(-3, -2)
+    return exchange(torch.stack(x.chunk(W, -1))).movedim(0, -3).flatten(-3, -2)
 
 
 @torch.no_grad()
@@ -80,10 +80,10 @@ def columns_to_rows(shard: Tensor, q: int) -> Tensor:
     if world_size() == 1:
         return shard.detach()
     parts = shard.unflatten(-2, (world_size(), -1)).movedim(-3, 0)  # (W, ..., B, c): rank w's rows, this rank's columns
-    return _exchange(parts).movedim(0, -2).flatten(-2)[..., :q]
+    return exchange(parts).movedim(0, -2).flatten(-2)[..., :q]
 
 
-def _exchange(parts: Tensor) -> Tensor:
+def exchange(parts: Tensor) -> Tensor:
     """(W, ...): part w goes to rank w, and what rank w sent here takes its place."""
     parts = parts.contiguous()
     received = torch.empty_like(parts)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mmkernel.distributed import gather_rows, global_mean, mean_over_ranks_, rank, sum_over_ranks, world_size
+from mmkernel.distributed import exchange, gather_rows, global_mean, mean_over_ranks_, rank, sum_over_ranks, world_size
 
 
 class Shard(nn.Parameter):
@@ -56,12 +56,10 @@ class _RowsOfAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        parts = upstream.contiguous()  # half precision is not summed here
-        parts = parts.float() if parts.dtype in (torch.float16, torch.bfloat16) else parts
-        own = parts.new_empty(len(parts) // world_size(), *parts.shape[1:])
-        scatter = getattr(dist, 'reduce_scatter_single', None) or dist.reduce_scatter_tensor  # renamed in torch 2.14
-        scatter(own, parts)
-        return own.to(upstream.dtype)
+        # as a reduce-scatter, on every backend: parts travel as they are, and are summed in full precision
+        parts = exchange(upstream.unflatten(0, (world_size(), -1)))
+        half = parts.dtype in (torch.float16, torch.bfloat16)
+        return parts.sum(0, dtype=torch.float32 if half else None).to(upstream.dtype)
 
 
 def to_shards(h: Tensor) -> Tensor:

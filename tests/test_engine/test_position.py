@@ -95,6 +95,7 @@ def in_each(rank, world_size, folder, path, workers):
         pytest.param('moco/digits_v2.py', 2, marks=pytest.mark.slow),
         pytest.param('swav/digits_queue.py', 2, marks=pytest.mark.slow),
         pytest.param('wmse/digits_2views.py', 0, marks=pytest.mark.slow),
+        pytest.param('sfrik/digits_L2_sharded.py', 0, marks=pytest.mark.slow),
     ],
 )
 def test_two_processes(tmp_path, path, workers):
