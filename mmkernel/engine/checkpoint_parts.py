@@ -1,5 +1,6 @@
 """What a checkpoint of a run must be made of; a file of another shape is named before, or where, a part of it is restored."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import NoneType
@@ -24,7 +25,37 @@ def check_parts(content: Mapping[str, Any], source: str) -> None:
     """CheckpointError that names the first part that is missing or of another kind, or a position that is none."""
     for name, kind in PARTS.items():
         _expect(isinstance(content.get(name), kind), source, name, content.get(name), f'a {kind.__name__.lower()}')
+    for name, kind in dict(state=Mapping, param_groups=list).items():
+        part = content['optimizer'].get(name)
+        _expect(part is None or isinstance(part, kind), source, f'optimizer.{name}', part, f'a {kind.__name__.lower()}')
     check_meta(content['meta'], source)
+    _check_counts(content, content['meta'], source)
+
+
+def _check_counts(content: Mapping[str, Any], meta: Mapping[str, Any], source: str) -> None:
+    """The same of what there is of each process, and of each schedule that the run had."""
+    states, own, schedules = content['random_states'], content.get('own_buffers'), content['param_schedulers']
+    W = meta.get('world_size', len(states))
+    _expect(len(states) == W, source, 'random_states', states, f'a list of {W} (meta.world_size)')
+    fine = own is None or (isinstance(own, list) and len(own) == W and all(isinstance(part, Mapping) for part in own))
+    _expect(fine, source, 'own_buffers', own, f'a list of {W} mappings (meta.world_size)')
+    _expect(
+        all(isinstance(part, Mapping) for part in schedules),
+        source,
+        'param_schedulers',
+        schedules,
+        'a list of mappings',
+    )
+    for step in (part['last_step'] for part in schedules if 'last_step' in part):
+        _expect(
+            type(step) is int and step >= -1, source, 'param_schedulers: last_step', step, 'a whole number from -1 on'
+        )
+    if 'param_scheduler' in (meta.get('settings') or {}):
+        had = meta['settings']['param_scheduler']
+        count = len(had) if isinstance(had, (list, tuple)) else int(had is not None)
+        _expect(
+            len(schedules) == count, source, 'param_schedulers', schedules, f'a list of {count}, as its settings say'
+        )
 
 
 def check_meta(meta: Mapping[str, Any], source: str, needed: tuple[str, ...] = NEEDED) -> None:
@@ -33,7 +64,8 @@ def check_meta(meta: Mapping[str, Any], source: str, needed: tuple[str, ...] = N
         _expect(name in meta, source, f'meta.{name}', None, 'a value')
     for name, least in NUMBERS.items():
         value = meta.get(name, least)
-        _expect(type(value) is int and value >= least, source, f'meta.{name}', value, f'a whole number from {least} on')
+        fine = type(value) is int and least <= value < (2**32 if name == 'seed' else math.inf)
+        _expect(fine, source, f'meta.{name}', value, f'a whole number from {least} on')
     for name in MAPPINGS:
         _expect(isinstance(meta.get(name), (Mapping, NoneType)), source, f'meta.{name}', meta.get(name), 'a mapping')
     for name in ('run', 'optimizer'):
