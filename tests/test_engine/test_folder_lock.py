@@ -112,7 +112,7 @@ def test_a_pid_that_is_another_process_by_now_is_not_the_owner(tmp_path, monkeyp
     assert waits == []
 
 
-@pytest.mark.parametrize('locks', [True, False])
+@pytest.mark.parametrize('locks', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_another_machine_is_believed_by_its_signs_of_life(tmp_path, begin, monkeypatch, capfd, locks):
     if not locks:
         monkeypatch.setattr(fcntl, 'lockf', no_locks)
@@ -152,7 +152,7 @@ def test_a_run_that_has_ended_is_not_waited_for(tmp_path, begin, waits):
 
 
 @pytest.mark.parametrize('new', [True, False])
-@pytest.mark.parametrize('locks', [True, False])
+@pytest.mark.parametrize('locks', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_of_several_at_once_one_succeeds(tmp_path, begin, new, locks):
     if not new:
         os.utime(left(tmp_path, 'nowhere', 0.8), (1, 1))

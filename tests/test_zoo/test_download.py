@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pooch
 import pytest
+from filelock import FileLock
 
 from mmkernel.zoo import files
 from mmkernel.zoo.catalogue import weights_folder
@@ -358,6 +359,8 @@ def test_leftovers_are_cleaned_and_pins_stay(cache, server):
     path = fetch(f'{url}/a')
     (path.parent / '.arriving-x').mkdir()
     (path.parent / '.arriving-x/net.pth').write_bytes(b'123')
+    with FileLock(path.with_name('.other.pth.lock')):  # another process is downloading
+        assert clean(leftovers=True) == clean() == (0, [])
     assert clean(leftovers=True) == (3, [path.parent / '.arriving-x'])
     size, removed = clean()
     assert removed == [path.parent]
