@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lives import ENDED, Life, alive, children, words
+from lives import ENDED, Life, alive, children
 from PIL import Image
 from small_runs import ROOT
 
@@ -37,9 +37,9 @@ def images(folder: Path, count: int = 320) -> dict[str, Any]:
 
 def ended(life: Life, folder: Path, codes: set[int], text: str = '', patience: float = ENDED) -> list[str]:
     """What is wrong with the end of a life: the first exit code and what it has said last."""
-    first, said = life.end(patience), words(folder)
-    wrong = [] if codes & {*first} else [f'ended with {first}, expected {codes}: {said}']
-    return wrong + ([f'"{text}" was not said: {said}'] if text and text not in said and any(first) else [])
+    found, said = life.end(patience), life.said()
+    wrong = [] if codes & {*found} else [f'ended with {found}, expected {codes}: {said[-3000:]}']
+    return wrong + ([f'"{text}" was not said: {said[-3000:]}'] if text not in said and any(found) else [])
 
 
 def kill_a_worker(life: Life, folder: Path, rng: random.Random) -> list[str] | None:

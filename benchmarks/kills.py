@@ -9,7 +9,9 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from harness import report, write
 from lives import Life, case, words
@@ -67,7 +69,7 @@ def moment(life: Life, folder: Path, before: set[Path], seconds: float, rng: ran
     def until(pattern: str, limit: float) -> None:
         deadline = time.monotonic() + limit
         while life.running() and time.monotonic() < deadline and {*folder.glob(pattern)} <= before:
-            time.sleep(0.0005)
+            time.sleep(0.002)
 
     if rng.random() < 0.5:
         until('epoch_*.pth', 60)
@@ -88,35 +90,58 @@ def judged(given: dict, folder: Path, reference: Path) -> list[str]:
 
 
 def kills(args: Namespace, cases: list[dict], folder: Path) -> list[dict]:
-    """``args.kills`` kills of runs of all cases in turn."""
-    rng, start, rows = random.Random(args.seed), time.monotonic(), [dict(case=given['name']) for given in cases]
-    references = [whole(given, folder / f'whole_{i}') for i, given in enumerate(cases)]
-    total, content = 0, dict(columns=COLUMNS, seed=args.seed, rows=rows, clock='wall clock')
-    for turn in itertools.count():
-        row, given, (reference, seconds) = (x[turn % len(cases)] for x in (rows, cases, references))
-        begun, here = time.monotonic(), folder / f'run_{turn}'
-        most = min(MOST, args.kills - total, -(-args.kills // len(cases)))
-        met, wrong = killed(given, here, seconds, most, rng)
-        wrong += judged(given, here, reference)
-        total += met.total()
-        row['met'] = dict(Counter(row.get('met', {})) + met)
-        for key, more in (('kills', met.total()), ('survived', 0 if wrong else met.total()), ('runs', 1)):
-            row[key] = row.get(key, 0) + more
-        row['seconds'] = row.get('seconds', 0) + time.monotonic() - begun
-        row['wrong'] = row.get('wrong', []) + wrong
-        if not wrong:
-            shutil.rmtree(here)
-        survived = sum(row.get('survived', 0) for row in rows)
-        print(f'{survived} of {total}: {given["name"]} {wrong or ""}', file=sys.stderr, flush=True)
-        content |= dict(survived=survived, kills=total, minutes=(time.monotonic() - start) / 60)
-        content['setting'] = (
-            f'Seed {args.seed}; {survived} of {total} kills survived in {content["minutes"]:.0f} minutes.'
-        )
-        write(NAME, args, **content, lines=lines_of(rows))
-        if total >= args.kills:
-            report(NAME, args, **content, lines=lines_of(rows))
-            print(f'{survived} of {total}')
-            return rows
+    """``args.kills`` kills of runs of all cases in turn, ``args.jobs`` at once."""
+    start, rows, lock, turns = (
+        time.monotonic(),
+        [dict(case=given['name']) for given in cases],
+        Lock(),
+        itertools.count(),
+    )
+    content, left = dict(columns=COLUMNS, seed=args.seed, rows=rows, clock='wall clock'), args.kills
+    with ThreadPoolExecutor(args.jobs) as pool:
+        places = [folder / f'whole_{i}' for i in range(len(cases))]
+        references = [*pool.map(whole, cases, places)]
+
+    def go() -> None:
+        nonlocal left
+        while True:
+            with lock:
+                if not (most := min(MOST, left, -(-args.kills // len(cases)))):
+                    return
+                left, turn = left - most, next(turns)
+            given, (reference, seconds) = (x[turn % len(cases)] for x in (cases, references))
+            begun, here = time.monotonic(), folder / f'run_{turn}'
+            met, wrong = killed(given, here, seconds, most, random.Random(f'{args.seed} {turn}'))
+            wrong += judged(given, here, reference)
+            if not wrong:
+                shutil.rmtree(here)
+            with lock:
+                left += most - met.total()
+                note(rows[turn % len(cases)], met, wrong, time.monotonic() - begun)
+                content.update(summary(rows, args.seed, (time.monotonic() - start) / 60))
+                print(f'{content["setting"]} {given["name"]} {wrong or ""}', file=sys.stderr, flush=True)
+                write(NAME, args, **content, lines=lines_of(rows))
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for job in [pool.submit(go) for _ in range(args.jobs)]:
+            job.result()
+    report(NAME, args, **content, lines=lines_of(rows))
+    print(f'{content["survived"]} of {content["kills"]}')
+    return rows
+
+
+def note(row: dict, met: Counter, wrong: list[str], seconds: float) -> None:
+    """Add a run to the row of its case. If anything is wrong with it, none of its kills counts as survived."""
+    row['met'] = dict(Counter(row.get('met', {})) + met)
+    row['wrong'] = row.get('wrong', []) + wrong
+    more = dict(kills=met.total(), survived=0 if wrong else met.total(), runs=1, seconds=seconds)
+    row.update({key: row.get(key, 0) + value for key, value in more.items()})
+
+
+def summary(rows: list[dict], seed: int, minutes: float) -> dict:
+    survived, total = (sum(row.get(key, 0) for row in rows) for key in ('survived', 'kills'))
+    text = f'Seed {seed}; {survived} of {total} kills survived in {minutes:.0f} minutes.'
+    return dict(survived=survived, kills=total, minutes=minutes, setting=text)
 
 
 def lines_of(rows: list[dict]) -> list[list[str]]:

@@ -52,9 +52,14 @@ class Life:
         self.processes = [
             CONTEXT.Process(target=_live, args=(rank, *given), daemon=False) for rank in range(case['processes'])
         ]
-        self.begun = time.monotonic()
+        self.file, self.begun = Path(f'{folder}.txt'), time.monotonic()
+        self.before = self.file.stat().st_size if self.file.exists() else 0
         for process in self.processes:
             process.start()
+
+    def said(self) -> str:
+        """What its processes have said."""
+        return self.file.read_bytes()[self.before :].decode(errors='replace')
 
     def running(self) -> bool:
         """Whether all processes are."""

@@ -152,6 +152,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         argv,
         kills=dict(type=int, default=0, metavar='N', help='kill runs N times'),
         minutes=dict(type=float, default=15, help='of all faults, without --kills'),
+        jobs=dict(type=int, default=1, metavar='N', help='runs that are killed at once'),
         seed=dict(type=int, default=0, help='of the moments'),
         folder=dict(type=Path, metavar='FOLDER', help='where runs are left that went wrong; default: a temporary one'),
     )
