@@ -4,7 +4,7 @@
 # SIGTERM, SIGUSR1 and Ctrl-C: the run saves after its step and the script ends with 75 (start it again with --resume), or
 # 130 after Ctrl-C. MAX_RESTARTS=N: torchrun starts the processes again up to N times after a failure.
 # Several machines: run it on each, with NNODES, NODE_RANK (0, 1, ...), MASTER_ADDR and PORT in the environment; see
-# docs/reliability.md. With MAX_RESTARTS they meet anew after each failure, also with a machine that comes back.
+# docs/reliability.md. With MAX_RESTARTS say --resume, too.
 set -euo pipefail
 if [ $# -lt 2 ]; then sed -n 2,7p "$0" >&2; exit 2; fi
 config=$1 gpus=$2
