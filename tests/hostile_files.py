@@ -353,12 +353,12 @@ def jpeg_of(width, height):
     return bytes(good)
 
 
-def tar(files, first=None, kind=None, link='', mode='w', pax=None, dot=''):
+def tar(files, first=None, kind=None, link='', mode='w', pax=None):
     """The bytes of a tar with ``files``, the first under another name, of another kind, or with other pax headers."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode, format=tarfile.PAX_FORMAT) as archive:
         for k, (name, data) in enumerate(files.items()):
-            info = tarfile.TarInfo(dot + (first or name if k == 0 else name))
+            info = tarfile.TarInfo(first or name if k == 0 else name)
             info.size = len(data)
             if k == 0 and kind is not None:
                 info.type, info.linkname, info.size = kind, link, 0
