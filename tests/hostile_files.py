@@ -229,6 +229,9 @@ def parts_of_a_run(good):
             place = place[key]
         place[last] = value
         found[f'{path}: wrong'] = changed
+    for name, value in dict(odd, names=dict(folder='../x', rows=dict(a=1)), rows=dict(folder='x', rows=[1])).items():
+        if name != 'none':
+            found[f'shards: {name}'] = {**good, 'shards': value}
     files = {}
     for name, content in found.items():
         content = {key: value for key, value in content.items() if value is not ...}

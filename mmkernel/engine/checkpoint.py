@@ -12,7 +12,7 @@ from torch import nn
 
 from mmkernel.distributed import world_size
 from mmkernel.distributed.shards import Shard
-from mmkernel.engine.checkpoint_parts import check_meta, check_parts
+from mmkernel.engine.checkpoint_parts import check_meta, check_parts, restoring
 from mmkernel.engine.sharded_state import take_shards
 from mmkernel.models.sharded import shards_of
 from mmkernel.zoo.files import CheckpointError, bytes_of, damaged_record, meta_of, read_checkpoint
@@ -57,7 +57,10 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
 
 def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
     """Load the weights of the file ``path`` into ``model`` and say what matched; see ``load_weights``."""
-    return load_weights(model, weights_of(take_shards(read_checkpoint(path), model, None, path)), strict, str(path))
+    content = read_checkpoint(path)
+    with restoring('shards', str(path)):
+        content = take_shards(content, model, None, path)
+    return load_weights(model, weights_of(content), strict, str(path))
 
 
 def go_on_from(model: nn.Module, content: Mapping, path: str, strict: bool = True) -> LoadReport:

@@ -94,7 +94,9 @@ class Persistence:
 
     def load_checkpoint(self, filename: str, strict: bool = True, start: bool = False) -> dict:
         """``start``: of a new run, which takes other files than those of its own kind, see ``start_from``."""
-        checkpoint = take_shards(read_checkpoint(filename), unwrap(self.model), self.optim_wrapper, filename)
+        checkpoint = read_checkpoint(filename)
+        with restoring('optimizer or shards', filename):
+            checkpoint = take_shards(checkpoint, unwrap(self.model), self.optim_wrapper, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         report = (start_from if start else go_on_from)(unwrap(self.model), checkpoint, str(filename), strict)
         self.logger.info(f'Loaded {filename}: {report}.')

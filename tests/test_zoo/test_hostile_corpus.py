@@ -223,7 +223,7 @@ def test_a_file_of_weights(door, kind, made, checkpoints, monkeypatch, capsys):
 )
 def test_a_run_goes_on_from_no_other_parts(kind, made, parts, capsys):
     said = DOORS['train --resume'](parts[kind], made[0] / 'tiny.py', None, None)(capsys)
-    assert 'cannot be resumed' in said or 'weights only' in said or 'was trained' in said
+    assert any(words in said for words in ('cannot be resumed', 'weights only', 'was trained', 'checkpoint of shards'))
 
 
 @pytest.fixture(scope='module')
