@@ -131,6 +131,10 @@ def test_formulas_of_a_step_on_several_ranks(bench):
         ratios[scheme] = [textbook[key] / ours[key] for key in ('flops', 'received')]
     assert ratios['rows', 'bfloat16'] == pytest.approx([12, 6])
     assert ratios['columns', 'bfloat16'] == pytest.approx([12, 12])
+    plain, sharded = (distributed.layer_formula(scheme, **distributed.WIDE) for scheme in distributed.LAYERS)
+    assert sharded['flops'] == plain['flops']
+    assert plain['held'] == 8 * sharded['held'] == 3 * 8 * 2**30
+    assert plain['received'] > 50 * sharded['received']
 
 
 def test_plot(bench, tmp_path):
