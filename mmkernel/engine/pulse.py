@@ -47,7 +47,7 @@ class PulseHook(Hook):
     def leave_run(self, runner: Any) -> None:
         if self.thread is not None:
             self.ended.set()
-            self.thread.join()
+            self.thread.join(self.seconds)  # a connection that leads nowhere has no end
             self.thread = None
 
     def _beat(self, store: Store) -> None:
