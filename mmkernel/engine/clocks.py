@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from torch import nn
 
 from mmkernel.checks import check_numbers, did_you_mean
 from mmkernel.engine.hooks import attempt, unwrap
 from mmkernel.engine.learning_rates import prefixes
+from mmkernel.models.sharded import shards_of
 from mmkernel.registry import HOOKS, accepted_keywords
 
 
@@ -124,6 +125,11 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
     ``batch``: rows that a head sees at a time, of all ``world_size`` processes; None or 0 if unknown.
     """
     hooks = list(hooks)
+    if any(isinstance(hook, EMAHook) for hook in hooks) and any(shards_of(model)):
+        raise ValueError(
+            "EMAHook would save one process's part of a sharded neck as its average of all: take it out, or set "
+            'model.neck.sharded=False.'
+        )
     for part, name in [*((part, 'commit') for part in model.modules()), (getattr(model, 'target', None), 'update')]:
         names, anything = accepted_keywords(getattr(part, name, lambda real: None))
         if 'real' not in names and not anything:

@@ -91,10 +91,13 @@ def wants_channels_last(asked: bool | str | None, model: nn.Module, device: torc
 
 
 def compile_encoder(model: nn.Module, **keywords: Any) -> None:
-    """``torch.compile`` of backbone and neck in place. A second size of images compiles once more, with dynamic shapes."""
+    """``torch.compile`` of backbone and neck in place; not of a neck that lies on several ranks and gathers inside.
+
+    A second size of images compiles once more, with dynamic shapes.
+    """
     for owner in (model, getattr(model, 'target', None)):
         for part in (getattr(owner, 'backbone', None), getattr(owner, 'neck', None)):
-            if part is not None:
+            if part is not None and not getattr(part, 'spread', False):
                 part.compile(**keywords)
 
 

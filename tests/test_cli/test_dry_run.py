@@ -121,6 +121,21 @@ def test_a_real_model_at_full_width():
     assert torch.empty(0).device.type == 'cpu'  # the meta device was left
 
 
+def test_a_rank_holds_its_part_of_a_sharded_neck(repository):
+    cfg = load_config(repository / 'configs/sfrik/r50_L2_q262144.py')
+    plan = make_plan(cfg, world_size=8)
+    whole, memory = 8192 * 262144, plan.memory()
+    assert memory['weights'] == memory['gradients'] == memory['optimizer'] == 4 * (plan.total - whole * 7 // 8)
+    assert memory['columns of embeddings, V x N x q/W = 2 x 2048 x 32768'] == 4 * 2 * 2048 * 32768
+    assert memory['gathered rows before the sharded layer, V x N x d = 2 x 2048 x 8192'] == 4 * 2 * 2048 * 8192
+    cfg.model.neck.dims = (8192, 8192, 4)
+    with pytest.raises(ConfigError, match='model.neck: 4 features are too few to lie on 8 ranks'):
+        make_plan(cfg, world_size=8)
+    cfg.model.neck.dims, cfg.custom_hooks = (64, 64), [dict(type='EMAHook')]
+    with pytest.raises(ConfigError, match='EMAHook would save one process'):
+        make_plan(cfg, world_size=8)
+
+
 @pytest.mark.parametrize(
     'size, text', [(12, '12 B'), (2048, '2.0 KiB'), (5 * 2**30, '5.0 GiB'), (3 * 2**40, '3.0 TiB')]
 )

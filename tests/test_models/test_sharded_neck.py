@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.distributed.shards import Shard, share_of
+from mmkernel.engine import LARS
+from mmkernel.engine.clipping import whole_norm
 from mmkernel.models import JointEmbedding, necks
 from mmkernel.models.sharded import shards_of
 
@@ -60,6 +62,11 @@ def loss_of(model, inputs):
     return sum(value for name, value in losses.items() if name.startswith('loss_')), losses
 
 
+def after_a_step(model):
+    LARS(model.parameters(), lr=0.5, weight_decay=0.1, trust_coefficient=0.1).step()
+    return {n: p.detach() for n, p in model.named_parameters()}
+
+
 def cases():
     yield from ((name, q, None, {}) for name in HEADS for q in WIDTHS)
     yield from (('L3', 22, target, {}) for target in TARGETS[1:])
@@ -76,9 +83,13 @@ def on_rank(rank, world_size):
         net = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
         loss, losses = loss_of(net, [view.chunk(world_size)[rank] for view in images(LOCAL * world_size)])
         loss.backward()
-        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         values = {n: v.detach() for n, v in losses.items()}
-        found.append(dict(loss=loss.detach(), values=values, gradients=gradients, buffers=dict(model.named_buffers())))
+        buffers, norm = dict(model.named_buffers()), whole_norm([p for p in model.parameters() if p.grad is not None])
+        stepped = after_a_step(model)
+        found.append(
+            dict(loss=loss.detach(), values=values, gradients=gradients, buffers=buffers, norm=norm, stepped=stepped)
+        )
     return found
 
 
@@ -103,18 +114,22 @@ def test_value_and_gradients_are_those_of_one_process(on_ranks, world_size, case
     model = build(HEADS[name], q, False, target, **neck)
     loss, losses = loss_of(model, images(LOCAL * world_size))
     loss.backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    norm, stepped = torch.stack([g.norm() for g in expected.values()]).norm(), after_a_step(model)
     whole = dict(shards_of(build(HEADS[name], q, True, target, **neck)))
     for rank, result in enumerate(found[case] for found in on_ranks(world_size)):
         rows = share_of(q, rank, world_size)
         torch.testing.assert_close(result['loss'], loss.detach(), rtol=1e-12, atol=1e-13)
         for word, value in losses.items():
             torch.testing.assert_close(result['values'][word], value.detach(), rtol=1e-11, atol=1e-12)
-        expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         assert set(expected) == set(result['gradients'])
         largest = max(float(gradient.abs().max()) for gradient in expected.values())
         for n, gradient in expected.items():
             own = gradient[rows] if n in whole else gradient
             torch.testing.assert_close(result['gradients'][n], own, rtol=1e-12, atol=1e-12 * largest)
+        torch.testing.assert_close(result['norm'], norm, rtol=1e-12, atol=0)
+        for n, p in stepped.items():
+            torch.testing.assert_close(result['stepped'][n], p[rows] if n in whole else p, rtol=1e-11, atol=1e-12)
         for n, buffer in model.named_buffers():
             own = buffer[rows] if n in whole else buffer
             torch.testing.assert_close(result['buffers'][n], own, rtol=1e-12, atol=1e-13)
@@ -161,6 +176,16 @@ def test_shards_begin_as_parts_of_what_one_process_draws(monkeypatch):
 def test_fewer_features_than_ranks_are_refused(q):
     with pytest.raises(ValueError, match=f'{q} features are too few to lie on 4 ranks'):
         share_of(q, 0, 4)
+
+
+def norm_with_a_bad_shard(rank, world_size):
+    own = Shard(torch.ones(2, 3))
+    own.grad = torch.full((2, 3), torch.nan if rank == 1 else 1.0)
+    return whole_norm([own])
+
+
+def test_a_gradient_that_is_not_finite_in_one_shard_is_seen_by_every_process():
+    assert all(norm.isnan() for norm in run_processes(norm_with_a_bad_shard, 2))
 
 
 def features(rank, world_size):
