@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmkernel.datasets import Source
 from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.engine.checkpoint import start_from
+from mmkernel.engine.clipping import check_for_shards
 from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.runner import Runner
 from mmkernel.engine.schedule import build_schedules
@@ -168,6 +169,8 @@ def _optimizer_and_schedules(cfg: Config, model: nn.Module, steps: int | None, v
                 gpus = ('precision',)
             given = {k: v for k, v in cfg.optim_wrapper.items() if k not in gpus}
             wrapper = built_wrapper(given, model, virtual)
+            if hasattr(wrapper, 'optimizer'):  # also of the precision that was left out
+                check_for_shards(wrapper.optimizer, cfg.optim_wrapper.get('precision', 'float32'), None)
         if schedules := cfg.get('param_scheduler'):
             with refused('param_scheduler'):
                 build_schedules(schedules, wrapper, cfg.train_cfg.get('max_epochs', 1), steps or 1000)

@@ -131,7 +131,10 @@ def test_a_rank_holds_its_part_of_a_sharded_neck(repository):
     cfg.model.neck.dims = (8192, 8192, 4)
     with pytest.raises(ConfigError, match='model.neck: 4 features are too few to lie on 8 ranks'):
         make_plan(cfg, world_size=8)
-    cfg.model.neck.dims, cfg.custom_hooks = (64, 64), [dict(type='EMAHook')]
+    cfg.model.neck.dims, cfg.optim_wrapper.precision = (64, 64), 'float16'
+    with pytest.raises(ConfigError, match="the loss scaling of precision='float16' does not"):
+        make_plan(cfg, world_size=8)
+    cfg.custom_hooks = [dict(type='EMAHook')]
     with pytest.raises(ConfigError, match='EMAHook would save one process'):
         make_plan(cfg, world_size=8)
 

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmkernel.distributed.shards import Shard, share_of
 from mmkernel.engine import LARS
 from mmkernel.engine.clipping import whole_norm
+from mmkernel.engine.wrapping import wrap_model
 from mmkernel.models import JointEmbedding, necks
 from mmkernel.models.sharded import shards_of
 
@@ -203,3 +204,19 @@ def test_features_come_from_the_backbone():
         torch.testing.assert_close(h, model.extract(images(2)[0]))
         assert 'The neck is sharded over ranks' in refused
     assert model.extract(images(2)[0], stage='neck').shape == (2, 22)  # one process has all columns
+
+
+def test_norms_of_all_rows_stay_what_they_are_when_others_are_synchronised(monkeypatch):
+    for module in ('mmkernel.distributed.shards', 'mmkernel.models.necks'):
+        monkeypatch.setattr(f'{module}.world_size', lambda: 2)
+    model = build(HEADS['L3'], 22, True, dims=(9, 14), last_norm='BN')
+    kept = model.neck.norms_of_all_rows()
+    assert [type(model.neck[int(name)]) for name in kept] == [nn.BatchNorm1d, nn.ReLU, nn.BatchNorm1d]
+    assert len(kept) == len(model.neck) - 5  # two layers with a norm and a ReLU between them, and the last layer
+    assert '1' not in kept
+
+
+def test_another_wrapper_than_ours_is_refused():
+    model = build(HEADS['L3'], 22, True)
+    with pytest.raises(ValueError, match="'MMFullyShardedDataParallel' does not know of a sharded neck"):
+        wrap_model(model, dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')), distributed=True)
