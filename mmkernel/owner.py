@@ -16,6 +16,8 @@ def born(pid: int) -> str | None:
 
     One that has ended and waits for its parent to notice counts as ended.
     """
+    if os.name != 'posix':  # signal 0 is Ctrl-C there
+        return ''
     try:
         with suppress(PermissionError):  # it is there, and another user's
             os.kill(pid, 0)

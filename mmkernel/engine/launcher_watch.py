@@ -2,10 +2,10 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 
+from mmkernel.engine.last_words import say
 from mmkernel.owner import born
 
 SCRIPT = 'MMKERNEL_LAUNCHER'  # pid of tools/dist_train.sh, which starts torchrun, which starts the processes
@@ -32,7 +32,7 @@ def _look(parent: int, script: int, began: str | None) -> None:
         time.sleep(LOOKS)
     orphan = os.getppid() != parent
     who = 'The launcher' if orphan else 'tools/dist_train.sh'
-    _say(f'{who} has died: this process ends.')
+    say(f'{who} has died: this process ends.')
     if orphan and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
         os.kill(os.getpid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -46,11 +46,3 @@ def _end_torchrun(parent: int) -> None:
     """It would start the processes again (MAX_RESTARTS)."""
     if os.getppid() == parent and 'TORCHELASTIC_RUN_ID' in os.environ:
         os.kill(parent, signal.SIGKILL)
-
-
-def _say(text: str) -> None:
-    """The console may have died with the launcher."""
-    try:
-        os.write(sys.__stderr__.fileno(), f'{text}\n'.encode())
-    except OSError:
-        return

@@ -1,5 +1,6 @@
 """Agreement of processes without a collective: now and then, process 0 says a number to all, at one step of the run."""
 
+import itertools
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,6 +12,8 @@ from mmkernel.distributed import rank, world_size
 
 MOST_STEPS = 100  # between two polls: what is asked waits no longer when steps become slow
 
+_made = itertools.count()  # every process makes the same ones, in one order
+
 
 class Poll:
     """``poll(choose)`` after each step of every process: what ``choose()`` gives in process 0, in all, about once a second.
@@ -20,7 +23,10 @@ class Poll:
     """
 
     def __init__(self, name: str, seconds: float = 1.0) -> None:
-        self.name, self.seconds = name, seconds
+        self.name, self.seconds = (
+            f'mmkernel/{name}/{next(_made)}',
+            seconds,
+        )  # a later run in this process hears none of it
         self.polls = self.passed = self.last = 0  # polls done; steps since the last one, and its time
         self.next = 1  # in how many steps
 
@@ -30,7 +36,7 @@ class Poll:
         self.passed += 1
         if self.passed < self.next:
             return None
-        key, store = f'mmkernel/{self.name}/{self.polls}', _get_default_store()
+        key, store = f'{self.name}/{self.polls}', _get_default_store()
         number, self.next = self._said(store, key, choose) if rank() == 0 else self._heard(store, key)
         self.polls, self.passed = self.polls + 1, 0
         return number

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import select
 import signal
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,12 @@ from mmkernel.distributed import rank, world_size
 from mmkernel.engine.checkpoint_hook import place, save_here
 from mmkernel.engine.forks import SIGNALS, hearing, steady
 from mmkernel.engine.hooks import attempt
+from mmkernel.engine.last_words import end, say
 from mmkernel.engine.poll import Poll
 from mmkernel.registry import HOOKS
 
 AGAIN, INTERRUPTED, ABANDONED = 75, 130, 143  # EX_TEMPFAIL of sysexits.h; 128 + SIGINT; 128 + SIGTERM
 MARKER = 'MMKERNEL_STOP_WORD'  # names the file in which tools/dist_train.sh looks for the exit code
-KEY = 'mmkernel/stop'
 
 
 class Preempted(SystemExit):
@@ -63,8 +62,8 @@ class PreemptionHook(Hook):
         self.wakeup = signal.set_wakeup_fd(self.pipe, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(read,), daemon=True).start()
         hearing(self.pipe)
-        if multiprocessing.get_start_method() != 'fork':
-            loader = getattr(runner.train_dataloader, 'micro_batches', runner.train_dataloader)
+        loader = getattr(runner.train_dataloader, 'micro_batches', runner.train_dataloader)
+        if (getattr(loader, 'multiprocessing_context', None) or multiprocessing).get_start_method() != 'fork':
             loader.worker_init_fn = partial(steady, getattr(loader, 'worker_init_fn', None))
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -89,8 +88,7 @@ class PreemptionHook(Hook):
         if not self.asked:
             self.asked = number
             again = ' Ctrl-C again quits at once.' if number == signal.SIGINT else ''
-            text = f'{signal.Signals(number).name}: the run saves after this step and ends.{again}\n'
-            os.write(sys.__stderr__.fileno(), text.encode())
+            say(f'{signal.Signals(number).name}: the run saves after this step and ends.{again}')
 
     def _watch(self, read: int) -> None:
         """End the process at the second Ctrl-C, or when SIGTERM finds it waiting for one that has failed.
@@ -101,7 +99,8 @@ class PreemptionHook(Hook):
         while True:
             if not select.select([read], [], [], patience)[0]:
                 if not self.answered:
-                    self._abandon()
+                    text = f'SIGTERM: no step has ended in {self.patience} s, as another process may have failed.'
+                    end(f'{text} This one ends.', ABANDONED)
                 patience = None
                 continue
             byte = os.read(read, 1)
@@ -115,22 +114,17 @@ class PreemptionHook(Hook):
             if byte[0] == signal.SIGTERM and world_size() > 1:
                 patience = self.patience
 
-    def _abandon(self) -> None:
-        text = f'SIGTERM: no step has ended in {self.patience} s, as another process may have failed. This one ends.\n'
-        os.write(sys.__stderr__.fileno(), text.encode())
-        os._exit(ABANDONED)
-
     def _look(self, runner: Any) -> None:
         if self.asked and rank():
-            _get_default_store().set(KEY, str(int(self.asked)))
+            _get_default_store().set(f'{self.poll.name}/asked', str(int(self.asked)))
         if number := self.poll(self._asked_of_any):
             self._stop(runner, signal.Signals(number))
 
     def _asked_of_any(self) -> int:
         if self.asked or world_size() == 1:
             return int(self.asked)
-        store = _get_default_store()
-        return int(store.get(KEY)) if store.check([KEY]) else 0
+        key, store = f'{self.poll.name}/asked', _get_default_store()
+        return int(store.get(key)) if store.check([key]) else 0
 
     def _stop(self, runner: Any, number: signal.Signals) -> None:
         self.answered, path = True, place(runner)

@@ -2,8 +2,8 @@
 
 import os
 import platform
-import sys
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import rank, world_size
+from mmkernel.engine.last_words import end
 from mmkernel.registry import HOOKS
 
 LEFT = 'left'  # what a process says last, however its run ends
@@ -61,25 +62,25 @@ class PulseHook(Hook):
                     silent, before = silent + 1 if now == before != LEFT else 0, now
                 if silent * self.seconds >= self.patience:
                     who = f'rank {other} ({before.partition(", ")[2]})'
-                    end(f'{who} has said nothing for {self.patience:g} s: it is stopped, dead, or cut off')
+                    _end(f'{who} has said nothing for {self.patience:g} s: it is stopped, dead, or cut off')
                 count += 1
                 self.ended.wait(self.seconds)
             store.set(key(own), LEFT)
         except RuntimeError as error:  # those of torch.distributed are
             if not self.ended.is_set():
-                end(f'the store of torch.distributed does not answer; its process or machine has gone ({error})')
+                _end(f'the store of torch.distributed does not answer; its process or machine has gone ({error})')
 
 
 def key(of: int) -> str:
     return f'mmkernel/pulse/{of}'
 
 
-def end(why: str) -> None:
-    """End this process at once, from any thread; its launcher shows ``why``."""
+def _end(why: str) -> None:
+    """End this process; its launcher shows ``why``."""
     try:
         raise SilentProcessError(f'{why[0].upper()}{why[1:]}. This process, rank {rank()}, ends.')
     except SilentProcessError as error:
-        if 'TORCHELASTIC_ERROR_FILE' in os.environ:
-            get_error_handler().record_exception(error)
-        os.write(sys.__stderr__.fileno(), f'{type(error).__name__}: {error}\n'.encode())
-    os._exit(1)
+        with suppress(OSError):  # the disk may be full, or gone with the machine
+            if 'TORCHELASTIC_ERROR_FILE' in os.environ:
+                get_error_handler().record_exception(error)
+        end(f'{type(error).__name__}: {error}', 1)

@@ -8,7 +8,7 @@ import re
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,16 @@ class FolderAsFound:
         self.config = config.read_bytes() if config.is_file() else None
 
     def restore(self, logs: str | None) -> None:
-        """Take away ``logs`` and what else this start wrote; the lock of the folder is still held."""
-        if logs is not None:
-            shutil.rmtree(self.path / logs, ignore_errors=True)
+        """Take away ``logs`` and what else this start wrote, while it still holds the lock of the folder.
+
+        None: it never held it. Then what has appeared since is another's, whose run may be going on.
+        """
+        if logs is None:
+            if self.there is None:
+                with suppress(OSError):  # not empty, or gone
+                    self.path.rmdir()
+            return
+        shutil.rmtree(self.path / logs, ignore_errors=True)
         before = self.there or set()
         for path in self.path.glob('config.py.old*') if self.config is not None else ():
             if path.name not in before and path.read_bytes() == self.config:

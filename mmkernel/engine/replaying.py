@@ -103,8 +103,8 @@ class _Step:
 
     def __init__(self, look: FirstBad, precision: str, device: str, meta: dict) -> None:
         self.look, self.dtype, self.device = look, PRECISIONS.get(precision), device
-        self.window, self.parts = meta.get('window', 1), 1
-        self.scale = meta.get('scale', 1.0) if precision == 'float16' else 1.0
+        self.window, self.parts = meta['window'], 1
+        self.scale = meta['scale'] if precision == 'float16' else 1.0
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

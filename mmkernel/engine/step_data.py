@@ -52,7 +52,7 @@ class StepData:
             if not all(any(step['sample_index']) for step in steps):
                 raise ValueError('The batches of the run had no sample_index: nobody knows which images they held.')
             parts = [[(part, step['random_state']) for part in step['sample_index']] for step in steps]
-            if self.meta.get('batch_norm') == 'all':
+            if self.meta['batch_norm'] == 'all':
                 together = zip(*parts, strict=True)
                 parts = [[(sum((part for part, _ in same), []), same[0][1]) for same in together]]
             yield [Piece(part, None if j else state) for own in parts for j, (part, state) in enumerate(own)]

@@ -6,6 +6,7 @@ import torch
 from mmkernel.checks import check_numbers
 from mmkernel.engine import ConfigError
 from mmkernel.engine.refusals import FolderAsFound, building, is_refusal
+from mmkernel.engine.run_folder import RunFolder
 from mmkernel.registry import MODELS
 
 
@@ -73,5 +74,21 @@ def test_a_new_folder_goes_unless_somebody_uses_it(tmp_path):
     found.restore('logs')
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['note']
     (tmp_path / 'new/note').unlink()
-    found.restore(None)
+    found.restore('logs')
     assert not (tmp_path / 'new').exists()
+
+
+def test_a_start_that_never_held_the_folder_leaves_it_to_who_does(tmp_path):
+    found = FolderAsFound(tmp_path / 'new')
+    folder = RunFolder(tmp_path / 'new')  # of a run that was faster
+    folder.path.mkdir()
+    folder.take()
+    folder.write_config('its own')
+    found.restore(None)
+    there = {path.name for path in folder.path.iterdir()}
+    folder.release()
+    assert there == {'config.py', 'run.json', '.run.lock'}
+    found = FolderAsFound(tmp_path / 'empty')
+    (tmp_path / 'empty').mkdir()
+    found.restore(None)
+    assert not (tmp_path / 'empty').exists()
