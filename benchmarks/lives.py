@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from small_runs import ROOT, small
 
+from mmkernel.owner import born
+
 CONTEXT = multiprocessing.get_context('forkserver')
 ENDED = 30.0  # seconds that processes have to end once one of them has failed or been told to
 
@@ -119,10 +121,7 @@ def children(pid: int) -> list[int]:
 
 def alive(pid: int) -> bool:
     """Not ended; one that has ended may wait to be noticed by its parent."""
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] not in 'ZX'
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return born(pid) is not None
 
 
 def _live(rank: int, path: str, options: dict, folder: str, processes: int, port: int, hurts: dict) -> None:

@@ -87,6 +87,11 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = '', n: int = 
     return f'Did you mean {" or ".join(map(repr, near))}?' if near else otherwise
 
 
+def words_of(error: BaseException) -> str:
+    """The message of an error; ``str`` of a KeyError is the repr of its message."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
 def check_views(z: Any) -> None:
     """ValueError unless the tensor ``z`` is (V, B, q): stacked views."""
     if z.ndim != 3:

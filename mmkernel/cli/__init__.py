@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 import mmkernel
-from mmkernel.checks import did_you_mean
+from mmkernel.checks import did_you_mean, words_of
 
 atexit.register(gc.freeze)  # Python's last collections would visit all of torch, for seconds, and free what ends anyway
 
@@ -99,11 +99,9 @@ def call(name: str, argv: list[str]) -> None:
 
 def explain(error: Exception) -> str:
     """The message of one of ``MENDABLE``; one that we have not written comes with a way to see more."""
-    # str() of a KeyError is the repr of its message
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
     written = isinstance(error, (ValueError, KeyError, OSError, ImportError))
     ours = written or type(error).__module__.startswith('mmkernel')
-    return f'{text}' + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)')
+    return words_of(error) + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)')
 
 
 def usage() -> str:

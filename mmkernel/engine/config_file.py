@@ -8,7 +8,7 @@ from unittest import mock
 
 from mmengine.config import Config
 
-from mmkernel.checks import did_you_mean
+from mmkernel.checks import did_you_mean, words_of
 from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import OrderedConfig, ordered
@@ -100,5 +100,4 @@ def _place(error: BaseException, files: list[Path]) -> str:
 
 
 def _words(error: Exception) -> str:
-    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() of a KeyError is the repr
-    return f'{type(error).__name__}: {" ".join(str(said).split())}'
+    return f'{type(error).__name__}: {" ".join(words_of(error).split())}'

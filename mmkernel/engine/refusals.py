@@ -17,7 +17,7 @@ from mmengine.dist import is_main_process
 from torch import nn
 
 import mmkernel
-from mmkernel.checks import NonFiniteLossError
+from mmkernel.checks import NonFiniteLossError, words_of
 from mmkernel.engine.allowed_keys import ConfigError, at, walk
 from mmkernel.engine.checkpoint import TakenOverError
 from mmkernel.engine.hooks import unwrap
@@ -57,7 +57,7 @@ def building(cfg: Mapping, where: str) -> Iterator[None]:
 
 def _said(error: Exception) -> str:
     """Its words; of an error that is not ours the first line, and a way to see more."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = words_of(error)
     first = next(iter(text.strip().splitlines()), 'no words')
     return text if is_refusal(error) else f'{type(error).__name__}: {first} (MMKERNEL_TRACEBACK=1 shows where)'
 
@@ -80,12 +80,10 @@ def naming_part(runner: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        place = (
-            ''
-            if _steps(runner) or isinstance(error, (ConfigError, NonFiniteLossError))
-            else _place(error, runner.cfg, '')
-        )
-        if not place and not _steps(runner) and isinstance(error, RuntimeError) and SHAPES.search(str(error)):
+        if _steps(runner) or isinstance(error, (ConfigError, NonFiniteLossError)):
+            raise
+        place = _place(error, runner.cfg, '')
+        if not place and isinstance(error, RuntimeError) and SHAPES.search(str(error)):
             place = _place_of_module(error, runner)
         if not place:
             raise

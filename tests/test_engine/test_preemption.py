@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmkernel.engine import Preempted, train
 from mmkernel.engine.preemption import MARKER, PreemptionHook
+from mmkernel.owner import born
 from mmkernel.registry import HOOKS
 
 FOREVER = ['train_cfg.max_epochs=2000', 'default_hooks.checkpoint.max_keep=2']
@@ -216,10 +217,7 @@ def children(pid):
 
 def alive(pid):
     """Not ended; one that has ended may wait to be noticed by its parent."""
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] not in 'ZX'
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return born(pid) is not None
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
