@@ -1,28 +1,40 @@
-"""Estimated bytes on the device of one of W ranks."""
+"""Bytes on the device of one of W ranks: of parameters, and an estimate of the rest where a step cannot be counted."""
 
+from typing import Any
+
+from rich.filesize import pick_unit_and_suffix
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from mmkernel.distributed.shards import share_of
 from mmkernel.models.sharded import shards_of
 
+UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
-def held_by_a_rank(model: nn.Module, total: int, W: int) -> tuple[int, int | None]:
-    """Parameters that rank 0 of W holds, of ``total``; and the width d of the rows that it gathers for a sharded layer, or None.
+
+def held_by_a_rank(model: nn.Module, W: int) -> tuple[int, int, int | None]:
+    """Parameters that rank 0 of W holds, those of them that are trained, and the width d of the rows that it gathers for a
+    sharded layer, or None.
 
     ``model`` is built for one process. ValueError where a layer is too narrow for W ranks.
     """
-    parameters, hidden = dict(model.named_parameters()), None
-    for name, q in shards_of(model):
-        if name in parameters:
-            share, rows = share_of(q, 0, W), parameters[name].numel() // q
-            total -= (q - (share.stop - share.start)) * rows
-            hidden = max(hidden or 0, rows)
-    return total, hidden if W > 1 else None
+    sizes, held, trained, hidden = dict(shards_of(model)), 0, 0, None
+    for name, p in model.named_parameters():
+        count = 0 if is_lazy(p) else p.numel()
+        if q := sizes.get(name):
+            share = share_of(q, 0, W)
+            hidden = max(hidden or 0, count // q)
+            count = count // q * (share.stop - share.start)
+        held, trained = held + count, trained + count * p.requires_grad
+    return held, trained, hidden if W > 1 else None
 
 
-def bytes_per_rank(held: int, states: int, V: int, B: int, N: int, q: int, hidden: int | None) -> dict[str, int]:
-    """In float32, without activations of the backbone. ``states``: tensors that the optimizer keeps of a parameter's size."""
-    numbers = dict(weights=held, gradients=held, optimizer=held * states)
+def bytes_per_rank(
+    held: int, trained: int, states: int, V: int, B: int, N: int, q: int, hidden: int | None
+) -> dict[str, int]:
+    """In float32, without activations of the backbone. ``trained``: of the ``held`` parameters; ``states``: tensors of a
+    parameter's size that the optimizer keeps."""
+    numbers = dict(weights=held, gradients=trained, optimizer=trained * states)
     if hidden is None:
         numbers |= {
             f'embeddings, V x B x q = {V} x {B} x {q}': V * B * q,
@@ -35,3 +47,26 @@ def bytes_per_rank(held: int, states: int, V: int, B: int, N: int, q: int, hidde
             f'columns of embeddings, V x N x q/W = {V} x {N} x {own}': V * N * own,
         }
     return {name: 4 * count for name, count in {**numbers, f'Gram matrix of one view, N x N = {N} x {N}': N**2}.items()}
+
+
+def parts_of_encoders(model: nn.Module, W: int) -> dict[nn.Parameter, float]:
+    """What rank 0 of W holds of each parameter that ``fsdp`` spreads, by its first axis."""
+    owners = (model, getattr(model, 'target', None)) if W > 1 else ()
+    encoders = [owner.backbone for owner in owners if isinstance(getattr(owner, 'backbone', None), nn.Module)]
+    return {p: -(-len(p) // W) / len(p) for encoder in encoders for p in encoder.parameters()}
+
+
+def own_bytes(parameters: list[nn.Parameter], part: dict[nn.Parameter, float]) -> int:
+    """Bytes that rank 0 has of them."""
+    return sum(int(p.nbytes * part.get(p, 1)) for p in parameters)
+
+
+def size(tensors: Any) -> int:
+    """Bytes."""
+    return sum(x.nbytes for x in tensors)
+
+
+def readable(size: int) -> str:
+    """Bytes with a binary unit."""
+    unit, suffix = pick_unit_and_suffix(size, UNITS, 1024)
+    return f'{size / unit:.{0 if unit == 1 else 1}f} {suffix}'

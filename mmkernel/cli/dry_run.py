@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from rich.console import Console
-from rich.filesize import pick_unit_and_suffix
 from rich.syntax import Syntax
 from rich.table import Column, Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mmkernel.cli.bytes_per_rank import bytes_per_rank, held_by_a_rank
+from mmkernel.cli.bytes_per_rank import bytes_per_rank, held_by_a_rank, readable
+from mmkernel.cli.fitting import memory_tables
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse, try_weights
 from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
 from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
@@ -30,7 +30,6 @@ from mmkernel.zoo.config_text import config_text
 
 # Tensors of a parameter's size that the optimizer keeps; others keep one.
 OPTIMIZER_STATES = dict.fromkeys(('Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'LAMB'), 2)
-UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
 
 class Plan:
@@ -50,7 +49,7 @@ class Plan:
         self.images, self.epochs = number_of_images(cfg), cfg.train_cfg.get('max_epochs')
         self.parameters, self.optimizer = count_parameters(model), wrapper.optimizer.type
         with refused('model.neck'):
-            self.held, self.hidden = held_by_a_rank(model, self.total, world_size)
+            self.held, self.trained, self.hidden = held_by_a_rank(model, world_size)
         self.weights = describe_weights(model, self.width)  # of squared distances, in both conventions
         with refused('optim_wrapper'):
             decay = wrapper.get('layer_decay')
@@ -76,7 +75,7 @@ class Plan:
         """See ``bytes_per_rank``."""
         states = OPTIMIZER_STATES.get(self.optimizer, 1)
         own = self.batch * self.micro_batches
-        return bytes_per_rank(self.held, states, self.views, own, self.rows, self.width, self.hidden)
+        return bytes_per_rank(self.held, self.trained, states, self.views, own, self.rows, self.width, self.hidden)
 
     def problems(self) -> list[str]:
         """Errors that a run would have on this machine for want of data; another machine may have more."""
@@ -88,26 +87,29 @@ class Plan:
         return found
 
 
-def dry_run(cfg: Config, world_size: int | None = None, file: Any = None) -> str:
-    """Print and return the resolved config, parameters, batch, learning rate, steps and estimated memory of a run.
+def dry_run(
+    cfg: Config, world_size: int | None = None, file: Any = None, count: bool = False, memory: int | None = None
+) -> str:
+    """Print and return the resolved config, parameters, batch, learning rate, steps and memory of a run.
 
-    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1). ConfigError: see ``make_plan``.
+    ``world_size``: processes to reckon with (default: WORLD_SIZE of the environment, or 1). ``count``: a step is counted, and
+    compared with ``memory`` bytes of a device, where they are given. ConfigError: see ``make_plan``.
     """
     check_needed({**cfg, 'work_dir': '.'})
-    plan = make_plan(cfg, world_size or int(os.environ.get('WORLD_SIZE', 1)))
+    processes = world_size or int(os.environ.get('WORLD_SIZE', 1))
+    plan = make_plan(cfg, processes)
     console = Console(record=True, width=120, file=file)
     console.print(Syntax(config_text(cfg.to_dict()), 'python', background_color='default', word_wrap=True))
     counts = {name: f'{count:,}' for name, count in [*plan.parameters.items(), ('total', plan.total)]}
-    memory = plan.memory()
-    sizes = {name: readable(size) for name, size in [*memory.items(), ('sum', sum(memory.values()))]}
     run = _numbers_of_the_run(cfg, plan, here=world_size is None)
-    estimate = 'Estimated memory per device, float32, without activations'
-    for title, rows in ('Parameters of the model', counts.items()), ('Run', run), (estimate, sizes.items()):
+    for title, rows in (
+        ('Parameters of the model', counts.items()), ('Run', run), *memory_tables(cfg, plan, count, memory)
+    ):  # fmt: skip
         table = Table(
             *(Column(overflow='fold') for _ in range(2)), title=title, title_justify='left', show_header=False
         )
-        for row in rows:
-            table.add_row(*row)
+        for name, value in rows:
+            table.add_row(name, readable(value) if isinstance(value, int) else value)
         console.print(table)
     return console.export_text()
 
@@ -154,12 +156,6 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         if not is_lazy(parameter):
             counts[name.partition('.')[0] if '.' in name else 'other'] += parameter.numel()
     return dict(counts)
-
-
-def readable(size: int) -> str:
-    """Bytes with a binary unit."""
-    unit, suffix = pick_unit_and_suffix(size, UNITS, 1024)
-    return f'{size / unit:.{0 if unit == 1 else 1}f} {suffix}'
 
 
 def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, str]]:

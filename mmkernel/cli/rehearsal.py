@@ -87,7 +87,7 @@ def rehearse(
         _optimizer_and_schedules(cfg, model, steps, virtual)
         views = None
         with refused('The views of train_dataloader.dataset'):
-            views = _views(cfg, model)
+            views = views_of(cfg, model)
         if views and _is_ours(type(model)):
             play_step(model, views, batch, rows)
 
@@ -128,7 +128,7 @@ def _of_all_processes(embeddings: Embeddings, rows: int) -> Embeddings:
     return replace(embeddings, **fields, sample_index=torch.arange(rows, device='meta'))
 
 
-def _views(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
+def views_of(cfg: Config, model: nn.Module) -> list[tuple[int, ...]] | None:
     """(C, H, W) of each view that the data set makes of a noise image; None if unknown."""
     dataset = dict(cfg.train_dataloader.dataset)
     views = dataset.get('views')

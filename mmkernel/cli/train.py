@@ -11,8 +11,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmkernel.checks import check_numbers
 from mmkernel.cli import explain
 from mmkernel.cli.dry_run import dry_run
+from mmkernel.cli.fitting import memory_here, read_bytes
 from mmkernel.cli.options import OptionsAction
 from mmkernel.engine import check_config, load_config, train
+from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.engine.launch import LAUNCHERS, leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
 from mmkernel.engine.refusals import is_refusal
@@ -34,7 +36,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
     add('--seed', type=int, help='overrides randomness.seed')
     add('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
-    add('--gpus', type=int, help='with --dry-run: number of processes to reckon with')
+    add('--gpus', type=int, help='with --dry-run: processes of a node to reckon with')
+    add('--nodes', type=int, default=1, help='with --dry-run: nodes to reckon with')
+    add('--memory', metavar='80GB', help="with --dry-run: of a device (default: this machine's GPU's)")
     add('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2')
     add('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
     return parser
@@ -56,8 +60,11 @@ def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
     try:
         cfg = config_from_arguments(args)
         if args.dry_run:
-            check_numbers('--dry-run', whole=True, none=True, gpus=args.gpus)
-            dry_run(cfg, world_size=args.gpus)
+            check_numbers('--dry-run', whole=True, none=True, gpus=args.gpus, nodes=args.nodes)
+            if args.nodes > 1 and args.gpus is None:
+                raise ConfigError('--nodes needs --gpus, the processes of each node: --gpus 8 --nodes 2.')
+            memory = read_bytes(args.memory) if args.memory else memory_here()
+            dry_run(cfg, args.gpus and args.gpus * args.nodes, count=True, memory=memory)
             return
         train(cfg, args.resume, args.resume_anyway)
     except Preempted as stop:  # leave_processes follows when the error, which holds the model, is gone

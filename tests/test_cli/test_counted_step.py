@@ -1,0 +1,184 @@
+"""What a dry run counts without memory is what a step on a CPU holds; and what it proposes where that is too much."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.registry import DefaultScope
+from multiprocess import run_processes
+
+from mmkernel.cli.counted_step import NotCounted, count_step
+from mmkernel.cli.dry_run import dry_run
+from mmkernel.cli.fitting import changes, read_bytes, what_to_change
+from mmkernel.cli.live_bytes import LiveBytes
+from mmkernel.cli.train import main
+from mmkernel.distributed import equal_rows, world_size
+from mmkernel.engine import load_config
+from mmkernel.engine.learning_rates import built_wrapper
+from mmkernel.engine.wrapping import wrap_model
+from mmkernel.models import build_model
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+METHODS = ['sfrik/digits_L2', 'sfrik/digits_L2_sharded', 'moco/digits_v2']
+TOLERANCE = 0.03
+
+
+def config(method, **options):
+    return load_config(CONFIGS / f'{method}.py', {key.replace('__', '.'): value for key, value in options.items()})
+
+
+def size(tensors):
+    return sum(x.nbytes for x in tensors)
+
+
+def live_bytes(rank, W, method):
+    """(weights, gradients, optimizer; all at the peak of the second step) of real tensors, in DistributedDataParallel."""
+    cfg = config(method)
+    with DefaultScope.overwrite_default_scope('mmkernel'), LiveBytes() as live, equal_rows():
+        model = wrap_model(build_model(cfg).train(), cfg, distributed=W > 1)
+        wrapper = built_wrapper(dict(cfg.optim_wrapper), model)
+        B = cfg.train_dataloader.batch_size
+        for _ in range(2):
+            live.peak = live.now
+            batch = dict(
+                inputs=list(torch.randint(0, 256, (2, B, 1, 16, 16), dtype=torch.uint8)), sample_index=torch.arange(B)
+            )
+            model.train_step(batch, wrapper)
+            del batch
+    states = [x for state in wrapper.optimizer.state.values() for x in state.values() if isinstance(x, torch.Tensor)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return size(model.parameters()), size(trained), size(x for x in states if x.ndim), live.peak
+
+
+def exact(step):
+    """(weights, gradients, optimizer) of a CountedStep."""
+    of = {name.split()[0]: 0 for name in step.held}
+    for name, count in step.held.items():
+        of[name.split()[0]] += count if name.split()[0] in ('weights', 'gradients', 'optimizer,') else 0
+    return of['weights'], of['gradients'], of['optimizer,']
+
+
+@pytest.mark.parametrize('W', [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('method', METHODS)
+def test_a_counted_step_is_what_a_step_holds(method, W):
+    found = live_bytes(0, 1, method) if W == 1 else run_processes(live_bytes, W, method)[0]
+    step = count_step(config(method), W)
+    assert exact(step) == tuple(found[:3])
+    assert step.peak == pytest.approx(found[3], rel=TOLERANCE)
+    assert world_size() == 1
+    assert not dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_adam_keeps_two_frozen_weights_none_and_a_half_batch_half():
+    adam = dict(optim_wrapper__optimizer=dict(_delete_=True, type='AdamW', lr=1e-3))
+    step = count_step(config('moco/digits_v3', **adam), 1)
+    weights = {name: count for name, count in step.held.items() if name.startswith('weights')}
+    trained, copies = weights.values()
+    assert 'AdamW' in ' '.join(step.held)
+    assert exact(step) == (trained + copies, trained, 2 * trained)
+    half = count_step(config('moco/digits_v3', train_dataloader__batch_size=64, **adam), 1)
+    kept = 'kept by the encoder for the backward pass'
+    assert half.held[kept] == pytest.approx(step.held[kept] / 2, rel=0.05)
+
+
+@pytest.mark.slow
+def test_buckets_that_are_not_the_gradients_are_a_copy_more():
+    cfg = config('vicreg/digits')
+    step = count_step(cfg, 2)
+    cfg.model_wrapper_cfg = dict(gradient_as_bucket_view=False)
+    assert count_step(cfg, 2).peak - step.peak == step.held['gradients']
+
+
+def test_of_shards_a_rank_has_its_part():
+    whole, part = (count_step(config(name), 4) for name in ('sfrik/digits_L2', 'sfrik/digits_L2_sharded'))
+    layer = 4 * 256 * 256
+    assert [a - b for a, b in zip(exact(whole), exact(part), strict=True)] == 3 * [layer * 3 // 4]
+    assert 'columns of embeddings, V x N x q/W = 2 x 512 x 64' in ' '.join(part.held)
+    assert whole.received['gradients, all_reduce'] - part.received['gradients, all_reduce'] == 2 * layer * 3 // 4
+
+
+def test_received_bytes_are_those_of_the_formulas():
+    """As benchmarks/distributed.py has them: rows are gathered once; columns go there and back, and partial Grams are summed."""
+    B, q, W, V = 32, 256, 4, 2
+    N = B * W
+    found = {}
+    for layout in ('rows', 'columns'):
+        step = count_step(config('sfrik/digits_L2', model__head__layout=layout, train_dataloader__batch_size=B), W)
+        found[layout] = sum(v for name, v in step.received.items() if name.startswith('neck'))
+        assert layout in ' '.join(step.held)
+    assert found['rows'] == pytest.approx(V * (W - 1) * B * q * 4, rel=1e-3)
+    assert found['columns'] == pytest.approx(
+        2 * V * (W - 1) * B * q / W * 4 + 2 * V * (W - 1) / W * N * N * 4, rel=1e-2
+    )
+
+
+@pytest.mark.slow
+def test_a_virtual_batch_and_checkpointed_blocks_hold_less():
+    cfg = config('sfrik/digits_L2')
+    peak = count_step(cfg, 2).peak
+    lines = what_to_change(cfg, 2, None, peak, memory=peak // 3)
+    alone = {options: bytes_ for options, bytes_, cost in lines if cost != 'together'}
+    assert alone['train_dataloader.batch_size=64 train_cfg.virtual_batch=256'] < 0.6 * peak
+    assert alone['activation_checkpointing=True'] < 0.9 * peak
+    assert list(alone.values()) == sorted(alone.values())
+    assert lines[-1][1] < min(alone.values())
+    assert lines[-1][2] == 'together'
+
+
+def test_what_is_set_already_is_not_proposed():
+    cfg = config('sfrik/digits_L2_sharded', activation_checkpointing=True, model__head__layout='columns')
+    proposed = {key for options, _ in changes(cfg, 2) for key in options}
+    assert not proposed & {'activation_checkpointing', 'model.neck.sharded'}
+    assert [o for o, _ in changes(cfg, 2) if 'model.head.layout' in o] == [{'model.head.layout': 'rows'}]
+    assert not {key for options, _ in changes(cfg, 1) for key in options} & {'model.head.layout', 'fsdp'}
+
+
+def test_command_line(capsys):
+    command = [str(CONFIGS / 'sfrik/digits_L2.py'), '--dry-run', '--gpus', '2', '--nodes', '2', '--memory']
+    main([*command, '80GB'])
+    text = ' '.join(capsys.readouterr().out.split())
+    for words in ('512 = 128 x 4 processes', 'peak of a step', 'fits into 74.5 GiB', 'Received by a rank in a step, 4'):
+        assert words in text
+    assert 'What to change' not in text
+    with pytest.raises(SystemExit, match="'80 apples' is not a size of memory; expected 80GB"):
+        main([*command, '80 apples'])
+    with pytest.raises(SystemExit, match='--nodes needs --gpus'):
+        main([command[0], '--dry-run', '--nodes', '2'])
+    with pytest.raises(SystemExit, match='nodes=0'):
+        main([*command[:3], '1', '--nodes', '0'])
+
+
+def test_what_cannot_be_counted_is_estimated():
+    cfg = config('vicreg/digits')
+    cfg.train_dataloader.dataset.views.both.size = None
+    with pytest.raises(NotCounted, match='is not known'):
+        count_step(cfg, 1)
+    text = ' '.join(dry_run(cfg, 1, io.StringIO(), count=True).split())
+    assert 'without activations; not counted: what the views or the model ask for is not known' in text
+    assert 'N x N = 128 x 128' in text
+
+
+@pytest.mark.parametrize('text, count', [('80GB', 80 * 10**9), ('1.5 GiB', 3 * 2**29), ('512m', 512 * 10**6), ('7', 7)])
+def test_sizes_that_are_read(text, count):
+    assert read_bytes(text) == count
+
+
+@pytest.mark.parametrize('text', ['', 'GB', '0GB', '-1GB', '80XB', '80 GB GB'])
+def test_sizes_that_are_none(text):
+    with pytest.raises(ValueError, match='not a size of memory'):
+        read_bytes(text)
+
+
+@pytest.mark.slow
+def test_a_config_of_every_method_is_counted():
+    first = {path.parent: path for path in sorted(CONFIGS.glob('[a-z]*/digits*.py'), reverse=True)}
+    lost = {}
+    for path in first.values():
+        try:
+            count_step(load_config(path), 2, images=1000)
+        except NotCounted as error:
+            lost[f'{path.parent.name}/{path.stem}'] = str(error)
+    assert not lost
