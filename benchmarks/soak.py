@@ -21,11 +21,12 @@ import threading
 import time
 from argparse import Namespace
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from faults import CLOCK, FAULTS, LAUNCHER, SLOW, images, kill_the_launcher, pause
-from harness import arguments, report
+from harness import arguments, report, write
 from kills import CASES, judged, kills, whole
 from lives import Life, case, load_server, words
 
@@ -93,12 +94,17 @@ class Steady:
                 pause(self.life, self.folder, self.rng)
 
     def end(self) -> dict:
-        """Slopes a minute and first and last values; the run is told to stop."""
-        while len(self.samples) < 8 and self.life.running():  # a machine may be slow, and the soak short
-            time.sleep(0.1)
+        """``slopes``, and the exit code once the run has been told to stop."""
+        found = self.slopes()
         self.done.set()
         self.thread.join()
         self.life.send(signal.SIGTERM)
+        return dict(found, exit=self.life.end())
+
+    def slopes(self) -> dict:
+        """Slopes a minute, and first and last values."""
+        while len(self.samples) < 8 and self.life.running():  # a machine may be slow, and the soak short
+            time.sleep(0.1)
         found = np.array(self.samples[len(self.samples) // 4 :])
         slopes = np.polyfit(found[:, 0] / 60, found[:, 1:], 1)[0]
         ends = [found[part, 1:].mean(0).tolist() for part in (slice(None, 30), slice(-30, None))]
@@ -106,15 +112,22 @@ class Steady:
             name: dict(a_minute=float(slope), first=first, last=last)
             for name, slope, first, last in zip(('MiB', 'open files', 'threads'), slopes, *ends, strict=True)
         }
-        return dict(slopes=named, minutes=float(found[-1, 0] - found[0, 0]) / 60, exit=self.life.end())
+        return dict(slopes=named, minutes=float(found[-1, 0] - found[0, 0]) / 60)
 
 
 def soak(args: Namespace, folder: Path) -> list[dict]:
     rng, source = random.Random(args.seed), images(folder / 'images')
     given = cases(source)[: 2 if args.quick else None]
-    references = [whole(each, folder / f'whole_{i}') for i, each in enumerate(given)]
+    with ThreadPoolExecutor(len(given)) as pool:
+        references = [*pool.map(whole, given, [folder / f'whole_{i}' for i in range(len(given))])]
     long = {'train_cfg.max_epochs': 10**6, 'default_hooks.checkpoint.every_minutes': 0.05}
-    long = case('moco/digits_v2.py', 1, 'persistent', **long, **{'train_dataloader.dataset.source': source})
+    long = case(
+        'moco/digits_v2.py',
+        1,
+        'persistent',
+        **long,
+        **{'train_dataloader.dataset.source': images(folder / 'steady_images')},
+    )
     steady, until = Steady(long, folder / 'steady', args.seed), time.monotonic() + 60 * args.minutes
     times, right, survived, wrong, runs = Counter(), Counter(), Counter(), [], 0
     while not runs or time.monotonic() < until:
@@ -125,25 +138,32 @@ def soak(args: Namespace, folder: Path) -> list[dict]:
         wrong += [f'run {runs}, {given[i]["name"]}: {text}' for text in found + bits]
         if not found + bits:
             shutil.rmtree(here)
-        print(
-            f'{survived.total()} of {times.total()}: {given[i]["name"]} {found + bits or ""}',
-            file=sys.stderr,
-            flush=True,
-        )
+        said = f'{survived.total()} of {times.total()}: {given[i]["name"]} {found + bits or ""}'
+        print(said, file=sys.stderr, flush=True)
+        write(NAME, args, **content(args, times, right, survived, wrong, runs, steady.slopes()))
     flat = steady.end()
     wrong += [] if flat['exit'] == [75] else [f'the long run ended with {flat["exit"]}: {words(steady.folder)}']
+    result = content(args, times, right, survived, wrong, runs, flat)
+    report(NAME, args, **result)
+    print(f'{survived.total()} of {times.total()}; {len(wrong)} wrong')
+    return [*result['rows'], *(dict(wrong=text) for text in wrong)]
+
+
+def content(
+    args: Namespace, times: Counter, right: Counter, survived: Counter, wrong: list[str], runs: int, flat: dict
+) -> dict:
+    """What is written, after each run: a soak may be cut short."""
     rows = [dict(fault=name, times=n, right=right[name], survived=survived[name]) for name, n in sorted(times.items())]
     ends = (
         f'{name} {of["first"]:.1f} to {of["last"]:.1f}, {of["a_minute"]:+.3f} a minute'
         for name, of in flat['slopes'].items()
     )
-    report(
-        NAME, args, columns=COLUMNS, rows=rows, lines=[[row['fault'], *(str(row[k]) for k in ('times', 'right', 'survived'))]
-        for row in rows], seed=args.seed, runs=runs, wrong=wrong, steady=flat, clock='wall clock',
-        setting=f'Seed {args.seed}, {args.minutes:g} minutes, {runs} runs. The long run: {"; ".join(ends)}.',
+    lines = [[row['fault'], *(str(row[k]) for k in ('times', 'right', 'survived'))] for row in rows]
+    setting = f'Seed {args.seed}, {runs} runs. The long run, over {flat["minutes"]:.1f} minutes: {"; ".join(ends)}.'
+    return dict(
+        columns=COLUMNS, rows=rows, lines=lines, seed=args.seed, runs=runs, wrong=wrong, steady=flat, clock='wall clock',
+        setting=setting,
     )  # fmt: skip
-    print(f'{survived.total()} of {times.total()}; {len(wrong)} wrong')
-    return [*rows, *(dict(wrong=text) for text in wrong)]
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
