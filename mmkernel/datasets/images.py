@@ -81,7 +81,7 @@ def decode(
 
 def _header(data: bytes, mode: str) -> Image.Image:
     """The image without its pixels; LimitError if it has too many."""
-    most, theirs = int(limit_of('MMKERNEL_MAX_PIXELS')), Image.MAX_IMAGE_PIXELS
+    most, theirs = limit_of('MMKERNEL_MAX_PIXELS'), Image.MAX_IMAGE_PIXELS
     if 'MMKERNEL_MAX_PIXELS' in os.environ and theirs is not None and most > 2 * theirs:  # which Pillow refuses
         Image.MAX_IMAGE_PIXELS = most
     try:

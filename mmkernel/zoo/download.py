@@ -23,7 +23,7 @@ from mmkernel.zoo.pins import (
     check_published,
     console,
     published,
-    set_aside,
+    reject,
 )  # fmt: skip
 
 WEIGHTS = ('.pth', '.pt', '.tar', '.pkl', '.bin', '.safetensors', '.ckpt')
@@ -117,7 +117,7 @@ def _assemble(file: WeightsFile, path: Path, key: str, progress: bool) -> None:
         if file.unpack:
             _unpack(joined, whole, file.name)
     except (HashMismatchError, ArchiveError) as error:
-        aside = [set_aside(piece, piece, hashes([piece])['sha256']) for piece in pieces]
+        aside = [reject(piece, piece, hashes([piece])['sha256']) for piece in pieces]
         for path in (joined, whole):
             path.unlink(missing_ok=True)
         raise type(error)(f'{error} {" ".join(aside)}') from error
@@ -147,9 +147,8 @@ def _unpack(path: Path, target: Path, name: str) -> None:
             if len(members) != 1:
                 found = ', '.join(member.name for member in members) or f'none that ends in {", ".join(WEIGHTS)}'
                 raise ArchiveError(f"'{name}' must contain one file of weights; it contains {found}.")
-            check_unpacked(
-                f"'{name}'", path.stat().st_size, members[0].size
-            )  # a sparse file is larger than its archive
+            # a sparse file is larger than its archive
+            check_unpacked(f"'{name}'", path.stat().st_size, members[0].size)
             with room_for(target, members[0].size), open(target, 'wb') as file:
                 shutil.copyfileobj(archive.extractfile(members[0]), file, 1 << 20)
     except LimitError as error:
@@ -170,12 +169,14 @@ def _is_weights(name: PurePosixPath) -> bool:
 
 
 def _check_gzip(path: Path, name: str) -> None:
-    """LimitError if a gzipped file is too large for its size. It is read through: what its end tells may be wrong."""
+    """LimitError if a gzipped file is too large for its size. It is read through: its end may be wrong, or cut off."""
     given, unpacked = path.stat().st_size, 0
-    with open(path, 'rb') as file:
-        file.seek(max(0, given - 4))
-        check_unpacked(f"'{name}'", given, int.from_bytes(file.read(), 'little'))
-    with gzip.open(path) as file:
-        while block := file.read(1 << 20):
-            unpacked += len(block)
-            check_unpacked(f"'{name}'", given, unpacked)
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(1 << 20):
+                unpacked += len(block)
+                check_unpacked(f"'{name}'", given, unpacked)
+    except LimitError:  # its end says to what the limit has to be raised
+        with open(path, 'rb') as file:
+            file.seek(given - 4)
+            check_unpacked(f"'{name}'", given, max(unpacked, int.from_bytes(file.read(), 'little')))

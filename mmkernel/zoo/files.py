@@ -4,7 +4,6 @@ import errno
 import json
 import pickle
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mmkernel.limits import DAMAGED, LimitError, check_zip
-from mmkernel.writing import replacing
+from mmkernel.writing import NO_ROOM, replacing, room
 from mmkernel.zoo.pickles import NUMBERS, check_content, read_arrays
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 
@@ -30,14 +29,14 @@ def room_for(path: Path, size: int = 0) -> Iterator[None]:
     """DiskFullError if ``size`` bytes do not fit on the disk of ``path``, or if a write inside the block fills it."""
     needed = f'{size / 1e6:.1f} MB more are needed' if size else 'more is needed'
     try:
-        if size > shutil.disk_usage(path.parent).free:
+        if size > room(path.parent):
             raise OSError(errno.ENOSPC, 'No space left on device')
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
         raise DiskFullError(
-            f'the disk of {path.parent} is full: {needed}, {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free. Make '
+            f'the disk of {path.parent} is full: {needed}, {room(path.parent) / 1e6:.1f} MB are free. Make '
             "room ('mmkernel zoo clean' empties the cache) or set MMKERNEL_HOME to a folder on another disk."
         ) from error
 
@@ -46,9 +45,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path, last: Callable[[], None
     """Write a checkpoint; after a crash the file is complete or absent. ``last()`` may still raise before it takes its name."""
     with replacing(path, bytes_of(checkpoint), last) as temporary, open(temporary, 'wb') as file:
         try:
-            torch.save(
-                checkpoint, file
-            )  # by a path it would put the temporary name into the file, and hide why it failed
+            torch.save(checkpoint, file)  # a path would come to stand in the file, and would hide why a write failed
         except RuntimeError as error:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 

@@ -118,7 +118,7 @@ def accept(part: Part, found: Path, path: Path, key: str | None = None, archive:
         if key:
             Pins().pin(key, digests['sha256'], known or 'first use')
     except HashMismatchError as error:
-        raise HashMismatchError(f'{error} {set_aside(found, path, digests["sha256"])}') from error
+        raise HashMismatchError(f'{error} {reject(found, path, digests["sha256"])}') from error
     if found != path:
         with replacing(path) as whole:  # or absent
             os.replace(found, whole)
@@ -126,7 +126,7 @@ def accept(part: Part, found: Path, path: Path, key: str | None = None, archive:
         console.print(f'{path.name}: no hash is published; pinned on first use, sha256 {digests["sha256"][:16]}...')
 
 
-def set_aside(found: Path, path: Path, sha256: str) -> str:
+def reject(found: Path, path: Path, sha256: str) -> str:
     """Rename a wrong file, so that it is kept but not used, and return a sentence that says so."""
     aside = path.with_name(f'{path.name}.rejected-{sha256[:8]}')
     os.replace(found, aside)

@@ -631,8 +631,9 @@ def test_the_limit_of_pixels_can_be_raised(place, monkeypatch):
     monkeypatch.setenv('MMKERNEL_MAX_PIXELS', '1999')
     with pytest.raises(ValueError, match='MMKERNEL_MAX_PIXELS=2000 in the environment'):
         ImageFolder('images').pixels(0)
-    monkeypatch.setenv('MMKERNEL_MAX_PIXELS', '2000')
-    assert ImageFolder('images').pixels(0).shape == (40, 50, 3)
+    for limit in ('2000', 'inf'):
+        monkeypatch.setenv('MMKERNEL_MAX_PIXELS', limit)
+        assert ImageFolder('images').pixels(0).shape == (40, 50, 3)
     monkeypatch.setenv('MMKERNEL_MAX_PIXELS', 'many')
     with pytest.raises(ValueError, match="MMKERNEL_MAX_PIXELS='many'"):
         ImageFolder('images').pixels(0)
