@@ -45,6 +45,19 @@ def small(path: str, workers: int | str = 0, accumulation: int = 1, virtual: int
     return options | {f'train_dataloader.{key}': value for key, value in WORKERS[workers].items()}
 
 
+def thin(cfg: Any, batch: int | None = None) -> None:
+    """Half of the channels, fewer images for the doctor and in a batch; the composition, and widths behind the backbone, stay."""
+    backbone, head = cfg.model.backbone, cfg.model.get('head', {})
+    if 'channels' in backbone:
+        backbone.channels = [c // 2 for c in backbone.channels]
+    if cfg.default_hooks.get('doctor'):
+        cfg.default_hooks.doctor.images = 32
+    if batch:
+        cfg.train_dataloader.batch_size = batch
+        if head.get('sub_batch_size'):
+            head.sub_batch_size = batch
+
+
 def values(value: Any, name: str = '') -> dict[str, Any]:
     """{dotted name: number, text or tensor} of nested dicts, lists and tuples."""
     if isinstance(value, (dict, list, tuple)):

@@ -10,4 +10,4 @@ EXTRAS=tests
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 cd "$root"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
-exec python -m pytest -n auto "$@"
+exec python -m pytest -n auto --dist worksteal "$@"

@@ -56,14 +56,16 @@ elif [ -n "${VIRTUAL_ENV:-}" ]; then
     PATH="$VIRTUAL_ENV/bin:$PATH"  # the variable alone may have been handed down, without the path
 fi
 
-# What is installed is named by the checkout and what it asks for; a stamp per set of extras lives in the environment.
-wanted=$(printf '%s\n' "$root" "$extras" | cat - "$root/setup.cfg" "$root/pyproject.toml" | python -c \
+# What is installed is named by the checkout and what it asks for; a line per set of extras stands in a file of the environment.
+wanted=$(printf '%s\n' "$root" | cat - "$root/setup.cfg" "$root/pyproject.toml" | python -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
-stamp=$(python -c 'import sys; print(sys.prefix)')/.mmkernel-installed${extras:+-$extras}
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! (cd / && python -c 'import mmkernel, cv2') 2>/dev/null; then
+stamp=$(python -c 'import sys; print(sys.prefix)')/.mmkernel-installed
+# with any extras the package itself is there, too
+if ! grep -qs "^$wanted ${extras:+$extras\$}" "$stamp" || ! (cd / && python -c 'import mmkernel, cv2') 2>/dev/null; then
     echo "Installing mmkernel${extras:+ with the extra '$extras'} into $(python -c 'import sys; print(sys.prefix)')"
     python -m pip install -e "$root${extras:+[$extras]}"
     repair_cv2
     python -c 'import mmengine'  # yapf, which it imports, writes a cache that two first imports at once find half written
-    echo "$wanted" >"$stamp"
+    kept=$(grep -s "^$wanted " "$stamp" || true)  # what another checkout has installed is no longer what is there
+    printf '%s\n' ${kept:+"$kept"} "$wanted $extras" >"$stamp"
 fi

@@ -1,5 +1,6 @@
 """Sets of small images: STL-10, CIFAR-10 and CIFAR-100 in their published files, and scikit-learn's digits."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,14 @@ class CIFAR100(_CIFAR):
     label_bytes, class_file = 2, 'fine_label_names.txt'  # coarse, then fine
 
 
+@lru_cache(maxsize=2)  # a run builds its sources a dozen times: for training, and for each look at it
+def _scans(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All scans as (1797, size, size, 1) bytes, their classes, and the names of these."""
+    scans = load_digits()
+    grey = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., None]  # 17 levels, 0..16
+    return np.stack([resize(image, size, size, 'bicubic') for image in grey]), scans.target, scans.target_names
+
+
 @DATASETS.register_module()
 class Digits(Source):
     """8x8 scans of digits, resized (bicubic) to size x size, one grey channel; Alpaydin and Kaynak, 1998.
@@ -159,13 +168,12 @@ class Digits(Source):
     def __init__(self, split: str = 'train', size: int = 16) -> None:
         super().__init__()
         check_words(type(self).__name__, split=(split, self.lengths))
-        scans = load_digits()
-        everyone = np.arange(len(scans.target))
-        train, test = train_test_split(everyone, test_size=360, stratify=scans.target, random_state=0)
+        images, target, names = _scans(size)
+        everyone = np.arange(len(target))
+        train, test = train_test_split(everyone, test_size=360, stratify=target, random_state=0)
         self.split, self.members = split, np.sort(train if split == 'train' else test)
-        grey = np.rint(scans.images[self.members] * (255 / 16)).astype(np.uint8)[..., None]  # 17 levels, 0..16
-        self.images = np.stack([resize(image, size, size, 'bicubic') for image in grey])
-        self.labels, self.classes = scans.target[self.members], [str(name) for name in scans.target_names]
+        self.images, self.labels = images[self.members], target[self.members]  # copies
+        self.classes = [str(name) for name in names]
 
     def name(self, i: int) -> str:
         return f'digit {self.members[i]} of scikit-learn ({self.split} {i})'

@@ -19,7 +19,7 @@ from tiny_training import TinyViews  # noqa: E402
 
 ROOT, TINY = Path(__file__).parents[2], Path(__file__).parent / 'tiny_config.py'
 sys.path.insert(0, str(ROOT / 'benchmarks'))
-from small_runs import CLOCKS, SHORT, differences, small  # noqa: E402
+from small_runs import CLOCKS, SHORT, differences, small, thin  # noqa: E402
 
 DIGITS = sorted(str(path.relative_to(ROOT / 'configs')) for path in ROOT.glob('configs/[!_]*/*digits*.py'))
 
@@ -81,7 +81,8 @@ def test_every_digits_config(tmp_path, path, workers):
     options = {**SHORT, 'train_dataloader.num_workers': workers}
     if path.startswith('benchmarks'):  # schedules of mmengine
         del options['param_scheduler.warmup_epochs']
-    go_on_from(ROOT / 'configs' / path, tmp_path, ['epoch_0_step_3.pth', 'epoch_1_step_9.pth'], **options)
+    names = ['epoch_0_step_3.pth', 'epoch_1_step_9.pth']
+    go_on_from(ROOT / 'configs' / path, tmp_path, names, lambda cfg: thin(cfg, batch=32), **options)
 
 
 def in_each(rank, world_size, folder, path, workers):
