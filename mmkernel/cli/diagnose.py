@@ -1,6 +1,7 @@
 """``mmkernel diagnose CHECKPOINT``: a verdict in the terminal, a page beside the checkpoint."""
 
 import argparse
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -86,7 +87,11 @@ def find_config(path: Path, checkpoint: dict, given: str | None, options: dict |
     places = dict(
         beside=path.with_name('config.py'), above=path.absolute().parents[1] / 'config.py'
     )  # of a log folder: above
-    hints = [f' There is one {where} it: --config {file}' for where, file in places.items() if file.is_file()]
+    hints = [
+        f' There is one {where} it: --config {shlex.quote(str(file))}'
+        for where, file in places.items()
+        if file.is_file()
+    ]
     hint = hints[0] if hints else ''
     try:
         values = config_inside(checkpoint, str(path))

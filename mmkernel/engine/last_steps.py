@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ class LastSteps:
                 temporary.write_text(json.dumps(record) + '\n')
         except OSError as error:
             told = f'the sample indices of the batch could not be written: {error}.'
-        more = f"'mmkernel replay {path}' repeats it."
+        more = f'{self._again(path)} repeats it.'
         if not alone:
             more = on_first_process(lambda: self._write(path, loss, iteration, window))
         elif self._first():  # whoever comes first writes the weights, which are the same everywhere
@@ -122,7 +123,13 @@ class LastSteps:
             write_checkpoint(content, path)
         except (OSError, RuntimeError, TypeError) as error:
             return f'It cannot be replayed, as {path} could not be written: {error}'
-        return f"'mmkernel replay {path}' repeats the step and names the first module with a bad value."
+        return f'{self._again(path)} repeats the step and names the first module with a bad value.'
+
+    def _again(self, path: Path) -> str:
+        """The command to paste. What is inside a file imports nothing: modules of the user's own need the config beside it."""
+        own = 'custom_imports' in self.runner.cfg
+        config = ['--config', str(Path(self.runner.work_dir) / 'config.py')] if own else []
+        return f'`{shlex.join(["mmkernel", "replay", str(path), *config])}`'
 
 
 def record_file(path: Path, rank: int) -> Path:

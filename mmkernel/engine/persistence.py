@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mmkernel.engine.process_state import process_states, restore_process
 from mmkernel.engine.resume_check import OtherRunError, compare_runs, resolved, versions
 from mmkernel.engine.run_folder import RunFolder
 from mmkernel.engine.schedule import moved_by, state_of
-from mmkernel.engine.sharded_state import shards_go, states_with_shards, take_shards
+from mmkernel.engine.sharded_state import naming_shards, shards_go, states_with_shards, take_shards
 from mmkernel.writing import NotWrittenError
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.files import CheckpointError, read_checkpoint, write_checkpoint
@@ -55,10 +56,15 @@ class Persistence:
         getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
         path = Path(out_dir).resolve() / filename
         states = process_states(unwrap(self.model)) | states_with_shards(self, path)
-        on_first_process(lambda: self._write(path, meta or {}, states))
+
+        def write() -> None:
+            with naming_shards(path, states) as name_shards:
+                self._write(path, meta or {}, states, lambda: (self.folder.check(), name_shards()))
+
+        on_first_process(write)
         self.folder.wrote(path)
 
-    def _write(self, path: Path, more: dict, states: dict[str, Any]) -> None:
+    def _write(self, path: Path, more: dict, states: dict[str, Any], last: Callable) -> None:
         """This runs at the end of an epoch, before the counter moves, or inside one."""
         batch = getattr(self.train_loop, 'batch', None)  # of this epoch, used; None: all, and the epoch's end is done
         epoch = self.epoch + (batch is None)
@@ -74,7 +80,7 @@ class Persistence:
         self.folder.make_room(path)
         try:
             with shards_go(path):
-                write_checkpoint(checkpoint, path, self.folder.check)
+                write_checkpoint(checkpoint, path, last)
         except OSError as error:
             text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
             raise NotWrittenError(text) from error

@@ -8,7 +8,7 @@ are in a folder beside ``epoch_N.pth``, by torch.distributed.checkpoint in the s
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from mmkernel import owner
 from mmkernel.checks import NonFiniteLossError
 from mmkernel.distributed import bounds_over_ranks, on_first_process, world_size
 from mmkernel.distributed.shards import share_of, whole_on_first
 from mmkernel.engine.hooks import unwrap
 from mmkernel.models.sharded import shards_of
+from mmkernel.writing import NotWrittenError
 from mmkernel.zoo.files import CheckpointError, read_checkpoint
 
 Entry = tuple[
@@ -65,14 +67,35 @@ def states_with_shards(runner: Any, path: Path) -> dict[str, Any]:
         raise NonFiniteLossError(
             f'Shards of a process hold NaN or infinite values ({", ".join(spoilt) or "not in this one"}); {path} was not written.'
         )
-    folder = path.with_name(on_first_process(lambda: f'{path.stem}.{uuid.uuid4().hex[:8]}.shards'))
-    half = folder.with_name(f'.{folder.name}.tmp')
+    name = f'{path.stem}.{uuid.uuid4().hex[:8]}.shards'
+    folder, half = on_first_process(lambda: (path.with_name(name), _half(path.with_name(name))))
     tensors = {label: _of_all(where[key], q) for where, key, label, q in places}
-    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(half), save_distributed=True))
-    on_first_process(lambda: half.rename(folder) and None)
+    try:
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(half), save_distributed=True))
+    except CheckpointException as error:  # in every process; it is a BaseException
+        on_first_process(lambda: shutil.rmtree(half, ignore_errors=True))
+        who, (why, _) = min(error.failures.items())
+        text = f"The shards of '{path}' cannot be written (process {who}: {why}). {runner.folder.way_back()}"
+        raise NotWrittenError(text) from error
     for where, key, *_ in places:
         where[key] = where[key].new_empty(0, *where[key].shape[1:])
     return {**found, 'shards': dict(folder=folder.name, rows={label: q for *_, label, q in places})}
+
+
+def _half(folder: Path) -> Path:
+    """The name of a folder of shards until its checkpoint is written; it holds that of process 0, which alone may ask."""
+    return folder.with_name(f'.{folder.name}.{owner.tag()}_0.tmp')
+
+
+@contextmanager
+def naming_shards(path: Path, states: dict) -> Iterator[Callable[[], None]]:
+    """While process 0 writes the file ``path``: what it calls last, to give the folder of shards its name; else that goes."""
+    folder = path.with_name(states['shards']['folder']) if 'shards' in states else None
+    try:
+        yield lambda: folder and _half(folder).rename(folder)
+    finally:
+        if folder:
+            shutil.rmtree(_half(folder), ignore_errors=True)
 
 
 def _of_all(own: Tensor, q: int) -> Tensor:

@@ -63,6 +63,8 @@ def test_one_process_has_no_thread():
 def test_bad_settings(name):
     with pytest.raises(ValueError, match=f'PulseHook.{name}'):
         PulseHook(**{name: 0})
+    with pytest.raises(ValueError, match='PulseHook.patience is at least 3 x seconds'):
+        PulseHook(seconds=5, patience=10)
 
 
 @pytest.mark.slow
@@ -75,3 +77,21 @@ def test_a_stopped_process_ends_the_job_and_stands_on_top(tmp_path):
     said = run.communicate(timeout=200)[0]  # torchrun waits 30 s for the one that is stopped
     assert run.returncode == 1
     assert 'SilentProcessError: Rank 1 (process' in said.partition('Root Cause')[2], said[-4000:]
+
+
+def without_store(rank, world_size):
+    """A store that never answers: the thread is in a call that has no end."""
+    said, hook = [], PulseHook(seconds=0.1, patience=1)
+    pulse._end = said.append
+    PulseHook._beat = lambda self, store: time.sleep(4)
+    hook.before_run(None)
+    time.sleep(3)
+    hook.leave_run(None)
+    return said
+
+
+@pytest.mark.slow
+def test_a_store_that_does_not_answer_ends_the_process():
+    for said in run_processes(without_store, 2):
+        assert said
+        assert said[0].startswith('the store of torch.distributed (torchrun, or rank 0) has not answered for 1 s')
