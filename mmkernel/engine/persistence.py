@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +49,15 @@ class Persistence:
     def save_checkpoint(self, out_dir: str, filename: str, meta: dict | None = None) -> None:
         """Write all that the next step depends on; every rank must call it. RuntimeError inside an accumulation window."""
         if getattr(self.train_loop, 'batch', None) and not attempt(self.optim_wrapper)[0]:
-            raise RuntimeError(
-                f"'{filename}' would be written inside an accumulation window. Save when optim_wrapper.stepped is True."
-            )
+            text = f"'{filename}' would be written inside an accumulation window"
+            raise RuntimeError(f'{text}. Save when optim_wrapper.stepped is True.')
         getattr(self.optim_wrapper, 'check', bool)()  # every process asks, and all raise together
         path = Path(out_dir).resolve() / filename
         states = process_states(unwrap(self.model)) | states_with_shards(self, path)
-
-        def write() -> None:
-            with naming_shards(path, states) as name_shards:
-                self._write(path, meta or {}, states, lambda: (self.folder.check(), name_shards()))
-
-        on_first_process(write)
+        on_first_process(lambda: self._write(path, meta or {}, states))
         self.folder.wrote(path)
 
-    def _write(self, path: Path, more: dict, states: dict[str, Any], last: Callable) -> None:
+    def _write(self, path: Path, more: dict, states: dict[str, Any]) -> None:
         """This runs at the end of an epoch, before the counter moves, or inside one."""
         batch = getattr(self.train_loop, 'batch', None)  # of this epoch, used; None: all, and the epoch's end is done
         epoch = self.epoch + (batch is None)
@@ -74,16 +67,17 @@ class Persistence:
             message_hub=self.message_hub.state_dict(),
             **states,
         )
-        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
-        refuse_non_finite(self, checkpoint)
-        checkpoint = to_plain(checkpoint)
-        self.folder.make_room(path)
-        try:
-            with shards_go(path):
-                write_checkpoint(checkpoint, path, last)
-        except OSError as error:
-            text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
-            raise NotWrittenError(text) from error
+        with naming_shards(path, states, self.folder.check) as last:
+            self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+            refuse_non_finite(self, checkpoint)
+            checkpoint = to_plain(checkpoint)
+            self.folder.make_room(path)
+            try:
+                with shards_go(path):
+                    write_checkpoint(checkpoint, path, last)
+            except OSError as error:
+                text = f"'{path}' cannot be written ({error.strerror or error}). {self.folder.way_back()}"
+                raise NotWrittenError(text) from error
 
     def state(self, about: dict) -> dict:
         """Model and optimizer as they are now; ``about``: what else their ``meta`` says, the position at least."""

@@ -88,11 +88,17 @@ def _half(folder: Path) -> Path:
 
 
 @contextmanager
-def naming_shards(path: Path, states: dict) -> Iterator[Callable[[], None]]:
-    """While process 0 writes the file ``path``: what it calls last, to give the folder of shards its name; else that goes."""
+def naming_shards(path: Path, states: dict, check: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """While process 0 writes the file ``path``: what it calls last, ``check`` and the folder of shards' own name; else that goes."""
     folder = path.with_name(states['shards']['folder']) if 'shards' in states else None
+
+    def last() -> None:
+        check()
+        if folder:
+            _half(folder).rename(folder)
+
     try:
-        yield lambda: folder and _half(folder).rename(folder)
+        yield last
     finally:
         if folder:
             shutil.rmtree(_half(folder), ignore_errors=True)

@@ -19,7 +19,7 @@ PATIENCE = 3  # a busy machine leaves a thread without a turn
 def watched(rank, world_size):
     """Rank 0 stops rank 1 until it has said so, and lets it go on; then rank 1 leaves the run."""
     said, store, hook = [], _get_default_store(), PulseHook(seconds=0.1, patience=PATIENCE)
-    pulse.end = said.append
+    pulse._end = said.append
     hook.before_run(None)
     if rank:
         store.set('pid', str(os.getpid()))

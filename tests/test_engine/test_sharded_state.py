@@ -45,12 +45,14 @@ def test_a_full_disk_leaves_no_half_of_the_shards_and_the_checkpoint_before(tmp_
 
 def test_shards_get_their_name_last_and_while_the_folder_is_still_the_run_s(tmp_path):
     states, folder = dict(shards=dict(folder='epoch_2.0.shards')), tmp_path / 'epoch_2.0.shards'
-    for last in (True, False):
+    asked = []
+    for whole in (True, False):
         half = sharded_state._half(folder)
         half.mkdir()
-        with naming_shards(tmp_path / 'epoch_2.pth', states) as name_shards:
+        with naming_shards(tmp_path / 'epoch_2.pth', states, lambda: asked.append(half.is_dir())) as last:
             assert owner_of(half) == tag()
-            if last:
-                name_shards()
+            if whole:
+                last()
         assert folder.is_dir()
         assert not half.exists()
+    assert asked == [True]
