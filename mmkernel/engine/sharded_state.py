@@ -89,7 +89,7 @@ def _half(folder: Path) -> Path:
 
 @contextmanager
 def naming_shards(path: Path, states: dict, check: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """While process 0 writes the file ``path``: what it calls last, ``check`` and the name of the folder of shards; else that goes."""
+    """While process 0 writes the file ``path``: what it calls last, ``check`` and the folder's name; without that the shards go."""
     folder = path.with_name(states['shards']['folder']) if 'shards' in states else None
 
     def last() -> None:
