@@ -11,12 +11,16 @@ is that of the loss *itself*, over the global batch. So is dL/dW_w = dL/dZ_w' H:
 parts, dL/dZ_w W_w of rank w. To follow the rule of this package, that the *mean* over ranks is the gradient, parts go back
 W times as large (``to_shards``): parameters that act on H, such as a batch norm's over the N rows, then have it by the mean that
 DistributedDataParallel takes, and the rows h_r by a sum, each on the rank that it came from (``rows_of_all``).
+
+The layer before may be sharded as well: of its H, rank w has columns. All come to every rank (``columns_of_all``), and the sum
+of the parts dL/dZ_w W_w goes back to where each column is made: complete there, as dL/dW_w is.
 """
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkernel.distributed import exchange, gather_rows, global_mean, mean_over_ranks_, rank, sum_over_ranks, world_size
@@ -60,6 +64,14 @@ class _RowsOfAll(torch.autograd.Function):
         parts = exchange(upstream.unflatten(0, (world_size(), -1)))
         half = parts.dtype in (torch.float16, torch.bfloat16)
         return parts.sum(0, dtype=torch.float32 if half else None).to(upstream.dtype)
+
+
+def columns_of_all(h: Tensor, d: int) -> Tensor:
+    """This rank's columns (..., N, ceil(d/W)) of d -> (..., N, d). Backward sums the ranks' gradients of this rank's columns."""
+    if world_size() == 1:
+        return h
+    missing = -(-d // world_size()) - h.shape[-1]  # of the last rank
+    return _RowsOfAll.apply(F.pad(h, (0, missing)).movedim(-1, 0))[:d].movedim(0, -1)
 
 
 def to_shards(h: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Projectors and predictors."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import world_size
-from mmkernel.distributed.shards import rows_of_all, share_of, to_shards
+from mmkernel.distributed.shards import columns_of_all, rows_of_all, share_of, to_shards
 from mmkernel.models.joint_embedding import require_width
 from mmkernel.models.norms import build_norm
 from mmkernel.models.sharded import norm_of_columns, spread
@@ -92,7 +93,8 @@ class MLPNeck(nn.Sequential):
         sharded: each of W ranks holds q/W output features of the last layer, and z is its columns of the rows of all
             ranks, (V, B, in_dim) -> (V, N, q/W); see ``mmkernel.distributed.shards``. What stands between the last two layers
             sees the rows of all ranks, so batch statistics there are global. On one rank nothing changes. q that W does
-            not divide: the last rank has fewer; ValueError where it has none.
+            not divide: the last rank has fewer; ValueError where it has none. 2: so is the layer before the last, with its
+            norm; the columns of all ranks come together before the last layer.
     """
 
     def __init__(
@@ -103,32 +105,42 @@ class MLPNeck(nn.Sequential):
         last_norm: str | dict | None = None,
         bias: bool = True,
         last_bias: bool = False,
-        sharded: bool = False,
+        sharded: bool | int = False,
     ) -> None:
         check_numbers('MLPNeck', whole=True, several=True, dims=dims)
+        if sharded not in (False, True, 2) or sharded > len(dims):
+            raise ValueError(
+                f'MLPNeck: sharded is False, True (the last layer) or 2 (the last two), and there are {len(dims)} layers, '
+                f'dims={dims}; got {sharded!r}.'
+            )
         require_width(self, in_dim)
         layers: list[nn.Module | None] = []
-        widths = [in_dim, *dims]
-        for width, following in zip(widths[:-2], dims[:-1], strict=True):
-            layers += [Linear(width, following, bias=bias), build_norm(norm, following), nn.ReLU()]
-        last = (ShardedLinear if sharded else Linear)(widths[-2], dims[-1], bias=last_bias)
-        layers.append(last)
-        layers.append((norm_of_columns if sharded else build_norm)(last_norm, dims[-1]))
+        for left, (width, following) in zip(range(len(dims))[::-1], pairwise([in_dim, *dims]), strict=True):
+            apart = left < sharded
+            layers.append((ShardedLinear if apart else Linear)(width, following, bias=bias if left else last_bias))
+            word, kind = ('norm', norm) if left else ('last_norm', last_norm)
+            layers.append(norm_of_columns(kind, following, word) if apart else build_norm(kind, following))
+            layers.append(nn.ReLU() if left else None)
         super().__init__(*(layer for layer in layers if layer is not None))
         self.takes_views = True
         self.out_dim, self.sharded, self.spread = dims[-1], sharded, sharded and world_size() > 1
-        self._before, self._last = ([-1, -1] + [i for i, layer in enumerate(self) if isinstance(layer, nn.Linear)])[-2:]
+        linear = [-1, *(i for i, layer in enumerate(self) if isinstance(layer, nn.Linear))]
+        self._first, self._last = linear[-max(sharded, 1)], linear[-1]  # of the sharded layers
+        self._gathers = linear[-max(sharded, 1) - 1] + 1
 
     def norms_of_all_rows(self) -> list[str]:
         """Names of the layers that see the rows of all ranks already: synchronised, they would see each W times."""
-        return [str(i) for i in range(self._before + 1, len(self)) if self.spread and i != self._last]
+        seen = range(self._gathers, len(self)) if self.spread else ()
+        return [str(i) for i in seen if not isinstance(self[i], nn.Linear)]
 
     def forward(self, h: Tensor) -> Tensor:
         for i, layer in enumerate(self):
-            if self.spread and i == self._before + 1:
+            if self.spread and i == self._gathers:
                 h = rows_of_all(h)
-            if self.spread and i == self._last:
+            if self.spread and i == self._first:
                 h = to_shards(h)
+            elif self.spread and i == self._last:
+                h = columns_of_all(h, layer.in_features)
             whole = h.ndim == 2 or isinstance(layer, (nn.Linear, nn.ReLU))
             h = layer(h) if whole else torch.stack([layer(view) for view in h])
         return h

@@ -28,13 +28,16 @@ def shards_of(module: nn.Module) -> Iterator[tuple[str, int]]:
             yield from ((f'{path}.{name}' if path else name, part.shard_of) for name in names)
 
 
-def norm_of_columns(norm: str | dict | None, q: int) -> nn.Module | None:
-    """``build_norm`` for this rank's columns of all rows: batch norm, whose features do not meet. ValueError for another."""
+def norm_of_columns(norm: str | dict | None, q: int, word: str) -> nn.Module | None:
+    """``build_norm`` for this rank's columns of all rows: batch norm, whose features do not meet.
+
+    ValueError for another; ``word``: the argument that it comes from.
+    """
     own = share_of(q)
     layer = build_norm(norm, own.stop - own.start)
     if layer is not None and not isinstance(layer, _BatchNorm):
         raise ValueError(
-            f"MLPNeck: last_norm={norm!r} mixes features, which lie on several ranks with sharded=True: take 'BN' or None."
+            f"MLPNeck: {word}={norm!r} mixes features, which lie on several ranks where the layer is sharded: take 'BN' or None."
         )
     if layer is not None:
         spread(layer, q)

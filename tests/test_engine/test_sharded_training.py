@@ -62,6 +62,7 @@ MODES = {
         'model.target': dict(type='MomentumTarget'), 'default_hooks.momentum': dict(type='MomentumUpdateHook', momentum=0.9),
         'optim_wrapper.optimizer': dict(type='AdamW', lr=0.01, _delete_=True),
     },
+    'two layers': {'model.neck.sharded': 2, 'optim_wrapper.clip_grad': dict(max_norm=0.05)},
     'frozen': {'default_hooks.freeze': dict(type='FreezeHook', layers={'neck.3': dict(steps=2)})},
 }  # fmt: skip
 
@@ -94,7 +95,7 @@ def every_mode(rank, world_size, folder):
 def test_processes_equal_one(tmp_path, world_size):
     run_processes(every_mode, world_size, tmp_path)
     for mode in MODES:
-        run(0, 1, tmp_path / 'one' / mode, dict(MODES[mode], sharded=False))
+        run(0, 1, tmp_path / 'one' / mode, {**MODES[mode], 'model.neck.sharded': False})
         close(weights(tmp_path / 'one' / mode / 'epoch_2.pth'), weights(tmp_path / mode / 'epoch_2.pth'))
 
 

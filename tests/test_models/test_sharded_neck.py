@@ -46,9 +46,9 @@ class Flat(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(12, 10), nn.Tanh())
 
 
-def build(head, q, sharded, target=None, dims=(14,), **neck):
+def build(head, q, sharded, target=None, dims=(14,), layers=True, **neck):
     torch.manual_seed(0)
-    neck = dict(dict(type='MLPNeck', dims=(*dims, q), sharded=sharded, last_bias=True), **neck)
+    neck = dict(dict(type='MLPNeck', dims=(*dims, q), sharded=sharded and layers, last_bias=True), **neck)
     return JointEmbedding(Flat(), neck, head, target=target).double()
 
 
@@ -75,6 +75,11 @@ def cases():
     yield 'L3', 22, None, dict(last_norm='BN')
     yield 'variance', 22, None, dict(dims=(), last_bias=False)  # the layer stands on the backbone
     yield 'L2', 22, None, dict(dims=(9, 14), norm='LN')
+    for name, dims in dict(
+        L3=(9, 14), variance=(16,), correlation=(9, 16), sum=(14,)
+    ).items():  # 14 is no multiple of 4
+        yield name, 22, None, dict(dims=dims, layers=2)
+    yield 'L2', 24, dict(type='MomentumTarget'), dict(dims=(9, 14), layers=2, last_norm='BN', bias=False)
 
 
 def on_rank(rank, world_size):
@@ -119,21 +124,20 @@ def test_value_and_gradients_are_those_of_one_process(on_ranks, world_size, case
     norm, stepped = torch.stack([g.norm() for g in expected.values()]).norm(), after_a_step(model)
     whole = dict(shards_of(build(HEADS[name], q, True, target, **neck)))
     for rank, result in enumerate(found[case] for found in on_ranks(world_size)):
-        rows = share_of(q, rank, world_size)
+        named = (*model.named_parameters(), *model.named_buffers())
+        share = {n: share_of(whole[n], rank, world_size) if n in whole else ... for n, _ in named}
         torch.testing.assert_close(result['loss'], loss.detach(), rtol=1e-12, atol=1e-13)
         for word, value in losses.items():
             torch.testing.assert_close(result['values'][word], value.detach(), rtol=1e-11, atol=1e-12)
         assert set(expected) == set(result['gradients'])
         largest = max(float(gradient.abs().max()) for gradient in expected.values())
         for n, gradient in expected.items():
-            own = gradient[rows] if n in whole else gradient
-            torch.testing.assert_close(result['gradients'][n], own, rtol=1e-12, atol=1e-12 * largest)
+            torch.testing.assert_close(result['gradients'][n], gradient[share[n]], rtol=1e-12, atol=1e-12 * largest)
         torch.testing.assert_close(result['norm'], norm, rtol=1e-12, atol=0)
         for n, p in stepped.items():
-            torch.testing.assert_close(result['stepped'][n], p[rows] if n in whole else p, rtol=1e-11, atol=1e-12)
+            torch.testing.assert_close(result['stepped'][n], p[share[n]], rtol=1e-11, atol=1e-12)
         for n, buffer in model.named_buffers():
-            own = buffer[rows] if n in whole else buffer
-            torch.testing.assert_close(result['buffers'][n], own, rtol=1e-12, atol=1e-13)
+            torch.testing.assert_close(result['buffers'][n], buffer[share[n]], rtol=1e-12, atol=1e-13)
 
 
 REFUSED = [
@@ -147,6 +151,9 @@ REFUSED = [
     (dict(batching='all'), "neck_batching='view', not 'all'"),
     (dict(target=dict(type='MomentumTarget', sub_batches=2)), 'sub_batches reorder whole rows'),
     (dict(neck=dict(type='MLPNeck', dims=(8, 22), sharded=True, last_norm='LN')), "last_norm='LN' mixes features"),
+    (dict(neck=dict(type='MLPNeck', dims=(8, 22), sharded=2, norm='LN')), " norm='LN' mixes features"),
+    (dict(neck=dict(type='MLPNeck', dims=(22,), sharded=2)), r'2 \(the last two\), and there are 1 layers'),
+    (dict(neck=dict(type='MLPNeck', dims=(8, 8, 22), sharded=3)), 'sharded is False, True .* got 3'),
 ]
 
 
