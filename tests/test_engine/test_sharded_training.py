@@ -102,32 +102,32 @@ def test_processes_equal_one(tmp_path, world_size):
 LONGER = {'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.max_keep': None, **MODES['momentum target']}
 
 
-FORMS = dict(whole=False, shards=True)
+FORMS = dict(whole=dict(shards=False), shards=dict(shards=True, sharded=2))
 
 
 def on_two(rank, world_size, folder):
-    for form, shards in FORMS.items():
-        run(rank, world_size, folder / form / 'two', dict(LONGER, shards=shards))
+    for form, settings in FORMS.items():
+        run(rank, world_size, folder / form / 'two', LONGER | settings)
         for name, begin in dict(again='two', from_one='one').items():
             start = dict(resume=str(folder / form / begin / 'epoch_1.pth'))
-            run(rank, world_size, folder / form / name, dict(LONGER, shards=shards, start=start))
+            run(rank, world_size, folder / form / name, LONGER | settings | dict(start=start))
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit_and_with_other_processes_nearly(tmp_path):
-    for form, shards in FORMS.items():
-        run(0, 1, tmp_path / form / 'one', dict(LONGER, shards=shards))
+    for form, settings in FORMS.items():
+        run(0, 1, tmp_path / form / 'one', LONGER | settings)
     run_processes(on_two, 2, tmp_path)
-    for form, shards in FORMS.items():
+    for form, settings in FORMS.items():
         folder = tmp_path / form
         start = dict(resume=str(folder / 'two/epoch_1.pth'))
-        run(0, 1, folder / 'from_two', dict(LONGER, shards=shards, sharded=False, start=start))
+        run(0, 1, folder / 'from_two', LONGER | settings | dict(sharded=False, start=start))
         files = [folder / name / 'epoch_3.pth' for name in ('two', 'again')]
-        assert differences(*files) == ['.shards.folder'][:shards]
+        assert differences(*files) == ['.shards.folder'][: settings['shards']]
         a, b = map(weights, files)
         assert all(torch.equal(a[name], b[name]) for name in a)
         for name in ('two', 'from_one', 'from_two'):
             close(weights(folder / 'one/epoch_3.pth'), weights(folder / name / 'epoch_3.pth'))
-        assert len(list((folder / 'two').glob('epoch_*.shards'))) == (3 if shards else 0)
+        assert len(list((folder / 'two').glob('epoch_*.shards'))) == (3 if settings['shards'] else 0)
 
 
 @pytest.mark.slow
