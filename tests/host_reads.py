@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from mmkernel.engine.hooks import unwrap
 
 # operators whose result the host must know: a number, or how many rows there are
 _READS = frozenset(
@@ -128,6 +131,40 @@ class _Operators(TorchDispatchMode):
                 self.meter.count(f'{name} by a mask')
             elif index is not None and not self.meter.holds(index):
                 self.meter.count(f'{name} by an index of the host')
+
+
+class Meter(Hook):
+    """Counts two whole iterations, with all that hooks do around them; what is made once is made in the first one."""
+
+    priority = 0
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx == 0:
+            model = unwrap(runner.model)
+            self.meter = HostReads([*model.parameters(), *model.buffers()])
+            self.meter.__enter__()
+        self.meter.counting = batch_idx in (1, 2)
+        if batch_idx == 3:
+            self.meter.__exit__(None, None, None)
+
+
+def between_logs(cfg: Any) -> Any:
+    """``cfg`` with a meter, and changed so that its first steps lie between two log intervals and use what is used later."""
+    for hook in ('logger', 'monitor'):
+        if cfg.default_hooks.get(hook):
+            cfg.default_hooks[hook].interval = 1000
+    if 'queue' in cfg.default_hooks:
+        cfg.default_hooks.queue.start_epoch = 0
+    if 'warmup_epochs' in (cfg.get('param_scheduler') or {}):
+        cfg.param_scheduler.warmup_epochs = 0
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), Meter()]
+    return cfg
+
+
+def metered(runner: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """What was read, and what hosts exchanged, in those two steps of a run."""
+    meter = next(hook.meter for hook in runner.hooks if isinstance(hook, Meter))
+    return dict(meter.reads), dict(meter.exchanges)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from host_reads import HostReads
-from mmengine.hooks import Hook
+from host_reads import HostReads, between_logs, metered
 from multiprocess import run_processes
 
 from mmkernel.engine import load_config, train
-from mmkernel.engine.hooks import unwrap
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(f'{path.parent.name}/{path.stem}' for path in ROOT.glob('configs/[!_]*/*digits*.py'))
 FAST = ('moco/digits_v1', 'sfrik/digits_L3', 'swav/digits_queue')
 # rows for the loss; rows to remember; rows before a sharded layer
 GATHERING = ('sfrik/digits_L3', 'deepcluster/digits_v2', 'sfrik/digits_L2_sharded')
+CLASSIFIERS = [config for config in CONFIGS if config.startswith('benchmarks/')]
 VARIANTS = {
     'probe': ('sfrik/digits_L2', dict(custom_hooks=[dict(type='OnlineProbeHook', max_images=60)])),
     'views': (
@@ -39,21 +38,6 @@ VARIANTS = {
 }
 
 
-class Meter(Hook):
-    """Counts two whole iterations, with all that hooks do around them; what is made once is made in the first one."""
-
-    priority = 0
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if batch_idx == 0:
-            model = unwrap(runner.model)
-            self.meter = HostReads([*model.parameters(), *model.buffers()])
-            self.meter.__enter__()
-        self.meter.counting = batch_idx in (1, 2)
-        if batch_idx == 3:
-            self.meter.__exit__(None, None, None)
-
-
 def counted(config, folder, **changes):
     """What was read, and what hosts exchanged, in two steps between two log intervals."""
     cfg = load_config(ROOT / f'configs/{config}.py')
@@ -62,16 +46,7 @@ def counted(config, folder, **changes):
     cfg.train_dataloader.update(num_workers=0, num_batch_per_epoch=4 * cfg.train_cfg.get('virtual_batch', 32) // 32)
     if 'virtual_batch' in cfg.train_cfg:
         cfg.train_dataloader.batch_size = 32
-    for hook in ('logger', 'monitor'):
-        if cfg.default_hooks.get(hook):
-            cfg.default_hooks[hook].interval = 1000
-    if 'queue' in cfg.default_hooks:
-        cfg.default_hooks.queue.start_epoch = 0
-    if 'warmup_epochs' in (cfg.get('param_scheduler') or {}):
-        cfg.param_scheduler.warmup_epochs = 0
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), Meter()]
-    meter = next(hook.meter for hook in train(cfg).hooks if isinstance(hook, Meter))
-    return dict(meter.reads), dict(meter.exchanges)
+    return metered(train(between_logs(cfg)))
 
 
 @pytest.mark.parametrize('config', [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CONFIGS])
@@ -92,8 +67,11 @@ def on_rank(rank, world_size, folder, configs):
     return [counted(config, folder / config, launcher='pytorch') for config in configs]
 
 
-@pytest.mark.parametrize('configs', [GATHERING, pytest.param(CONFIGS, marks=pytest.mark.slow)], ids=['some', 'every'])
+@pytest.mark.parametrize(
+    'configs', [GATHERING, pytest.param(CLASSIFIERS, marks=pytest.mark.slow)], ids=['some', 'classifiers']
+)
 def test_two_processes(configs, tmp_path):
+    """Every other config: in tests/test_every_method.py."""
     for results in run_processes(on_rank, 2, tmp_path, configs, timeout=400 + 60 * len(configs)):
         assert dict(zip(configs, results, strict=True)) == {config: ({}, {}) for config in configs}
 
@@ -143,15 +121,15 @@ NO_READS = {
 
 @pytest.mark.parametrize('name', READS)
 def test_the_meter_sees(name):
-    assert sum(metered(READS[name]).values()) == 1
+    assert sum(reads(READS[name]).values()) == 1
 
 
 @pytest.mark.parametrize('name', NO_READS)
 def test_the_meter_does_not_see(name):
-    assert not metered(NO_READS[name])
+    assert not reads(NO_READS[name])
 
 
-def metered(function):
+def reads(function):
     w = torch.nn.Linear(5, 3).requires_grad_(False)
     with HostReads(w.parameters()) as meter:
         function(w(torch.randn(4, 5)))
