@@ -30,19 +30,38 @@ class Shard(nn.Parameter):
     """Rows of a parameter whose other rows are those of other ranks. A copy is one too."""
 
 
-def share_of(q: int, of: int | None = None, W: int | None = None) -> slice:
+def is_spread(p: Tensor) -> bool:
+    """Whether ``p`` is a DTensor: torch's ``fully_shard`` has left this rank its rows alone, those of ``share_of``."""
+    return hasattr(p, 'to_local')  # the class itself is half a second of imports
+
+
+def own_part(p: Tensor) -> Tensor:
+    """This rank's rows of a tensor that is spread, any other tensor itself."""
+    return p.detach().to_local() if is_spread(p) else p
+
+
+def spread_as(own: Tensor, whole: Tensor) -> Tensor:
+    """``whole``, which every rank has, in the form of ``own``: of a tensor that is spread, this rank's rows."""
+    if not is_spread(own):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+
+
+def share_of(q: int, of: int | None = None, W: int | None = None, some: bool = True) -> slice:
     """Which of q features are this rank's (or rank ``of``'s of W): ceil(q / W) each, the last rank has what is left.
 
-    ValueError where a rank would have none.
+    ``some``: ValueError where a rank would have none.
     """
     W = world_size() if W is None else W
     size = -(-q // W)
-    if size * (W - 1) >= q:
+    if some and size * (W - 1) >= q:
         raise ValueError(
             f'{q} features are too few to lie on {W} ranks, {size} on each: the last would have none. Widen the layer, '
             'start fewer processes, or set sharded=False.'
         )
-    first = (rank() if of is None else of) * size
+    first = min((rank() if of is None else of) * size, q)
     return slice(first, min(first + size, q))
 
 
@@ -128,13 +147,13 @@ def whole_on_first(shard: Tensor, q: int) -> Tensor | None:
     if world_size() == 1:
         return shard.detach()
     if rank() > 0:
-        dist.send(shard.detach().contiguous(), 0)
+        _ = shard.numel() and dist.send(shard.detach().contiguous(), 0)
         return None
     whole = torch.empty(q, *shard.shape[1:], dtype=shard.dtype)
     for r in range(world_size()):
-        rows = share_of(q, r)
+        rows = share_of(q, r, some=False)
         part = shard.detach() if r == 0 else shard.new_empty(rows.stop - rows.start, *shard.shape[1:])
-        if r > 0:
+        if r > 0 and part.numel():
             dist.recv(part, r)
         whole[rows] = part.to('cpu')
     return whole

@@ -27,7 +27,7 @@ TOP_LEVEL = (
     'model data_preprocessor train_dataloader train_cfg optim_wrapper param_scheduler lr_scaling evaluation randomness '
     'default_scope default_hooks custom_hooks custom_imports import_folders work_dir load_from resume resume_anyway launcher '
     'env_cfg log_level log_processor visualizer sync_bn channels_last find_unused_parameters num_samples experiment_name '
-    'compile activation_checkpointing tf32 model_wrapper_cfg'
+    'compile activation_checkpointing fsdp tf32 model_wrapper_cfg'
 ).split()
 # Keywords that mmengine's builders take out of a dict before the class sees it, or put in.
 TAKEN_BY_BUILDERS = {

@@ -29,7 +29,7 @@ DEFAULT_HOOKS = dict(
 # What may stand at a place, beside None.
 CHOICES = {
     **dict.fromkeys(
-        'sync_bn find_unused_parameters resume resume_anyway activation_checkpointing randomness.deterministic '
+        'sync_bn find_unused_parameters resume resume_anyway activation_checkpointing fsdp randomness.deterministic '
         'randomness.diff_rank_seed train_dataloader.drop_last train_dataloader.persistent_workers '
         'train_dataloader.pin_memory'.split(),
         (True, False),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmkernel.distributed import world_size
-from mmkernel.distributed.shards import Shard
+from mmkernel.distributed.shards import Shard, own_part
 from mmkernel.engine.checkpoint_parts import check_meta, check_parts, restoring
 from mmkernel.engine.sharded_state import take_shards
 from mmkernel.models.sharded import shards_of
@@ -102,7 +102,7 @@ def checkpoint_bytes(model: nn.Module, groups: list[dict]) -> int:
     moments = [len(group['betas']) if 'betas' in group else bool(group.get('momentum')) for group in groups]
     parts = lambda p: world_size() if isinstance(p, Shard) else 1  # noqa: E731  (about one size)
     kept = (n * p.nbytes * parts(p) for n, group in zip(moments, groups, strict=True) for p in group['params'])
-    state = model.state_dict()
+    state = {name: own_part(x) for name, x in model.state_dict().items()}
     elsewhere = (world_size() - 1) * bytes_of([state[name] for name, _ in shards_of(model)])
     return bytes_of(state) + elsewhere + sum(kept)
 

@@ -1,11 +1,11 @@
 """Gradient clipping, and norms of gradients of which ranks hold shards."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mmkernel.checks import check_numbers
@@ -39,8 +39,16 @@ def whole_norm(parameters: list[Tensor]) -> Tensor:
     return (get_total_norm(own).to(shards.device).square() + sum_over_ranks_(shards.square())).sqrt()
 
 
+def clip(parameters: list[Tensor], norm: Tensor, function: Callable, given: Mapping[str, Any]) -> Tensor:
+    """What torch's ``function`` does, and returns; the 2-norm, which is known, is not computed again."""
+    if function is clip_grad_norm_ and given.get('norm_type') in (None, 2):
+        clip_grads_with_norm_(parameters, given['max_norm'], norm, given.get('foreach'))
+        return norm
+    return function(parameters, **given)
+
+
 def check_for_shards(optimizer: Optimizer, precision: str, clip_grad: Mapping[str, Any] | None) -> None:
-    """ValueError for what would act on this rank's part of a sharded neck as if it were the whole."""
+    """ValueError for what would act on this rank's part of a neck, or an encoder, as if it were the whole."""
     if not any(isinstance(p, Shard) for group in optimizer.param_groups for p in group['params']):
         return
     clip, wrong = dict(clip_grad or {}), ''
@@ -51,4 +59,4 @@ def check_for_shards(optimizer: Optimizer, precision: str, clip_grad: Mapping[st
     elif clip.get('type', 'norm') == 'norm' and clip.get('norm_type') not in (None, 2):
         wrong = f"clip_grad with norm_type={clip['norm_type']} does not: take 2, or type='value'"
     if wrong:
-        raise ValueError(f'neck.sharded=True: a step must count the shards of all ranks as one, and {wrong}.')
+        raise ValueError(f'neck.sharded, fsdp: a step must count the shards of all ranks as one, and {wrong}.')

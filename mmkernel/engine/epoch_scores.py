@@ -7,8 +7,8 @@ from mmengine.hooks import Hook
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.first_look import look_at_evaluation
-from mmkernel.engine.hooks import dataset_of, unwrap
-from mmkernel.engine.monitors import log_values, look_alone
+from mmkernel.engine.hooks import dataset_of, look_alone, unwrap
+from mmkernel.engine.monitors import log_values
 from mmkernel.evaluation import YARDSTICK, run_kernel
 from mmkernel.evaluation.checkpoint_selection import CRITERIA, RISING, checkpoint_statistics, criterion_score
 from mmkernel.evaluation.classifier_metrics import HISTORY, METRICS, accuracy, accuracy_history, main_metrics, metric_of
@@ -90,7 +90,9 @@ class KeepBestHook(Hook):
         epoch, key = runner.epoch + 1, f'best_{self.criterion}'
         if epoch < self.start_epoch or not self.every_n_epochs(runner, self.interval):
             return
-        score = look_alone(lambda: self._score(runner))  # the same in all ranks, which save together
+        score = look_alone(
+            unwrap(runner.model), lambda: self._score(runner)
+        )  # the same in all ranks, which save together
         record = runner.message_hub.runtime_info.get(key)
         place = f'best {record["score"]:.4g} after epoch {record["epoch"]}.' if record else 'never kept.'
         if math.isfinite(score) and (record is None or score > record['score']):

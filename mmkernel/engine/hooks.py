@@ -1,5 +1,6 @@
 """Hooks of every run: seeds and commits; and weights for a backbone before it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmkernel.engine.process_state import seed_everything
+from mmkernel.distributed import on_first_process
+from mmkernel.engine.encoder_shards import whole_encoders
+from mmkernel.engine.process_state import random_state, seed_everything, set_random_state
 from mmkernel.registry import HOOKS
 from mmkernel.zoo import load_file
 
@@ -28,6 +31,16 @@ def dataset_of(runner: Any) -> Dataset:
 def attempt(wrapper: Any) -> tuple[bool, torch.Tensor | None]:
     """(the last batch closed its accumulation window, ``real`` of that step; None for wrappers of mmengine: it counts)."""
     return (wrapper.stepped, wrapper.real) if hasattr(wrapper, 'stepped') else (wrapper.should_update(), None)
+
+
+def look_alone(model: nn.Module, look: Callable[[], Any]) -> Any:
+    """``look()`` at ``model`` in process 0, and its result in every process. The random state of the run stays."""
+    before = random_state()
+    try:
+        with whole_encoders(model):
+            return on_first_process(look)
+    finally:
+        set_random_state(before)
 
 
 @HOOKS.register_module()

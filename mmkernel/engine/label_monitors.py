@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
 from mmkernel.engine.first_look import look_at_evaluation
-from mmkernel.engine.hooks import dataset_of, unwrap
-from mmkernel.engine.monitors import log_values, look_alone
+from mmkernel.engine.hooks import dataset_of, look_alone, unwrap
+from mmkernel.engine.monitors import log_values
 from mmkernel.engine.optimizers import as_built, step_where
 from mmkernel.engine.virtual_batch import Snapshot
 from mmkernel.evaluation import extract_features, top_k, weighted_knn
@@ -58,7 +58,7 @@ class _LabelMonitor(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.on and self.every_n_epochs(runner, self.interval):
-            look_alone(lambda: self._score(runner))
+            look_alone(unwrap(runner.model), lambda: self._score(runner))
 
     def features(self, runner: Any, name: str) -> tuple[Tensor, Tensor]:
         """Backbone features and labels of at most ``max_images`` evenly spaced images, the same in every epoch."""

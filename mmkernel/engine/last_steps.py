@@ -108,7 +108,7 @@ class LastSteps:
         if not window:
             return 'It cannot be replayed: its batch was not noted.'
         if world_size() > 1 and any(shards_of(model)):
-            return 'It cannot be replayed: a layer of the neck lies on several processes.'
+            return 'It cannot be replayed: its weights lie on several processes.'
         start = window[0]
         about = dict(
             kind=STOPPED, epoch=start.epoch, batch=start.batch, iter=start.iteration, iteration=iteration, loss=str(loss),

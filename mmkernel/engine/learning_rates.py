@@ -10,6 +10,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from mmkernel.checks import check_numbers, did_you_mean
+from mmkernel.distributed.shards import is_spread
 from mmkernel.engine.layer_decay import decay_layers, describe_layers
 from mmkernel.registry import OPTIM_WRAPPERS, OPTIMIZERS, accepted_keywords
 
@@ -95,6 +96,8 @@ def built_wrapper(given: Any, model: nn.Module, virtual: bool = False) -> OptimW
         if decay is not None:
             decay_layers(given.optimizer, plain, decay)
             print_log(f'Layer decay {describe_layers(plain, decay)}.', logger='current')
+    if any(is_spread(p) for group in given.optimizer.param_groups for p in group['params']):
+        given.take_parts()
     check_groups(given.optimizer)
     names, anything = accepted_keywords(given.update_params)
     if virtual and 'backward' not in names and not anything:

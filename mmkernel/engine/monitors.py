@@ -1,7 +1,7 @@
 """Hooks that monitor embeddings, or show views, and do not change the run; the statistics are those of ``mmkernel.evaluation``."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView, ViewDataset
-from mmkernel.distributed import max_over_ranks, on_first_process, world_size
-from mmkernel.engine.hooks import dataset_of, unwrap
-from mmkernel.engine.process_state import random_state, set_random_state
+from mmkernel.distributed import max_over_ranks, world_size
+from mmkernel.engine.hooks import dataset_of, look_alone, unwrap
 from mmkernel.evaluation import COLLAPSED, YARDSTICK, diagnose_cloud, embedding_statistics, run_kernel, sample_cloud
 from mmkernel.kernels import Kernel
 from mmkernel.models import Embeddings
@@ -106,7 +105,7 @@ class DoctorHook(Hook):
         shown = hasattr(model, 'extract') and neck is not None and not getattr(neck, 'spread', False)
         shown = shown and isinstance(data, ViewDataset) and isinstance(runner.cfg.train_dataloader, Mapping)
         if due and shown and not any(isinstance(view, PatchView) for view in data.views.values()):
-            look_alone(lambda: self._look(runner, model, data.source))
+            look_alone(model, lambda: self._look(runner, model, data.source))
 
     def _look(self, runner: Any, model: Any, source: Any) -> None:
         try:
@@ -188,12 +187,3 @@ def log_values(runner: Any, prefix: str, values: Mapping[str, float], text: str)
     runner.message_hub.update_scalars({f'monitor/{name}': value for name, value in named.items()})
     runner.visualizer.add_scalars({'epoch': runner.epoch + 1, **named}, step=runner.iter)
     runner.logger.info(text)
-
-
-def look_alone(look: Callable[[], Any]) -> Any:
-    """``look()`` in process 0, and its result in every process. The random state of the run stays."""
-    before = random_state()
-    try:
-        return on_first_process(look)
-    finally:
-        set_random_state(before)

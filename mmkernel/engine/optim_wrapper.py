@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_
 
 from mmkernel.checks import check_numbers
-from mmkernel.engine.clipping import check_clipping, check_for_shards, whole_norm
+from mmkernel.engine.clipping import check_clipping, check_for_shards, clip, whole_norm
+from mmkernel.engine.encoder_shards import OwnParts
 from mmkernel.engine.finite import FirstFailure
 from mmkernel.engine.learning_rates import check_groups
 from mmkernel.engine.optimizers import as_built, fuse, step_where
@@ -69,6 +70,7 @@ class PretrainOptimWrapper(OptimWrapper):
         self.real: Tensor | None = None  # before the first attempt
         self.grad_norm: Tensor | None = None  # of the last attempt, before clipping; 0-dim on the device
         self.epoch_length: int | None = None  # set by the Runner; None: windows run over epoch ends
+        self.parts = OwnParts([])  # of parameters that ``fsdp`` has spread over processes
         self.frozen: list[nn.Parameter] = []  # parameters that the next step skips; set by a hook
         self._failure, self._loss = FirstFailure(optimizer, self._put_back), None
         self.on_non_finite = self._failure.reports
@@ -91,9 +93,8 @@ class PretrainOptimWrapper(OptimWrapper):
         """``backward(loss, gradient)`` replaces ``loss.backward(gradient)``; the loss is scaled for half precision."""
         self.stepped = False
         if not getattr(loss, 'requires_grad', False):
-            raise ValueError(
-                f"There is no loss to train by: {loss!r}. Return {{'loss_...': a tensor with a gradient}}."
-            )
+            text = f"There is no loss to train by: {loss!r}. Return {{'loss_...': a tensor with a gradient}}."
+            raise ValueError(text)
         with self._failure.explained(self._inner_count):
             self._loss = loss.detach()
             self._failure.see(self._loss, self._inner_count, self._loss)
@@ -115,6 +116,7 @@ class PretrainOptimWrapper(OptimWrapper):
     def step(self) -> None:
         for parameter in self.frozen:
             parameter.grad = None  # no decay and no momentum either
+        self.parts.take_gradients()
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         norm = final = self._loss.new_zeros(())
         if parameters:
@@ -126,7 +128,8 @@ class PretrainOptimWrapper(OptimWrapper):
         self._failure.see(final, self._inner_count - 1, self._loss)
         self.real = torch.isfinite(norm + self._failure.poison)
         if parameters:
-            self._clip(parameters)
+            if given := self.clip_grad_kwargs:
+                self.message_hub.update_scalar('train/grad_norm', clip(parameters, norm, self.clip_func, given))
             if self.obeys_flag:
                 step_where(self.real, self.optimizer)
             elif self.real.item():
@@ -137,16 +140,13 @@ class PretrainOptimWrapper(OptimWrapper):
             self._before.put_back(unless=self.real)
             self._before = None
 
-    def _clip(self, parameters: list[nn.Parameter]) -> None:
-        """Clip as the config asks; the 2-norm, which is known, is not computed again."""
-        given = self.clip_grad_kwargs
-        if given and self.clip_func is clip_grad_norm_ and given.get('norm_type') in (None, 2):
-            norm = self.grad_norm
-            clip_grads_with_norm_(parameters, given['max_norm'], norm, given.get('foreach'))
-        else:
-            norm = self.clip_func(parameters, **given) if given else None
-        if norm is not None:
-            self.message_hub.update_scalar('train/grad_norm', norm)
+    def take_parts(self) -> None:
+        self.parts = OwnParts(self.optimizer.param_groups)
+        check_for_shards(self.optimizer, self.precision, self.clip_grad_kwargs)
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        super().zero_grad(**kwargs)
+        self.parts.drop_gradients()
 
     def check(self) -> None:
         """NonFiniteLossError in every process if an iteration of any was not finite. Every process must call it.

@@ -25,7 +25,7 @@ PLACES = {
     SAID: """hooks train_dataloader.batch_size train_dataloader.num_batch_per_epoch train_dataloader.dataset.on_corrupt
         train_dataloader.collate_fn train_dataloader.dataset.views_on train_dataloader.dataset.exact
         train_cfg optim_wrapper lr_scaling randomness env_cfg sync_bn channels_last tf32 compile evaluation
-        activation_checkpointing model_wrapper_cfg model.neck.sharded""",
+        activation_checkpointing fsdp model_wrapper_cfg model.neck.sharded""",
     QUIET: """train_dataloader.num_workers train_dataloader.persistent_workers train_dataloader.prefetch_factor
         train_dataloader.pin_memory train_dataloader.timeout train_cfg.val_begin train_cfg.val_interval randomness.seed
         env_cfg.dist_cfg env_cfg.mp_cfg env_cfg.silent_after data_preprocessor.channels_last hooks.CheckpointHook hooks.LoggerHook

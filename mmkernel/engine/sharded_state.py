@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 from mmkernel import owner
 from mmkernel.checks import NonFiniteLossError
 from mmkernel.distributed import bounds_over_ranks, on_first_process, world_size
-from mmkernel.distributed.shards import share_of, whole_on_first
+from mmkernel.distributed.shards import is_spread, own_part, share_of, whole_on_first
 from mmkernel.engine.hooks import unwrap
 from mmkernel.models.sharded import shards_of
 from mmkernel.writing import NotWrittenError
@@ -35,10 +35,20 @@ Entry = tuple[
 
 
 def entries(model: nn.Module, optimizer: Any, checkpoint: dict) -> Iterator[Entry]:
-    """Every tensor of ``checkpoint`` of which this process holds, or will hold, a shard. ``optimizer``: or its wrapper, or None."""
-    weights, sizes = checkpoint.get('state_dict', checkpoint), dict(shards_of(model))
-    yield from ((weights, name, f'state_dict/{name}', q) for name, q in sizes.items() if name in weights)
-    rows = {id(p): sizes[name] for name, p in model.named_parameters() if name in sizes}
+    """Every tensor of ``checkpoint`` of which this process holds, or will hold, a shard. ``optimizer``: or its wrapper, or None.
+
+    Whole weights of an encoder under ``fsdp`` are not among them: ``load_weights`` takes its rows of them.
+    """
+    weights, sizes, parameters = (
+        checkpoint.get('state_dict', checkpoint),
+        dict(shards_of(model)),
+        dict(model.named_parameters()),
+    )
+    for name, q in sizes.items():
+        if name in weights and is_spread(weights[name]) == is_spread(parameters.get(name)):
+            yield weights, name, f'state_dict/{name}', q
+    rows = {id(p): sizes[name] for name, p in parameters.items() if name in sizes}
+    rows |= getattr(getattr(optimizer, 'parts', None), 'rows', {})
     parameters = [p for group in getattr(optimizer, 'param_groups', ()) for p in group['params']]
     for i, state in checkpoint.get('optimizer', {}).get('state', {}).items() if parameters else ():
         if i < len(parameters) and id(parameters[i]) in rows:
@@ -60,16 +70,16 @@ def states_with_shards(runner: Any, path: Path) -> dict[str, Any]:
     places = list(entries(model, wrapper, found))
     if not any(getattr(hook, 'shards', False) for hook in runner.hooks):
         for where, key, _, q in places:
-            where[key] = whole_on_first(where[key], q)
+            where[key] = whole_on_first(own_part(where[key]), q)
         return found
-    spoilt = [label for where, key, label, _ in places if not torch.isfinite(where[key]).all()]
+    spoilt = [label for where, key, label, _ in places if not torch.isfinite(own_part(where[key])).all()]
     if bounds_over_ranks(len(spoilt))[0][1]:
         raise NonFiniteLossError(
             f'Shards of a process hold NaN or infinite values ({", ".join(spoilt) or "not in this one"}); {path} was not written.'
         )
     name = f'{path.stem}.{uuid.uuid4().hex[:8]}.shards'
     folder, half = on_first_process(lambda: (path.with_name(name), _half(path.with_name(name))))
-    tensors = {label: _of_all(where[key], q) for where, key, label, q in places}
+    tensors = {label: _of_all(own_part(where[key]), q) for where, key, label, q in places}
     try:
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(half), save_distributed=True))
     except CheckpointException as error:  # in every process; it is a BaseException
@@ -78,7 +88,7 @@ def states_with_shards(runner: Any, path: Path) -> dict[str, Any]:
         text = f"The shards of '{path}' cannot be written (process {who}: {why}). {runner.folder.way_back()}"
         raise NotWrittenError(text) from error
     for where, key, *_ in places:
-        where[key] = where[key].new_empty(0, *where[key].shape[1:])
+        where[key] = own_part(where[key]).new_empty(0, *where[key].shape[1:])
     return {**found, 'shards': dict(folder=folder.name, rows={label: q for *_, label, q in places})}
 
 
@@ -131,7 +141,7 @@ def take_shards(checkpoint: dict, model: nn.Module, optimizer: Any, path: str | 
         places = {label: _place(checkpoint, label) for label in rows}
         tensors = {}
         for label, (where, key) in places.items():
-            share = share_of(rows[label]) if label in own else slice(0, rows[label])
+            share = share_of(rows[label], some=False) if label in own else slice(0, rows[label])
             own_rows = where[key].new_empty(share.stop - share.start, *where[key].shape[1:], device=device)
             tensors[label] = _of_all(own_rows, rows[label]) if label in own else own_rows
         try:
@@ -148,7 +158,7 @@ def take_shards(checkpoint: dict, model: nn.Module, optimizer: Any, path: str | 
     else:
         for where, key, _, q in entries(model, optimizer, checkpoint):
             if len(where[key]) == q:
-                where[key] = where[key][share_of(q)]
+                where[key] = where[key][share_of(q, some=False)]
     return checkpoint
 
 

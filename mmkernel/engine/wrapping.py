@@ -20,6 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from mmkernel.datasets import ViewDataset
+from mmkernel.distributed import world_size
+from mmkernel.distributed.shards import is_spread
+from mmkernel.engine.encoder_shards import blocks_of, check_fsdp, spread_encoders
 from mmkernel.engine.hooks import unwrap
 from mmkernel.models.sharded import shards_of
 from mmkernel.registry import check_keywords
@@ -33,6 +36,7 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
         sync_bn: batch-norm statistics over all processes, on GPUs.
         activation_checkpointing: blocks of the backbone are computed again in the backward pass; bit for bit the same step.
         compile: True, or keywords of ``torch.compile``: backbone and neck, those of a momentum target too.
+        fsdp: each process holds its part of the encoder; see ``encoder_shards.py``.
         find_unused_parameters, model_wrapper_cfg: keywords of DistributedDataParallel, or another wrapper.
     """
     if is_model_wrapper(model):
@@ -50,20 +54,23 @@ def wrap_model(model: nn.Module, cfg: Mapping[str, Any], distributed: bool) -> n
     model = convert_sync_batchnorm(model) if synced and device.type == 'cuda' else revert_sync_batchnorm(model)
     for neck, name, norm in global_norms:
         setattr(neck, name, norm)
-    for key in ('activation_checkpointing', 'compile'):
+    for key in ('activation_checkpointing', 'compile', 'fsdp'):
         if cfg.get(key) and getattr(model, 'backbone', None) is None:
             raise ValueError(f'{key} = {cfg[key]!r} works on model.backbone, which {type(model).__name__} lacks.')
     if cfg.get('activation_checkpointing'):
         checkpoint_blocks(model.backbone)
     if cfg.get('compile'):
         compile_encoder(model, **(cfg['compile'] if isinstance(cfg['compile'], Mapping) else {}))
+    if distributed and cfg.get('fsdp') and world_size() > 1:
+        send_weights(model)  # each process may have drawn its own
+        spread_encoders(model, device)
     return _exchanging(model, cfg, device) if distributed else model
 
 
 def place_model(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) -> nn.Module:
     """``model`` on ``device``, in the memory format that ``cfg`` asks for."""
     model = model.to(device)
-    if wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
+    if not cfg.get('fsdp') and wants_channels_last(cfg.get('channels_last', 'auto'), model, device):
         model.to(memory_format=torch.channels_last)  # weights; images as they come out of the preprocessor
         if hasattr(getattr(model, 'data_preprocessor', None), 'channels_last'):
             model.data_preprocessor.channels_last = True
@@ -81,6 +88,7 @@ def check_wrapping(cfg: Mapping[str, Any]) -> None:
         raise ValueError(f'compile = {compiled!r}; expected True, False, or keywords of torch.compile: dict(mode=...).')
     if compiled and cfg.get('activation_checkpointing'):
         raise ValueError('compile and activation_checkpointing do not go together. Set one of them to False.')
+    check_fsdp(cfg)
 
 
 def wants_channels_last(asked: bool | str | None, model: nn.Module, device: torch.device) -> bool:
@@ -103,7 +111,7 @@ def compile_encoder(model: nn.Module, **keywords: Any) -> None:
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
     """The backbone's blocks keep their inputs alone and are computed again in the backward pass. Chen et al., 2016."""
-    blocks = list(_blocks(backbone))
+    blocks = list(blocks_of(backbone))
     if not blocks:
         raise ValueError(
             f'activation_checkpointing=True finds no blocks in {type(backbone).__name__}: modules of several layers inside a '
@@ -111,17 +119,6 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
         )
     for block in blocks:
         block.forward = types.MethodType(_checkpointed, block)  # deepcopy binds it to the copy
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The innermost modules of several layers that stand in a container."""
-    containers = (nn.Sequential, nn.ModuleList)
-    for child in module.children():
-        inner = list(_blocks(child))
-        if inner:
-            yield from inner
-        elif isinstance(module, containers) and not isinstance(child, containers) and any(child.children()):
-            yield child
 
 
 def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -173,6 +170,8 @@ def _exchanging(model: nn.Module, cfg: Mapping[str, Any], device: torch.device) 
         )
     if asked['type'] != 'MMDistributedDataParallel':
         return MODEL_WRAPPERS.build({**asked, 'module': model})
+    if not any(p.requires_grad and not is_spread(p) for p in model.parameters()):
+        return model  # nothing is left to exchange
     # newer versions of torch renamed the flag and warn about the old name
     renamed = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel.__init__).parameters
     own = dict(

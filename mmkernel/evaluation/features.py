@@ -19,6 +19,7 @@ from mmkernel.datasets import EvaluationDataset, collate_views
 from mmkernel.datasets.label_checks import targets_of
 from mmkernel.datasets.sources import left_out_text
 from mmkernel.distributed import on_first_process
+from mmkernel.distributed.shards import own_part
 from mmkernel.evaluation.feature_cache import Allocate, files_digest, images_digest, stored
 from mmkernel.evaluation.labels import Labels, classes_of
 from mmkernel.hashes import tensor_bytes
@@ -126,13 +127,12 @@ def encoder_digest(model: nn.Module, stage: str = 'backbone') -> str:
     """
     parts = [part for part in (['backbone', 'neck'] if stage == 'neck' else ['backbone']) if hasattr(model, part)]
     modules = [getattr(model, part) for part in parts] or [model]
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    digest = hashlib.sha256()
+    preprocessor, digest = getattr(model, 'data_preprocessor', None), hashlib.sha256()
     for module in modules:
         digest.update(repr(module).encode())
         for name, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
             digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-            digest.update(tensor_bytes(value))
+            digest.update(tensor_bytes(own_part(value)))
     for name in ('mean', 'std'):  # buffers that no state dict holds
         digest.update(repr(torch.as_tensor(getattr(preprocessor, name, 0)).flatten().tolist()).encode())
     return digest.hexdigest()

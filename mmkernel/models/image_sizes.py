@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmkernel.distributed.shards import is_spread
 from mmkernel.registry import MODELS, accepted_keywords
 
 Size = tuple[int, int]  # height and width in pixels
@@ -50,9 +51,11 @@ def _pair(size: int | Sequence[int]) -> Size:
 def check_sizes(backbone: nn.Module, sizes: Sequence[Size]) -> None:
     """ValueError for the first of ``sizes`` that a network of timm does not take: images without memory are tried.
 
-    Networks that timm calls free of a fixed size, and modules of others, are not tried.
+    Networks that timm calls free of a fixed size, and modules of others, are not tried. Those that ``fsdp`` has spread over ranks
+    cannot be copied: their first forward pass says the same.
     """
-    if not getattr(backbone, 'pretrained_cfg', {}).get('fixed_input_size'):
+    fixed = getattr(backbone, 'pretrained_cfg', {}).get('fixed_input_size')
+    if not fixed or any(is_spread(p) for p in backbone.parameters()):
         return
     own = getattr(getattr(backbone, 'patch_embed', None), 'img_size', None)
     tensors = [*backbone.parameters(), *backbone.buffers()]

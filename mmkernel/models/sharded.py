@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from mmkernel.distributed.shards import Shard, share_of
+from mmkernel.distributed.shards import Shard, is_spread, share_of
 from mmkernel.models.norms import build_norm
 from mmkernel.registry import MODELS
 
@@ -20,12 +20,12 @@ def spread(module: nn.Module, q: int) -> None:
 
 
 def shards_of(module: nn.Module) -> Iterator[tuple[str, int]]:
-    """(name in the state dict, q) of every tensor of which this rank holds its rows of q."""
+    """(name in the state dict, q) of every tensor of which this rank holds its rows of q: of a sharded neck, of ``fsdp``."""
     for path, part in module.named_modules():
-        if hasattr(part, 'shard_of'):
-            tensors = {**part._parameters, **part._buffers}
-            names = [name for name, x in tensors.items() if x is not None and x.ndim > 0]
-            yield from ((f'{path}.{name}' if path else name, part.shard_of) for name in names)
+        whole = getattr(part, 'shard_of', None)
+        for name, x in {**part._parameters, **part._buffers}.items():
+            if x is not None and x.ndim > 0 and (whole or is_spread(x)):
+                yield f'{path}.{name}' if path else name, whole or len(x)
 
 
 def norm_of_columns(norm: str | dict | None, q: int, word: str) -> nn.Module | None:

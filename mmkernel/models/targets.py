@@ -16,6 +16,7 @@ from torch.optim.sgd import sgd
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows, rank, world_size
+from mmkernel.distributed.shards import own_part
 from mmkernel.models.embeddings import encode
 from mmkernel.models.state import HostCounters, sent
 from mmkernel.registry import MODELS
@@ -97,8 +98,9 @@ class MomentumTarget(HostCounters):
         )  # fmt: skip
 
     def _parameters_of_both(self) -> tuple[list[Tensor], list[Tensor]]:
-        own = [*self.backbone.parameters(), *self.neck.parameters()]
-        return own, [p for module in self._online for p in module.parameters()]
+        both = (self.backbone, self.neck), self._online
+        own, online = ([own_part(p) for module in modules for p in module.parameters()] for modules in both)
+        return own, online
 
     @torch.no_grad()
     def forward(self, views: list[Tensor], online: Tensor | None = None) -> Tensor:

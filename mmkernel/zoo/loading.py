@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkernel.distributed.shards import spread_as
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.resampling import resampled
@@ -119,7 +120,7 @@ def load_weights(
         )
     if not report.exact:
         warnings.warn(f"'{source}' fits only in part: {report}.", stacklevel=2)
-    model.load_state_dict({key: state[key] for key in report.matched}, strict=False)
+    model.load_state_dict({key: spread_as(own[key], state[key]) for key in report.matched}, strict=False)
     return report
 
 

@@ -1,0 +1,102 @@
+"""``fsdp=True``: weights, gradients and optimizer state of the encoder lie on W ranks, 1/W on each. Zhao et al., VLDB 2023.
+
+torch's ``fully_shard`` splits each parameter of the backbone, and of a momentum target's, by its first axis. A block gathers its
+weights when it needs them and lets them go again, and the mean over ranks of a gradient goes to the rank that holds its
+rows. All else of the model (neck, predictor, head: what an objective reads and a queue or a prototype moves) is left
+to DistributedDataParallel, whose rule is the same mean.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmkernel.distributed import world_size
+from mmkernel.distributed.shards import Shard, is_spread
+from mmkernel.models.sharded import shards_of
+
+
+def check_fsdp(cfg: Mapping[str, Any]) -> None:
+    """ValueError for keys of a config with which ``fsdp`` does not go together."""
+    wrapper = (cfg.get('optim_wrapper') or {}).get('type') or 'PretrainOptimWrapper'
+    others = {
+        'compile': cfg.get('compile'),
+        'channels_last': cfg.get('channels_last') is True,
+        'model_wrapper_cfg': cfg.get('model_wrapper_cfg'),
+        f'optim_wrapper.type={wrapper!r}': wrapper not in ('PretrainOptimWrapper', 'mmkernel.PretrainOptimWrapper'),
+    }
+    if cfg.get('fsdp') and (wrong := [key for key, value in others.items() if value]):
+        raise ValueError(f'fsdp=True and {wrong[0]} do not go together. Set fsdp=False, or leave the other out.')
+
+
+def blocks_of(module: nn.Module) -> Iterator[nn.Module]:
+    """The innermost modules of several layers that stand in a container."""
+    containers = (nn.Sequential, nn.ModuleList)
+    for child in module.children():
+        inner = list(blocks_of(child))
+        if inner:
+            yield from inner
+        elif isinstance(module, containers) and not isinstance(child, containers) and any(child.children()):
+            yield child
+
+
+def spread_encoders(model: nn.Module, device: torch.device) -> None:
+    """``fully_shard`` of backbones, block by block, whose weights are those of rank 0 already.
+
+    DistributedDataParallel will leave them alone.
+    """
+    from torch.distributed.device_mesh import init_device_mesh  # half a second that other runs need not pay
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for owner in (model, getattr(model, 'target', None)):
+        backbone = getattr(owner, 'backbone', None)
+        for part in () if backbone is None else (*blocks_of(backbone), backbone):
+            # nothing goes back through a target: it would stay whole after its forward pass
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            if device.type == 'cpu':
+                part.set_force_sum_reduction_for_comms(True)  # gloo has no mean
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [name for name, _ in shards_of(model)])
+
+
+@contextmanager
+def whole_encoders(model: nn.Module) -> Iterator[None]:
+    """Inside, each rank has whole encoders, and a forward pass asks nothing of the others. All ranks must come here."""
+    parts = [part for part in model.modules() if hasattr(part, 'set_reshard_after_forward')]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
+
+
+class OwnParts:
+    """This rank's rows of the parameters of an optimizer that ``fully_shard`` has spread: plain tensors, of the same memory.
+
+    They take the places of those in its ``groups``, as ``Shard``. So the optimizer, norms and clipping do with them what they do
+    with the shards of a neck. ``rows``: {id of a part: rows of the whole}.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.pairs: list[tuple[Shard, nn.Parameter]] = []
+        for group in groups:
+            for i, p in enumerate(group['params']):
+                if is_spread(p):
+                    group['params'][i] = Shard(p.to_local().detach(), p.requires_grad)
+                    self.pairs.append((group['params'][i], p))
+        self.rows = {id(own): len(p) for own, p in self.pairs}
+
+    def take_gradients(self) -> None:
+        for own, p in self.pairs:
+            own.grad = None if p.grad is None else p.grad.to_local()
+
+    def drop_gradients(self) -> None:
+        for own, p in self.pairs:
+            own.grad = p.grad = None
