@@ -17,6 +17,7 @@ from mmkernel.writing import set_aside, writable
 from mmkernel.zoo.config_text import OrderedConfig
 from mmkernel.zoo.files import meta_of
 from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside
+from mmkernel.zoo.shard_files import with_whole_weights
 
 STYLES = dict(healthy='bold white on green', doubtful='bold black on yellow', collapsed='bold white on red')
 
@@ -37,7 +38,7 @@ def diagnose(args: argparse.Namespace) -> None:
     """A verdict in the terminal; a page in PNG and HTML and its numbers in JSON beside the checkpoint."""
     path = args.checkpoint
     stem = args.out or path.with_name(f'{path.stem}_diagnosis')
-    checkpoint = read_checkpoint(path)
+    checkpoint = with_whole_weights(read_checkpoint(path), path)
     cfg = find_config(path, checkpoint, args.config, args.cfg_options)
     if not args.text:
         writable(f'{stem}.json')  # said now, not after the work

@@ -6,12 +6,14 @@ rows. All else of the model (neck, predictor, head: what an objective reads and 
 to DistributedDataParallel, whose rule is the same mean.
 """
 
+import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.distributed import world_size
@@ -51,30 +53,56 @@ def spread_encoders(model: nn.Module, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh  # half a second that other runs need not pay
     from torch.distributed.fsdp import fully_shard
 
+    warnings.filterwarnings(
+        'ignore', '.*(all_gather_into|reduce_scatter)_tensor', FutureWarning
+    )  # torch's own old names
     mesh = init_device_mesh(device.type, (world_size(),))
     for owner in (model, getattr(model, 'target', None)):
         backbone = getattr(owner, 'backbone', None)
+        if backbone is not None and owner is model:
+            backbone.register_forward_hook(_no_view)
         for part in () if backbone is None else (*blocks_of(backbone), backbone):
-            # nothing goes back through a target: it would stay whole after its forward pass
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
             if device.type == 'cpu':
                 part.set_force_sum_reduction_for_comms(True)  # gloo has no mean
+            if owner is not model:  # torch notes each pass, and forgets them in the backward pass that a target has not
+                _replace_hooks(part, {-1: _gather}, {-1: _let_go})
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [name for name, _ in shards_of(model)])
+
+
+def _no_view(module: nn.Module, images: Any, features: Any) -> Any:
+    """A class token is a view of all tokens, and ``fully_shard`` warns of an operation in place on one."""
+    return features.clone() if isinstance(features, Tensor) and features._base is not None else features
+
+
+def _gather(module: Any, inputs: Any) -> None:
+    module.unshard()
+
+
+def _let_go(module: Any, inputs: Any, output: Any) -> None:
+    module.reshard()
+
+
+def _replace_hooks(part: nn.Module, before: dict, after: dict) -> tuple[dict, dict]:
+    """Call these at a forward pass of ``part`` instead of those that it has, which are returned."""
+    had = part._forward_pre_hooks, part._forward_hooks
+    part._forward_pre_hooks, part._forward_hooks = OrderedDict(before), OrderedDict(after)
+    return had
 
 
 @contextmanager
 def whole_encoders(model: nn.Module) -> Iterator[None]:
     """Inside, each rank has whole encoders, and a forward pass asks nothing of the others. All ranks must come here."""
-    parts = [part for part in model.modules() if hasattr(part, 'set_reshard_after_forward')]
+    parts = [part for part in model.modules() if hasattr(part, 'unshard')]
+    hooks = [_replace_hooks(part, {}, {}) for part in parts]
     for part in parts:
         part.unshard()
-        part.set_reshard_after_forward(False, recurse=False)
     try:
         yield
     finally:
-        for part in parts:
-            part.set_reshard_after_forward(True, recurse=False)
+        for part, had in zip(parts, hooks, strict=True):
             part.reshard()
+            _replace_hooks(part, *had)
 
 
 class OwnParts:

@@ -7,7 +7,6 @@ are in a folder beside ``epoch_N.pth``, by torch.distributed.checkpoint in the s
 
 import shutil
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,8 @@ from mmkernel.distributed.shards import is_spread, own_part, share_of, whole_on_
 from mmkernel.engine.hooks import unwrap
 from mmkernel.models.sharded import shards_of
 from mmkernel.writing import NotWrittenError
-from mmkernel.zoo.files import CheckpointError, read_checkpoint
+from mmkernel.zoo.files import read_checkpoint
+from mmkernel.zoo.shard_files import read_shards
 
 Entry = tuple[
     dict, Any, str, int
@@ -39,15 +39,12 @@ def entries(model: nn.Module, optimizer: Any, checkpoint: dict) -> Iterator[Entr
 
     Whole weights of an encoder under ``fsdp`` are not among them: ``load_weights`` takes its rows of them.
     """
-    weights, sizes, parameters = (
-        checkpoint.get('state_dict', checkpoint),
-        dict(shards_of(model)),
-        dict(model.named_parameters()),
-    )
+    weights, sizes = checkpoint.get('state_dict', checkpoint), dict(shards_of(model))
+    own = dict(model.named_parameters())
     for name, q in sizes.items():
-        if name in weights and is_spread(weights[name]) == is_spread(parameters.get(name)):
+        if name in weights and is_spread(weights[name]) == is_spread(own.get(name)):
             yield weights, name, f'state_dict/{name}', q
-    rows = {id(p): sizes[name] for name, p in parameters.items() if name in sizes}
+    rows = {id(p): sizes[name] for name, p in own.items() if name in sizes}
     rows |= getattr(getattr(optimizer, 'parts', None), 'rows', {})
     parameters = [p for group in getattr(optimizer, 'param_groups', ()) for p in group['params']]
     for i, state in checkpoint.get('optimizer', {}).get('state', {}).items() if parameters else ():
@@ -132,11 +129,6 @@ def take_shards(checkpoint: dict, model: nn.Module, optimizer: Any, path: str | 
     rows = checkpoint.get('shards', {}).get('rows', {})
     own = {label for *_, label, _ in entries(model, optimizer, checkpoint)}
     if rows:
-        folder = Path(path).with_name(checkpoint['shards']['folder'])
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"'{path}' is a checkpoint of shards, and its folder '{folder.name}' is not beside it: copy both together."
-            )
         device = next(model.parameters()).device
         places = {label: _place(checkpoint, label) for label in rows}
         tensors = {}
@@ -144,15 +136,7 @@ def take_shards(checkpoint: dict, model: nn.Module, optimizer: Any, path: str | 
             share = share_of(rows[label], some=False) if label in own else slice(0, rows[label])
             own_rows = where[key].new_empty(share.stop - share.start, *where[key].shape[1:], device=device)
             tensors[label] = _of_all(own_rows, rows[label]) if label in own else own_rows
-        try:
-            reader = dcp.HuggingFaceStorageReader(str(folder))
-            with warnings.catch_warnings():
-                warnings.filterwarnings('ignore', '.*assuming the intent is to load in a single process')
-                dcp.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
-        except (Exception, CheckpointException) as error:  # which is a BaseException
-            raise CheckpointError(
-                f"'{path}' is a checkpoint of shards, and its folder '{folder.name}' is damaged: {error}"
-            ) from error
+        read_shards(checkpoint, path, tensors, alone=world_size() == 1)
         for label, (where, key) in places.items():
             where[key] = tensors[label].to_local() if isinstance(tensors[label], DTensor) else tensors[label]
     else:

@@ -14,6 +14,7 @@ from mmkernel.distributed.shards import spread_as
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.resampling import resampled
+from mmkernel.zoo.shard_files import with_whole_weights
 from mmkernel.zoo.tensor_names import find_weights
 
 
@@ -57,7 +58,7 @@ def load_file(
     Errors: CheckpointError for another architecture, a layer without weights in the file, names that the model does not have,
     numbers that are not finite, or a file that cannot be read without running code.
     """
-    content = read_checkpoint(path) if content is None else content
+    content = with_whole_weights(read_checkpoint(path) if content is None else content, path)
     state, notes = find_weights(model, content, str(path), layout, prefix)
     bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:

@@ -22,6 +22,7 @@ from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import STAGES, read_metafile
 from mmkernel.zoo.metafile_checks import MetafileError, yaml_of
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.shard_files import with_whole_weights
 from mmkernel.zoo.tensor_names import weights_of
 
 
@@ -58,7 +59,7 @@ def publish_checkpoint(
     Errors: UntrainedError for weights that were never trained; CheckpointError for numbers that are not finite.
     """
     check_words(stage=(stage, STAGES))
-    content = read_checkpoint(checkpoint)
+    content = with_whole_weights(read_checkpoint(checkpoint), checkpoint)
     check_trained(encoder.backbone, meta_of(content), str(checkpoint))
     partial = temporary_name(writable(Path(folder) / name, None), '.safetensors')
     encoder.facts['name'] = name
