@@ -175,7 +175,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit_and_nearly_with_other_processes_a
     capsys.readouterr()
     for form in FORMS:  # one command makes a file that timm reads
         path, out = tmp_path / form / 'two/epoch_2.pth', tmp_path / f'{form}.safetensors'
-        main(['export', str(path), '--to', 'timm', '--out', str(out)])
+        main(['export', str(path), '--config', str(path.with_name('config.py')), '--to', 'timm', '--out', str(out)])
         images = torch.randint(0, 256, (3, 1, 8, 8)).byte()
         encoder = load_encoder(path, config(tmp_path))
         net = eval(capsys.readouterr().out.split('\n', 1)[1], dict(timm=timm)).eval()
@@ -211,7 +211,8 @@ def monitored(rank, world_size, folder):
         },
     )  # fmt: skip
     cfg.work_dir = str(folder)
-    return dict(top1=train(cfg).message_hub.get_scalar('monitor/knn/top1').current() if rank == 0 else 0)
+    hub = train(cfg).message_hub
+    return dict(top1=float(hub.get_scalar('monitor/knn/top1').current()) if rank == 0 else 0)
 
 
 @pytest.mark.slow
@@ -225,7 +226,10 @@ def test_monitors_of_process_0_look_at_whole_encoders(tmp_path):
     [
         ({'compile': True}, 'fsdp=True and compile do not go together'),
         ({'channels_last': True}, 'fsdp=True and channels_last do not'),
-        ({'optim_wrapper.type': 'OptimWrapper'}, "fsdp=True and optim_wrapper.type='OptimWrapper' do not"),
+        (
+            {'optim_wrapper': dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), _delete_=True)},
+            "fsdp=True and optim_wrapper.type='OptimWrapper' do not",
+        ),
         ({'model_wrapper_cfg': dict(type='MMDistributedDataParallel')}, 'fsdp=True and model_wrapper_cfg do not'),
         ({'fsdp': 2}, 'fsdp = 2; expected True or False'),
     ],
