@@ -37,7 +37,7 @@ COLUMNS = ('fault', 'times', 'taken as promised', 'survived bit for bit')
 
 
 def cases(source: dict) -> list[dict]:
-    options = {'train_dataloader.dataset.source': source, 'env_cfg.dist_cfg.timeout': 6.0}
+    options = {'train_dataloader.dataset.source': source, 'env_cfg.dist_cfg.timeout': 15.0}
     return [
         case('moco/digits_v2.py', 1, 'persistent', accumulation=2, **options),
         case('deepcluster/digits_v2.py', 2, 2, **options),
