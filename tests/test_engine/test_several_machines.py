@@ -39,9 +39,10 @@ def test_the_words_of_a_process_that_has_lost_another(error, said):
 class Machine:
     """A start of tools/dist_train.sh on one of two machines, with a process; its words go to a file."""
 
-    def __init__(self, node, folder, port, *words, prefix=(), path=TINY, timeout=120.0, **environment):
+    def __init__(self, node, folder, port, *words, prefix=(), path=TINY, timeout=120.0, patience=120.0, **environment):
         self.file = Path(f'{folder}_{node}.txt')
-        options = [f'{key}={value}' for key, value in {**OPTIONS, 'env_cfg.dist_cfg.timeout': timeout}.items()]
+        clocks = {'env_cfg.dist_cfg.timeout': timeout, 'default_hooks.pulse.patience': patience}
+        options = [f'{key}={value}' for key, value in {**OPTIONS, **clocks}.items()]
         command = [
             'bash',
             ROOT / 'tools/dist_train.sh',
@@ -193,21 +194,23 @@ def enter(process):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='network namespaces are of Linux')
-def test_two_hosts_lose_the_cable_between_them(tmp_path, whole, hosts):
-    """Nothing says that the other is gone: after ``dist_cfg.timeout`` both end, and go on when the cable is back."""
+@pytest.mark.parametrize('clocks', [dict(timeout=8.0), dict(timeout=600.0, patience=15.0)], ids=['timeout', 'patience'])
+def test_two_hosts_lose_the_cable_between_them(tmp_path, whole, hosts, clocks):
+    """Nothing says that the other is gone: after ``dist_cfg.timeout`` or the pulse's patience both end; then they go on."""
     folder, port = tmp_path / 'run', free_port()
 
     def start(*words):
         return [
-            Machine(node, folder, port, *words, prefix=prefix, timeout=8.0, MASTER_ADDR='10.77.0.1', GLOO_SOCKET_IFNAME=name)
+            Machine(node, folder, port, *words, prefix=prefix, **clocks, MASTER_ADDR='10.77.0.1', GLOO_SOCKET_IFNAME=name)
             for node, (prefix, name) in enumerate(hosts)
         ]  # fmt: skip
 
     machines = start()
     begun(machines, folder)
     subprocess.run([*hosts[0][0], 'ip', 'link', 'set', 'left', 'down'], check=True)
+    limit = time.monotonic() + 90  # after at most two beats of 5 s and ``patience``; then torchrun's own 30 s
     for machine in machines:
-        assert machine.end(timeout=90) == 1
+        assert machine.end(timeout=limit - time.monotonic()) == 1
         assert re.search('(Lost|Silent)ProcessError: ', machine.said().split('Traceback')[0]), machine.said()[-3000:]
     subprocess.run([*hosts[0][0], 'ip', 'link', 'set', 'left', 'up'], check=True)
     went_on(start('--resume'), folder, whole)
