@@ -19,7 +19,7 @@ from mmkernel.engine.checkpoint import (
 )
 from mmkernel.engine.folder_lock import SILENT, FolderLock
 from mmkernel.engine.run_record import foreign
-from mmkernel.engine.sharded_state import shards_go
+from mmkernel.engine.sharded_state import drop_loose_shards, shards_go
 from mmkernel.evaluation import CRITERIA
 from mmkernel.writing import drop_leftovers, replacing, room, set_aside, size, try_folder
 from mmkernel.zoo.files import CheckpointError
@@ -163,6 +163,7 @@ class RunFolder:
             half.unlink(missing_ok=True)  # of an earlier version
         for half in self.path.glob('.*.shards.tmp'):
             shutil.rmtree(half, ignore_errors=True)
+        drop_loose_shards(self.path)
 
     def _lock(self) -> FolderLock:
         """Of this process and folder; it stays until ``release`` or the end of this process."""

@@ -8,7 +8,7 @@ are in a folder beside ``epoch_N.pth``, by torch.distributed.checkpoint in the s
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from mmkernel.distributed.shards import is_spread, own_part, share_of, whole_on_
 from mmkernel.engine.hooks import unwrap
 from mmkernel.models.sharded import shards_of
 from mmkernel.writing import NotWrittenError
-from mmkernel.zoo.files import read_checkpoint
+from mmkernel.zoo.files import CheckpointError, read_checkpoint
 from mmkernel.zoo.shard_files import read_shards
 
-Entry = tuple[
-    dict, Any, str, int
-]  # where a tensor stands: dict and key; its name in all of the checkpoint; rows of the whole
+# where a tensor stands: dict and key; its name in all of the checkpoint; rows of the whole
+Entry = tuple[dict, Any, str, int]
+_LOOSE = 'loose'  # a file in a folder of shards while its checkpoint is written or goes: a kill may part them
 
 
 def entries(model: nn.Module, optimizer: Any, checkpoint: dict) -> Iterator[Entry]:
@@ -102,13 +102,18 @@ def naming_shards(path: Path, states: dict, check: Callable[[], None]) -> Iterat
     def last() -> None:
         check()
         if folder:
+            (_half(folder) / _LOOSE).touch()
             _half(folder).rename(folder)
 
     try:
         yield last
+        if folder:
+            (folder / _LOOSE).unlink(missing_ok=True)
     finally:
         if folder:
             shutil.rmtree(_half(folder), ignore_errors=True)
+            if (folder / _LOOSE).exists():
+                _settle(folder, path)
 
 
 def _of_all(own: Tensor, q: int) -> Tensor:
@@ -159,6 +164,28 @@ def shards_go(path: Path) -> Iterator[None]:
     """Delete the folder of shards that belongs to the file ``path`` now, once that is deleted or replaced."""
     beside = any(path.parent.glob(f'{path.stem}.*.shards'))
     old = read_checkpoint(path, mmap=True).get('shards') if beside and path.is_file() else None
-    yield
-    if old:
-        shutil.rmtree(path.with_name(old['folder']), ignore_errors=True)
+    folder = path.with_name(old['folder']) if old else None
+    if folder and folder.is_dir():
+        with suppress(OSError):  # a full disk has no room for a mark
+            (folder / _LOOSE).touch()
+    try:
+        yield
+    finally:
+        if folder:
+            _settle(folder, path)
+
+
+def drop_loose_shards(folder: Path) -> None:
+    """Delete the folders of shards whose checkpoint a kill left unwritten, replaced or deleted. No other one is touched."""
+    for mark in folder.glob(f'epoch_*.shards/{_LOOSE}'):
+        _settle(mark.parent, folder / f'{mark.parent.name.rsplit(".", 2)[0]}.pth')
+
+
+def _settle(folder: Path, path: Path) -> None:
+    """Of a folder of shards that was loose: the mark goes where the file ``path`` names it, and all of it where that does not."""
+    with suppress(CheckpointError):  # then nobody knows, and it stays
+        named = read_checkpoint(path, mmap=True).get('shards') if path.is_file() else None
+        if named and named['folder'] == folder.name:
+            (folder / _LOOSE).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -3,12 +3,13 @@
 import errno
 
 import pytest
+import torch
 import torch.distributed.checkpoint as dcp
 from multiprocess import run_processes
 from test_sharded_training import config, run
 
 from mmkernel.engine import persistence, sharded_state, train
-from mmkernel.engine.sharded_state import naming_shards
+from mmkernel.engine.sharded_state import drop_loose_shards, naming_shards, shards_go
 from mmkernel.owner import tag
 from mmkernel.writing import NotWrittenError, owner_of
 
@@ -56,3 +57,47 @@ def test_shards_get_their_name_last_and_while_the_folder_is_still_the_run_s(tmp_
         assert folder.is_dir()
         assert not half.exists()
     assert asked == [False]
+
+
+class KillError(BaseException):
+    """Ends the process where it is raised."""
+
+
+def save_until_killed(path, folder, at):
+    """A save of ``path`` with its shards in ``folder`` that is killed before or after the file is replaced."""
+    states = dict(shards=dict(folder=folder.name))
+    sharded_state._half(folder).mkdir()
+    with naming_shards(path, states, lambda: None) as last, shards_go(path):
+        last()
+        if at == 'after':
+            torch.save(dict(states, state_dict={}), path)
+        raise KillError
+
+
+@pytest.mark.parametrize('at, stay', [('before', 'old'), ('after', 'new')])
+def test_a_kill_between_shards_and_their_file_leaves_what_the_file_names(tmp_path, monkeypatch, at, stay):
+    path, other = tmp_path / 'epoch_2.pth', tmp_path / 'epoch_1.0.shards'
+    folders = dict(old=tmp_path / 'epoch_2.0.shards', new=tmp_path / 'epoch_2.1.shards')
+    torch.save(dict(shards=dict(folder=folders['old'].name), state_dict={}), path)
+    folders['old'].mkdir()
+    other.mkdir()  # somebody has taken its file away: not ours to delete
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded_state, '_settle', lambda *_: None)  # a killed process does nothing more
+        with pytest.raises(KillError):
+            save_until_killed(path, folders['new'], at)
+    assert all(folder.is_dir() for folder in folders.values())
+    drop_loose_shards(tmp_path)
+    assert sorted(tmp_path.glob('*.shards')) == sorted([other, folders[stay]])
+    assert not list(folders[stay].iterdir())
+
+
+def test_loose_shards_stay_beside_a_file_that_nobody_can_read(tmp_path):
+    folder = tmp_path / 'epoch_2.0.shards'
+    folder.mkdir()
+    (folder / 'loose').touch()
+    (tmp_path / 'epoch_2.pth').write_bytes(b'PK')
+    drop_loose_shards(tmp_path)
+    assert folder.is_dir()
+    (tmp_path / 'epoch_2.pth').unlink()
+    drop_loose_shards(tmp_path)
+    assert not folder.is_dir()
