@@ -32,6 +32,7 @@ OWN = {
     'dbn/digits_shuffled_dbn.py': {'model.neck.last_norm.groups': 4},
 }
 WORKERS = {0: {}, 2: dict(num_workers=2, persistent_workers=False), 'persistent': dict(num_workers=2)}
+STARTS = ('experiment_name', 'mmengine_version')  # the version names the commit that HEAD was at
 CLOCKS = ('time', 'data_time', 'eta', 'memory')  # what a log says of the machine
 
 
@@ -72,7 +73,7 @@ def contents(path: str | Path) -> dict[str, Any]:
     for key in ('run', 'time', 'config', 'settings'):
         del found['meta'][key]
     for part in found['message_hub'].values():
-        for key in [key for key in part if key.split('/')[-1] in CLOCKS or key == 'experiment_name']:
+        for key in [key for key in part if key.split('/')[-1] in CLOCKS or key in STARTS]:
             del part[key]
     return {
         name: value for name, value in values(found).items() if not name.endswith('.differentiable')
