@@ -40,11 +40,12 @@ def whole_norm(parameters: list[Tensor]) -> Tensor:
 
 
 def clip(parameters: list[Tensor], norm: Tensor, function: Callable, given: Mapping[str, Any]) -> Tensor:
-    """What torch's ``function`` does, and returns; the 2-norm, which is known, is not computed again."""
+    """What torch's ``function`` does, and the norm to log: the one that it returns, or the 2-norm, which is known."""
     if function is clip_grad_norm_ and given.get('norm_type') in (None, 2):
         clip_grads_with_norm_(parameters, given['max_norm'], norm, given.get('foreach'))
         return norm
-    return function(parameters, **given)
+    found = function(parameters, **given)
+    return norm if found is None else found  # clip_grad_value_ returns nothing
 
 
 def check_for_shards(optimizer: Optimizer, precision: str, clip_grad: Mapping[str, Any] | None) -> None:

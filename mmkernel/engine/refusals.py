@@ -3,6 +3,7 @@ that is left as it was.
 """
 
 import dis
+import logging
 import os
 import re
 import shutil
@@ -140,8 +141,13 @@ def leaving_as_found(runner: Any) -> Iterator[None]:
         yield
     except BaseException as error:
         if is_main_process() and is_refusal(error) and not isinstance(error, KEPT) and not _steps(runner):
-            for handler in getattr(getattr(runner, 'logger', None), 'handlers', []):
+            logger = getattr(runner, 'logger', None)
+            for handler in [*getattr(logger, 'handlers', [])]:
                 handler.close()
+                if isinstance(
+                    handler, logging.FileHandler
+                ):  # its folder goes, and the logger stays mmengine's current one
+                    logger.removeHandler(handler)
             runner.as_found.restore(getattr(runner, 'timestamp', None))
         runner._leave()
         raise

@@ -2,6 +2,7 @@ import json
 import sys
 
 import pytest
+from mmengine.logging import print_log
 
 from mmkernel.cli import COMMANDS, main
 
@@ -143,3 +144,4 @@ def test_train_refuses_a_config_in_one_line(options, said, repository, tmp_path)
     assert str(stop.value).startswith('ConfigError: ')
     assert said in str(stop.value)
     assert '\n' not in str(stop.value)
+    print_log('the log file is gone, the log goes on', 'current')

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from mmengine.hooks import Hook
 from multiprocess import run_processes
 from PIL import Image
+from torch import nn
 
 from mmkernel.datasets import Digits, Source
 from mmkernel.engine import load_config, read_checkpoint, train
@@ -325,8 +326,13 @@ def _alone(rank, world_size):
     probe, knn, said = OnlineProbeHook(), KNNMonitorHook(), []
     probe.on = knn.on = True
     probe.features = knn.features = fail
-    run = SimpleNamespace(epoch=0, model=None)
-    for work in (lambda: probe.after_train_epoch(run), lambda: knn.after_train_epoch(run), lambda: look_alone(fail)):
+    model = nn.Identity()
+    run = SimpleNamespace(epoch=0, model=model)
+    for work in (
+        lambda: probe.after_train_epoch(run),
+        lambda: knn.after_train_epoch(run),
+        lambda: look_alone(model, fail),
+    ):
         try:
             work()
         except ValueError as error:
