@@ -6,25 +6,29 @@ from rich.filesize import pick_unit_and_suffix
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mmkernel.distributed.shards import share_of
+from mmkernel.distributed.shards import own_part, share_of
 from mmkernel.models.sharded import shards_of
 
 UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
 
-def held_by_a_rank(model: nn.Module, W: int) -> tuple[int, int, int | None]:
+def held_by_a_rank(model: nn.Module, W: int, fsdp: bool = False) -> tuple[int, int, int | None]:
     """Parameters that rank 0 of W holds, those of them that are trained, and the width d of the rows that it gathers for a
     sharded layer, or None.
 
-    ``model`` is built for one process. ValueError where a layer is too narrow for W ranks.
+    ``model`` is built for one process. ``fsdp``: of each parameter of an encoder a rank holds ceil(rows / W) rows. ValueError
+    where a layer is too narrow for W ranks.
     """
     sizes, held, trained, hidden = dict(shards_of(model)), 0, 0, None
+    parts = ('backbone.', 'target.backbone.') if fsdp else ()
     for name, p in model.named_parameters():
         count = 0 if is_lazy(p) else p.numel()
         if q := sizes.get(name):
             share = share_of(q, 0, W)
             hidden = max(hidden or 0, count // q)
             count = count // q * (share.stop - share.start)
+        elif name.startswith(parts) and count and p.ndim:
+            count = -(-len(p) // W) * (count // len(p))
         held, trained = held + count, trained + count * p.requires_grad
     return held, trained, hidden if W > 1 else None
 
@@ -49,21 +53,9 @@ def bytes_per_rank(
     return {name: 4 * count for name, count in {**numbers, f'Gram matrix of one view, N x N = {N} x {N}': N**2}.items()}
 
 
-def parts_of_encoders(model: nn.Module, W: int) -> dict[nn.Parameter, float]:
-    """What rank 0 of W holds of each parameter that ``fsdp`` spreads, by its first axis."""
-    owners = (model, getattr(model, 'target', None)) if W > 1 else ()
-    encoders = [owner.backbone for owner in owners if isinstance(getattr(owner, 'backbone', None), nn.Module)]
-    return {p: -(-len(p) // W) / len(p) for encoder in encoders for p in encoder.parameters()}
-
-
-def own_bytes(parameters: list[nn.Parameter], part: dict[nn.Parameter, float]) -> int:
-    """Bytes that rank 0 has of them."""
-    return sum(int(p.nbytes * part.get(p, 1)) for p in parameters)
-
-
 def size(tensors: Any) -> int:
-    """Bytes."""
-    return sum(x.nbytes for x in tensors)
+    """Bytes on this rank."""
+    return sum(own_part(x).nbytes for x in tensors)
 
 
 def readable(size: int) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -16,19 +17,21 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkernel.cli.bytes_per_rank import own_bytes, parts_of_encoders, size
+from mmkernel.cli.bytes_per_rank import size
 from mmkernel.cli.head_bytes import watched
+from mmkernel.cli.meta_fsdp import Sent, spread_on_meta
 from mmkernel.cli.rehearsal import build_on_meta, views_of
 from mmkernel.distributed import equal_rows
-from mmkernel.distributed.shards import Shard
+from mmkernel.distributed.shards import Shard, is_spread
 from mmkernel.engine import optimizers
+from mmkernel.engine.clipping import check_for_shards
 from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.engine.wrapping import checkpoint_blocks
 
 # of the bytes that come out of a collective, what a rank receives on a ring, in (W - 1) / W
-RINGS = dict(_allgather_base_=1, allgather_=1, alltoall_base_=1, allreduce_=2, _reduce_scatter_base_=1)
+RINGS = dict(_allgather_base_=1, allgather_=1, alltoall_base_=1, allreduce_=2)
 
 
 class NotCounted(Exception):
@@ -98,58 +101,73 @@ def _counted(cfg: Config, W: int, images: int | None) -> CountedStep:
         model.head.prepare(images)
     if cfg.get('activation_checkpointing'):
         checkpoint_blocks(model.backbone)
+    with spread_on_meta(model if W > 1 and cfg.get('fsdp') else None) as sent:
+        return _stepped(cfg, W, model, several, views, sent)
+
+
+def _stepped(
+    cfg: Config, W: int, model: nn.Module, several: int, views: list[tuple[int, ...]], sent: Sent
+) -> CountedStep:
     given = {k: v for k, v in cfg.optim_wrapper.items() if k not in ('accumulative_counts', 'precision')}
     wrapper = built_wrapper(given, model, several > 1)
+    check_for_shards(
+        wrapper.optimizer, cfg.optim_wrapper.get('precision', 'float32'), None
+    )  # which it was not built with
     for group in wrapper.optimizer.param_groups:  # the fused form has the same state, and no form for meta
         group.update(fused=None) if 'fused' in group else None
-    wrapper.step = wrapper.optimizer.step
+    wrapper.step = partial(_step, wrapper)
     trained = [p for p in model.parameters() if p.requires_grad]
-    exchanged = [p for p in trained if W > 1 and not isinstance(p, Shard)]
+    exchanged = [p for p in trained if W > 1 and not isinstance(p, Shard) and not is_spread(p)]
     kept = exchanged if W > 1 else trained if cfg.optim_wrapper.get('accumulative_counts', 1) > 1 else []
     parts: dict[str, int] = {}
     for _ in range(2):
         batches = [_batch(cfg.train_dataloader.batch_size, views) for _ in range(several)]
         for p in kept:  # DistributedDataParallel's buckets, or the sums of an accumulation
             p.grad = torch.empty_like(p)
+        sent.clear()
         with watched(model, parts) as live:
             virtual_step(model, batches, wrapper) if several > 1 else model.train_step(batches[0], wrapper)
-    part = parts_of_encoders(model, W) if cfg.get('fsdp') else {}
-    held = _held(model, wrapper.optimizer, part) | {
+    held = _held(model, wrapper.optimizer) | {
         'images of a batch, uint8': size(x for batch in batches for x in batch['inputs'])
     }
     if W > 1 and (cfg.get('model_wrapper_cfg') or {}).get('gradient_as_bucket_view') is False:
         held["gradients once more, in DistributedDataParallel's buckets"] = size(exchanged)
-    inside = own_bytes(trained, part) - own_bytes(kept, part)  # made within the step: counted there
+    inside = size(trained) - size(kept)  # made within the step: counted there
     peak = sum(held.values()) - inside + live.peak
-    return CountedStep(held | parts, peak, _received(live.collectives, exchanged, part, W))
+    return CountedStep(held | parts, peak, _received(live.collectives, exchanged, sent, W))
 
 
-def _held(model: nn.Module, optimizer: torch.optim.Optimizer, part: dict[nn.Parameter, float]) -> dict[str, int]:
-    """From step to step; without the weights that ``fsdp`` gathers for a moment, those of a block or two."""
+def _step(wrapper: Any) -> None:
+    """Of the optimizer alone: flags and the norm of the gradient are a few numbers."""
+    if hasattr(wrapper, 'parts'):
+        wrapper.parts.take_gradients()
+    wrapper.optimizer.step()
+
+
+def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """From step to step."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    constant = [p for p in model.parameters() if not p.requires_grad]
-    states = [(p, x) for p, state in optimizer.state.items() for x in state.values() if isinstance(x, Tensor)]
+    states = [x for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
     return {
-        'weights that are trained': own_bytes(trained, part),
-        'weights that are not (frozen, or of a momentum target)': own_bytes(constant, part),
+        'weights that are trained': size(trained),
+        'weights that are not (frozen, or of a momentum target)': size(
+            p for p in model.parameters() if not p.requires_grad
+        ),
         'buffers (batch norm, queues, prototypes, memories)': size(model.buffers()),
-        f'optimizer, {type(optimizer).__name__}': sum(int(x.nbytes * part.get(p, 1)) for p, x in states if x.ndim),
-        'gradients': own_bytes(trained, part),
+        f'optimizer, {type(optimizer).__name__}': size(x for x in states if x.ndim),
+        'gradients': size(trained),
     }
 
 
-def _received(
-    collectives: list[tuple[str, int]], exchanged: list[nn.Parameter], part: dict[nn.Parameter, float], W: int
-) -> dict[str, int]:
+def _received(collectives: list[tuple[str, int]], exchanged: list[nn.Parameter], sent: Sent, W: int) -> dict[str, int]:
     """Bytes that a rank receives, on rings."""
     received: Counter[str] = Counter()
     for name, count in collectives:
         received[f'neck and objective, {name.strip("_")}'] += RINGS.get(name, 1) * count * (W - 1) // W
     if exchanged:
-        received['gradients, all_reduce'] = 2 * size(p for p in exchanged if p not in part) * (W - 1) // W
-    if part:  # gathered forward and backward, gradients go back; those of a target once
-        times = sum(p.nbytes * (3 if p.requires_grad else 1) for p in part)
-        received['weights and gradients of the encoder, fsdp'] = times * (W - 1) // W
+        received['gradients, all_reduce'] = 2 * size(exchanged) * (W - 1) // W
+    for what, count in sent:  # block by block
+        received[f'fsdp, {what} of the encoder'] += count * (W - 1) // W
     return dict(received)
 
 

@@ -49,7 +49,7 @@ class Plan:
         self.images, self.epochs = number_of_images(cfg), cfg.train_cfg.get('max_epochs')
         self.parameters, self.optimizer = count_parameters(model), wrapper.optimizer.type
         with refused('model.neck'):
-            self.held, self.trained, self.hidden = held_by_a_rank(model, world_size)
+            self.held, self.trained, self.hidden = held_by_a_rank(model, world_size, bool(cfg.get('fsdp')))
         self.weights = describe_weights(model, self.width)  # of squared distances, in both conventions
         with refused('optim_wrapper'):
             decay = wrapper.get('layer_decay')

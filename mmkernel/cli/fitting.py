@@ -33,15 +33,17 @@ def changes(cfg: Config, W: int) -> Iterator[tuple[dict[str, Any], str]]:
     """(keys of a config, what they cost) that may make a step smaller, and that ``cfg`` does not have."""
     loader, several = cfg.train_dataloader, check_virtual_batch(cfg, W)
     batch, head, neck = loader.batch_size, cfg.model.get('head') or {}, cfg.model.get('neck') or {}
+    of_float16 = cfg.optim_wrapper.get('precision') == 'float16'  # which takes no shards
+    half = {'optim_wrapper.precision': 'bfloat16'} if of_float16 else {}
     if not cfg.get('activation_checkpointing') and not cfg.get('compile'):
         yield {'activation_checkpointing': True}, 'a second forward pass of the backbone; bit for bit the same step'
     if batch % 2 == 0 and cfg.optim_wrapper.get('accumulative_counts', 1) == 1:
         smaller = {'train_dataloader.batch_size': batch // 2, 'train_cfg.virtual_batch': batch * W * several}
         yield smaller, 'a second forward pass of all; batch norm of smaller batches'
     if W > 1 and not neck.get('sharded'):
-        yield {'model.neck.sharded': True}, 'batch norm before the last layer is over all ranks'
+        yield {'model.neck.sharded': True, **half}, 'batch norm before the last layer is over all ranks'
     if W > 1 and not cfg.get('fsdp'):
-        yield {'fsdp': True}, 'weights of the encoder travel three times instead of gradients twice'
+        yield {'fsdp': True, **half}, 'weights of the encoder travel in each pass, forward and backward'
     for layout in ('columns', 'rows') if W > 1 else ():
         if head.get('layout', 'auto') != layout:
             yield {'model.head.layout': layout}, 'the same value; other bytes between ranks'

@@ -5,14 +5,15 @@ meta device, which holds none.
         loss(z).backward()
     assert live.peak <= limit, live
 
-Counted is every storage that an operator makes inside, from its making to its end; what was there before is not. Memory
-inside one operator (a library's workspace) is not seen.
+Counted is every storage that an operator makes inside, from its making to its end, as large as it is: ``fully_shard`` empties
+storages and fills them again. What was there before is not. Memory inside one operator (a library's workspace) is not seen.
 """
 
 from __future__ import annotations
 
 import weakref
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,6 +41,25 @@ class LiveBytes(TorchDispatchMode):
         self._before |= {storage._cdata for storage in self._keep}
         return self
 
+    def __enter__(self) -> LiveBytes:
+        self._patch = mock.patch.object(torch.UntypedStorage, 'resize_', self._resizing(torch.UntypedStorage.resize_))
+        self._patch.start()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._patch.stop()
+        super().__exit__(*error)
+
+    def _resizing(self, resize: Any) -> Any:
+        def resized(storage: torch.UntypedStorage, size: int) -> Any:
+            result = resize(storage, size)
+            if self.device in (None, storage.device.type) and storage._cdata not in self._before:
+                self._freed(storage._cdata)
+                self._made(storage, 'resize_', set())
+            return result
+
+        return resized
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         given = {x.untyped_storage()._cdata for x in tensors}
@@ -48,6 +68,7 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
             if isinstance(x, torch.Tensor) and self.device in (None, x.device.type):
+                x = getattr(x, '_local_tensor', x)  # of one that is spread over ranks
                 self._made(x.untyped_storage(), func._schema.name, given)
         return result
 

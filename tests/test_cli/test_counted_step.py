@@ -1,6 +1,7 @@
 """What a dry run counts without memory is what a step on a CPU holds; and what it proposes where that is too much."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch.distributed as dist
 from mmengine.registry import DefaultScope
 from multiprocess import run_processes
 
-from mmkernel.cli.bytes_per_rank import readable
+from mmkernel.cli.bytes_per_rank import held_by_a_rank, readable, size
 from mmkernel.cli.counted_step import NotCounted, count_step
 from mmkernel.cli.dry_run import dry_run
-from mmkernel.cli.fitting import changes, read_bytes, what_to_change
+from mmkernel.cli.fitting import changes, counted_with, read_bytes, what_to_change
 from mmkernel.cli.live_bytes import LiveBytes
+from mmkernel.cli.rehearsal import build_on_meta
 from mmkernel.cli.train import main
 from mmkernel.distributed import equal_rows, world_size
 from mmkernel.engine import load_config
@@ -30,27 +32,38 @@ def config(method, **options):
     return load_config(CONFIGS / f'{method}.py', {key.replace('__', '.'): value for key, value in options.items()})
 
 
-def size(tensors):
-    return sum(x.nbytes for x in tensors)
+FSDP = {
+    'plain': {},
+    'checkpointed': {'activation_checkpointing': True, 'model__batching': 'size'},
+    'moving target': {'model__target': dict(type='MomentumTarget'), 'model__batching': 'view'},
+}  # fmt: skip
+WIDER = dict(depth=3, embed_dim=255, num_heads=3, patch_size=4)  # most of the model; 255 rows are not even
 
 
-def live_bytes(rank, W, method):
-    """(weights, gradients, optimizer; all at the peak of the second step) of real tensors, in DistributedDataParallel."""
-    cfg = config(method)
+def spread_config(**options):
+    options = dict(fsdp=True, model__backbone=WIDER, train_dataloader__batch_size=8) | options
+    return config('sfrik/digits_vit', **options)
+
+
+def live_bytes(rank, W, cfg):
+    """(weights, gradients, optimizer; all at the peak of the second step; bytes of encoders that were sent) of real tensors."""
     with DefaultScope.overwrite_default_scope('mmkernel'), LiveBytes() as live, equal_rows():
         model = wrap_model(build_model(cfg).train(), cfg, distributed=W > 1)
         wrapper = built_wrapper(dict(cfg.optim_wrapper), model)
         B = cfg.train_dataloader.batch_size
+        sides = [view.size for view in cfg.train_dataloader.dataset.views.values() for _ in range(view.get('count', 1))]
         for _ in range(2):
-            live.peak = live.now
-            batch = dict(
-                inputs=list(torch.randint(0, 256, (2, B, 1, 16, 16), dtype=torch.uint8)), sample_index=torch.arange(B)
-            )
+            live.peak, live.collectives = live.now, []
+            views = [torch.randint(0, 256, (B, 1, side, side), dtype=torch.uint8) for side in sides]
+            batch = dict(inputs=views, sample_index=torch.arange(B))
             model.train_step(batch, wrapper)
-            del batch
+            del batch, views
     states = [x for state in wrapper.optimizer.state.values() for x in state.values() if isinstance(x, torch.Tensor)]
     trained = [p for p in model.parameters() if p.requires_grad]
-    return size(model.parameters()), size(trained), size(x for x in states if x.ndim), live.peak
+    sent = Counter()
+    for name, count in live.collectives:
+        sent[name] += count
+    return size(model.parameters()), size(trained), size(x for x in states if x.ndim), live.peak, sent
 
 
 def exact(step):
@@ -64,12 +77,59 @@ def exact(step):
 @pytest.mark.parametrize('W', [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('method', [METHODS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])])
 def test_a_counted_step_is_what_a_step_holds(method, W):
-    found = live_bytes(0, 1, method) if W == 1 else run_processes(live_bytes, W, method)[0]
+    found = live_bytes(0, 1, config(method)) if W == 1 else run_processes(live_bytes, W, config(method))[0]
     step = count_step(config(method), W)
     assert exact(step) == tuple(found[:3])
     assert step.peak == pytest.approx(found[3], rel=TOLERANCE)
     assert world_size() == 1
     assert not dist.is_initialized()
+
+
+def test_a_storage_counts_as_large_as_it_is():
+    with LiveBytes() as live:
+        x, seen = torch.empty(1000), []
+        for count in (0, 4000, 0):
+            seen.append(live.now)
+            x.untyped_storage().resize_(count)
+        del x
+    assert (*seen, live.now, live.peak) == (4000, 0, 4000, 0, 4000)
+
+
+def live_bytes_of_each(rank, W, cfgs):
+    return [live_bytes(rank, W, cfg) for cfg in cfgs]
+
+
+@pytest.mark.slow
+def test_of_a_spread_encoder_blocks_that_are_gathered_for_a_moment_are_counted():
+    cfgs = [spread_config(**options) for options in FSDP.values()]
+    for name, cfg, found in zip(FSDP, cfgs, run_processes(live_bytes_of_each, 2, cfgs)[0], strict=True):
+        step = count_step(cfg, 2)
+        assert exact(step) == tuple(found[:3]), name
+        assert step.peak == pytest.approx(found[3], rel=TOLERANCE), name
+        weights, gradients = (step.received[f'fsdp, {what} of the encoder'] for what in ('weights', 'gradients'))
+        assert weights == found[4]['_allgather_base_'] // 2, name
+        assert gradients == found[4]['_reduce_scatter_base_'], name  # of which the rank keeps one half
+
+
+def test_of_a_spread_encoder_a_rank_has_its_rows():
+    cfg, W = spread_config(), 4
+    model, step = build_on_meta(cfg), count_step(cfg, W)
+    rows = sum(p.nbytes // len(p) * -(-len(p) // W) for p in model.backbone.parameters())
+    assert exact(step)[0] == rows + size(model.neck.parameters())
+    assert held_by_a_rank(model, W, fsdp=True)[0] * 4 == exact(step)[0]  # where no step can be counted
+    assert count_step(spread_config(fsdp=False), W).peak > step.peak + 2 * (size(model.backbone.parameters()) - rows)
+
+
+def test_an_encoder_is_spread_in_the_proposals_where_a_run_takes_it():
+    cfg = spread_config(fsdp=False)
+    peak = count_step(cfg, 2).peak
+    assert counted_with(cfg, 2, None, {'fsdp': True}) < peak
+    assert counted_with(cfg, 2, None, {'fsdp': True, 'compile': True}) is None
+    assert counted_with(cfg, 2, None, {'fsdp': True, 'optim_wrapper.precision': 'float16'}) is None
+    half = spread_config(fsdp=False, optim_wrapper__precision='float16')
+    (options,) = [options for options, _ in changes(half, 2) if 'fsdp' in options]
+    assert options == {'fsdp': True, 'optim_wrapper.precision': 'bfloat16'}
+    assert counted_with(half, 2, None, options) < peak
 
 
 @pytest.mark.slow
@@ -188,15 +248,27 @@ def test_a_head_that_copies_values_to_the_host_is_not_counted():
         count_step(config('wmse/digits_2views'), 1)
 
 
+def row_of_the_page(change, W):
+    page = (CONFIGS.parent / 'docs/one_gpu_to_a_cluster.md').read_text()
+    rows = [[cell.strip(' `') for cell in row.split('|')[1:-1]] for row in page.splitlines() if row.startswith('| ')]
+    (row,) = [row for row in rows if row[:2] == [change, str(W)]]
+    return row[2:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('change', ['none', 'model.neck.sharded=True'])
 def test_the_table_of_the_page_is_what_is_counted(change):
-    page = (CONFIGS.parent / 'docs/one_gpu_to_a_cluster.md').read_text()
-    rows = [[cell.strip(' `') for cell in row.split('|')[1:-1]] for row in page.splitlines() if row.startswith('| ')]
-    (row,) = [row for row in rows if row[:2] == [change, '16']]
-    options = {} if change == 'none' else {'model__neck__sharded': True}
+    options = {} if change == 'none' else {'model__neck__sharded': True, 'optim_wrapper__precision': 'bfloat16'}
     step = count_step(config('sfrik/r50_L3_q32768', **options), 16)
     received = sum(count for name, count in step.received.items() if name.startswith('neck'))
     held = step.held['weights that are trained'], step.held['the objective at its peak']
     counted = step.peak, *held, received, step.received['gradients, all_reduce']
-    assert row[2:] == [readable(count) for count in counted]
+    assert row_of_the_page(change, 16) == [readable(count) for count in counted]
+
+
+@pytest.mark.slow
+def test_the_row_of_a_spread_encoder_is_what_is_counted():
+    step = count_step(config('sfrik/vit_large_multicrop'), 8)
+    sent = (sum(count for name, count in step.received.items() if word in name) for word in ('weights', 'gradients'))
+    counted = step.peak, *exact(step), *sent
+    assert row_of_the_page('fsdp=True activation_checkpointing=True', 8) == [readable(count) for count in counted]
