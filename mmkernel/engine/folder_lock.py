@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from mmkernel import owner
 from mmkernel.engine.checkpoint import ELSEWHERE, RunFolderError, TakenOverError
-from mmkernel.engine.run_record import orphaned, read, who
+from mmkernel.engine.run_record import changed, left_behind, orphaned, read, who
 from mmkernel.writing import probe, replacing
 
 SILENT = 120.0  # seconds without a sign of life after which a run on another machine counts as dead
@@ -154,21 +154,22 @@ class FolderLock:
     def _beats(self, before: dict) -> bool:
         """Whether the owner touches its file while this process watches."""
         silent = max(self.silent, before['silent'])
-        first = _changed(self.mark)
+        first = changed(self.mark)
         age = (probe(self.mark.parent).st_mtime_ns - (first or 0)) / 1e9
         wait = min(max(silent - age, silent / 4), silent)
         print(f'Is {who(before)}, still there? Waiting {wait:.0f} s for a sign of life.', file=sys.stderr, flush=True)
-        return not all(_changed(self.mark) == first for _ in _looks(wait))
+        return not all(changed(self.mark) == first for _ in _looks(wait))
 
     def _claim(self, before: dict) -> Path:
-        """A file that one process alone can make. One that its maker has left behind is passed over, never deleted."""
+        """A file that one process alone can make, with its tag. One whose maker has died is passed over, never deleted."""
         for n in itertools.count(1):
             path = self.mark.with_name(f'{self._stem(before)}{n}')
             try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+                with path.open('x') as file:
+                    file.write(owner.tag())
                 return path
             except FileExistsError:
-                if not all(path.exists() for _ in _looks(self.silent / 4)):
+                if not left_behind(path) and not all(path.exists() for _ in _looks(self.silent / 4)):
                     raise self._going_on(read(self.mark)) from None
 
     def _stem(self, before: dict) -> str:
@@ -188,12 +189,3 @@ def _looks(seconds: float) -> Iterator[None]:
         yield
         time.sleep(min(left, seconds / 20))
     yield
-
-
-def _changed(mark: Path) -> int | None:
-    """Time of change; the file is opened for it, as network file systems ask the server then."""
-    try:
-        with mark.open('rb') as file:
-            return os.fstat(file.fileno()).st_mtime_ns
-    except FileNotFoundError:
-        return None

@@ -1,6 +1,7 @@
 """``run.json`` of a work folder: which run it is, and whose."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,20 @@ def orphaned(about: dict) -> bool:
 def who(about: dict) -> str:
     about = {'pid': '?', 'host': '?', 'started': 'a moment ago', **about}
     return f'process {about["pid"]} on {about["host"]}, since {about["started"]}'
+
+
+def left_behind(claim: Path) -> bool:
+    """Whether its maker has died on this machine; False where this process cannot know."""
+    try:
+        return owner.gone(claim.read_text()) is True
+    except (OSError, ValueError):
+        return False
+
+
+def changed(mark: Path) -> int | None:
+    """Time of change; the file is opened for it, as network file systems ask the server then."""
+    try:
+        with mark.open('rb') as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None

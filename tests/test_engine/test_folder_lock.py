@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -165,14 +166,18 @@ def test_of_several_at_once_one_succeeds(tmp_path, begin, new, locks):
     assert all(say.empty() for say in said)  # nor does one push the other out later
 
 
-def test_one_that_died_while_it_took_the_folder_is_passed_over(tmp_path, waits):
+@pytest.mark.parametrize('known', [False, True])
+def test_one_that_died_while_it_took_the_folder_is_passed_over(tmp_path, waits, known):
+    """At once if it is known that its process of this machine has ended, or else when it has not moved for a while."""
     left(tmp_path)
     claim = tmp_path / f'.run.{"0" * 32}.1'
-    claim.touch()
+    dead = subprocess.Popen(['true'])
+    dead.wait()
+    claim.write_text(f'{owner.tag().partition("p")[0]}p{dead.pid}s1' if known else '')
     run = RunFolder(tmp_path, 40)
     run.take()
     run.release()
-    assert waits == [pytest.approx(120, abs=5), 10]
+    assert waits == [pytest.approx(120, abs=5)] + [10] * (not known)
     assert not claim.exists()
 
 
