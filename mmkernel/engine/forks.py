@@ -6,13 +6,26 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
+_trains = False  # a run is going on in this process, from before its first fork to its end
 _pipe: int | None = None  # where the run that is going on in this process hears of signals
 _mask: set | None = None  # while the thread of the run forks: which signals were blocked before
 _run = 0  # the process of the run, for those that it forks
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """A run goes on inside: what it forks ends with it, also before it hears of signals."""
+    global _trains
+    _trains = True
+    try:
+        yield
+    finally:
+        _trains = False
 
 
 def hearing(pipe: int | None) -> None:
@@ -25,7 +38,7 @@ def _before_fork() -> None:
     """A child sees no signal before it is steady: it would take one to the whole group for the run's own."""
     global _mask, _run
     _run = os.getpid()
-    if _pipe is not None and threading.current_thread() is threading.main_thread():
+    if (_trains or _pipe is not None) and threading.current_thread() is threading.main_thread():
         _mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
@@ -37,13 +50,14 @@ def _after_fork() -> None:
 
 
 def _in_child() -> None:
-    global _pipe, _mask
+    global _pipe, _mask, _trains
     if _mask is not None:
         steady()
         if os.getppid() != _run:
             os._exit(0)  # the run died before the system knew that this one ends with it
-        os.close(_pipe)
-        _pipe = _mask = None
+        if _pipe is not None:
+            os.close(_pipe)
+        _pipe, _mask, _trains = None, None, False
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

@@ -21,6 +21,7 @@ from mmkernel.engine.allowed_values import DEFAULT_HOOKS, hooks_of
 from mmkernel.engine.clocks import check_clocks
 from mmkernel.engine.config_shape import check_needed, check_run
 from mmkernel.engine.first_look import look_at_training
+from mmkernel.engine.forks import training
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import start_process
@@ -155,7 +156,7 @@ class Runner(Persistence):
             if self._trained:
                 raise RuntimeError('This run has been trained. Build another from its config: Runner.from_cfg(cfg).')
             self._trained = True
-            with leaving_as_found(self), naming_part(self):
+            with training(), leaving_as_found(self), naming_part(self):
                 self._prepare()
                 model = self.train_loop.run()
             getattr(self.optim_wrapper, 'check', bool)()  # whatever loop and hooks it had

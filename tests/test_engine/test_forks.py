@@ -12,9 +12,10 @@ from test_preemption import alive
 from mmkernel.engine import forks
 
 
-def dies(write):
-    """A run that dies while what it has forked is not yet steady."""
-    steady, forks._pipe = forks.steady, os.dup(write)
+def dies(write, hears):
+    """A run that dies while what it has forked is not yet steady: before or after it hears of signals."""
+    forks._trains = True
+    steady, forks._pipe = forks.steady, os.dup(write) if hears else None
     forks.steady = lambda: (os.write(write, f'{os.getpid()}\n'.encode()), time.sleep(0.3), steady())
     if not os.fork():
         time.sleep(60)
@@ -23,9 +24,10 @@ def dies(write):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere the system does not end it')
-def test_a_run_that_dies_while_it_forks():
+@pytest.mark.parametrize('hears', [False, True])
+def test_a_run_that_dies_while_it_forks(hears):
     read, write = os.pipe()
-    run = multiprocessing.get_context('fork').Process(target=dies, args=(write,))
+    run = multiprocessing.get_context('fork').Process(target=dies, args=(write, hears))
     run.start()
     child = int(os.read(read, 20))
     run.join()
