@@ -54,6 +54,7 @@ class CheckpointHook(Hook):
                 f'CheckpointHook saves inside epochs (every_steps, every_minutes), where {type(runner.train_loop).__name__} '
                 'cannot go on. Leave both out, or train with EpochBasedTrainLoop.'
             )
+        drop_oldest(runner)  # a run that is resumed may have been killed between its last file and this
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if not attempt(runner.optim_wrapper)[0]:
@@ -88,10 +89,15 @@ def place(runner: Any) -> Path:
 
 
 def save_here(runner: Any) -> None:
-    """Save, then delete what ``max_keep`` of the run's CheckpointHook does not keep."""
+    """Save, then ``drop_oldest``."""
     path = place(runner)
     runner.save_checkpoint(runner.work_dir, path.name)
     runner.logger.info(f'Saved {path}.')
+    drop_oldest(runner)
+
+
+def drop_oldest(runner: Any) -> None:
+    """Delete what ``max_keep`` of the run's CheckpointHook does not keep."""
     keep = next((hook.max_keep for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     if keep is not None and is_main_process():
         runner.folder.drop_oldest(keep)

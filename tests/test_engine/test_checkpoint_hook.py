@@ -67,6 +67,15 @@ def test_old_files_go_whatever_their_names(tmp_path):
     assert names(tmp_path) == ['epoch_1_step_15.pth', 'epoch_2.pth']
 
 
+def test_a_kill_between_the_last_file_and_the_oldest_leaves_none_too_many(tmp_path):
+    cfg = short(tmp_path, checkpoint=dict(every_steps=3, max_keep=None))
+    train(cfg)
+    assert len(names(tmp_path)) == 7
+    cfg.default_hooks.checkpoint.max_keep = 2
+    train(cfg, resume=True)
+    assert names(tmp_path) == ['epoch_1_step_15.pth', 'epoch_2.pth']
+
+
 def test_a_resume_may_save_at_other_steps_and_keeps_as_many_files(tmp_path):
     train(short(tmp_path, 1, checkpoint=dict(every_steps=3, max_keep=None)))
     for path in tmp_path.glob('*.pth'):  # as an earlier version wrote them
