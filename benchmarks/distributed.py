@@ -35,7 +35,6 @@ from harness import arguments, report
 from losses import head_loss, two_views
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmkernel.distributed import gather_rows_with_gradient
 from mmkernel.models import Embeddings, KernelMMDHead, MLPNeck
 
 LEGENDRE = (1.0, 40.0, 40.0)
@@ -71,6 +70,22 @@ def formula(scheme: str, transport: str | None, W: int, N: int, q: int) -> dict[
     return dict(flops=8 * N * N * q / W, received=4 * (W - 1) * B * q / W * size + 4 * (W - 1) / W * N * N * 4)
 
 
+class Gather(torch.autograd.Function):
+    """The usual gather with gradients, which sums those of all rows on every rank: (B, q) -> (N, q)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        gathered = x.new_empty(dist.get_world_size() * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(gathered, x.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
+        summed = upstream.clone()
+        dist.all_reduce(summed)
+        return summed.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 @contextmanager
 def counted_collectives(received: list[float]) -> Iterator[None]:
     """Adds to ``received`` the bytes that this rank gets in each collective inside."""
@@ -103,7 +118,7 @@ def count(rank: int, scheme: str, transport: str | None, N: int, q: int) -> dict
     received: list[float] = []
     with counted_collectives(received), FlopCounterMode(display=False) as counter:
         if scheme == 'textbook':
-            x, y = (gather_rows_with_gradient(view) for view in own)
+            x, y = (Gather.apply(view) for view in own)
             loss = reference.sfrik(x, y, LEGENDRE, 1.22 * q)
         else:
             loss = head_loss(KernelMMDHead(**settings, layout=scheme, transport_dtype=transport), own)

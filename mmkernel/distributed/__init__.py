@@ -174,7 +174,10 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        return sum_over_ranks(upstream.contiguous()).chunk(world_size())[rank()]
+        # as a reduce-scatter, on every backend: parts travel as they are, and are summed in full precision
+        parts = exchange(upstream.unflatten(0, (world_size(), -1)))
+        half = parts.dtype in (torch.float16, torch.bfloat16)
+        return parts.sum(0, dtype=torch.float32 if half else None).to(upstream.dtype)
 
 
 def gather_rows_with_gradient(x: Tensor) -> Tensor:

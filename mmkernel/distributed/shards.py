@@ -23,7 +23,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkernel.distributed import exchange, gather_rows, global_mean, mean_over_ranks_, rank, sum_over_ranks, world_size
+from mmkernel.distributed import (
+    gather_rows_with_gradient,
+    global_mean,
+    mean_over_ranks_,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 
 
 class Shard(nn.Parameter):
@@ -67,22 +74,7 @@ def share_of(q: int, of: int | None = None, W: int | None = None, some: bool = T
 
 def rows_of_all(h: Tensor) -> Tensor:
     """(..., B, d) on each rank -> (..., N, d), in rank order. Backward sums the ranks' gradients of this rank's rows."""
-    if world_size() == 1:
-        return h
-    return _RowsOfAll.apply(h) if h.ndim == 2 else _RowsOfAll.apply(h.movedim(-2, 0)).movedim(0, -2)
-
-
-class _RowsOfAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, h: Tensor) -> Tensor:
-        return gather_rows(h)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        # as a reduce-scatter, on every backend: parts travel as they are, and are summed in full precision
-        parts = exchange(upstream.unflatten(0, (world_size(), -1)))
-        half = parts.dtype in (torch.float16, torch.bfloat16)
-        return parts.sum(0, dtype=torch.float32 if half else None).to(upstream.dtype)
+    return gather_rows_with_gradient(h.movedim(-2, 0)).movedim(0, -2)
 
 
 def columns_of_all(h: Tensor, d: int) -> Tensor:
@@ -90,7 +82,7 @@ def columns_of_all(h: Tensor, d: int) -> Tensor:
     if world_size() == 1:
         return h
     missing = -(-d // world_size()) - h.shape[-1]  # of the last rank
-    return _RowsOfAll.apply(F.pad(h, (0, missing)).movedim(-1, 0))[:d].movedim(0, -1)
+    return gather_rows_with_gradient(F.pad(h, (0, missing)).movedim(-1, 0))[:d].movedim(0, -1)
 
 
 def to_shards(h: Tensor) -> Tensor:
