@@ -174,17 +174,13 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        # as a reduce-scatter, on every backend: parts travel as they are, and are summed in full precision
-        parts = exchange(upstream.unflatten(0, (world_size(), -1)))
-        half = parts.dtype in (torch.float16, torch.bfloat16)
-        return parts.sum(0, dtype=torch.float32 if half else None).to(upstream.dtype)
+        # as a reduce-scatter, on every backend: parts travel as they are, and torch sums half precision in float32
+        return exchange(upstream.unflatten(0, (world_size(), -1))).sum(0)
 
 
 def gather_rows_with_gradient(x: Tensor) -> Tensor:
-    """``gather_rows`` whose backward sums the ranks' gradients of this rank's rows.
-
-    Exact after DDP's mean both where every rank forms the same full loss and where each forms the mean over its own rows.
-    """
+    """``gather_rows`` whose backward sums the ranks' gradients of this rank's rows. Exact after DDP's mean both where every
+    rank forms the same full loss and where each forms the mean over its own rows."""
     return x if world_size() == 1 else _GatherRows.apply(x)
 
 
