@@ -17,7 +17,7 @@ from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosi
 from mmkernel.evaluation.knn import nearest
 from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.visualization.embedding import draw_map, draw_spectra, planar_map
-from mmkernel.visualization.style import GREY, finish, new_figure, plain, show
+from mmkernel.visualization.style import GREY, finish, legend_below, new_figure, plain, show
 
 SIGNAL = {HEALTHY: '#009E73', DOUBTFUL: '#E69F00', COLLAPSED: '#D55E00'}
 QUERIES, NEIGHBOURS = 4, 6
@@ -35,7 +35,6 @@ def diagnosis_page(
     head.text(0.125, 0.42, textwrap.fill(diagnosis.verdict, 125), fontsize=11.5, va='center')
     spectrum, plane, moments = above.subplots(1, 3, width_ratios=(1.25, 1, 1))
     draw_spectra(spectrum, {'this run': cloud.z}, {'this run': SIGNAL[diagnosis.state]})
-    spectrum.legend(frameon=False, fontsize=8, loc='upper right')
     draw_plane(plane, diagnosis)
     draw_moments(moments, diagnosis)
     left, right = below.subfigures(1, 2, width_ratios=(1.35, 1))
@@ -60,7 +59,7 @@ def draw_plane(axes: Axes, diagnosis: Diagnosis) -> None:
         axes.plot(found.uniformity, found.alignment, '*', color='black', markersize=14, label='this run')
     plain(axes, 'alignment and uniformity', 'uniformity (better to the left)', 'alignment (better below)')
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    legend_below(axes)
 
 
 def draw_moments(axes: Axes, diagnosis: Diagnosis) -> None:
@@ -72,21 +71,25 @@ def draw_moments(axes: Axes, diagnosis: Diagnosis) -> None:
     for l, size in zip(DEGREES, sizes, strict=True):
         axes.text(l, max(size, 1e-5) * 1.15, f'{size:.2g}', ha='center', fontsize=8)
     axes.set_yscale('log')
-    axes.set_ylim(1e-5, 80)
+    axes.set_ylim(1e-5, 3)
     axes.set_xticks(DEGREES)
     plain(axes, "|MMD² to uniform| by degree, E Pₗ(z·z')", 'degree l (1: mean, 2: covariance)')
-    share = f'{found.mmd2:.3g} = {100 * found.mmd2_share:.1f} % of a point; null sd {found.mmd2_sd:.2g}'
-    axes.text(0.02, 0.87, f'kernel of the run: {share}', transform=axes.transAxes, fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(0, 1.01))
+    share = f'{100 * found.mmd2_share:.1f} % of a point, null sd {found.mmd2_sd:.2g}'
+    axes.bar([1], [0], color='none', label=f'all degrees under the kernel: {found.mmd2:.3g},\n{share}')
+    legend_below(axes)
 
 
 def draw_neighbours(figure: Any, cloud: Cloud, source: Any) -> None:
-    """A few images, and those nearest to each by cosine of the backbone features; framed by whether labels agree."""
+    """A row for each of a few images: itself, set apart in black, then its nearest by cosine of the backbone features.
+
+    Frames say whether labels agree.
+    """
     rows = torch.linspace(0, len(cloud.h) - 1, min(QUERIES, len(cloud.h))).round().long()
     k = min(NEIGHBOURS + 1, len(cloud.h))
     _, found = nearest(cloud.h[rows], cloud.h, k, 'cpu')
-    grid = figure.subplots(len(rows), k, squeeze=False)
-    for panels, row, neighbours in zip(grid, rows.tolist(), found.tolist(), strict=True):
+    cells = figure.add_gridspec(len(rows), k + 1, width_ratios=(1, 0.12, *[1] * (k - 1)))  # the second: a gap
+    for place, (row, neighbours) in enumerate(zip(rows.tolist(), found.tolist(), strict=True)):
+        panels = [figure.add_subplot(cells[place, column]) for column in (0, *range(2, k + 1))]
         others = [i for i in neighbours if i != row][: k - 1]  # of equal features any may come first
         for panel, i in zip(panels, [row, *others], strict=True):
             show(panel, source.image(int(cloud.index[i])))
@@ -94,10 +97,12 @@ def draw_neighbours(figure: Any, cloud: Cloud, source: Any) -> None:
             alike = cloud.labels[i] == cloud.labels[row]
             shade = (SIGNAL[HEALTHY] if alike else SIGNAL[COLLAPSED]) if known else GREY
             for spine in panel.spines.values():
-                spine.set(color=shade, linewidth=2 if known else 0.6)
-    framed = '; frame: same label or not' if bool((cloud.labels >= 0).any()) else ''
+                spine.set(color='black' if i == row else shade, linewidth=2 if known or i == row else 0.6)
+        for panel, name in zip(panels if place == 0 else (), ['image', *map(str, range(1, k))], strict=False):
+            panel.set_title(name, fontsize=8, color='black' if name == 'image' else GREY)
+    framed = '; frame green: same label, orange: another' if bool((cloud.labels >= 0).any()) else ''
     # a title of one panel would widen its column
-    figure.suptitle(f'images and their nearest by backbone features{framed}', x=0.012, ha='left', fontsize=10)
+    figure.suptitle(f'an image and those nearest to it by backbone features{framed}', x=0.012, ha='left', fontsize=10)
 
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}

@@ -11,30 +11,45 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmkernel.evaluation import covariance_spectrum, effective_rank
-from mmkernel.visualization.style import GREY, colour, finish, new_figure, plain
+from mmkernel.visualization.style import GREY, colour, finish, legend_below, new_figure, plain
+
+FLOOR = 1e-10  # below, an eigenvalue is rounding of float32
 
 
 def spectrum_plot(embeddings: Mapping[str, Tensor], path: str | Path | None = None) -> Figure:
     """log10 eigenvalues of the covariance of z / ||z||, largest first, one line per encoder; dotted: uniform, 1/q."""
-    figure = new_figure(4.8, 3.4)
+    figure = new_figure(4.8, 3.9)
     draw_spectra(figure.subplots(), embeddings)
     return finish(figure, path)
 
 
 def draw_spectra(axes: Axes, embeddings: Mapping[str, Tensor], colours: Mapping[str, str] | None = None) -> None:
-    """Eigenvalues below 1e-10 are drawn at it, since float32 embeddings cannot tell them from 0."""
+    """Eigenvalues below 1e-10 are drawn at it, since float32 embeddings cannot tell them from 0.
+
+    N images span N - 1 directions: of wider embeddings the eigenvalues after these are 0 for want of images, and not drawn.
+    """
+    limits, rounded = set(), False
     for position, (name, z) in enumerate(embeddings.items()):
         values = covariance_spectrum(z)
         label = f'{name} (effective rank {effective_rank(values):.0f} of {len(values)})'
         shade = (colours or {}).get(name, colour(position))
-        axes.plot(
-            np.arange(1, len(values) + 1), values.clamp_min(1e-10).log10(), color=shade, label=label, linewidth=1.5
+        seen = min(len(z) - 1, len(values))
+        heights = values[:seen].clamp_min(FLOOR).log10()
+        rounded |= bool((values[:seen] <= FLOOR).any())
+        axes.plot(np.arange(1, seen + 1), heights, color=shade, label=label, linewidth=1.5)
+        limits |= {(seen, len(z))} if seen < len(values) else set()
+    for seen, images in sorted(limits):
+        axes.axvline(
+            seen, color=GREY, linestyle='--', linewidth=1, label=f'limit of {images:,} images: {seen:,} directions'
         )
+    if rounded:
+        place = axes.get_yaxis_transform()
+        axes.text(0.01, np.log10(FLOOR), ' below: rounding of float32', transform=place, fontsize=7, color=GREY)
     widths = {z.shape[1] for z in embeddings.values()}
     if len(widths) == 1:
         axes.axhline(-np.log10(widths.pop()), color=GREY, linestyle=':', linewidth=1, label='uniform on the sphere')
     plain(axes, 'covariance spectrum of the embeddings', 'rank of eigenvalue', 'log10 eigenvalue')
-    axes.legend(frameon=False, fontsize=8)
+    legend_below(axes)
 
 
 def planar_map(features: Tensor, seed: int = 0) -> np.ndarray:

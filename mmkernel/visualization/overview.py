@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmkernel.visualization.embedding import draw_map, draw_spectra
-from mmkernel.visualization.style import COLOURS, colour, finish, new_figure, plain, show
+from mmkernel.visualization.style import COLOURS, colour, finish, legend_below, new_figure, plain, show
 from mmkernel.visualization.view_sheet import column_names
 
 BASELINES = ('#BBBBBB', '#888888')  # raw pixels and the untrained encoder, the first two rows, are grey
@@ -70,7 +70,7 @@ def loss_curves(
     runs: Mapping[str, str | Path | list[dict]], keys: Sequence[str] = ('loss',), path: str | Path | None = None
 ) -> Figure:
     """One panel per key, one line per run; ``runs`` maps a name to a work folder, a file or records already read."""
-    figure = new_figure(4.2 * len(keys), 3.2)
+    figure = new_figure(4.2 * len(keys), 3.4)
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         for position, (name, run) in enumerate(runs.items()):
             records = run if isinstance(run, list) else read_scalars(run)
@@ -80,7 +80,7 @@ def loss_curves(
                 raise KeyError(f"run '{name}' has no scalar '{key}'; it has {', '.join(found) or 'none yet'}.")
             axes.plot(*zip(*points, strict=True), color=colour(position), label=name, linewidth=1.2)
         plain(axes, key, 'step')
-        axes.legend(frameon=False, fontsize=8)
+        legend_below(axes)
     return finish(figure, path)
 
 

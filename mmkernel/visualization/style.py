@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 # Okabe & Ito's palette (2008), without its yellow, which vanishes on white.
@@ -27,6 +29,13 @@ def plain(axes: Axes, title: str = '', x: str = '', y: str = '') -> Axes:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     return axes
+
+
+def legend_below(axes: Axes, columns: int = 1) -> Legend:
+    """The legend under the label of the x axis, where it hides no data; the layout makes room for it."""
+    under = axes.transAxes + ScaledTranslation(0, -36 / 72, axes.figure.dpi_scale_trans)  # ticks and label: 36 points
+    place = dict(loc='upper left', bbox_to_anchor=(0, 0), bbox_transform=under, borderaxespad=0)
+    return axes.legend(frameon=False, fontsize=8, ncols=columns, **place)
 
 
 def finish(figure: Figure, path: str | Path | None) -> Figure:

@@ -11,7 +11,8 @@ GAP, TITLE, SMALLEST = 4, 14, 64  # pixels
 
 
 def column_names(names: Sequence[str]) -> list[str]:
-    """Of each view, numbered where several have one name."""
+    """Of each view, numbered where several have one name. Where all have one it tells nothing: they are 'view 1', 'view 2'."""
+    names = ['view'] * len(names) if len(set(names)) == 1 < len(names) else names
     count = Counter(names)
     return [f'{name} {names[:k].count(name) + 1}' if count[name] > 1 else name for k, name in enumerate(names)]
 

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_hex
 
 from mmkernel.evaluation import Cloud, diagnose_cloud
 from mmkernel.visualization.diagnosis_page import diagnosis_html, diagnosis_page
@@ -36,6 +37,33 @@ def test_six_panels(tmp_path):
     cosine = F.normalize(sample.h) @ F.normalize(sample.h[0], dim=0)
     expected = cosine.argsort(descending=True)[:7].tolist()
     assert [int(np.asarray(axes.images[0].get_array())[0, 0]) for axes in images[:7]] == expected
+
+
+def test_the_image_is_set_apart_from_its_neighbours():
+    sample = cloud()
+    grid = diagnosis_page(diagnose_cloud(sample), sample, Source()).axes[3:-1]
+    assert [axes.get_title() for axes in grid[:7]] == ['image', '1', '2', '3', '4', '5', '6']
+    first = {to_hex(axes.spines['left'].get_edgecolor()) for axes in grid[::7]}
+    others = {to_hex(axes.spines['left'].get_edgecolor()) for i, axes in enumerate(grid) if i % 7}
+    assert first == {'#000000'}
+    assert others == {'#009e73', '#d55e00'}  # same label, another
+    image, nearest, second = (axes.get_position() for axes in grid[:3])
+    assert nearest.x0 - image.x1 > second.x0 - nearest.x1 + 0.005  # a gap
+
+
+def test_legends_hide_no_data():
+    sample = cloud(n=12)
+    figure = diagnosis_page(diagnose_cloud(sample), sample, Source())
+    figure.draw_without_rendering()
+    whole = figure.bbox
+    for axes in figure.axes[:3]:
+        legend = axes.get_legend().get_window_extent()
+        assert not legend.overlaps(axes.get_window_extent())
+        assert whole.x0 <= legend.x0
+        assert legend.x1 <= whole.x1
+    spectrum, plane, moments = (axes.get_legend().get_window_extent() for axes in figure.axes[:3])
+    assert spectrum.x1 < plane.x0
+    assert plane.x1 < moments.x0
 
 
 def test_without_labels_or_views():

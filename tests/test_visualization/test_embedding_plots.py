@@ -20,6 +20,24 @@ def test_spectrum_lines_are_log_eigenvalues():
     assert uniform.get_ydata()[0] == pytest.approx(-np.log10(12))
 
 
+def test_a_spectrum_ends_where_the_images_end():
+    """N points span N - 1 directions; the eigenvalues after these say nothing about the encoder."""
+    (axes,) = spectrum_plot({'few': cloud(n=8), 'many': cloud(n=60)}).axes
+    few, many, limit, _ = axes.get_lines()
+    assert few.get_xdata()[-1] == limit.get_xdata()[0] == 7
+    assert np.min(few.get_ydata()) > -3  # no cliff
+    assert many.get_xdata()[-1] == 12
+    assert limit.get_label() == 'limit of 8 images: 7 directions'
+
+
+def test_what_is_rounding_is_said():
+    def words(z):
+        return [text.get_text().strip() for text in spectrum_plot({'a': z}).axes[0].texts]
+
+    assert words(cloud()) == []
+    assert words(cloud() * torch.tensor([1.0] * 3 + [0.0] * 9)) == ['below: rounding of float32']
+
+
 def test_no_uniform_line_for_different_widths():
     (axes,) = spectrum_plot({'a': cloud(q=12), 'b': cloud(q=8)}).axes
     assert len(axes.get_lines()) == 2

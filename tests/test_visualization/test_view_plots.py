@@ -51,11 +51,11 @@ def test_views_that_are_left_to_the_device_are_shown_finished():
     assert np.array_equal(shown, data.source.image(0)[:, ::-1, 0])
 
 
-def test_views_of_one_name_are_numbered():
+def test_views_of_one_name_are_numbered_and_a_name_that_all_share_is_left_out():
     class Twins(Views):
         view_names = ('both', 'both')
 
-    assert [axes.get_title() for axes in view_grid(Twins(3), indices=(0,)).axes] == ['image', 'both 1', 'both 2']
+    assert [axes.get_title() for axes in view_grid(Twins(3), indices=(0,)).axes] == ['image', 'view 1', 'view 2']
 
 
 def test_overview_holds_every_part():
@@ -83,3 +83,4 @@ def test_a_sheet_has_a_column_for_each_view(tmp_path):
     assert torch.equal(page[:, 14:104:3, 78:168:3], small[0].expand(3, -1, -1))
     assert (page[:, :14] < 255).any()  # names
     assert column_names(['a', 'b', 'a']) == ['a 1', 'b', 'a 2']
+    assert column_names(['a']) == ['a']
