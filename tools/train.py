@@ -1,10 +1,8 @@
-"""Pretrain an encoder.
+"""Pretrain an encoder: ``mmkernel train``, where the package is not installed. ``--help`` lists what it takes."""
 
-python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--resume-anyway] [--amp {bf16,fp16}] [--seed N] [--dry-run]
-                             [--cfg-options KEY=VALUE ...] [--launcher {none,pytorch,slurm}]
-"""
+import sys
 
-from mmkernel.cli.train import main
+from mmkernel.cli import main
 
 if __name__ == '__main__':
-    main()
+    main(['train', *sys.argv[1:]])

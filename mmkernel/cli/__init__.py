@@ -1,100 +1,133 @@
-"""``mmkernel COMMAND ...``: one table of commands; each is a function in a file of its own, and one that adds its options.
+"""``mmkernel COMMAND ...``: one table of commands; each is a function, whose signature and docstring are its help.
 
 A command of your own is one line in ``COMMANDS``. Files are imported when their command is called, so help is quick.
+Options that several commands have mean the same in each: ``mmkernel.cli.options``.
 """
 
 import argparse
 import atexit
 import gc
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from cyclopts import App, CycloptsError, Group, Parameter
+
 import mmkernel
-from mmkernel.checks import did_you_mean, words_of
+from mmkernel.checks import words_of
+from mmkernel.cli.terminal import console, warnings_once
 
 atexit.register(gc.freeze)  # Python's last collections would visit all of torch, for seconds, and free what ends anyway
 
 
 class Command(NamedTuple):
-    """``function`` takes the parsed arguments, ``<function>_options`` a parser; ``example`` stands in the help."""
+    """A line of the table. The first word of each example follows ``mmkernel NAME``; examples work as they stand."""
 
+    group: str
     summary: str
     function: str  # 'module:function'
-    example: str
-    whole: bool = False  # the function takes (argv, prog), and reports its errors itself
+    examples: tuple[str, ...]
+    whole: bool = False  # the function reports its errors itself
 
 
 MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
 """Errors that bad input can cause."""
 
-RUN = 'work_dirs/kernels/digits_rbf/epoch_20.pth'
+RUN = 'work_dirs/kernels/digits_rbf'
+FILE = f'{RUN}/epoch_20.pth'
+GROUPS = ('Pretrain', 'Judge', 'Look', 'Weights')
 COMMANDS = {
     'train': Command(
-        'pretrain an encoder from a config', 'mmkernel.cli.train:main', 'configs/kernels/digits_rbf.py', whole=True),
-    'data': Command(
-        'look at your images before training: sizes, mean and std, damaged files, duplicates, speed', 'mmkernel.cli.data:data',
-        'check /my/train --test /my/test'),
+        'Pretrain', 'pretrain an encoder from a config', 'mmkernel.cli.train:train',
+        ('configs/kernels/digits_rbf.py', 'configs/sfrik/digits_L3.py --cfg-options train_cfg.max_epochs=5',
+         'configs/sfrik/r50_L3_q32768.py --dry-run --gpus 8 --memory 80GB'), whole=True),
     'diagnose': Command(
-        'is this embedding healthy, doubtful or collapsed? a page in words and pictures', 'mmkernel.cli.diagnose:diagnose', RUN),
-    'replay': Command(
-        'do the step again that ended a run with NaN or infinity, and name the first module with a bad value',
-        'mmkernel.cli.replay:replay', 'work_dirs/kernels/digits_rbf/20260101_120000/non_finite.pth'),
-    'benchmark': Command(
-        'kNN, linear, few labels, transfer, ...: judge an encoder by a published protocol', 'mmkernel.cli:benchmark',
-        f'knn configs/kernels/digits_rbf.py {RUN}', whole=True),
-    'kernel': Command(
-        'show, compare and fit kernels K(u, v) = phi(u.v) on the sphere', 'mmkernel.cli.kernel_lab:kernel',
-        'show LegendreKernel weights=1,40,40 --width 256'),
-    'zoo': Command('published weights by name: list, info, download, verify, clean', 'mmkernel.cli.zoo:zoo', "list '*r50*'"),
-    'export': Command(
-        'write an encoder for timm, torchvision, the hub, ONNX, detectors; proven by equal features',
-        'mmkernel.cli.weights:export', f'{RUN} --to onnx'),
-    'import': Command(
-        'read weights of another library into a file of this one', 'mmkernel.cli.weights:import',
-        'resnet50.pth --from torchvision --arch resnet50'),
-    'publish': Command(
-        'make a file for others of a checkpoint: weights only, hash in the name, card', 'mmkernel.cli.weights:publish',
-        f'{RUN} --name digits_rbf'),
+        'Look', 'is this embedding healthy, doubtful or collapsed? a page in words and pictures',
+        'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500 --out page', f'{FILE} --json')),
+}  # fmt: skip
+FOLDERS = {
+    'kernel': ('Look', 'show, compare and fit kernels K(u, v) = phi(u.v) on the sphere'),
+    'zoo': ('Weights', 'published weights by name: list, info, download, verify, clean'),
+    'data': ('Pretrain', 'your images before training: sizes, mean and std, damaged files, duplicates, speed'),
+}
+"""The first word of commands that have two, such as ``kernel show``: its group and what it says of itself."""
+
+OLD = {  # function(args) with function_options(parser)
+    'data': 'mmkernel.cli.data:data', 'replay': 'mmkernel.cli.replay:replay', 'kernel': 'mmkernel.cli.kernel_lab:kernel',
+    'zoo': 'mmkernel.cli.zoo:zoo', 'export': 'mmkernel.cli.weights:export', 'import': 'mmkernel.cli.weights:import',
+    'publish': 'mmkernel.cli.weights:publish',
 }  # fmt: skip
 
 
+def app() -> App:
+    """All commands, none of them imported yet."""
+    groups = {name: Group(name, sort_key=number) for number, name in enumerate(GROUPS)}
+    root = App(
+        'mmkernel', version=f'mmkernel {mmkernel.__version__}', version_flags=('--version', '-V'), help_format='plaintext',
+        help=f'mmkernel {mmkernel.__version__}: image encoders without labels, kernels on the sphere.',
+        group_commands=Group('Options', sort_key=9), suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative_iterable=(), negative_none=()),
+    )  # fmt: skip
+    root.help_epilogue = 'mmkernel COMMAND --help explains one, with examples that work as they stand.'
+    root.register_install_completion_command(group=groups.get('Options', root.group_commands))
+    folders = {
+        name: App(name, help=_sentence(summary), group=groups[group]) for name, (group, summary) in FOLDERS.items()
+    }
+    for number, (name, command) in enumerate(COMMANDS.items()):
+        first, _, second = name.rpartition(' ')
+        parent = folders[first] if first else root
+        examples = ''.join(f'\n  mmkernel {name} {example}' for example in command.examples)
+        parent.command(
+            command.function, name=second, help=_sentence(command.summary), help_epilogue=f'For example:\n{examples}',
+            group=None if first else groups[command.group], sort_key=number,
+        )  # fmt: skip
+    for name, folder in folders.items():
+        lines = [f'\n  mmkernel {key} {c.examples[0]}' for key, c in COMMANDS.items() if key.split()[0] == name]
+        folder.help_epilogue = f'For example:\n{"".join(lines)}'
+        root.command(folder)
+    return root
+
+
+def _sentence(summary: str) -> str:
+    return f'{summary[0].upper()}{summary[1:]}' + ('' if summary[-1] in '?.' else '.')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry of the console script ``mmkernel``."""
+    """Entry of the console script ``mmkernel``. A mistake of the user ends it with one line and exit code 1 (2: of an option).
+
+    MMKERNEL_TRACEBACK=1 shows where an error came from. Ctrl-C: exit code 130.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ('-h', '--help', 'help'):
-        print(usage())
-    elif argv[0] in ('-V', '--version'):
-        print(f'mmkernel {mmkernel.__version__}')
-    elif argv[0] in COMMANDS:
-        call(argv[0], argv[1:])
-    else:
-        hint = did_you_mean(argv[0], COMMANDS, f'There are: {", ".join(COMMANDS)}.')
-        sys.exit(f"mmkernel: unknown command '{argv[0]}'. {hint} 'mmkernel --help' explains them.")
-
-
-def call(name: str, argv: list[str]) -> None:
-    """Run one command. A mistake of the user ends it with one line; MMKERNEL_TRACEBACK=1 shows the traceback."""
-    command, prog = COMMANDS[name], f'mmkernel {name}'
-    module, function = command.function.split(':')
-    functions = vars(import_module(module))
-    if command.whole:
-        functions[function](argv, prog)
-        return
-    parser = argparse.ArgumentParser(prog=prog, description=f'{command.summary[0].upper()}{command.summary[1:]}.')
-    functions[f'{function}_options'](parser)
-    args = parser.parse_args(argv)
+    if argv[:1] in ([], ['help']):
+        argv = [*argv[1:], '--help']
+    name = next((name for n in (2, 1) for name in [' '.join(argv[:n])] if name in COMMANDS or name in OLD), '')
+    prog = f'mmkernel {name}'.strip()
+    console.stderr = '--json' in argv  # what is said to a person goes beside the one document on stdout
     try:
-        getattr(args, 'run', functions.get(function))(args)  # a subcommand has a function of its own
+        with warnings_once():
+            old(argv[0], argv[1:]) if argv[0] in OLD else app()(
+                argv, exit_on_error=False, print_error=False, result_action='return_value'
+            )
+    except CycloptsError as error:
+        print(f'{prog}: {error} {prog} --help explains it.', file=sys.stderr)
+        sys.exit(2)
     except MENDABLE as error:
-        if os.environ.get('MMKERNEL_TRACEBACK') == '1':
+        if os.environ.get('MMKERNEL_TRACEBACK') == '1' or (name in COMMANDS and COMMANDS[name].whole):
             raise
         sys.exit(f'{prog}: {explain(error)}')
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def old(name: str, argv: list[str]) -> None:
+    module, function = OLD[name].split(':')
+    functions = vars(import_module(module))
+    parser = argparse.ArgumentParser(prog=f'mmkernel {name}')
+    functions[f'{function}_options'](parser)
+    args = parser.parse_args(argv)
+    getattr(args, 'run', functions.get(function))(args)
 
 
 def explain(error: Exception) -> str:
@@ -102,31 +135,3 @@ def explain(error: Exception) -> str:
     written = isinstance(error, (ValueError, KeyError, OSError, ImportError))
     ours = written or type(error).__module__.startswith('mmkernel')
     return words_of(error) + ('' if ours else ' (MMKERNEL_TRACEBACK=1 shows where)')
-
-
-def usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f'mmkernel {mmkernel.__version__}: image encoders without labels, kernels on the sphere', '', 'commands:']
-    lines += [f'  {name:<{width}}  {command.summary}' for name, command in COMMANDS.items()]
-    lines += ['', 'for example:']
-    lines += [f'  mmkernel {name} {command.example}' for name, command in COMMANDS.items()]
-    return '\n'.join([*lines, '', "'mmkernel COMMAND --help' says what a command takes."])
-
-
-def benchmark(argv: list[str], prog: str) -> None:
-    """Run a script of tools/benchmarks, from a checkout or from inside an installed package."""
-    from mmkernel.zoo.catalogue import root  # mmengine: a second to import
-
-    texts = {path: path.read_text(encoding='utf-8') for path in sorted((root() / 'tools/benchmarks').glob('*.py'))}
-    scripts = {path.stem: path for path, text in texts.items() if '__main__' in text}
-    if not argv or argv[0] in ('-h', '--help'):
-        summaries = {name: texts[path].splitlines()[0].strip('"') for name, path in scripts.items()}
-        print('\n'.join([f'{prog} NAME ...', *(f'  {name:<18} {summary}' for name, summary in summaries.items())]))
-        return
-    name, *words = argv
-    if name not in scripts:
-        hint = did_you_mean(name, scripts, f'There are: {", ".join(scripts)}.')
-        sys.exit(f"{prog}: no benchmark is called '{name}'. {hint}")
-    sys.path.insert(0, str(scripts[name].parent))
-    sys.argv = [str(scripts[name]), *words]
-    runpy.run_path(str(scripts[name]), run_name='__main__')

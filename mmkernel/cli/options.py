@@ -1,16 +1,60 @@
-"""Options that commands share, ``--cfg-options KEY=VALUE ...`` and ``--device``, and the console that they print to."""
+"""Options that several commands have. Each word means the same everywhere:
+
+--config        a config file, where the one inside the checkpoint is not wanted
+--cfg-options   KEY=VALUE ..., keys of the config to change; new hooks and operations are added by their key
+--device        cpu, cuda, cuda:1, mps, or auto: a GPU where there is one
+--seed          of everything that is drawn
+--out           what is written: a file, or a folder where a command writes several
+--json          the result as one JSON document on stdout; words for people go to stderr
+"""
 
 import argparse
 import ast
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from cyclopts import Parameter
 from mmengine.config import DictAction
-from rich.console import Console
 
-console = Console(highlight=False)
-say = partial(console.print, soft_wrap=True)  # no line breaks inside a paragraph: terminals wrap it, files keep it
+from mmkernel.cli.terminal import console as console
+from mmkernel.cli.terminal import say as say
+
+
+def options_of(pairs: Sequence[str] | None, word: str = '--cfg-options') -> dict[str, Any]:
+    """{'a.b': 1, 'c': {'type': 'X'}} from ``a.b=1 "c={'type': 'X'}"``; ValueError where two say different things.
+
+    mmengine's own action takes no dicts, and removes blanks from strings, also from names of folders.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition('=')
+        if not equals or not key:
+            raise ValueError(f"{word} takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
+        try:
+            said, new = _leaves(options), {key: option_value(value)}
+        except ValueError as error:
+            raise ValueError(f'{word} {key}: {error}') from None
+        for place, leaf in _leaves(new).items():
+            if said.get(place, leaf) != leaf:
+                raise ValueError(
+                    f'Two options say different things of {place}: {said[place]!r} and {leaf!r}. Leave one out.'
+                )
+        options |= new
+    return options
+
+
+Pairs = Annotated[list[str], Parameter(consume_multiple=True, metavar='KEY=VALUE ...')]
+"""Of ``options_of``, which the command calls."""
+
+Options = Annotated[Pairs | None, Parameter(help='change keys of the config')]
+ConfigFile = Annotated[str | None, Parameter(help='a config file, which is run; default: what the checkpoint holds')]
+Device = Annotated[str, Parameter(help='cpu, cuda, cuda:1, mps; auto: a GPU where there is one')]
+Seed = Annotated[int, Parameter(help='of everything that is drawn')]
+Out = Annotated[Path | None, Parameter(metavar='PATH')]
+Json = Annotated[bool, Parameter(negative=(), show_default=False, help='print the result as JSON')]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
 class OptionsAction(argparse.Action):
@@ -75,20 +119,22 @@ def option_value(text: str) -> Any:
             f'{error.msg}, column {error.offset}' if isinstance(error, SyntaxError) else str(error).split(' on line')[0]
         )
         if text[:1] == '{' or text[:5] == 'dict(':
-            raise argparse.ArgumentTypeError(f'{text} is not a dict that Python can read ({said}).') from None
+            raise ValueError(f'{text} is not a dict that Python can read ({said}).') from None
         if any(text.count(left) != text.count(right) for left, right in ('()', '[]')) and text[:1] in ('(', '['):
-            raise argparse.ArgumentTypeError(f'{text} is not a list that Python can read ({said}).') from None
+            raise ValueError(f'{text} is not a list that Python can read ({said}).') from None
         return DictAction._parse_iterable(text) if text[:1] in ('(', '[') or text.lower() in ('true', 'false') else text
 
 
-def usable_device(text: str) -> str:
-    """``text`` itself, the name of a device that works here (cpu, cuda, cuda:1): the ``type`` of an argument.
+def usable_device(text: str = 'auto') -> str:
+    """The name of a device that works here (cpu, cuda, cuda:1): ``text`` itself, or for 'auto' cuda where there is a GPU.
 
     GPUs are counted, not used: each process gets its own later (``init_processes``). A CUDA context made before would stay on
     GPU 0, some hundred MB for each process.
     """
     there = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
     there += ['mps'] if torch.backends.mps.is_available() else []
+    if text == 'auto':
+        return 'cuda' if 'cuda:0' in there else 'cpu'
     if text not in there and not (text == 'cuda' and 'cuda:0' in there):
-        raise argparse.ArgumentTypeError(f"'{text}' cannot be used here; there is {', '.join(there)}")
+        raise ValueError(f"device '{text}' cannot be used here; there is {', '.join(there)}")
     return text

@@ -1,21 +1,22 @@
 """``mmkernel train``, and tools/train.py."""
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
 from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmkernel import engine
 from mmkernel.checks import check_numbers
 from mmkernel.cli import explain
-from mmkernel.cli.dry_run import dry_run
+from mmkernel.cli.dry_run import dry_run as print_plan
 from mmkernel.cli.fitting import memory_here, read_bytes
-from mmkernel.cli.options import OptionsAction
-from mmkernel.engine import check_config, load_config, train
+from mmkernel.cli.options import Flag, Options, options_of
+from mmkernel.engine import check_config, load_config
 from mmkernel.engine.allowed_keys import ConfigError
-from mmkernel.engine.launch import LAUNCHERS, leave_processes, lost_process
+from mmkernel.engine.launch import leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
 from mmkernel.engine.refusals import is_refusal
 from mmkernel.writing import NO_ROOM
@@ -23,50 +24,64 @@ from mmkernel.writing import NO_ROOM
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description='Pretrain an encoder from a config.')
-    add = parser.add_argument
-    add('config', help='config file, e.g. configs/kernels/digits_rbf.py')
-    add('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<method>/<config>)')
-    add(
-        '--resume', nargs='?', const=True, default=False, metavar='FILE', help='continue from FILE or the furthest file'
-    )
-    add('--resume-anyway', action='store_true', help='the same, though model, objective, views or data have changed')
-    add('--amp', choices=sorted(AMP), help='half precision: bf16 (CPU or GPU) or fp16 (GPU)')
-    add('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
-    add('--seed', type=int, help='overrides randomness.seed')
-    add('--dry-run', action='store_true', help='print what would run; needs no data and no GPU')
-    add('--gpus', type=int, help='with --dry-run: processes of a node to reckon with')
-    add('--nodes', type=int, default=1, help='with --dry-run: nodes to reckon with')
-    add('--memory', metavar='80GB', help="with --dry-run: of a device (default: this machine's GPU's)")
-    add('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys: a.b=1 c.0.d=2')
-    add('--local-rank', type=int, help=argparse.SUPPRESS)  # given by old launchers
-    return parser
-
-
-def config_from_arguments(args: argparse.Namespace) -> Config:
-    """The checked config with the command line's values put in; a flag counts more than --cfg-options."""
-    flags = dict(work_dir=args.work_dir, **{'optim_wrapper.precision': AMP.get(args.amp), 'randomness.seed': args.seed})
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.merge_from_dict(dict(launcher=args.launcher, **{k: v for k, v in flags.items() if v is not None}))
+def flagged_config(config: str, options: dict[str, Any], **flags: Any) -> Config:
+    """The checked config with the command line's values put in; a flag that is not None counts more than --cfg-options."""
+    cfg = load_config(config, options)
+    cfg.merge_from_dict({key: value for key, value in flags.items() if value is not None})
     check_config(cfg)
     return cfg
 
 
+def plan(cfg: Config, gpus: int | None, nodes: int, memory: str | None) -> None:
+    """--dry-run with its three options."""
+    check_numbers('--dry-run', whole=True, none=True, gpus=gpus, nodes=nodes)
+    if nodes > 1 and gpus is None:
+        raise ConfigError('--nodes needs --gpus, the processes of each node: --gpus 8 --nodes 2.')
+    print_plan(cfg, gpus and gpus * nodes, count=True, memory=read_bytes(memory) if memory else memory_here())
+
+
 @record  # so that the launcher's summary shows the error of the process that failed first
-def main(argv: Sequence[str] | None = None, prog: str = 'train') -> None:
-    """Entry of both. What this package refuses ends it with one line, and MMKERNEL_TRACEBACK=1 shows where."""
-    args, code = _parser(prog).parse_args(argv), 0
+def train(
+    config: str,
+    /,
+    *,
+    work_dir: Annotated[str | None, Parameter(name=('--work-dir', '--out'))] = None,
+    resume: Annotated[list[str] | None, Parameter(consume_multiple=(0, 1), metavar='[FILE]')] = None,
+    resume_anyway: Flag = False,
+    amp: Literal['bf16', 'fp16'] | None = None,
+    launcher: Literal['none', 'pytorch', 'slurm'] = 'none',
+    seed: int | None = None,
+    dry_run: Flag = False,
+    gpus: int | None = None,
+    nodes: int = 1,
+    memory: str | None = None,
+    cfg_options: Options = None,
+    local_rank: Annotated[int | None, Parameter(show=False)] = None,
+) -> None:
+    """Pretrain an encoder from a config.
+
+    Args:
+        config: a config file, e.g. configs/kernels/digits_rbf.py.
+        work_dir: folder for logs and checkpoints; default: work_dirs/<method>/<config>.
+        resume: go on from FILE, or from the furthest checkpoint of the folder.
+        resume_anyway: the same, though model, objective, views or data have changed.
+        amp: half precision, bf16 (CPU or GPU) or fp16 (GPU).
+        launcher: who started the processes.
+        seed: of everything that is drawn; default: randomness.seed of the config.
+        dry_run: print what would run, and what it needs; takes no data and no GPU.
+        gpus: with --dry-run, processes of a node to reckon with.
+        nodes: with --dry-run, nodes to reckon with.
+        memory: with --dry-run, of a device, such as 80GB; default: that of this machine's GPU.
+        local_rank: given by old launchers; the environment says the same.
+    """
+    code = 0
     try:
-        cfg = config_from_arguments(args)
-        if args.dry_run:
-            check_numbers('--dry-run', whole=True, none=True, gpus=args.gpus, nodes=args.nodes)
-            if args.nodes > 1 and args.gpus is None:
-                raise ConfigError('--nodes needs --gpus, the processes of each node: --gpus 8 --nodes 2.')
-            memory = read_bytes(args.memory) if args.memory else memory_here()
-            dry_run(cfg, args.gpus and args.gpus * args.nodes, count=True, memory=memory)
+        flags = {'work_dir': work_dir, 'optim_wrapper.precision': AMP.get(amp), 'randomness.seed': seed}
+        cfg = flagged_config(config, options_of(cfg_options), launcher=launcher, **flags)
+        if dry_run:
+            plan(cfg, gpus, nodes, memory)
             return
-        train(cfg, args.resume, args.resume_anyway)
+        engine.train(cfg, resume[0] if resume else resume is not None or resume_anyway, resume_anyway)
     except Preempted as stop:  # leave_processes follows when the error, which holds the model, is gone
         code = stop.code
     except KeyboardInterrupt:  # before the run has begun

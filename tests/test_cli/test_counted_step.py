@@ -10,13 +10,13 @@ import torch.distributed as dist
 from mmengine.registry import DefaultScope
 from multiprocess import run_processes
 
+from mmkernel.cli import main
 from mmkernel.cli.bytes_per_rank import held_by_a_rank, readable, size
 from mmkernel.cli.counted_step import NotCounted, count_step
 from mmkernel.cli.dry_run import dry_run
 from mmkernel.cli.fitting import changes, counted_with, read_bytes, what_to_change
 from mmkernel.cli.live_bytes import LiveBytes
 from mmkernel.cli.rehearsal import build_on_meta
-from mmkernel.cli.train import main
 from mmkernel.distributed import equal_rows, world_size
 from mmkernel.engine import load_config
 from mmkernel.engine.learning_rates import built_wrapper
@@ -199,17 +199,17 @@ def test_what_is_set_already_is_not_proposed():
 
 def test_command_line(capsys):
     command = [str(CONFIGS / 'sfrik/digits_L2.py'), '--dry-run', '--gpus', '2', '--nodes', '2', '--memory']
-    main([*command, '80GB'])
+    main(['train', *command, '80GB'])
     text = ' '.join(capsys.readouterr().out.split())
     for words in ('512 = 128 x 4 processes', 'peak of a step', 'fits into 74.5 GiB', 'Received by a rank in a step, 4'):
         assert words in text
     assert 'What to change' not in text
     with pytest.raises(SystemExit, match="'80 apples' is not a size of memory; expected 80GB"):
-        main([*command, '80 apples'])
+        main(['train', *command, '80 apples'])
     with pytest.raises(SystemExit, match='--nodes needs --gpus'):
-        main([command[0], '--dry-run', '--nodes', '2'])
+        main(['train', command[0], '--dry-run', '--nodes', '2'])
     with pytest.raises(SystemExit, match='nodes=0'):
-        main([*command[:3], '1', '--nodes', '0'])
+        main(['train', *command[:3], '1', '--nodes', '0'])
 
 
 def test_what_cannot_be_counted_is_estimated():

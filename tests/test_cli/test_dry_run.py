@@ -8,8 +8,8 @@ import torch
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from mmkernel.cli import main
 from mmkernel.cli.dry_run import build_on_meta, dry_run, make_plan, number_of_images, readable
-from mmkernel.cli.train import main
 from mmkernel.engine import ConfigError, load_config
 from mmkernel.models import Head, TIMMBackbone
 from mmkernel.registry import DATASETS, MODELS
@@ -51,7 +51,21 @@ def test_unknown_length_is_said(tmp_path):
 
 
 def test_command_line(capsys):
-    main([str(CONFIG), '--dry-run', '--gpus', '4', '--amp', 'bf16', '--seed', '3', '--cfg-options', 'model.width=4'])
+    main(
+        [
+            'train',
+            str(CONFIG),
+            '--dry-run',
+            '--gpus',
+            '4',
+            '--amp',
+            'bf16',
+            '--seed',
+            '3',
+            '--cfg-options',
+            'model.width=4',
+        ]
+    )
     text = capsys.readouterr().out
     for part in ('8 x 4 processes', "precision='bfloat16'", 'seed=3', 'width=4'):
         assert part in text
@@ -59,11 +73,11 @@ def test_command_line(capsys):
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match="ConfigError: model: .*keyword 'witdh'.*'width'"):
-        main([str(CONFIG), '--cfg-options', 'model.witdh=4'])
+        main(['train', str(CONFIG), '--cfg-options', 'model.witdh=4'])
     with pytest.raises(SystemExit, match='FileNotFoundError: .*tiny_config.py'):
-        main([str(CONFIG.with_name('tiny_confg.py'))])
+        main(['train', str(CONFIG.with_name('tiny_confg.py'))])
     with pytest.raises(SystemExit, match="ConfigError: precision='float16' needs a GPU.*--amp bf16"):
-        main([str(CONFIG), '--work-dir', str(tmp_path / 'half'), '--amp', 'fp16'])
+        main(['train', str(CONFIG), '--work-dir', str(tmp_path / 'half'), '--amp', 'fp16'])
     assert not (tmp_path / 'half').exists()
 
 

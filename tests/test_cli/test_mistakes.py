@@ -9,17 +9,16 @@ from mmkernel.cli import main
 
 TINY = Path(__file__).parents[1] / 'test_engine/tiny_config.py'
 FREEZE = "custom_hooks=[{'type': 'FreezeHook', 'layers': {'nek': 'all'}}]"
-PARSED = '@parsed'  # argparse has said it
+PARSED = '@parsed'  # the parser of the command line has said it
 
 # An option on the command line -> what the line says. Refused before anything is built.
 OPTIONS = {
     'model.width=(1,2': [
         "model.width: (1,2 is not a list that Python can read ('(' was never closed, column 1)",
-        PARSED,
     ],
-    'model.width=[1,(2]': ["']' does not match opening parenthesis '(', column 6", PARSED],
-    "model={'width': 3": ['is not a dict that Python can read', PARSED],
-    'model.width': ["KEY=VALUE, got 'model.width'", PARSED],
+    'model.width=[1,(2]': ["']' does not match opening parenthesis '(', column 6"],
+    "model={'width': 3": ['is not a dict that Python can read'],
+    'model.width': ["KEY=VALUE, got 'model.width'"],
     'train_dataloader.num_batch_per_epoch=0': ['train_dataloader.num_batch_per_epoch=0; expected'],
     'train_dataloader.num_batch_per_epoch=x': ['train_dataloader.num_batch_per_epoch=x; expected'],
     'train_dataloader.batch_size=0': ['train_dataloader.batch_size=0'],
@@ -163,7 +162,7 @@ def test_files(said, tmp_path, text, words):
         (['nowhere.py'], "There is no config 'nowhere.py'"),
         ([TINY.parent], 'is a folder; expected a config file. It holds: '),
         ([TINY, '--seed', '-1'], 'randomness.seed=-1; expected'),
-        ([TINY, '--seed', 'x'], "argument --seed: invalid int value: 'x'"),
+        ([TINY, '--seed', 'x'], "Invalid value for --seed: unable to convert "x" into int"),
         ([TINY, '--dry-run', '--gpus', '0'], 'gpus=0; expected'),
         ([TINY, '--launcher', 'slurm'], 'needs SLURM_PROCID'),
         ([TINY, '--resume', 'nowhere.pth'], 'There is no checkpoint'),

@@ -13,7 +13,7 @@ from multiprocess import run_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmkernel.cli.train import main
+from mmkernel.cli import main
 from mmkernel.engine import LARS, NonFiniteLossError, PretrainOptimWrapper, load_config, train
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.models import Head, JointEmbedding, move
@@ -551,7 +551,7 @@ def test_a_checkpoint_inside_an_epoch_asks_first(tmp_path):
 def test_the_command_line_ends_with_the_message_alone(tmp_path):
     words = [str(Path(__file__).parent / 'tiny_config.py'), '--work-dir', str(tmp_path), '--cfg-options']
     with pytest.raises(SystemExit, match='^NonFiniteLossError: The loss of iteration 4 is nan.*no checkpoint yet'):
-        main([*words, 'model.bad_iteration=5', 'log_level=ERROR'])
+        main(['train', *words, 'model.bad_iteration=5', 'log_level=ERROR'])
 
 
 def test_a_run_without_guard_and_checkpoints_does_not_end_as_if_all_were_well(tmp_path):

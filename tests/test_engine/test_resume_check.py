@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_runner import config, digest, other_optimizer
 
-from mmkernel.cli.train import main
+from mmkernel.cli import main
 from mmkernel.engine import OtherRunError, load_config, read_checkpoint, train, write_checkpoint
 from mmkernel.engine.resume_check import compare_runs, compare_settings, resolved, versions
 
@@ -136,8 +136,8 @@ def test_the_command_line_lists_the_differences(tmp_path, repository):
     words = [str(repository / 'tests/test_engine/tiny_config.py'), '--work-dir', str(tmp_path)]
     options = ['--cfg-options', 'model.width=16', 'train_cfg.max_epochs=1']
     with pytest.raises(SystemExit, match=r'OtherRunError(.|\n)*model.width: not set -> 16'):
-        main([*words, '--resume', *options])
-    main([*words, '--resume-anyway', '--cfg-options', 'train_cfg.max_epochs=1'])
+        main(['train', *words, '--resume', *options])
+    main(['train', *words, '--resume-anyway', '--cfg-options', 'train_cfg.max_epochs=1'])
 
 
 def test_other_data_under_the_same_config_are_refused(tmp_path, monkeypatch):

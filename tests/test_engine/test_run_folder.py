@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from test_runner import config, digest
 
-from mmkernel.cli.train import main
+from mmkernel.cli import main
 from mmkernel.engine import (
     CheckpointError,
     CSVBackend,
@@ -61,7 +61,7 @@ def test_the_same_command_again_changes_nothing(tmp_path, marked):
 def test_the_command_line_says_it_in_one_line(tmp_path, repository):
     checkpoint(tmp_path, 4)
     with pytest.raises(SystemExit) as error:
-        main([str(repository / 'tests/test_engine/tiny_config.py'), '--work-dir', str(tmp_path)])
+        main(['train', str(repository / 'tests/test_engine/tiny_config.py'), '--work-dir', str(tmp_path)])
     assert str(error.value).startswith('RunFolderError: The work folder')
     assert '\n' not in str(error.value)
 
@@ -285,7 +285,7 @@ def test_a_disk_that_fills_up_ends_a_run_in_one_line_and_the_last_checkpoint_sta
     words = ['--work-dir', str(tmp_path), '--cfg-options', 'custom_hooks=[{"type": "DiskFills"}]', 'log_level=ERROR']
     try:
         with pytest.raises(SystemExit) as error:
-            main([str(repository / 'tests/test_engine/tiny_config.py'), *words, 'default_hooks.logger=None'])
+            main(['train', str(repository / 'tests/test_engine/tiny_config.py'), *words, 'default_hooks.logger=None'])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert re.fullmatch(

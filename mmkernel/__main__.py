@@ -1,0 +1,5 @@
+"""``python -m mmkernel``."""
+
+from mmkernel.cli import main
+
+main()
