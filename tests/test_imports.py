@@ -10,6 +10,7 @@ ALLOWED = {
     'hashes': set(),
     'home': set(),
     'limits': set(),
+    '__main__': {'cli'},
     'owner': set(),
     'writing': set(),
     'registry': set(),

@@ -162,7 +162,7 @@ def test_files(said, tmp_path, text, words):
         (['nowhere.py'], "There is no config 'nowhere.py'"),
         ([TINY.parent], 'is a folder; expected a config file. It holds: '),
         ([TINY, '--seed', '-1'], 'randomness.seed=-1; expected'),
-        ([TINY, '--seed', 'x'], "Invalid value for --seed: unable to convert "x" into int"),
+        ([TINY, '--seed', 'x'], 'Invalid value for --seed: unable to convert "x" into int'),
         ([TINY, '--dry-run', '--gpus', '0'], 'gpus=0; expected'),
         ([TINY, '--launcher', 'slurm'], 'needs SLURM_PROCID'),
         ([TINY, '--resume', 'nowhere.pth'], 'There is no checkpoint'),
