@@ -3,7 +3,6 @@
 import errno
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from safetensors.torch import save
 
 from mmkernel.limits import DAMAGED, LimitError, check_zip
 from mmkernel.writing import NO_ROOM, replacing, room
-from mmkernel.zoo.pickles import NUMBERS, check_content, read_arrays
+from mmkernel.zoo.pickles import NUMBERS, OF_TENSORS, check_content, read_arrays, with_tensors
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
+from mmkernel.zoo.stand_ins import load_plain, why_not_plain
 
 
 class DiskFullError(DownloadError):
@@ -76,24 +76,11 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     try:
         if zipfile.is_zipfile(path):
             check_zip(path)
-        with torch.serialization.safe_globals([(value, name) for name, value in NUMBERS.items()]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        checkpoint = with_tensors(load_plain(path, {**NUMBERS, **OF_TENSORS}, mmap))
     except LimitError as error:
         raise CheckpointError(str(error)) from error
-    except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error))
-        what = f'an object of {found[1]}' if found else 'more than plain tensors and values, or is damaged'
-        raise CheckpointError(
-            f"'{path}' holds {what}. Classes are not loaded, because loading one can run code: save its state dict alone."
-        ) from error
-    except DAMAGED as error:
-        size = path.stat().st_size
-        if size == 0:
-            raise CheckpointError(f"'{path}' is empty: whatever wrote it was stopped, or the disk was full.") from error
-        # of the library's own words the first sentence; an int is a byte of no operation: a file of some other kind
-        said = error.args[0] if error.args and isinstance(error.args[0], str) else 'torch.save has not written it'
-        said = (said.splitlines() or [type(error).__name__])[0].split('. ')[0]
-        raise CheckpointError(f"'{path}' ({size} bytes) is damaged or not a checkpoint: {said}.") from error
+    except (pickle.UnpicklingError, *DAMAGED) as error:
+        raise CheckpointError(f"'{path}' {why_not_plain(error, path)}") from error
     damaged = None if mmap else damaged_record(path)
     if damaged:
         raise CheckpointError(

@@ -1,8 +1,9 @@
-"""Read numpy numbers and arrays from pickles; nothing else in a pickle is loaded or run."""
+"""Read tensors, plain values, and numbers and arrays of numpy from pickles; an empty stand-in takes the place of anything else."""
 
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from mmkernel.limits import DAMAGED, LimitError, check_unpacked
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.stand_ins import StandIn
 
 MOST_VALUES, MOST_DEPTH = 10_000_000, 64  # of a checkpoint; ours have some thousands, ten levels deep
 
@@ -39,6 +41,14 @@ class _Array:
         self.value = kind.of(content).reshape(shape, order='F' if by_columns else 'C')
 
 
+class _ArrayBeside(_Array, StandIn):
+    """Beside tensors texts and objects may stand, too, which are left out."""
+
+    def __setstate__(self, state: tuple) -> None:
+        with suppress(*DAMAGED):
+            super().__setstate__(state)
+
+
 def _number(kind: _Kind, content: bytes) -> np.generic:
     return kind.of(content)[0]
 
@@ -59,6 +69,7 @@ NUMBERS = {'numpy.dtype': _Kind, **{f'numpy.{core}.multiarray.scalar': _number f
 ARRAYS = {**NUMBERS, 'numpy.ndarray': _Array, '_codecs.encode': _encoded}
 ARRAYS |= {f'numpy.{core}.multiarray._reconstruct': _Array for core in ('core', '_core')}
 ARRAYS |= {f'numpy.{core}.numeric._frombuffer': _whole for core in ('core', '_core')}
+OF_TENSORS = {name: _ArrayBeside for name, kind in ARRAYS.items() if kind is _Array}  # the same beside tensors
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -83,8 +94,26 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if not isinstance(arrays, dict):
         raise CheckpointError(f"'{path}' has a {type(arrays).__name__} as 'model'; expected a dict of arrays.")
     arrays = {key: getattr(value, 'value', value) for key, value in arrays.items()}
-    native = {key: np.array(a, a.dtype.newbyteorder('=')) for key, a in arrays.items() if isinstance(a, np.ndarray)}
-    return dict(model={key: torch.from_numpy(array) for key, array in native.items()})
+    return dict(model={key: _tensor(array) for key, array in arrays.items() if isinstance(array, np.ndarray)})
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder('=')))
+
+
+def with_tensors(content: Any) -> Any:
+    """The same content; arrays of numbers in its dicts and lists have become tensors."""
+    seen, left = set(), [content]
+    while left:
+        value = left.pop()
+        if not isinstance(value, (dict, list)) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        for key, item in [*(value.items() if isinstance(value, dict) else enumerate(value))]:
+            if isinstance(item, _ArrayBeside) and item.value is not None:
+                value[key] = _tensor(item.value)
+            left.append(item)
+    return content
 
 
 def check_content(checkpoint: Any, path: Path) -> None:
@@ -92,6 +121,8 @@ def check_content(checkpoint: Any, path: Path) -> None:
 
     A tensor in a file can repeat a few bytes, and a list can be in itself: both have no end when they are copied or shown.
     """
+    if isinstance(checkpoint, StandIn):
+        raise CheckpointError(f"'{path}' holds {checkpoint.said()}")
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"'{path}' holds a {type(checkpoint).__name__}; expected a dict of weights.")
     counted: dict[int, int] = {}  # id -> values in it; 0 while it is looked through

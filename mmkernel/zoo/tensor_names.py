@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.metafile import MetafileError
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.stand_ins import left_out, whole_model
 
 WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
 COUNTER = 'num_batches_tracked'
@@ -115,6 +116,8 @@ def find_weights(
     content, notes = _renamed(content, own, source, layout)
     found = [place for place in _places(content, own) if prefix is None or place.prefix == prefix]
     if not found:
+        if whole := whole_model(content):
+            raise CheckpointError(f"'{source}' holds {whole.said()}")
         what = f"below the prefix '{prefix}'" if prefix is not None else 'under any prefix'
         names = ', '.join([key for _, state in _containers(content) for key in state][:4]) or 'no tensors'
         clash = next((key for _, state in _containers(content) for key in state if key in own), None)
@@ -139,7 +142,7 @@ def find_weights(
         notes.append(f'not used: {", ".join(str(place) for place in most if place != best)}')
     if beside:
         notes.append(f'left aside: {", ".join(f"{word} ({count})" for word, count in beside.items())}')
-    return _with_counters(own, state, notes), notes
+    return _with_counters(own, state, notes), [*notes, *left_out(content)]
 
 
 def _renamed(content: Mapping, own: Mapping[str, Tensor], source: str, layout: str | None) -> tuple[Mapping, list[str]]:
