@@ -36,10 +36,10 @@ from mmkernel.evaluation import (
 from mmkernel.registry import DATASETS
 from mmkernel.visualization import (
     embedding_map,
-    loss_curves,
     overview,
     planar_map,
     read_scalars,
+    run_curves,
     spectrum_plot,
     view_grid,
 )
@@ -84,7 +84,7 @@ def draw(runs: list[Run], encoders: dict[str, nn.Module], rows: list[dict], out:
     view_grid(last.views, range(6), epochs=(0, 1, 2), path=files['views'])
     scalars = {run.name: read_scalars(run.folder) for run in runs}
     logged = [{key for record in records for key in record} for records in scalars.values()]
-    loss_curves(
+    run_curves(
         scalars, [key for key in ('loss', 'alignment', 'kernel') if all(key in keys for keys in logged)],
         path=files['losses'],
     )  # fmt: skip

@@ -51,7 +51,8 @@ class AccuracyHook(Hook):
         row = dict(result, epoch=epoch)
         hub.update_scalars({f'test/{name}': value for name, value in row.items()})
         hub.update_info(HISTORY, [*hub.get_info(HISTORY, []), row])
-        runner.visualizer.add_scalars({f'test/{name}': value for name, value in result.items()}, step=epoch)
+        named = {f'test/{name}': value for name, value in result.items()}
+        runner.visualizer.add_scalars({'epoch': epoch, **named}, step=runner.iter)
         metric, (first, second) = metric_of(runner.cfg), main_metrics(result)
         best = accuracy_history(hub, metric)['best']
         runner.logger.info(

@@ -1,6 +1,5 @@
-"""Pictures of a run and of a comparison: augmented views, curves, and an overview with spectra, a map and accuracies."""
+"""Pictures of views, and an overview of a comparison: views, spectra, a map and accuracies."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmkernel.visualization.embedding import draw_map, draw_spectra
-from mmkernel.visualization.style import COLOURS, colour, finish, legend_below, new_figure, plain, show
+from mmkernel.visualization.style import COLOURS, finish, new_figure, plain, show
 from mmkernel.visualization.view_sheet import column_names
 
 BASELINES = ('#BBBBBB', '#888888')  # raw pixels and the untrained encoder, the first two rows, are grey
@@ -46,42 +45,6 @@ def finished(dataset: Any, item: Mapping) -> list[Tensor]:
         return item['inputs']
     inputs, drawn = ([part[None] for part in item[key]] for key in ('inputs', 'drawn'))
     return [view[0].byte() for view in dataset.finish(inputs, drawn)]
-
-
-def read_scalars(run: str | Path) -> list[dict]:
-    """Records of a run, oldest first: a work folder (all its ``*/vis_data/scalars.json``) or one such file.
-
-    A last line that is not complete yet (the run is going on) is left out.
-    """
-    run = Path(run)
-    files = [run] if run.is_file() else sorted(run.glob('*/vis_data/scalars.json'))
-    if not files:
-        raise FileNotFoundError(f'no scalars: looked for {run / "*/vis_data/scalars.json"}. Has the run started?')
-    records = []
-    for line in (line for file in files for line in file.read_text().splitlines()):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
-
-
-def loss_curves(
-    runs: Mapping[str, str | Path | list[dict]], keys: Sequence[str] = ('loss',), path: str | Path | None = None
-) -> Figure:
-    """One panel per key, one line per run; ``runs`` maps a name to a work folder, a file or records already read."""
-    figure = new_figure(4.2 * len(keys), 3.4)
-    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
-        for position, (name, run) in enumerate(runs.items()):
-            records = run if isinstance(run, list) else read_scalars(run)
-            points = [(record['step'], record[key]) for record in records if key in record]
-            if not points:
-                found = sorted({word for record in records for word in record})
-                raise KeyError(f"run '{name}' has no scalar '{key}'; it has {', '.join(found) or 'none yet'}.")
-            axes.plot(*zip(*points, strict=True), color=colour(position), label=name, linewidth=1.2)
-        plain(axes, key, 'step')
-        legend_below(axes)
-    return finish(figure, path)
 
 
 def overview(
