@@ -142,6 +142,9 @@ def run_curves(
             axes, key, {name: run[key] for name, run in curves.items() if key in run}, list(curves), bands or {}
         )
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    last = max(float(axes.dataLim.x1) for axes in grid[: len(keys)])
+    for axes in grid[: len(keys)]:
+        axes.set_xlim(0, 1.02 * last)
     for axes in grid[len(keys) :]:
         axes.remove()
     names = [name for name in (*curves, *(bands or {})) if name in handles]
@@ -164,7 +167,7 @@ def draw_curves(
     for name, curve in lines.items():
         few = dict(marker='o', markersize=3.5) if len(curve.values) < 5 else {}
         axes.plot(curve.epochs, curve.values, color=colour(order.index(name)), label=name, linewidth=1.4, **few)
-    plain(axes, PANELS.get(key, key), 'epoch')
+    plain(axes, PANELS.get(key) or PANELS.get(f'embedding/{key}', key), 'epoch')
     shown = np.concatenate([curve.values for curve in lines.values()])
     shown = shown[np.isfinite(shown)]
     if len(shown) and shown.min() > 0 and shown.max() > 100 * shown.min():
