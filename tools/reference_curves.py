@@ -50,9 +50,7 @@ def watched(config: Path, seed: int, folder: Path) -> Run:
 
 
 def rounded(band: Band) -> dict[str, list[float]]:
-    return {
-        part: [float(f'{x:.{DIGITS}g}') for x in values] for part, values in zip(Band._fields, band, strict=True)
-    }
+    return {part: [float(f'{x:.{DIGITS}g}') for x in values] for part, values in zip(Band._fields, band, strict=True)}
 
 
 def bands(runs: list[Run]) -> dict[str, Any]:
@@ -75,7 +73,9 @@ def main() -> None:
     runs = {config: [watched(config, seed, args.out.resolve()) for seed in args.seeds] for config in configs}
     pretrain([run for group in runs.values() for run in group if not run.finished], console)
     recipes = {config.relative_to(ROOT).as_posix(): bands(group) for config, group in runs.items()}
-    about = report('reference_curves', [], list(recipes), None, args.seeds[0], command='python tools/reference_curves.py')
+    about = report(
+        'reference_curves', [], list(recipes), None, args.seeds[0], command='python tools/reference_curves.py'
+    )
     del about['rows'], about['seed'], about['checkpoint']
     content = {**about, 'seeds': args.seeds, 'recipes': recipes}
     console.print(f'written: {shown(save_report(args.json, content, replace=True))}')
