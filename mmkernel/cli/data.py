@@ -1,7 +1,5 @@
 """``mmkernel data check PATH_OR_CONFIG``: look at the images before training on them."""
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,7 +15,8 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from mmkernel.checks import check_numbers
-from mmkernel.cli.options import OptionsAction, console, option_value, say
+from mmkernel.cli.options import Json, Options, Seed, option_value, options_of
+from mmkernel.cli.terminal import console, print_json, say
 from mmkernel.datasets import ImageFolder, Source
 from mmkernel.datasets.duplicates import duplicates
 from mmkernel.datasets.folders import EXTENSIONS
@@ -28,53 +27,50 @@ from mmkernel.evaluation.features import usable_cores
 
 KINDS = {'.npz': ('NpzPack', 'path'), '.tar': ('TarShards', 'shards'), '.parquet': ('Parquet', 'files')}
 SHOWN = 5  # names of a long list in the terminal; --json has all
-EXAMPLES = """examples:
-  mmkernel data check /my/images                                    a folder, a pack, shards, parquet
-  mmkernel data check /my/train --test /my/test                     and images that are in both
-  mmkernel data check my_config.py                                  its sources, and what its loader delivers
-  mmkernel data check /my/images --limit 10000 --json > found.json
-  mmkernel data check "dict(type='ImageFolder', root='/my/scans', extensions='.npy', scale=65535)"
-  mmkernel data check "dict(type='ImageList', names='train.csv', root='/my/images', labels=True)"
-The exit code is 1 if an image cannot be read, or if one of the test is also in another set."""
 
 
-def data_options(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(required=True, metavar='{check}')
-    text = 'numbers, sizes, channels, mean and std, unreadable files, duplicates, speed'
-    one = commands.add_parser('check', help=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    one.add_argument('path', metavar='PATH_OR_CONFIG', help='a folder, a pack, a config, or a source in quotes')
-    one.add_argument('--test', metavar='PATH', help='the images to be tested on; of a config: evaluation.test')
-    one.add_argument('--limit', type=int, metavar='N', help='look at N random images of each set (default: at all)')
-    one.add_argument('--seed', type=int, default=0, help='which ones (default 0)')
-    one.add_argument('--workers', type=int, default=usable_cores(), help='processes that read (default: all cores)')
-    one.add_argument(
-        '--seconds', type=float, default=5.0, help='time the loader of a config so long (default 5; 0: not)'
-    )
-    one.add_argument('--json', action='store_true', help='print JSON, with all names')
-    one.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
-    one.set_defaults(run=check)
+def check(
+    path: str,
+    /,
+    *,
+    test: str | None = None,
+    limit: int | None = None,
+    seed: Seed = 0,
+    workers: int = usable_cores(),
+    seconds: float = 5.0,
+    json: Json = False,
+    cfg_options: Options = None,
+) -> None:
+    """Numbers, sizes, channels, mean and std, unreadable files, duplicates, speed.
 
+    The exit code is 1 if an image cannot be read, or if one of the test is also in another set.
 
-def check(args: argparse.Namespace) -> None:
-    check_numbers('--limit', whole=True, none=True, N=args.limit)
-    check_numbers('data check', zero=True, workers=args.workers, seconds=args.seconds)
-    cfg = load_config(args.path, args.cfg_options) if args.path.endswith('.py') else None
-    sources = {'train': source_of(args.path)} if cfg is None else sources_of_config(cfg)
-    sources |= {'test': source_of(args.test)} if args.test else {}
+    Args:
+        path: a folder, a pack, a config, or a source in quotes: "dict(type='ImageFolder', root='/my/scans')".
+        test: the images to be tested on, in the same forms; of a config: evaluation.test.
+        limit: look at so many random images of each set; default: at all.
+        workers: processes that read.
+        seconds: time the loader of a config so long; 0: not.
+    """
+    check_numbers('--limit', whole=True, none=True, N=limit)
+    check_numbers('data check', zero=True, workers=workers, seconds=seconds)
+    cfg = load_config(path, options_of(cfg_options)) if path.endswith('.py') else None
+    sources = {'train': source_of(path)} if cfg is None else sources_of_config(cfg)
+    sources |= {'test': source_of(test)} if test else {}
     surveys: dict[str, Survey] = {}
     for name, source in sources.items():
-        surveys[name] = Survey(source, args.limit, args.seed, args.workers, lambda b, n, name=name: bar(b, n, name))
+        surveys[name] = Survey(source, limit, seed, workers, lambda b, n, name=name: bar(b, n, name))
         if surveys[name].stopped:
             break
     stopped = any(survey.stopped for survey in surveys.values())
     found = dict(sets={name: survey.facts() for name, survey in surveys.items()}, duplicates=duplicates(surveys))
-    if cfg is not None and args.seconds and not stopped:
+    if cfg is not None and seconds and not stopped:
         with DefaultScope.overwrite_default_scope('mmkernel'):
-            found['loader'] = dict(delivered(cfg.train_dataloader, args.seconds), cores=usable_cores())
-    if args.json:
-        print(json.dumps(found, indent=1))
+            found['loader'] = dict(delivered(cfg.train_dataloader, seconds), cores=usable_cores())
+    if json:
+        print_json(found)
     else:
-        show(found, args)
+        show(found, seed)
     leaks = any('test' in pair.split(' and ') for pair in found['duplicates']['between'])
     if stopped or leaks or any(facts['unreadable'] for facts in found['sets'].values()):
         sys.exit(130 if stopped else 1)
@@ -85,7 +81,7 @@ def source_of(text: str) -> Source:
     if text.startswith(('dict(', '{')):
         try:
             given = option_value(text)
-        except argparse.ArgumentTypeError:
+        except ValueError:
             given = {}
         if 'type' not in given:
             raise ValueError(f"{text} is no source; expected \"dict(type='ImageFolder', root='/my/images')\".")
@@ -122,12 +118,12 @@ def bar(batches: Iterable, total: int, name: str) -> Iterable:
     return track(batches, name, total=total, console=Console(stderr=True), transient=True, disable=hidden)
 
 
-def show(found: Mapping[str, Any], args: argparse.Namespace) -> None:
+def show(found: Mapping[str, Any], seed: int) -> None:
     """The same for a person."""
     table = Table(
         Column('', overflow='fold'), *(Column(name, overflow='fold') for name in found['sets']), box=SIMPLE_HEAD
     )
-    columns = [lines(facts, args.seed) for facts in found['sets'].values()]
+    columns = [lines(facts, seed) for facts in found['sets'].values()]
     for title in columns[0]:
         table.add_row(title, *(escape(column[title]) for column in columns))
     console.print(table)

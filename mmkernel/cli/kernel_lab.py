@@ -1,51 +1,37 @@
 """``mmkernel kernel show | compare | fit``: the kernel lab on the command line."""
 
-import argparse
 import math
 import sys
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from mmengine.utils import import_modules_from_strings
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mmkernel.cli.options import console, say
-from mmkernel.evaluation import save_report
+from mmkernel.cli.options import Json
+from mmkernel.cli.terminal import console, print_json, say
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, NoMimicError, kernel_profile, mimic, summary
 from mmkernel.kernels.text import kernel_from_text
 from mmkernel.writing import writable
 
-
-def kernel_options(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(required=True, metavar='{show,compare,fit}')
-    spec = "'TYPE key=value ...' in quotes, or an expression: '0.5 * RBFKernel(scale=2) + RieszKernel()'"
-    one = commands.add_parser('show', help='profile, expansion, null band and gradient of one kernel')
-    one.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='LegendreKernel weights=1,40,40')
-    many = commands.add_parser('compare', help='several kernels in one table and one picture')
-    many.add_argument('kernel', nargs='+', metavar='SPEC', help=spec)
-    many.set_defaults(plot='work_dirs/kernels.png')
-    best = commands.add_parser('fit', help='weights of the LegendreKernel nearest to a kernel')
-    best.add_argument('kernel', nargs='+', metavar='TYPE [key=value ...]', help='RBFKernel scale=2')
-    best.add_argument('--max-order', type=int, default=4, help='fits of order 1 .. this')
-    for command, run in ((one, show), (many, compare), (best, fit)):
-        command.add_argument('--width', type=int, default=256, metavar='Q', help='embedding width (default 256)')
-        command.add_argument(
-            '--imports', nargs='+', metavar='MODULE', default=[], help='files with kernels of your own'
-        )
-        command.add_argument('--json', metavar='OUT', help='write the numbers')
-        command.set_defaults(run=run)
-    for command in (one, many):
-        command.add_argument('--batch', type=int, default=256, metavar='N', help='points of the null band')
-        command.add_argument('--order', type=int, default=8, help='largest degree of the expansion')
-        command.add_argument('--plot', metavar='PNG', help='picture (compare: default work_dirs/kernels.png)')
+Spec = Annotated[
+    list[str], Parameter(metavar='SPEC', help="'TYPE key=value ...', or an expression: '0.5 * RBFKernel(scale=2)'")
+]
+Width = Annotated[int, Parameter(help='embedding width q')]
+Imports = Annotated[list[str] | None, Parameter(consume_multiple=True, help='modules with kernels of your own')]
+Batch = Annotated[int, Parameter(help='points of the null band')]
+Order = Annotated[int, Parameter(help='largest degree of the expansion')]
+Picture = Annotated[Path | None, Parameter(metavar='PNG', help='a picture')]
 
 
-def kernel_of(text: str, modules: list[str]) -> Kernel:
+def kernel_of(text: str, modules: list[str] | None) -> Kernel:
     """The kernel that ``text`` describes, of this package or of the user's ``modules``."""
     sys.path += [str(Path.cwd())] if modules else []
     try:
-        import_modules_from_strings(modules)
+        import_modules_from_strings(modules or [])
     except ImportError as error:
         raise ImportError(
             f'{error}. Modules are looked for in this folder ({Path.cwd()}) and on PYTHONPATH.'
@@ -53,19 +39,23 @@ def kernel_of(text: str, modules: list[str]) -> Kernel:
     return kernel_from_text(text)
 
 
-def _try_outputs(args: argparse.Namespace) -> None:
-    if args.json:
-        writable(args.json)
-    if getattr(args, 'plot', None):
-        writable(args.plot, 'kernels.png')
-
-
-def show(args: argparse.Namespace) -> None:
-    _try_outputs(args)
-    name = ' '.join(args.kernel)
-    kernel = kernel_of(name, args.imports)
-    p = kernel_profile(kernel, args.width, args.batch, args.order)
-    console.print(f'[bold]{kernel}[/] at q = {p.q:,}: {_definiteness(p)}')
+def show(
+    kernel: Spec,
+    /,
+    *,
+    width: Width = 256,
+    batch: Batch = 256,
+    order: Order = 8,
+    imports: Imports = None,
+    out: Picture = None,
+    json: Json = False,
+) -> None:
+    """Profile, expansion, null band and gradient of one kernel."""
+    name = ' '.join(kernel)
+    _try(out)
+    made = kernel_of(name, imports)
+    p = kernel_profile(made, width, batch, order)
+    console.print(f'[bold]{made}[/] at q = {p.q:,}: {_definiteness(p)}')
     table = Table('degree l', 'b_l', "rms b_l P_l'(t)", box=SIMPLE_HEAD)
     for l, (b, size) in enumerate(zip(p.coefficients.tolist(), (0.0, *p.degree_gradients), strict=True)):
         table.add_row(str(l), _number(b), _number(size))
@@ -79,42 +69,57 @@ def show(args: argparse.Namespace) -> None:
     if p.normal_u is not None:
         u, v = p.normal_u, p.normal_v
         say(f'MMD^2 to N(0, I) of {p.count:,} normal rows, in R^q: U 0 ± {u.sd:.3g}; V {v.mean:.3g} ± {v.sd:.3g}')
-    _write(args, {name: p})
+    _write({name: p}, out, json)
 
 
-def compare(args: argparse.Namespace) -> None:
-    _try_outputs(args)
-    profiles = {
-        name: kernel_profile(kernel_of(name, args.imports), args.width, args.batch, args.order) for name in args.kernel
-    }
+def compare(
+    kernels: Spec,
+    /,
+    *,
+    width: Width = 256,
+    batch: Batch = 256,
+    order: Order = 8,
+    imports: Imports = None,
+    out: Picture = Path('work_dirs/kernels.png'),
+    json: Json = False,
+) -> None:
+    """Several kernels in one table and one picture."""
+    _try(out)
+    profiles = {name: kernel_profile(kernel_of(name, imports), width, batch, order) for name in kernels}
     for number, (name, p) in enumerate(profiles.items(), 1):
         say(f'[bold]{number}[/]  {name}: {_definiteness(p)}')
-    table = Table(f'at q = {args.width:,}', *map(str, range(1, len(profiles) + 1)), box=SIMPLE_HEAD)
-    for l in range(args.order + 1):
+    table = Table(f'at q = {width:,}', *map(str, range(1, len(profiles) + 1)), box=SIMPLE_HEAD)
+    for l in range(order + 1):
         shares = (float(p.coefficients[l]) / (p.point if math.isfinite(p.point) else 1.0) for p in profiles.values())
         table.add_row(f'b_{l} / point', *map(_number, shares))
     table.add_row('point: phi(1) - b_0', *(_number(p.point) for p in profiles.values()))
-    table.add_row(f'null sd of U, N = {args.batch:,}', *(_number(p.band_u.sd) for p in profiles.values()))
+    table.add_row(f'null sd of U, N = {batch:,}', *(_number(p.band_u.sd) for p in profiles.values()))
     if any(p.normal_u for p in profiles.values()):
         sizes = (_number(p.normal_u.sd) if p.normal_u else 'none' for p in profiles.values())
-        table.add_row(f'the same to N(0, I), N = {args.batch:,}', *sizes)
+        table.add_row(f'the same to N(0, I), N = {batch:,}', *sizes)
     for place in next(iter(profiles.values())).typical:
         table.add_row(f"phi', {place}", *(_slope(p.typical[place][2], p) for p in profiles.values()))
     console.print(table)
-    _write(args, profiles)
+    _write(profiles, out, json)
 
 
-def fit(args: argparse.Namespace) -> None:
-    _try_outputs(args)
-    kernel = kernel_of(' '.join(args.kernel), args.imports)
-    if args.max_order < 1:
-        raise ValueError(f'--max-order {args.max_order}: a LegendreKernel has order >= 1; 4 shows the orders 1 to 4.')
+def fit(
+    kernel: Spec, /, *, max_order: int = 4, width: Width = 256, imports: Imports = None, json: Json = False
+) -> None:
+    """Weights of the LegendreKernel nearest to a kernel.
+
+    Args:
+        max_order: fits of order 1 to this.
+    """
+    made = kernel_of(' '.join(kernel), imports)
+    if max_order < 1:
+        raise ValueError(f'--max-order {max_order}: a LegendreKernel has order >= 1; 4 shows the orders 1 to 4.')
     table = Table('order', 'weighting', 'weights', 'residual', 'of the slope', box=SIMPLE_HEAD)
     rows = []
-    for order in range(1, args.max_order + 1):
+    for order in range(1, max_order + 1):
         for weighting in WEIGHTINGS:
             try:
-                m = mimic(kernel, args.width, order, weighting)
+                m = mimic(made, width, order, weighting)
             except NoMimicError:  # an even kernel has no fit of order 1
                 table.add_row(str(order), weighting, 'none: every b_l is 0', '', '')
                 continue
@@ -122,13 +127,13 @@ def fit(args: argparse.Namespace) -> None:
             table.add_row(str(order), weighting, weights, f'{m.residual:.2%}', f'{m.slope_residual:.2%}')
             found = dict(weights=m.weights, residual=m.residual, slope_residual=m.slope_residual)
             rows.append(dict(order=order, weighting=weighting, **found))
-    say(f'[bold]LegendreKernel nearest to {kernel}[/] at q = {args.width:,}')
+    say(f'[bold]LegendreKernel nearest to {made}[/] at q = {width:,}')
     console.print(table)
     say(
         "residual: rms of what is left over rms of phi - mean, over pairs of uniform points ('typical') or t in [-1, 1] ('flat')"
     )
-    if args.json:
-        say(f'written: {save_report(args.json, dict(kernel=str(kernel), width=args.width, fits=rows))}')
+    if json:
+        print_json(dict(kernel=str(made), width=width, fits=rows))
 
 
 def _definiteness(p: KernelProfile) -> str:
@@ -145,11 +150,16 @@ def _slope(value: float, p: KernelProfile) -> str:
     return 'inf' if value > 1e5 * p.point else _number(value)
 
 
-def _write(args: argparse.Namespace, profiles: dict[str, KernelProfile]) -> None:
-    if args.plot:
+def _try(picture: Path | None) -> None:
+    if picture:
+        writable(picture, 'kernels.png')
+
+
+def _write(profiles: dict[str, KernelProfile], picture: Path | None, json: bool) -> None:
+    if picture:
         from mmkernel.visualization.kernels import kernel_plot  # matplotlib: a second to import
 
-        kernel_plot(profiles, args.plot)
-        say(f'written: {args.plot}')
-    if args.json:
-        say(f'written: {save_report(args.json, {name: summary(p) for name, p in profiles.items()})}')
+        kernel_plot(profiles, picture)
+        say(f'written: {picture}')
+    if json:
+        print_json({name: summary(p) for name, p in profiles.items()})

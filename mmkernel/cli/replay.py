@@ -1,17 +1,16 @@
 """``mmkernel replay FILE``: the step that ended a run, once more, with a look at every value."""
 
-import argparse
-import json
 import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
-import torch
 from rich.markup import escape
 
 from mmkernel.cli.diagnose import find_config
-from mmkernel.cli.options import add_config_options, say, usable_device
+from mmkernel.cli.options import ConfigFile, Device, Json, Options, Out, options_of, usable_device
+from mmkernel.cli.terminal import print_json, say
 from mmkernel.engine.last_steps import read_stop
 from mmkernel.engine.replaying import Replay, Replayed
 
@@ -19,43 +18,51 @@ FINITE = 3  # the exit code where nothing is bad this time
 SHOWN = 8  # images of a long list in the terminal, and rows of a picture
 
 
-def replay_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    parser.epilog = f'Exit code: 0 where a bad value is found again, {FINITE} where all are finite.'
-    add('file', type=Path, help='non_finite.pth of the log folder, or that folder')
-    add('--device', type=usable_device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    add('--precision', choices=('as-run', 'float32', 'float64'),
-        help='default: as the run, and in float32 as well where that was half precision')  # fmt: skip
-    add('--rank', default='all', metavar='R', help='the rows of one process alone (default: all, joined)')
-    add('--json', action='store_true', help='print JSON')
-    add('--plot', metavar='PNG', help=f'a page of the views of the bad images, at most {SHOWN}; else of the first ones')
-    add_config_options(parser)
+def replay(
+    file: Path,
+    /,
+    *,
+    precision: Literal['as-run', 'float32', 'float64'] | None = None,
+    rank: str = 'all',
+    out: Out = None,
+    json: Json = False,
+    device: Device = 'auto',
+    config: ConfigFile = None,
+    cfg_options: Options = None,
+) -> None:
+    """Do the step again that ended a run with NaN or infinity, and name the first module with a bad value.
 
+    Exit code: 0 where a bad value is found again, 3 where all are finite.
 
-def replay(args: argparse.Namespace) -> None:
-    """Say what is bad first; exit code 3 where nothing is."""
-    if args.rank != 'all' and not args.rank.isdecimal():
-        raise ValueError(f"--rank is 'all' or the number of a process, got '{args.rank}'.")
-    content, records = read_stop(args.file)
-    cfg, meta = find_config(args.file, content, args.config, args.cfg_options), content['meta']
-    again = Replay(cfg, content, records, args.device, None if args.rank == 'all' else int(args.rank))
+    Args:
+        file: non_finite.pth of the log folder, or that folder.
+        precision: default: as the run, and in float32 as well where that was half precision.
+        rank: the rows of one process alone, by its number; all: those of all, joined.
+        out: a picture (PNG) of the views of the bad images, at most 8; else of the first ones.
+    """
+    if rank != 'all' and not rank.isdecimal():
+        raise ValueError(f"--rank is 'all' or the number of a process, got '{rank}'.")
+    device = usable_device(device)
+    content, records = read_stop(file)
+    cfg, meta = find_config(file, content, config, options_of(cfg_options)), content['meta']
+    again = Replay(cfg, content, records, device, None if rank == 'all' else int(rank))
     ran = cfg.get('optim_wrapper', {}).get('precision', 'float32')
-    chosen = {'as-run': [ran], None: list(dict.fromkeys([ran, 'float32']))}.get(args.precision, [args.precision])
-    done = [again.run(precision) for precision in chosen]
+    chosen = {'as-run': [ran], None: list(dict.fromkeys([ran, 'float32']))}.get(precision, [precision])
+    done = [again.run(each) for each in chosen]
     images = sorted({i for each in done if each.found for i in each.found.images})
-    if args.plot:
-        again.data.plot(args.plot, (images or again.data.indices)[:SHOWN])
-    if args.json:
+    if out:
+        again.data.plot(str(out), (images or again.data.indices)[:SHOWN])
+    if json:
         found = {key: meta[key] for key in ('iteration', 'epoch', 'loss', 'world_size', 'seed')}
-        found |= dict(device=args.device, files={i: again.data.name(i) for i in images}, replays=[*map(asdict, done)])
+        found |= dict(device=device, files={i: again.data.name(i) for i in images}, replays=[*map(asdict, done)])
         for each in found['replays']:  # JSON has no NaN
             each['losses'] = [{k: v if math.isfinite(v) else str(v) for k, v in one.items()} for one in each['losses']]
-        print(json.dumps(found, allow_nan=False))
+        print_json(found)
     else:
         for line in [_headline(again), *(line for each in done for line in _told(each, again)), *_compared(done)]:
             say(escape(line))
-        if args.plot:
-            say(f'written: {escape(args.plot)}')
+        if out:
+            say(f'written: {escape(str(out))}')
     if not any(each.bad for each in done):
         sys.exit(FINITE)
 

@@ -1,13 +1,16 @@
 """``mmkernel zoo list | info | download | verify | clean``: models by name, and their files in the cache."""
 
-import argparse
 import sys
+from dataclasses import asdict
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from mmkernel.cli.options import console, say
+from mmkernel.cli.options import Flag, Json
+from mmkernel.cli.terminal import console, print_json, say
 from mmkernel.home import home
 from mmkernel.zoo.catalogue import list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
@@ -17,35 +20,22 @@ from mmkernel.zoo.pins import clean, files_here, published, size_of, verify
 COLUMNS = PROTOCOLS[:-1]  # a column of top-1 for each
 
 
-def zoo_options(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f'Files lie in {home()} (MMKERNEL_HOME). MMKERNEL_OFFLINE=1: nothing is fetched.'
-    commands = parser.add_subparsers(required=True, metavar='{list,info,download,verify,clean}')
-    one = commands.add_parser('list', help='names that match a pattern, and what is published for them')
-    one.add_argument('pattern', nargs='?', default='*', help="a shell pattern in quotes, '*r50*'")
-    one.add_argument('--pretrained', action='store_true', help='only those with public weights')
-    one.set_defaults(run=show_list)
-    one = commands.add_parser('info', help='config, published results with their sources, files')
-    one.add_argument('name')
-    one.set_defaults(run=show_info)
-    one = commands.add_parser('download', help='fetch files and check them')
-    one.add_argument('names', nargs='+', metavar='NAME')
-    one.add_argument(
-        '--stage', choices=FILE_STAGES, help='which file: backbone, model ... (default: the first of the row)'
-    )
-    one.set_defaults(run=fetch)
-    one = commands.add_parser('verify', help='read every byte of what is here and compare it with what is published')
-    one.add_argument('names', nargs='*', metavar='NAME', help='default: all that is here')
-    one.set_defaults(run=check)
-    one = commands.add_parser('clean', help='remove files from the cache')
-    one.add_argument('names', nargs='*', metavar='NAME', help='default: all')
-    one.add_argument('--leftovers', action='store_true', help='only what broken downloads left')
-    one.set_defaults(run=remove)
+Stage = Annotated[str | None, Parameter(choices=tuple(FILE_STAGES))]
 
 
-def show_list(args: argparse.Namespace) -> None:
-    names = list_models(args.pattern, args.pretrained)
+def show_list(pattern: str = '*', /, *, pretrained: Flag = False, json: Json = False) -> None:
+    """Names that match a pattern, and what is published for them.
+
+    Args:
+        pattern: a shell pattern in quotes, '*r50*'.
+        pretrained: only those with public weights.
+    """
+    names = list_models(pattern, pretrained)
     if not names:
-        raise ValueError(f"no name matches '{args.pattern}'; 'mmkernel zoo list' shows all.")
+        raise ValueError(f"no name matches '{pattern}'; 'mmkernel zoo list' shows all.")
+    if json:
+        print_json([asdict(model_info(name)) for name in names])
+        return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column('name', no_wrap=True, min_width=max(map(len, names)))
     table.add_column('network')  # the one that may be folded
@@ -62,8 +52,12 @@ def show_list(args: argparse.Namespace) -> None:
     console.print(f'{len(names)} models; published top-1 in percent, on what and by whom: mmkernel zoo info NAME')
 
 
-def show_info(args: argparse.Namespace) -> None:
-    info = model_info(args.name)
+def show_info(name: str, /, *, json: Json = False) -> None:
+    """Config, published results with their sources, files."""
+    info = model_info(name)
+    if json:
+        print_json(asdict(info))
+        return
     lines = [('config', f'{root() / info.config}' if info.config else 'none'), ('paper', info.paper.get('Title', ''))]
     lines += [('with', f'{key} = {value}') for key, value in info.config_options.items()]
     lines += [(key.lower(), str(value)) for key, value in info.metadata.items()]
@@ -85,16 +79,29 @@ def show_info(args: argparse.Namespace) -> None:
         say(f'  {key:<13} {escape(value)}')
 
 
-def fetch(args: argparse.Namespace) -> None:
-    for info in [model_info(name) for name in args.names]:
+def fetch(names: list[str], /, *, stage: Stage = None) -> None:
+    """Fetch files and check them.
+
+    Args:
+        names: of the zoo.
+        stage: which file; default: the first of the row.
+    """
+    for info in [model_info(name) for name in names]:
         if not info.files:
             raise ValueError(f"no weights of '{info.name}' are public.")
-        path = download(info, args.stage or info.files[0].stage)
+        path = download(info, stage or info.files[0].stage)
         say(f'{info.name}: {escape(str(path))} ({size_of(path) / 1e6:.1f} MB)')
 
 
-def check(args: argparse.Namespace) -> None:
-    found = verify(args.names)
+def check(names: list[str] | None = None, /, *, json: Json = False) -> None:
+    """Read every byte of what is here and compare it with what is published.
+
+    Args:
+        names: of the zoo; default: all that is here.
+    """
+    found = verify(names or [])
+    if json:
+        print_json([asdict(verdict) for verdict in found])
     for verdict in found:
         word = {True: '[green]fine[/]', False: '[red]WRONG[/]', None: '[yellow]unknown[/]'}[verdict.fine]
         say(f'{word} {verdict.name}: {escape(str(verdict.path))}: {escape(verdict.why)}')
@@ -103,8 +110,14 @@ def check(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def remove(args: argparse.Namespace) -> None:
-    size, found = clean(args.names, args.leftovers)
+def remove(names: list[str] | None = None, /, *, leftovers: Flag = False) -> None:
+    """Remove files from the cache.
+
+    Args:
+        names: of the zoo; default: all.
+        leftovers: only what broken downloads left.
+    """
+    size, found = clean(names or [], leftovers)
     for path in found:
         say(f'removed {escape(str(path))}')
     console.print(f'{size / 1e6:.1f} MB freed in {home()}; hashes of first use are kept in pins.json.')

@@ -86,5 +86,5 @@ class StepData:
         whole.finish = None  # nothing is left to a device
         views = [torch.stack(view) for view in zip(*(self._item(i, whole)['inputs'] for i in images), strict=True)]
         if any(view.dtype != torch.uint8 for view in views):
-            raise ValueError(f'--plot shows views of uint8, those of {type(whole).__name__} are {views[0].dtype}.')
+            raise ValueError(f'a picture shows views of uint8, those of {type(whole).__name__} are {views[0].dtype}.')
         view_sheet(path, views, getattr(whole, 'view_names', ['view'] * len(views)))

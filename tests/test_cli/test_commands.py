@@ -1,65 +1,119 @@
 import json
+import shlex
+import subprocess
 import sys
+import warnings
+from contextlib import suppress
 
 import pytest
 from mmengine.logging import print_log
 
-from mmkernel.cli import COMMANDS, main
+import mmkernel
+from mmkernel.cli import COMMANDS, app, main
 
 
-def test_help_is_pleasant(capsys):
+def help_of(capsys, *words):
+    with suppress(SystemExit):
+        main([*words, '--help'])
+    return capsys.readouterr().out
+
+
+def test_help_is_one_screen_that_lists_every_command(capsys):
     main([])
     text = capsys.readouterr().out
-    assert all(f'  {name}' in text and command.summary in text for name, command in COMMANDS.items())
+    assert len(text.splitlines()) <= 60
+    assert all(f'│ {name.split()[0]} ' in text for name in COMMANDS)
+    main(['help', 'kernel', 'show'])
+    assert 'Usage: mmkernel kernel show' in capsys.readouterr().out
     main(['--version'])
-    assert capsys.readouterr().out.startswith('mmkernel 0.')
+    assert capsys.readouterr().out == f'mmkernel {mmkernel.__version__}\n'
 
 
-def test_unknown_command_names_the_nearest():
-    with pytest.raises(SystemExit, match="unknown command 'diagnos'. Did you mean 'diagnose'"):
-        main(['diagnos'])
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_of_a_command_has_examples_that_parse(capsys, name):
+    text = help_of(capsys, *name.split())
+    for example in COMMANDS[name].examples:
+        line = f'mmkernel {name} {example}'.strip()
+        assert f'  {line}\n' in text  # whole, on one line: it can be copied
+        app().parse_args(shlex.split(line.split(' > ')[0])[1:], exit_on_error=False, print_error=False)
 
 
-def test_benchmarks_are_reached(capsys, monkeypatch):
-    main(['benchmark'])
-    text = capsys.readouterr().out
-    assert '  knn                Weighted kNN of a checkpoint' in text
-    assert 'common' not in text
-    assert 'console_errors' not in text
-    with pytest.raises(SystemExit, match="no benchmark is called 'linar'. Did you mean 'linear'"):
-        main(['benchmark', 'linar'])
-    monkeypatch.setattr(sys, 'path', [*sys.path])
-    monkeypatch.setattr(sys, 'argv', [*sys.argv])
+def test_help_imports_no_torch():
+    look = 'import sys; from mmkernel.cli import main; main([]); print("torch" in sys.modules)'
+    said = subprocess.run([sys.executable, '-c', look], capture_output=True, text=True, check=True).stdout
+    assert said.endswith('False\n')
+
+
+def test_every_shared_word_means_the_same():
+    """One type for each word that several commands have: what it takes and what its help says."""
+    seen = {}
+    for name in COMMANDS:
+        for argument in app().parse_commands(name.split())[1][-1].assemble_argument_collection():
+            for word in {'--device', '--config', '--cfg-options', '--json', '--license'}.intersection(argument.names):
+                seen.setdefault(word, set()).add((argument.parameter.help, str(argument.hint)))
+    assert {word for word, found in seen.items() if len(found) == 1} == set(seen), seen
+
+
+@pytest.mark.parametrize('words, said', [
+    (['diagnos'], 'mmkernel: Unknown command "diagnos". Did you mean "diagnose"?'),
+    (['kernel', 'shwo'], 'Unknown command "shwo". Did you mean "show"?'),
+    (['diagnose'], 'mmkernel diagnose: Command "diagnose" parameter CHECKPOINT requires an argument.'),
+    (['diagnose', 'a.pth', '--imges', '3'], 'Unknown option: --imges. Did you mean --images?'),
+    (['diagnose', 'a.pth', 'b.pth'], "Unused Tokens: ['b.pth']"),
+    (['export', 'a.pth', '--to', 'tim'], 'Invalid value "tim" for --to. Choose from: "safetensors", "timm"'),
+])  # fmt: skip
+def test_wrong_words_end_with_one_line(words, said, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(['benchmark', 'knn', '--help'])
-    assert stop.value.code == 0
-    assert 'usage: knn.py' in capsys.readouterr().out
+        main(words)
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert said in text
+    assert text.count('\n') == 1
+    assert '--help explains it' in text
 
 
-def test_show(capsys, tmp_path):
-    out = tmp_path / 'show.json'
-    main(['kernel', 'show', 'LegendreKernel', 'weights=1,40,40', '--width', '64', '--batch', '100', '--json', str(out)])
+def test_completion_is_installed_where_it_is_told(tmp_path, capsys):
+    main(['--install-completion', '--shell', 'bash', '--output', str(tmp_path / 'mmkernel')])
+    text = (tmp_path / 'mmkernel').read_text()
+    assert all(word in text for word in ('diagnose', '--cfg-options', 'safetensors'))
+
+
+def test_warnings_are_said_once(capsys, monkeypatch):
+    monkeypatch.setattr('mmkernel.cli.diagnose.diagnose', warns)
+    main(['diagnose', 'a.pth'])
+    assert capsys.readouterr().err == 'warning: mind [this]\n'
+
+
+def warns(checkpoint: str, /) -> None:
+    for _ in range(2):
+        warnings.warn('mind [this]', stacklevel=1)
+
+
+def test_show(capsys):
+    words = ['kernel', 'show', 'LegendreKernel', 'weights=1,40,40', '--width', '64', '--batch', '100']
+    main(words)
     text = capsys.readouterr().out
     assert 'positive definite up to l = 8' in text.replace('\n', ' ')
     assert 'V 0.81 ±' in text
-    (found,) = json.loads(out.read_text()).values()
+    main([*words, '--json'])
+    (found,) = json.loads(capsys.readouterr().out).values()
     assert found['coefficients'][:4] == [0, 1, 40, 40]
     assert found['null_mean_v'] == pytest.approx(0.81)
 
 
 def test_compare(capsys, tmp_path):
     picture = tmp_path / 'kernels.png'
-    main(['kernel', 'compare', 'LegendreKernel weights=1,40', '2 * RBFKernel(scale=2)', '--plot', str(picture)])
+    main(['kernel', 'compare', 'LegendreKernel weights=1,40', '2 * RBFKernel(scale=2)', '--out', str(picture)])
     text = capsys.readouterr().out
     assert '1  LegendreKernel weights=1,40: positive definite' in text
     assert picture.is_file()
 
 
-def test_fit(capsys, tmp_path):
-    out = tmp_path / 'fit.json'
-    main(['kernel', 'fit', 'PolynomialKernel', 'degree=2', '--width', '16', '--max-order', '2', '--json', str(out)])
-    assert ' '.join(capsys.readouterr().out.split()).count('none: every b_l is 0') == 2  # with either weighting
-    fits = json.loads(out.read_text())['fits']
+def test_fit(capsys):
+    main(['kernel', 'fit', 'PolynomialKernel', 'degree=2', '--width', '16', '--max-order', '2', '--json'])
+    said = capsys.readouterr()
+    assert ' '.join(said.err.split()).count('none: every b_l is 0') == 2  # with either weighting
+    fits = json.loads(said.out)['fits']
     assert fits[-1]['weights'] == pytest.approx([0, 15 / 16], abs=1e-6)
 
 
@@ -76,7 +130,7 @@ def test_own_kernel_from_a_file(capsys, tmp_path, monkeypatch):
 def test_errors_are_one_line(monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main(['kernel', 'show', 'RBF'])
-    assert str(stop.value).startswith("mmkernel kernel: type 'RBF' is not registered")
+    assert str(stop.value).startswith("mmkernel kernel show: type 'RBF' is not registered")
     assert '\n' not in str(stop.value)
     monkeypatch.setenv('MMKERNEL_TRACEBACK', '1')
     with pytest.raises(KeyError):
@@ -92,7 +146,7 @@ def test_errors_are_one_line(monkeypatch):
             ['show', 'RBFKernel', '--imports', 'no_such_module_of_mine'],
             'Failed to import no_such_module_of_mine. Modules are looked for in',
         ),
-        (['show', 'RBFKernel', '--plot', 'no_suffix'], "name it 'no_suffix.png'"),
+        (['show', 'RBFKernel', '--out', 'no_suffix'], "name it 'no_suffix.png'"),
         (['show', 'RBFKernel', '--width', '1'], 'q >= 2, got q = 1'),
         (['show', 'RBFKernel', '--batch', '1'], 'N >= 2 points, got count = 1'),
         (['fit', 'RBFKernel', '--max-order', '0'], '--max-order 0: a LegendreKernel has order >= 1'),

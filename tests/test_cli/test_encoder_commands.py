@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory, repository):
     return path
 
 
-@pytest.mark.parametrize('command', ['export', 'import', 'publish', 'diagnose', 'embeddings', 'kernel', 'plot', 'knn'])
+@pytest.mark.parametrize('command', ['export', 'import', 'publish', 'diagnose', 'embeddings', 'plot', 'knn'])
 def test_a_read_only_place_is_named_before_the_work(checkpoint, tmp_path, monkeypatch, repository, capsys, command):
     def refuse(folder):
         raise OSError(errno.EROFS, 'Read-only file system')
@@ -49,9 +49,8 @@ def test_a_read_only_place_is_named_before_the_work(checkpoint, tmp_path, monkey
         'publish': ['publish', file, '--name', 'digits', '--out', out],
         'diagnose': ['diagnose', file, '--out', out],
         'embeddings': ['diagnose', file, '--text', '--save-embeddings', f'{out}.npz'],
-        'kernel': ['kernel', 'show', 'RBFKernel', '--width', '8', '--json', f'{out}.json'],
-        'plot': ['kernel', 'compare', 'RBFKernel', '--width', '8', '--plot', f'{out}.png'],
-        'knn': ['benchmark', 'knn', str(repository / 'configs/sfrik/digits_L3.py'), '--json', f'{out}.json', '--no-cache'],
+        'plot': ['kernel', 'compare', 'RBFKernel', '--width', '8', '--out', f'{out}.png'],
+        'knn': ['knn', str(repository / 'configs/sfrik/digits_L3.py'), '--out', f'{out}.json', '--no-cache'],
     }[command]  # fmt: skip
     with pytest.raises(SystemExit) as error:
         main(words)

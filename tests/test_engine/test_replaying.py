@@ -249,8 +249,8 @@ def test_the_command(tmp_path, capsys):
         main([*words, '--cfg-options', 'train_dataloader.dataset.length=48'])
     with pytest.raises(SystemExit, match='custom_imports.*If you trust it.*There is one above it: --config'):
         main(words[:2])
-    with pytest.raises(SystemExit, match='--plot shows views of uint8'):
-        main([*words, '--plot', str(tmp_path / 'views.png')])
+    with pytest.raises(SystemExit, match='a picture shows views of uint8'):
+        main([*words, '--out', str(tmp_path / 'views.png')])
 
 
 def test_half_precision_and_a_page_of_views(tmp_path, capsys):
@@ -258,7 +258,7 @@ def test_half_precision_and_a_page_of_views(tmp_path, capsys):
     cfg, file = provoked('kernels/digits_rbf.py', tmp_path, **{'optim_wrapper.precision': 'bfloat16'})
     picture = tmp_path / 'views.png'
     with pytest.raises(SystemExit) as stop:
-        main(['replay', str(file.parent), '--plot', str(picture)])
+        main(['replay', str(file.parent), '--out', str(picture)])
     assert stop.value.code == 3
     text = capsys.readouterr().out
     assert 'bfloat16 on cpu: the step is finite.' in text

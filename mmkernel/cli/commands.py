@@ -1,0 +1,65 @@
+"""The table of commands: what ``mmkernel --help`` lists, the function behind each, examples that work as they stand."""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A line of the table. The first word of each example follows ``mmkernel NAME``; examples work as they stand."""
+
+    group: str
+    summary: str
+    function: str  # 'module:function'
+    examples: tuple[str, ...]
+    whole: bool = False  # the function reports its errors itself
+
+
+RUN = 'work_dirs/kernels/digits_rbf'
+FILE = f'{RUN}/epoch_20.pth'
+GROUPS = ('Pretrain', 'Judge', 'Look', 'Weights')
+COMMANDS = {
+    'train': Command(
+        'Pretrain', 'pretrain an encoder from a config', 'mmkernel.cli.train:train',
+        ('configs/kernels/digits_rbf.py', 'configs/sfrik/digits_L3.py --cfg-options train_cfg.max_epochs=5',
+         'configs/sfrik/r50_L3_q32768.py --dry-run --gpus 8 --memory 80GB'), whole=True),
+    'replay': Command(
+        'Pretrain', 'do the step again that ended a run with NaN or infinity, and name the first module with a bad value',
+        'mmkernel.cli.replay:replay', (f'{RUN}/20260101_120000/non_finite.pth',)),
+    'data check': Command(
+        'Pretrain', 'numbers, sizes, channels, mean and std, damaged files, duplicates, speed', 'mmkernel.cli.data:check',
+        ('/my/train --test /my/test', 'configs/sfrik/digits_L3.py', '/my/images --limit 10000 --json > found.json',
+         """"dict(type='NpzPack', path='pack.npz')\"""")),
+    'diagnose': Command(
+        'Look', 'is this embedding healthy, doubtful or collapsed? a page in words and pictures',
+        'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500 --text', f'{FILE} --json')),
+    'kernel show': Command(
+        'Look', 'profile, expansion, null band and gradient of one kernel', 'mmkernel.cli.kernel_lab:show',
+        ('LegendreKernel weights=1,40,40 --width 256', "'0.5 * RBFKernel(scale=2) + RieszKernel()' --out k.png")),
+    'kernel compare': Command(
+        'Look', 'several kernels in one table and one picture', 'mmkernel.cli.kernel_lab:compare',
+        ("'LegendreKernel weights=1,40,40' 'RBFKernel scale=2'",)),
+    'kernel fit': Command(
+        'Look', 'weights of the LegendreKernel nearest to a kernel', 'mmkernel.cli.kernel_lab:fit', ('RBFKernel scale=2',)),
+    'zoo list': Command(
+        'Weights', 'names that match a pattern, and what is published for them', 'mmkernel.cli.zoo:show_list',
+        ("'*r50*'", '--pretrained')),
+    'zoo info': Command(
+        'Weights', 'config, published results with their sources, files', 'mmkernel.cli.zoo:show_info', ('moco_r50_v2_200e',)),
+    'zoo download': Command('Weights', 'fetch files and check them', 'mmkernel.cli.zoo:fetch', ('moco_r50_v2_200e',)),
+    'zoo verify': Command('Weights', 'compare every byte of what is here with what is published', 'mmkernel.cli.zoo:check', ('',)),
+    'zoo clean': Command('Weights', 'remove files from the cache', 'mmkernel.cli.zoo:remove', ('--leftovers',)),
+    'export': Command(
+        'Weights', 'write an encoder for timm, torchvision, the hub, ONNX, detectors; proven by equal features',
+        'mmkernel.cli.weights:export', (f'{FILE} --to onnx', 'sfrik_digits_L3 --to safetensors')),
+    'import': Command(
+        'Weights', 'read weights of another library into a file of this one', 'mmkernel.cli.weights:import_',
+        ('resnet50.pth --from torchvision --arch resnet50',)),
+    'publish': Command(
+        'Weights', 'make a file for others of a checkpoint: weights only, hash in the name, card',
+        'mmkernel.cli.weights:publish', (f'{FILE} --name digits_rbf',)),
+}  # fmt: skip
+FOLDERS = {
+    'kernel': ('Look', 'show, compare and fit kernels K(u, v) = phi(u.v) on the sphere'),
+    'zoo': ('Weights', 'published weights by name: list, info, download, verify, clean'),
+    'data': ('Pretrain', 'your images before training: sizes, mean and std, damaged files, duplicates, speed'),
+}
+"""The first word of commands that have two, such as ``kernel show``: its group and what it says of itself."""
