@@ -30,7 +30,7 @@ COMMANDS = {
          """"dict(type='NpzPack', path='pack.npz')\"""")),
     'diagnose': Command(
         'Look', 'is this embedding healthy, doubtful or collapsed? a page in words and pictures',
-        'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500 --text', f'{FILE} --json')),
+        'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500', f'{FILE} --json')),
     'kernel show': Command(
         'Look', 'profile, expansion, null band and gradient of one kernel', 'mmkernel.cli.kernel_lab:show',
         ('LegendreKernel weights=1,40,40 --width 256', "'0.5 * RBFKernel(scale=2) + RieszKernel()' --out k.png")),
