@@ -87,6 +87,11 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = '', n: int = 
     return f'Did you mean {" or ".join(map(repr, near))}?' if near else otherwise
 
 
+def slips(word: str, known: str) -> float:
+    """The number of letters of both words that do not match: 2 for 'modle' and 'model'."""
+    return round((1 - difflib.SequenceMatcher(None, word, known).ratio()) * (len(word) + len(known)))
+
+
 def words_of(error: BaseException) -> str:
     """The message of an error; ``str`` of a KeyError is the repr of its message."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -7,7 +7,8 @@ from .checkpoint import RunFolderError, latest_checkpoint, load_checkpoint
 from .checkpoint_hook import CheckpointHook
 from .clocks import FreezeHook, MomentumUpdateHook, QueueHook, momentum_at
 from .cluster_hook import ClusterHook
-from .config import check_config, default_work_dir, load_config, set_option, train
+from .config import check_config, default_work_dir, load_config, train
+from .config_option import set_option
 from .epoch_scores import AccuracyHook, KeepBestHook
 from .finite import NonFiniteGuardHook, NonFiniteLossError
 from .hooks import BackboneWeightsHook, CommitHook, RuntimeInfoHook, SeedHook

@@ -1,7 +1,6 @@
 """Read a config, override single keys, refuse what it cannot mean, and train what it describes."""
 
 import copy
-import difflib
 import sys
 import warnings
 from collections.abc import Mapping
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from mmkernel.checks import did_you_mean
-from mmkernel.engine.allowed_keys import TOP_LEVEL, ConfigError, as_config_error, check_components, reader_of
+from mmkernel.checks import did_you_mean, slips
+from mmkernel.engine.allowed_keys import TOP_LEVEL, ConfigError, as_config_error, check_components
 from mmkernel.engine.allowed_values import check_options
 from mmkernel.engine.checkpoint import epoch_files
 from mmkernel.engine.config_file import read_config
+from mmkernel.engine.config_option import in_order, set_option
 from mmkernel.engine.config_shape import NOT_HERE, check_run
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.runner import Runner
@@ -28,26 +28,31 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
 
     Outside a checkout, 'configs/...' is found in the package, as a ``_base_`` too. The file's own folder (and each folder of a key
     ``import_folders``) joins the import path first, so that ``custom_imports=dict(imports=['my_kernel'])`` finds
-    ``my_kernel.py`` beside the config. Errors: FileNotFoundError, ConfigError.
+    ``my_kernel.py`` beside the config; of ``cfg_options``, where the command is given, too. Errors: FileNotFoundError, ConfigError.
     """
-    cfg = read_config(path)
-    _import_custom_modules(cfg, Path(cfg.filename))
-    return checked(cfg, cfg_options)
+    cfg, options = read_config(path), dict(cfg_options or {})
+    folder = Path(cfg.filename).resolve().parent
+    if imports := [key for key in in_order(options) if key.partition('.')[0] == 'custom_imports']:
+        for key in imports:  # first: the other options may name what is in these modules
+            set_option(cfg, key, options.pop(key))
+        cfg.import_folders = [*cfg.get('import_folders', []), str(Path.cwd())]
+    _import_custom_modules(cfg, folder)
+    return checked(cfg, options)
 
 
 def checked(cfg: Config, cfg_options: Mapping[str, Any] | None = None) -> Config:
     """``cfg`` with ``cfg_options`` put in, if it can mean what it says; ConfigError: see ``load_config``."""
-    for key in sorted(cfg_options or {}, key=lambda key: key.count('.')):  # whole lists before items of them
+    for key in in_order(cfg_options or {}):
         set_option(cfg, key, cfg_options[key])
     check_config(cfg)
     return cfg
 
 
-def _import_custom_modules(cfg: Config, path: Path) -> None:
+def _import_custom_modules(cfg: Config, folder: Path) -> None:
     if not cfg.get('custom_imports'):
         return
     # stays in the config, so that its copy in the work folder finds the modules too
-    cfg.import_folders = list(dict.fromkeys([str(path.resolve().parent), *cfg.get('import_folders', [])]))
+    cfg.import_folders = list(dict.fromkeys([str(folder), *cfg.get('import_folders', [])]))
     sys.path.extend(folder for folder in cfg.import_folders if folder not in sys.path)
     modules = cfg.custom_imports.get('imports') or []
     for module in [modules] if isinstance(modules, str) else modules:
@@ -80,11 +85,6 @@ def check_config(cfg: Config) -> None:
     check_virtual_batch(cfg)
 
 
-def slips(word: str, known: str) -> float:
-    """The number of letters of both words that do not match: 2 for 'modle' and 'model'."""
-    return round((1 - difflib.SequenceMatcher(None, word, known).ratio()) * (len(word) + len(known)))
-
-
 def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     """Micro-batches per step; ConfigError for a virtual batch that is not a multiple of the batch, or beside accumulation."""
     if (virtual := (cfg.get('train_cfg') or {}).get('virtual_batch')) is None:
@@ -97,47 +97,6 @@ def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     with as_config_error():
         loader = cfg.get('train_dataloader') or {}
         return micro_batches(virtual, loader.get('batch_size') or virtual, world_size, bool(loader.get('drop_last')))
-
-
-def set_option(cfg: Config, key: str, value: Any) -> None:
-    """``cfg.a.b[0].c = value`` for the key 'a.b.0.c'. A dict value is merged key by key; an item of a tuple is replaced.
-
-    ConfigError if the config has no such key, unless it is new at the top level or in a dict that a component reads: then
-    ``check_config`` says whether it takes the key.
-    """
-
-    def put(node: Any, parts: list[str], value: Any, where: str) -> Any:
-        """``node`` with ``value`` at ``parts`` below it; lists and tuples are made anew, the rest is changed."""
-        if not parts and isinstance(value, Mapping):
-            merged = isinstance(node, Mapping) and not value.get('_delete_')
-            node = node if merged else ConfigDict()
-            for name, item in value.items():
-                node[name] = put(node.get(name), [], item, where)
-            node.pop('_delete_', None)
-            return node
-        if not parts:
-            return value
-        name, *rest = parts
-        here = f'{where}.{name}'.lstrip('.')
-        if isinstance(node, Mapping):
-            new = name in TOP_LEVEL if not where else reader_of(cfg, node, where).name
-            if name not in node and (rest or not new):
-                hint = did_you_mean(name, node if where else {**node, **dict.fromkeys(TOP_LEVEL)}, cutoff=0.6)
-                text = f"--cfg-options {key}: the config has no key '{here}'. {hint}".rstrip()
-                if not where and name in TOP_LEVEL:  # it is right, and there is nothing yet to change in it
-                    text = f"--cfg-options {key}: the config has no '{name}' to change a part of. Give the whole: {name}=..."
-                raise ConfigError(f'{text} Keys there: {", ".join(node)}.')
-            node[name] = put(node.get(name), rest, value, here)
-            return node
-        if not isinstance(node, (list, tuple)):
-            raise ConfigError(f"--cfg-options {key}: '{where}' is {node!r} and has no key '{name}'.")
-        if not name.isdecimal() or int(name) >= len(node):
-            raise ConfigError(
-                f"--cfg-options {key}: '{where}' is a list of {len(node)} items; '{name}' is none of them."
-            )
-        return type(node)(put(item, rest, value, here) if i == int(name) else item for i, item in enumerate(node))
-
-    put(cfg._cfg_dict, key.split('.'), value, '')
 
 
 def default_work_dir(cfg: Config) -> str:

@@ -199,7 +199,6 @@ def digits(method, **options):
         ('vicreg/digits', dict(lr_scaling='lin'), "lr_scaling='lin' is unknown"),
         ('vicreg/digits', dict(sync_bn='maybe'), "sync_bn = 'maybe'; expected True or False"),
         ('sfrik/digits_L3', dict(model__head__kernel__weights=1), 'weights=1; expected a list'),
-        ('sfrik/digits_L3', dict(model__head__kernel=dict(type='RBFKernel')), "keyword 'weights'.*_delete_=True"),
     ],
 )  # fmt: skip
 def test_what_training_refuses_at_its_first_step_the_dry_run_refuses(method, options, words):

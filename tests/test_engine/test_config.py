@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mmkernel.checks import slips
 from mmkernel.engine import ConfigError, load_config
-from mmkernel.engine.config import slips
 
 CONFIG = Path(__file__).parent / 'tiny_config.py'
 
@@ -65,6 +65,10 @@ def test_the_tiny_config_is_right():
         ('model = dict(witdh=3)', ["model: TinyModel got an unknown keyword 'witdh'", "'width'"]),
         ("optim_wrapper = dict(optimizer=dict(type='LARSS'))", ['optim_wrapper.optimizer', 'LARS']),
         ('optim_wrapper = dict(optimizer=dict(momentun=.9))', ['optim_wrapper.optimizer', "'momentum'"]),
+        (
+            "optim_wrapper = dict(optimizer=dict(type='SGD', lr=1.0))",
+            ["unknown keyword 'trust_coefficient'", '_delete_=True'],
+        ),
         ('optim_wrapper = dict(precission="float32")', ['optim_wrapper', "'precision'"]),
         ('param_scheduler = dict(warmup_epoch=1)', ['param_scheduler', "'warmup_epochs'"]),
         ('train_dataloader = dict(batchsize=4)', ['train_dataloader', "'batch_size'"]),
