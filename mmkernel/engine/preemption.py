@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import select
+import shlex
 import signal
 import threading
 from functools import partial
@@ -131,7 +132,8 @@ class PreemptionHook(Hook):
         if path not in runner.folder.checkpoints:
             save_here(runner)
         code = INTERRUPTED if number == signal.SIGINT else AGAIN
-        runner.logger.warning(f'Stopped by {number.name}: {path} is saved. The same command with --resume goes on.')
+        ways = f'The same command with --resume goes on, or mmkernel resume {shlex.quote(str(runner.work_dir))}.'
+        runner.logger.warning(f'Stopped by {number.name}: {path} is saved. {ways}')
         for later in self.before:  # what launchers send while the process ends
             self.before[later] = signal.SIG_DFL if later == signal.SIGINT else signal.SIG_IGN
         raise Preempted(0 if _tell_launcher(code) else code)

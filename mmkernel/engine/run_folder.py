@@ -1,6 +1,7 @@
 """The work folder of a run: one run writes into it at a time, and deletes only what is its own."""
 
 import os
+import shlex
 import shutil
 import uuid
 from pathlib import Path
@@ -136,7 +137,7 @@ class RunFolder:
         if found is None and left:
             raise RunFolderError(
                 f"The work folder '{self.path}' holds the checkpoints of an earlier run ({shown(left)}). Go on with it "
-                f'(--resume; in Python resume=True), or take {ELSEWHERE}.'
+                f'(mmkernel resume {shlex.quote(str(self.path))}; --resume; in Python resume=True), or take {ELSEWHERE}.'
             )
         if found is None and new and (self.path / 'config.py').exists():
             raise foreign(self.path / 'config.py')
