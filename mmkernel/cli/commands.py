@@ -27,6 +27,14 @@ COMMANDS = {
     'replay': Command(
         'Pretrain', 'do the step again that ended a run with NaN or infinity, and name the first module with a bad value',
         'mmkernel.cli.replay:replay', (f'{RUN}/20260101_120000/non_finite.pth',)),
+    'config list': Command(
+        'Pretrain', 'configs that come with the package', 'mmkernel.cli.recipes:show_list', ('sfrik', "'*digits*'")),
+    'config show': Command(
+        'Pretrain', 'a config with all that it inherits', 'mmkernel.cli.recipes:show',
+        ('sfrik/digits_L3', 'sfrik/r50_L3_q32768 --key model.head', FILE)),
+    'config diff': Command(
+        'Pretrain', 'what differs between two configs, runs or checkpoints', 'mmkernel.cli.recipes:diff',
+        ('sfrik/digits_L2 sfrik/digits_L3', 'sfrik/digits_L3', f'kernels/digits_rbf {RUN}')),
     'data check': Command(
         'Pretrain', 'numbers, sizes, channels, mean and std, damaged files, duplicates, speed', 'mmkernel.cli.data:check',
         ('/my/train --test /my/test', 'configs/sfrik/digits_L3.py', '/my/images --limit 10000 --json > found.json',
@@ -61,6 +69,7 @@ COMMANDS = {
         'mmkernel.cli.weights:publish', (f'{FILE} --name digits_rbf',)),
 }  # fmt: skip
 FOLDERS = {
+    'config': ('Pretrain', 'the configs of the package: list, show, diff'),
     'kernel': ('Look', 'show, compare and fit kernels K(u, v) = phi(u.v) on the sphere'),
     'zoo': ('Weights', 'published weights by name: list, info, download, verify, clean'),
     'data': ('Pretrain', 'your images before training: sizes, mean and std, damaged files, duplicates, speed'),

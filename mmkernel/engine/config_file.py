@@ -40,6 +40,11 @@ def found(path: str | Path, folder: Path = Path()) -> Path:
     return inside if named and inside.is_file() else folder / path
 
 
+def bases_of(path: Path) -> list[Path]:
+    """The files that ``_base_`` of a config names."""
+    return [found(base, path.parent) for base in Config._get_base_files(str(path))]
+
+
 def _base_and_scope(base: str, config: str, mmengine: Any = Config._get_cfg_path) -> tuple[str, str | None]:
     foreign = '::' in base and not base.startswith('mmkernel::')
     return mmengine(base, config) if foreign else (str(found(base, Path(config).parent)), None)

@@ -56,7 +56,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         hint = next((HINTS[key] for key in HINTS if self.meaning == REFUSED and self.path.startswith(key)), '')
-        return f'{self.path}: {_text(self.old)} -> {_text(self.new)}{hint}'
+        return f'{self.path}: {in_words(self.old)} -> {in_words(self.new)}{hint}'
 
 
 def resolved(values: Any) -> Any:
@@ -110,7 +110,7 @@ def compare_settings(then: Mapping, now: Mapping) -> list[Difference]:
                 hooks[kind if kind not in hooks else f'{kind}.{len(hooks)}'] = hook
         both.append({**{key: value for key, value in settings.items() if key in MEANING}, 'hooks': hooks})
     found = []
-    for path, old, new in _walk('', *both):
+    for path, old, new in differing('', *both):
         kinds = isinstance(old, dict) and isinstance(new, dict)
         parts = f'{path}.type'.split('.') if kinds else path.removesuffix(' (order)').split('.')
         known = next(meaning[key] for n in range(len(parts), 0, -1) if (key := '.'.join(parts[:n])) in meaning)
@@ -123,7 +123,7 @@ def _effective(settings: Mapping, world_size: int) -> int | None:
     return at(settings, 'train_cfg.virtual_batch') or (batch and effective_batch(batch, world_size, accumulated or 1))
 
 
-def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+def differing(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     """(path, old, new) of the differences below ``path``; parts of another type are one difference."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type'):
         for key in {**old, **new}:
@@ -131,12 +131,12 @@ def _walk(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
             if (a is not ABSENT and b is not ABSENT) or not _equal(
                 resolved(default_of(old, path, key, ABSENT)), b if a is ABSENT else a
             ):
-                yield from _walk(f'{path}.{key}'.lstrip('.'), a, b)
+                yield from differing(f'{path}.{key}'.lstrip('.'), a, b)
         if path.rpartition('.')[2] in ORDERED and set(old) == set(new) and list(old) != list(new):
             yield f'{path} (order)', list(old), list(new)
     elif type(old) is type(new) is list and len(old) == len(new) and {dict, list} & {*map(type, old + new)}:
         for i, (a, b) in enumerate(zip(old, new, strict=True)):  # a list of numbers is one value
-            yield from _walk(f'{path}.{i}', a, b)
+            yield from differing(f'{path}.{i}', a, b)
     elif not _equal(old, new):
         yield path, old, new
 
@@ -146,12 +146,12 @@ def _equal(a: Any, b: Any) -> bool:
     return repr(a) == repr(b) or (a == b and bool not in (type(a), type(b)))
 
 
-def _text(value: Any) -> str:
+def in_words(value: Any) -> str:
     if value is ABSENT:
         return 'not set'
     if isinstance(value, dict):
-        inside = ', '.join(f'{key}={_text(item)}' for key, item in value.items() if key != 'type')
+        inside = ', '.join(f'{key}={in_words(item)}' for key, item in value.items() if key != 'type')
         return f'{value.get("type", "dict")}({inside})'
     if isinstance(value, list):
-        return f'[{", ".join(map(_text, value))}]'
+        return f'[{", ".join(map(in_words, value))}]'
     return repr(value)
