@@ -43,7 +43,7 @@ def app() -> App:
     for number, (name, command) in enumerate(COMMANDS.items()):
         first, _, second = name.rpartition(' ')
         parent = folders[first] if first else root
-        examples = ''.join(f'\n  mmkernel {name} {example}' for example in command.examples)
+        examples = ''.join(f'\n  mmkernel {name} {example}'.rstrip() for example in command.examples)
         parent.command(
             command.function, name=second, help=_sentence(command.summary), help_epilogue=f'For example:\n{examples}',
             group=None if first else groups[command.group], sort_key=number,

@@ -15,7 +15,7 @@ class Command(NamedTuple):
 
 RUN = 'work_dirs/kernels/digits_rbf'
 FILE = f'{RUN}/epoch_20.pth'
-GROUPS = ('Pretrain', 'Judge', 'Look', 'Weights')
+GROUPS = ('Pretrain', 'Judge', 'Look', 'Weights', 'This machine')
 COMMANDS = {
     'train': Command(
         'Pretrain', 'pretrain an encoder from a config', 'mmkernel.cli.train:train',
@@ -67,6 +67,9 @@ COMMANDS = {
     'publish': Command(
         'Weights', 'make a file for others of a checkpoint: weights only, hash in the name, card',
         'mmkernel.cli.weights:publish', (f'{FILE} --name digits_rbf',)),
+    'env': Command(
+        'This machine', 'versions, devices, combinations known to fail and the fix of each', 'mmkernel.cli.machine:env',
+        ('', '--json > env.json')),
 }  # fmt: skip
 FOLDERS = {
     'config': ('Pretrain', 'the configs of the package: list, show, diff'),

@@ -18,7 +18,7 @@ from mmkernel.cli.terminal import console, print_json, say
 from mmkernel.engine import read_checkpoint
 from mmkernel.engine.allowed_keys import at
 from mmkernel.engine.config import checked, load_config
-from mmkernel.engine.config_file import bases_of, found, read_config
+from mmkernel.engine.config_file import SUFFIXES, bases_of, found, read_config
 from mmkernel.engine.resume_check import differing, in_words, resolved
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import OrderedConfig, config_text
@@ -36,15 +36,15 @@ def names_of_configs() -> dict[str, Path]:
 
 def file_of(text: str) -> Path | None:
     """The config file that ``text`` means: a path, a name such as '<method>/<config>', the folder of a run; None: a checkpoint."""
-    path, names = Path(text), names_of_configs()
+    path = found(text)
     if path.is_dir() and (path / 'config.py').is_file():
         return path / 'config.py'
-    if path.exists() or text.endswith('.py') or '::' in text:
-        return None if path.is_file() and path.suffix == '.pth' else found(path)
-    if text in names:
-        return names[text]
-    hint = did_you_mean(text, names, 'mmkernel config list shows all names.', n=3)
-    raise FileNotFoundError(f"There is no config, run or checkpoint '{text}'. {hint}")
+    if path.is_file() and path.suffix == '.pth':
+        return None
+    if not path.exists() and path.suffix not in SUFFIXES:
+        hint = did_you_mean(text, names_of_configs(), 'mmkernel config list shows all names.', n=3)
+        raise FileNotFoundError(f"There is no config, run or checkpoint '{text}'. {hint}")
+    return path
 
 
 def config_named(text: str, options: dict[str, Any] | None = None) -> Config:

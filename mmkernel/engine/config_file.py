@@ -34,10 +34,11 @@ def read_config(path: str | Path) -> OrderedConfig:
 
 
 def found(path: str | Path, folder: Path = Path()) -> Path:
-    """``folder / path``; if there is no such file, the config 'configs/...' or 'mmkernel::...' of the package."""
-    inside = root() / 'configs' / str(path).removeprefix('mmkernel::').removeprefix('configs/')
-    named = str(path).startswith(('mmkernel::', 'configs/')) and not (folder / path).is_file()
-    return inside if named and inside.is_file() else folder / path
+    """``folder / path``; or, where there is none, 'configs/...', 'mmkernel::...' or '<method>/<name>' of the package."""
+    name = str(path).removeprefix('mmkernel::').removeprefix('configs/')
+    inside = root() / 'configs' / (name if name.endswith(SUFFIXES) else f'{name}.py')
+    named = str(path).startswith(('mmkernel::', 'configs/')) or not name.endswith(SUFFIXES)
+    return inside if named and not (folder / path).exists() and inside.is_file() else folder / path
 
 
 def bases_of(path: Path) -> list[Path]:
