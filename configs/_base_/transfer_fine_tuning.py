@@ -8,6 +8,6 @@ _base_ = 'imagenet_classifier.py'
 
 model = dict(frozen=False)
 train_dataloader = dict(batch_size=256, dataset=dict(views=dict(only=dict(crop=dict(interpolation='bicubic')))))
-evaluation = dict(transform=dict(resize=224, interpolation='bicubic'))
+evaluation = dict(transform=dict(interpolation='bicubic'))  # the middle 224 of 256: Chen et al., ICML 2020, B.8.1
 optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=1e-4, nesterov=True))
 default_hooks = dict(accuracy=dict(interval=5))

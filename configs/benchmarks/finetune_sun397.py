@@ -1,7 +1,7 @@
 """Fine-tuning on SUN397, metric: top-1 (Chen et al., ICML 2020, appendix B.8).
 
 python tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_sun397.py
-Published: 68.1 % with a ResNet-50 four times as wide (table 8). Not run here.
+Published: 63.5 % with this ResNet-50 (table B.5). Not run here.
 """
 
 _base_ = '../_base_/transfer_fine_tuning.py'

@@ -9,7 +9,10 @@ Published: 74.3 % top-1 after 1000 epochs of pretraining. Not run here.
 
 _base_ = '../_base_/imagenet_classifier.py'
 
-train_dataloader = dict(batch_size=128)
+model = dict(head_std=2048**-0.5)  # 1 / sqrt(width of the features); theirs cuts the tails off
+train_dataloader = dict(batch_size=128, dataset=dict(views=dict(only=dict(crop=dict(interpolation='bicubic')))))
+evaluation = dict(transform=dict(interpolation='bicubic'))
 train_cfg = dict(max_epochs=80)
 optim_wrapper = dict(optimizer=dict(lr=0.2, weight_decay=0.0, nesterov=True))
 lr_scaling = 'linear'
+param_scheduler = dict(_delete_=True, type='WarmupCosineLR', warmup_epochs=0, end_factor=0.0)  # per step

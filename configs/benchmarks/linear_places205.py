@@ -1,6 +1,7 @@
 """Linear classifier on Places205, 28 epochs, rate divided by ten at 7, 14 and 21 (the schedule of mmselfsup).
 
-One head on pooled features, random resized crops; theirs has a head per stage and plain crops of 224 from 256.
+One head on pooled features, standardised by a batch norm as theirs; random resized crops. Theirs has a head per stage and
+crops of 224 from the middle 256.
 
 torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/sfrik/r50_L3_q32768.py CHECKPOINT \
     --protocol configs/benchmarks/linear_places205.py
@@ -9,7 +10,7 @@ Published: 54.4 % top-1, 83.2 % top-5 (Zheng et al., ICLR 2023; their script is 
 
 _base_ = '../_base_/imagenet_classifier.py'
 
-model = dict(num_classes=205)
+model = dict(num_classes=205, head_norm=dict(type='BN', affine=False))
 train_dataloader = dict(
     dataset=dict(
         source=dict(_delete_=True, type='ImageFolder', root='data/places205/train', labels=True, upright=False)

@@ -8,7 +8,9 @@ Published: 69.3 % top-1 after 1000 epochs of pretraining. Not run here.
 _base_ = '../_base_/imagenet_classifier.py'
 
 model = dict(head_std=0.0)
-train_dataloader = dict(batch_size=512)
+train_dataloader = dict(batch_size=512, dataset=dict(views=dict(only=dict(crop=dict(interpolation='bicubic')))))
+evaluation = dict(transform=dict(interpolation='bicubic'))
 train_cfg = dict(max_epochs=90)
 optim_wrapper = dict(optimizer=dict(lr=0.1, weight_decay=1e-6, nesterov=True))
 lr_scaling = 'linear'
+param_scheduler = dict(_delete_=True, type='WarmupCosineLR', warmup_epochs=0, end_factor=0.0)  # per step

@@ -1,6 +1,6 @@
 """10 % of the labels as SimCLR fine-tunes (Chen et al., ICML 2020): Nesterov, 0.05 x 4096 / 256 for all weights, 30 epochs.
 
-No warm-up, no decay, crops and flips only. The paper does not name a schedule; cosine here.
+No warm-up, no decay, crops and flips only, logits from zero; the schedule is that of the released code.
 
 torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_simclr_10percent.py

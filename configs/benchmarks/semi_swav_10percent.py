@@ -7,6 +7,7 @@ Published: 70.2 % top-1, 89.9 % top-5 (800 epochs of pretraining). Not run here.
 
 _base_ = '../_base_/imagenet_semi.py'
 
+model = dict(head_std=None)  # as nn.Linear draws it
 train_dataloader = dict(dataset=dict(source=dict(names='data/imagenet/10percent.txt')))
 optim_wrapper = dict(optimizer=dict(lr=0.2), paramwise_cfg=dict(backbone=dict(lr=0.01)))
 param_scheduler = dict(_delete_=True, type='MultiStepLR', milestones=[12, 16], gamma=0.2)

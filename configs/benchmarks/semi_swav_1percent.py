@@ -7,5 +7,6 @@ Published: 53.9 % top-1, 78.5 % top-5 (800 epochs of pretraining). Not run here.
 
 _base_ = '../_base_/imagenet_semi.py'
 
+model = dict(head_std=None)  # as nn.Linear draws it
 optim_wrapper = dict(optimizer=dict(lr=5.0), paramwise_cfg=dict(backbone=dict(lr=0.02)))
 param_scheduler = dict(_delete_=True, type='MultiStepLR', milestones=[12, 16], gamma=0.2)

@@ -8,4 +8,5 @@ Published: 69.5 % top-1, 89.5 % top-5. Not run here.
 _base_ = '../_base_/imagenet_semi.py'
 
 train_dataloader = dict(dataset=dict(source=dict(names='data/imagenet/10percent.txt')))
+sync_bn = False  # their evaluate.py leaves the statistics to each GPU
 optim_wrapper = dict(optimizer=dict(lr=0.1), paramwise_cfg=dict(backbone=dict(lr=0.01)))

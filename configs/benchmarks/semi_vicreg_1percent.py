@@ -7,4 +7,5 @@ Published: 54.8 % top-1, 79.4 % top-5. Not run here.
 
 _base_ = '../_base_/imagenet_semi.py'
 
+sync_bn = False  # their evaluate.py leaves the statistics to each GPU
 optim_wrapper = dict(optimizer=dict(lr=0.08), paramwise_cfg=dict(backbone=dict(lr=0.03)))

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from mmkernel.checks import check_numbers, check_words
 from mmkernel.models.feature_extractor import FeatureExtractor
 from mmkernel.models.joint_embedding import build_part
+from mmkernel.models.norms import build_norm
 from mmkernel.registry import MODELS
 
 
 @MODELS.register_module()
 class Classifier(FeatureExtractor, BaseModel):
-    """logits = W backbone(x) + b, loss by ``objective``; W ~ N(0, head_std^2), b = 0.
+    """logits = W norm(backbone(x)) + b, loss by ``objective``; W ~ N(0, head_std^2), b = 0.
 
     Inputs: ``dict(inputs=[one view (B, C, H, W)], label=(B,))``, as the data of pretraining with a single view; or, for
     images of several classes, ``targets=(B, C)``.
@@ -26,9 +27,10 @@ class Classifier(FeatureExtractor, BaseModel):
         frozen: the backbone keeps its weights *and* its batch-norm statistics: it stays in eval mode, without gradients.
             False: it trains, and so do its statistics, also what the pretraining held fixed (positions of a transformer).
         in_dim: width of the features; None takes the backbone's.
-        head_std: of the initial weights; 0: the first logits are 0.
+        head_std: of the initial weights; 0: the first logits are 0; None: W and b are drawn as nn.Linear draws them.
         objective: 'OneClass' or 'SeveralClasses', as config or module: the loss, and which part of a batch holds the truth.
         norm_momentum: fraction that the backbone's batch norms keep of their running statistics (None: as they are).
+        head_norm: of the features before W, see ``build_norm``; it learns its statistics also where the backbone is frozen.
         data_preprocessor: uint8 -> float, as in pretraining.
     """
 
@@ -40,18 +42,20 @@ class Classifier(FeatureExtractor, BaseModel):
         num_classes: int,
         frozen: bool = True,
         in_dim: int | None = None,
-        head_std: float = 0.01,
+        head_std: float | None = 0.01,
         objective: nn.Module | dict | None = None,
         norm_momentum: float | None = None,
+        head_norm: str | dict | None = None,
         data_preprocessor: nn.Module | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=build_part(data_preprocessor or dict(type='ViewPreprocessor')))
         check_numbers('Classifier', whole=True, least=2, num_classes=num_classes)
-        check_numbers('Classifier', zero=True, head_std=head_std)
+        check_numbers('Classifier', zero=True, none=True, head_std=head_std)
         self.backbone = build_part(backbone)
-        self.head = nn.Linear(in_dim or self.backbone.out_dim, num_classes)
-        nn.init.normal_(self.head.weight, std=head_std)
-        nn.init.zeros_(self.head.bias)
+        self.head = _Head(in_dim or self.backbone.out_dim, num_classes, head_norm)
+        if head_std is not None:
+            nn.init.normal_(self.head.weight, std=head_std)
+            nn.init.zeros_(self.head.bias)
         self.objective = build_part(objective or dict(type='OneClass'))
         self.frozen, self.num_classes = frozen, num_classes
         self.register_buffer('steps', torch.zeros((), dtype=torch.int64))  # real steps: 0 is an untrained head
@@ -107,6 +111,17 @@ class Classifier(FeatureExtractor, BaseModel):
     def init_weights(self) -> None:
         """Parts initialise themselves when they are built, and a pretrained backbone must not be initialised again."""
         self._is_init = True
+
+
+class _Head(nn.Linear):
+    """W norm(h) + b."""
+
+    def __init__(self, in_dim: int, num_classes: int, norm: str | dict | None) -> None:
+        super().__init__(in_dim, num_classes)
+        self.norm = build_norm(norm, in_dim)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return super().forward(h if self.norm is None else self.norm(h))
 
 
 @MODELS.register_module()

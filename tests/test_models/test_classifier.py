@@ -65,6 +65,24 @@ def test_head_starts_small_and_loss_is_cross_entropy():
     torch.testing.assert_close(classifier.extract(IMAGES, stage='head'), logits)  # frozen: eval mode in training too
 
 
+def test_a_norm_before_the_head_learns_its_statistics_on_a_frozen_backbone():
+    classifier = model(head_norm=dict(type='BN', affine=False))
+    assert [name for name, p in classifier.named_parameters() if p.requires_grad] == ['head.weight', 'head.bias']
+    features = classifier.extract(IMAGES)
+    centred = (features - features.mean(0)) / (features.var(0, unbiased=False) + 1e-5).sqrt()
+    found = classifier(inputs=[IMAGES], mode='tensor')
+    torch.testing.assert_close(found, F.linear(centred, classifier.head.weight, classifier.head.bias))
+    torch.testing.assert_close(classifier.head.norm.running_mean, 0.1 * features.mean(0))  # from 0
+    classifier.eval()
+    torch.testing.assert_close(classifier.extract(IMAGES, stage='head'), classifier(inputs=[IMAGES], mode='tensor'))
+
+
+def test_a_head_may_be_drawn_as_torch_draws_it():
+    drawn = model(head_std=None).head
+    assert 0.2 < drawn.weight.abs().max() < 6**-0.5  # uniform within 1 / sqrt(in_dim)
+    assert 0 < drawn.bias.abs().max() < 6**-0.5
+
+
 def test_extract_restores_modes():
     classifier = model(frozen=False).train()
     assert classifier.extract(IMAGES).shape == (8, 6)
