@@ -8,8 +8,9 @@ from mmkernel.zoo.download import download
 from mmkernel.zoo.files import DiskFullError, read_checkpoint, write_checkpoint
 from mmkernel.zoo.loading import LoadReport, load_file, load_weights
 from mmkernel.zoo.metafile import MetafileError, ModelInfo, read_metafile
+from mmkernel.zoo.name_rules import KeyMapError, key_maps
 from mmkernel.zoo.pins import CheckpointError, DownloadError, HashMismatchError, clean, verify
-from mmkernel.zoo.tensor_names import KeyMapError, key_maps, weights_of
+from mmkernel.zoo.tensor_names import weights_of
 
 # Bring timm and torchvision: seconds that a list of names need not pay.
 _ON_FIRST_USE = {

@@ -20,7 +20,8 @@ from mmkernel.writing import replacing
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint, write_checkpoint, write_safetensors
 from mmkernel.zoo.hub import load_encoder
-from mmkernel.zoo.tensor_names import find_weights, key_maps
+from mmkernel.zoo.name_rules import key_maps
+from mmkernel.zoo.tensor_names import find_weights
 
 Run = Callable[[Tensor], Tensor]  # uint8 images (B, C, H, W) -> (B, d)
 ONNX_NEEDS = ('onnx', 'onnxruntime', 'onnxscript')

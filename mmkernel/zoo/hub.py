@@ -21,9 +21,9 @@ from mmkernel.zoo.encoder import Encoder, facts_of
 from mmkernel.zoo.files import meta_of, read_checkpoint
 from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import STAGES, ModelInfo, WeightsFile
+from mmkernel.zoo.name_rules import key_maps
 from mmkernel.zoo.network_options import without_weights
 from mmkernel.zoo.pins import console
-from mmkernel.zoo.tensor_names import key_maps
 
 
 def get_model(

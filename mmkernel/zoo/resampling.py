@@ -80,3 +80,15 @@ def _positions(embedding: Tensor, part: nn.Module, old: Pair, new: Pair) -> Tens
     from timm.layers import resample_abs_pos_embed  # seconds that a list of names need not pay
 
     return resample_abs_pos_embed(embedding, list(new), list(old), _prefix(part))
+
+
+def with_positions(own: Mapping[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """(state, notes): a class token that has no position of its own in the model gets that of the file's added, as timm does."""
+    shapes = [getattr(each.get('pos_embed'), 'shape', ()) for each in (own, state)]
+    if {'cls_token', 'pos_embed'} <= own.keys() & state.keys() and all(len(shape) == 3 for shape in shapes):
+        model, file = (shape[1] for shape in shapes)
+        if [math.isqrt(count) ** 2 == count for count in (model, file, file - 1)] == [True, False, True]:
+            first, rest = state['pos_embed'][:, :1], state['pos_embed'][:, 1:]
+            said = ['the position of the class token was added to it']
+            return {**state, 'cls_token': state['cls_token'] + first, 'pos_embed': rest}, said
+    return state, []

@@ -1,87 +1,35 @@
-"""Find the weights of a model in a published file, whatever their container, prefix and names.
+"""Find the weights of a model in a file of any code base, whatever their container, prefix and names.
 
-Every prefix in the file is compared with the names and shapes of the model. Other naming schemes are translated by the rules
-in configs/_base_/key_maps.yml.
+Every prefix in the file is compared with the names and shapes of the model. Other naming schemes are translated first.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from mmkernel.zoo.catalogue import root
-from mmkernel.zoo.metafile import MetafileError
+from mmkernel.checks import did_you_mean
+from mmkernel.zoo.name_rules import KeyMapError, key_maps, numbered
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.resampling import with_positions
 from mmkernel.zoo.stand_ins import left_out, whole_model
 
 WRAPPERS = ('module.', '_orig_mod.')  # of DistributedDataParallel and torch.compile
+INSIDE = re.compile(r'(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+')  # around parts
 COUNTER = 'num_batches_tracked'
 # Parts beside or on top of an encoder. They are left out when only the encoder is loaded.
-OTHER_PARTS = {
-    'classifier', 'decoder', 'encoder_k', 'fc', 'head', 'heads', 'linear', 'memory', 'neck', 'predictor', 'projection_head',
-    'projector', 'prototypes', 'queue', 'queue_ptr',
-}  # fmt: skip
+OTHER_PARTS = re.compile(
+    r"""(online_)?classifier|data_preprocessor|decoder(_\w+)?|encoder_k|fc|heads?|linear|mask(ed)?_(token|embed)|memory|momentum_\w+|neck|pooler
+    |(\w+_)?(predictor|projector|head)|projection(_\w+)?|prototypes|queue(_ptr)?""",
+    re.VERBOSE,
+)
 # Moving averages, beside the trained weights that the linear probes of the papers use (He et al., CVPR 2020), and students:
-# the teacher is published to be used (Caron et al., ICCV 2021).
-SECOND_CHOICE = {
-    'encoder_k', 'ema', 'model_ema', 'momentum_backbone', 'momentum_encoder', 'student', 'target', 'target_backbone',
-    'target_encoder', 'target_net',
-}  # fmt: skip
-
-
-class KeyMapError(RuntimeError):
-    """A file whose tensor names do not belong to the given layout."""
-
-
-@dataclass(frozen=True)
-class KeyMap:
-    """``inside``: the first of these keys that a file has is opened. ``rules``: (pattern, replacement or None to drop)."""
-
-    name: str
-    inside: tuple[str, ...]
-    rules: tuple[tuple[str, str | None], ...]
-
-    def apply(self, content: Mapping[str, Any], source: str = 'the file') -> dict[str, Any]:
-        """The state dict of a file under our names; KeyMapError for a name that no rule knows, or that two become one."""
-        given = next((content[key] for key in self.inside if isinstance(content.get(key), Mapping)), content)
-        state, unknown = {}, []
-        for key, value in ((str(key), value) for key, value in given.items()):
-            rules = ((re.match(pattern, key), replacement) for pattern, replacement in self.rules)
-            match, replacement = next(((match, new) for match, new in rules if match), (None, None))
-            if match is None:
-                unknown.append(key)
-            elif replacement is not None:
-                name = match.expand(replacement) + key[match.end() :]
-                if name in state:
-                    raise KeyMapError(f"{source}: the layout '{self.name}' gives two tensors the name '{name}'.")
-                state[name] = value
-        if unknown or not state:
-            more = f', ... ({len(unknown) - 6} more)' if len(unknown) > 6 else ''
-            problem = f'no rule for {", ".join(unknown[:6])}{more}' if unknown else 'it holds no tensor of the model'
-            raise KeyMapError(f"{source} is not of the layout '{self.name}': {problem} (configs/_base_/key_maps.yml).")
-        return state
-
-
-@cache
-def key_maps(folder: Path | None = None) -> dict[str, KeyMap]:
-    """All key maps by name of the layout; MetafileError for an invalid entry."""
-    path = (folder or root()) / 'configs/_base_/key_maps.yml'
-    found = {}
-    for name, item in yaml.safe_load(path.read_text(encoding='utf-8')).items():
-        try:
-            rules = tuple((re.compile(str(pattern)).pattern, replacement) for pattern, replacement in item['Rules'])
-            found[name] = KeyMap(name, tuple(map(str, item['Inside'])), rules)
-        except (KeyError, TypeError, ValueError, re.error) as error:
-            expected = 'Inside: [keys] and Rules: [[pattern, replacement], ...]'
-            raise MetafileError(f"{path}: '{name}' needs {expected}: {error!r}.") from error
-    return found
+# the teacher is published to be used (Caron et al., ICCV 2021). Words of a name: 'backbone_momentum', 'encoder_k'.
+SECOND_CHOICE = {'averaged', 'ema', 'k', 'momentum', 'student', 'swa', 'target'}
+Containers = list[tuple[tuple[str, ...], dict[str, Tensor]]]
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
@@ -102,10 +50,19 @@ class Place:
 
     path: tuple[str, ...]
     prefix: str
-    matched: int
+    matched: int = 0
 
     def __str__(self) -> str:
         return ' -> '.join(map(repr, (*self.path, self.prefix) if self.prefix else self.path)) or 'the top'
+
+    @property
+    def whole(self) -> str:
+        """All words to it; what chooses it where others have its prefix."""
+        return '.'.join([*self.path, self.prefix])
+
+    @property
+    def second(self) -> bool:
+        return bool(SECOND_CHOICE & {*re.split(r'[._]', self.whole)})
 
 
 def find_weights(
@@ -113,59 +70,94 @@ def find_weights(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """(state dict under the model's names, notes). Only known other parts (OTHER_PARTS) are left out of the state dict."""
     own = model.state_dict()
-    content, notes = _renamed(content, own, source, layout)
-    found = [place for place in _places(content, own) if prefix is None or place.prefix == prefix]
+    inside, notes = _renamed(content, own, source, layout)
+    places = _places(inside, own)
+    found = [place for place in places if prefix is None or prefix in (place.prefix, place.whole)]
     if not found:
-        if whole := whole_model(content):
-            raise CheckpointError(f"'{source}' holds {whole.said()}")
-        what = f"below the prefix '{prefix}'" if prefix is not None else 'under any prefix'
-        names = ', '.join([key for _, state in _containers(content) for key in state][:4]) or 'no tensors'
-        clash = next((key for _, state in _containers(content) for key in state if key in own), None)
-        ours = f'{clash} in another shape, {tuple(own[clash].shape)}' if clash else ', '.join(list(own)[:2])
-        raise CheckpointError(f"'{source}' holds no tensor of the model {what}. It has {names}, the model has {ours}.")
+        raise CheckpointError(_nothing(content, inside, own, places, prefix, source))
     most = [place for place in found if place.matched == found[0].matched]
-    first = [place for place in most if not SECOND_CHOICE & {*place.path, *place.prefix.split('.')}] or most
-    if len(first) > 1:
+    first = [place for place in most if not place.second] or most
+    if len(first) > 1 and 2 * first[0].matched > len(own):  # else nothing in the file is this model
         raise CheckpointError(
-            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Choose one with prefix=."
+            f"'{source}' holds the model {len(first)} times: in {', '.join(map(str, first))}. Choose one: "
+            f'{" or ".join(f"prefix={chosen_by(each, first)!r}" for each in first)}.'
         )
     best = first[0]
-    inside = dict(_containers(content))[best.path]
-    state = {key[len(best.prefix) :]: value for key, value in inside.items() if key.startswith(best.prefix)}
-    beside = Counter(key.split('.')[0] for key in inside if not key.startswith(best.prefix))
-    for key in [key for key in state if key not in own and key.split('.')[0] in OTHER_PARTS]:
-        beside[key.split('.')[0]] += 1
+    beside = dict(inside)[best.path]
+    state = {key[len(best.prefix) :]: value for key, value in beside.items() if key.startswith(best.prefix)}
+    aside = Counter(key.split('.')[0] for key in beside if not key.startswith(best.prefix))
+    for key in [key for key in state if key not in own and OTHER_PARTS.fullmatch(key.split('.')[0])]:
+        aside[key.split('.')[0]] += 1
         del state[key]
     if best.path or best.prefix:
         notes.append(f'found in {best}')
-    if len(most) > 1:
-        notes.append(f'not used: {", ".join(str(place) for place in most if place != best)}')
-    if beside:
-        notes.append(f'left aside: {", ".join(f"{word} ({count})" for word, count in beside.items())}')
-    return _with_counters(own, state, notes), [*notes, *left_out(content)]
+    if others := [place for place in most if place != best]:
+        notes.append(f'not used: {", ".join(f"{each} (prefix={chosen_by(each, most)!r} takes it)" for each in others)}')
+    if aside:
+        notes.append(f'left aside: {", ".join(f"{word} ({count})" for word, count in aside.items())}')
+    state, said = with_positions(own, _with_counters(own, state, notes))
+    return state, [*notes, *said, *left_out(content)]
 
 
-def _renamed(content: Mapping, own: Mapping[str, Tensor], source: str, layout: str | None) -> tuple[Mapping, list[str]]:
-    """The content renamed by the given layout, or by the first layout under which more of the model is found than without."""
+def chosen_by(place: Place, places: list[Place]) -> str:
+    """The shortest ``prefix=`` that chooses this one of several places."""
+    return place.whole if sum(each.prefix == place.prefix for each in places) > 1 else place.prefix
+
+
+def _nothing(
+    content: Mapping,
+    inside: Containers,
+    own: Mapping[str, Tensor],
+    places: list[Place],
+    prefix: str | None,
+    source: str,
+) -> str:
+    """Why no place was found."""
+    if whole := whole_model(content):
+        return f"'{source}' holds {whole.said()}"
+    keys = [key for _, state in inside for key in state]
+    text = f"'{source}' holds no tensor of the model {'under any prefix' if prefix is None else f'below the prefix {prefix!r}'}."
+    if prefix is not None and places:
+        best = [place for place in places if place.matched == places[0].matched]
+        near = did_you_mean(prefix, [name for place in best for name in (place.prefix, place.whole) if name])
+        return f'{text} {near} {best[0].matched} of its {len(own)} are in {", ".join(map(str, best[:3]))}.'.replace(
+            '  ', ' '
+        )
+    clash = next((key for key in keys if key in own), None)
+    ours = f'{clash} in another shape, {tuple(own[clash].shape)}' if clash else ', '.join(list(own)[:2])
+    return f'{text} It has {", ".join(keys[:4]) or "no tensors"}, the model has {ours}.'
+
+
+def _renamed(
+    content: Mapping, own: Mapping[str, Tensor], source: str, layout: str | None
+) -> tuple[Containers, list[str]]:
+    """The tensors under the names of the given layout, or of the first under which more of the model is found than without."""
     if layout is not None:
         if layout not in key_maps():
             raise KeyMapError(f"there is no layout '{layout}'; expected one of {', '.join(key_maps())}.")
-        return key_maps()[layout].apply(content, source), [f"names of the layout '{layout}'"]
-    most = max((place.matched for place in _places(content, own)), default=0)
-    for name, key_map in key_maps().items() if most < 0.9 * len(own) else ():
-        try:
-            state = key_map.apply(content, source)
-        except KeyMapError:
-            continue
-        if max((place.matched for place in _places(state, own)), default=0) > most:
-            return state, [f"names of the layout '{name}'"]
-    return content, []
+        return [((), key_maps()[layout].apply(content, source))], [f"names of the layout '{layout}'"]
+    inside = containers(content)
+    most = max((place.matched for place in _places(inside, own)), default=0)
+    best: tuple[Containers, list[str]] = inside, []
+    names = list(dict.fromkeys(key.split('.')[0] for key in own))
+    for said, other in renamings(inside, names) if most < len(own) else ():
+        count = max((place.matched for place in _places(other, own)), default=0)
+        if count > most:
+            most, best = count, (other, [said])
+    return best
 
 
-def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
+def renamings(inside: Containers, names: list[str]) -> Iterator[tuple[str, Containers]]:
+    """(a note, the same tensors) under the names of each layout; ``names``: of the parts of a network that may be numbered."""
+    yield 'its parts are numbered', [(path, numbered(state, names)) for path, state in inside]
+    for name, key_map in key_maps().items():
+        yield f"names of the layout '{name}'", [(path, key_map.rename(state)) for path, state in inside]
+
+
+def _places(inside: Containers, own: Mapping[str, Tensor]) -> list[Place]:
     """Every place in a file that contains tensors of the model, best first."""
     found = []
-    for path, state in _containers(content):
+    for path, state in inside:
         fits: Counter[str] = Counter()
         for key, value in state.items():
             words = key.split('.')
@@ -177,14 +169,14 @@ def _places(content: Mapping, own: Mapping[str, Tensor]) -> list[Place]:
     return sorted(found, key=lambda place: -place.matched)
 
 
-def _containers(content: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """(path of keys, tensors) of each dict of tensors, at most five levels deep. State of optimizers is skipped."""
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if state:
-        yield path, state
+def containers(content: Mapping, path: tuple[str, ...] = ()) -> Containers:
+    """(path of keys, tensors) of each dict of tensors, eight levels deep. State of optimizers is skipped."""
+    state = {INSIDE.sub(r'\1', str(key)): value for key, value in content.items() if isinstance(value, Tensor)}
+    found = [(path, state)] if state else []
     for key, value in content.items():
-        if isinstance(value, Mapping) and 'optim' not in str(key) and len(path) < 5:
-            yield from _containers(value, (*path, str(key)))
+        if isinstance(value, Mapping) and 'optim' not in str(key) and len(path) < 8:
+            found += containers(value, (*path, str(key)))
+    return found
 
 
 def _with_counters(own: Mapping[str, Tensor], state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:

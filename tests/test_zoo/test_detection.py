@@ -10,7 +10,7 @@ from exported import encoder, features
 from mmkernel.registry import MODELS
 from mmkernel.zoo import Encoder, ExportError, export_model
 from mmkernel.zoo.export_targets import detector_weights
-from mmkernel.zoo.tensor_names import key_maps
+from mmkernel.zoo.name_rules import key_maps
 
 
 def meta(name, **options):

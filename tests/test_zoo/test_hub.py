@@ -14,7 +14,7 @@ from PIL import Image
 
 import mmkernel
 from mmkernel.models import build_model
-from mmkernel.zoo import CheckpointError, DownloadError, HashMismatchError, catalogue, config_of, tensor_names, verify
+from mmkernel.zoo import CheckpointError, DownloadError, HashMismatchError, catalogue, config_of, name_rules, verify
 from mmkernel.zoo.metafile import ModelInfo
 from mmkernel.zoo.pins import Pins
 
@@ -30,7 +30,7 @@ def zoo(tmp_path, monkeypatch, repository):
     (tmp_path / 'configs/tiny').mkdir(parents=True)
     (tmp_path / 'configs/_base_').symlink_to(repository / 'configs/_base_')
     (tmp_path / 'configs/tiny/digits.py').symlink_to(repository / 'configs/kernels/digits_rbf.py')
-    for module in (catalogue, tensor_names):
+    for module in (catalogue, name_rules):
         monkeypatch.setattr(module, 'root', lambda: tmp_path)
     info = ModelInfo('tiny', 'Tiny', 'configs/tiny/digits.py')
     torch.manual_seed(3)

@@ -10,7 +10,7 @@ import pytest
 LOOK = """
 import mmkernel
 from mmkernel.zoo.catalogue import config_of, list_models, model_info
-from mmkernel.zoo.tensor_names import key_maps
+from mmkernel.zoo.name_rules import key_maps
 from mmkernel.zoo.catalogue import root
 print(root())
 print(len(list_models()), len(key_maps()), config_of(model_info('kernels_digits_rbf')).model.head.type)
