@@ -1,8 +1,4 @@
-"""How batches of views are put together, whatever the images and the views.
-
-The last batch of an epoch is left out where it is not full: all processes must have equally many rows, or the loss is not
-that of their union.
-"""
+"""How batches of views are put together, whatever the images and the views."""
 
 train_dataloader = dict(
     batch_size=256,

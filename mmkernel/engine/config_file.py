@@ -1,6 +1,7 @@
 """Find and read a config file and those that it inherits from. What is wrong in one is said with its line."""
 
 import ast
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,40 @@ def found(path: str | Path, folder: Path = Path()) -> Path:
 def bases_of(path: Path) -> list[Path]:
     """The files that ``_base_`` of a config names."""
     return [found(base, path.parent) for base in Config._get_base_files(str(path))]
+
+
+def recipes_of(path: str | Path) -> list[str]:
+    """The recipes 'configs/METHOD/NAME.py' of the package that a config is or inherits from, nearest first.
+
+    The copy that a run keeps in its work folder inherits from none and names its own: see ``origin``. ``_base_`` is evaluated.
+    """
+    files, recipes = [found(path).resolve()], []
+    for file in files:  # which grows
+        if not file.is_file():
+            continue
+        inside = file.relative_to(root() / 'configs') if file.is_relative_to(root() / 'configs') else None
+        if inside is not None and inside.parts[0] != '_base_':
+            recipes.append(f'configs/{inside.as_posix()}')
+        named = recipe_named(file)
+        bases = [root() / named] if named else bases_of(file)
+        files += [base for base in (base.resolve() for base in bases) if base not in files]
+    return recipes
+
+
+def recipe_named(copy: Path) -> str:
+    """The recipe in the first line of a copy, of which nothing is run; '' where there is none, or no such recipe."""
+    if not copy.is_file():
+        return ''
+    with copy.open(encoding='utf-8', errors='replace') as lines:
+        named = re.match(r'# Recipe: (\S+\.py)$', lines.readline(1000).rstrip())
+    file = (root() / named[1]).resolve() if named else None
+    return named[1] if file and file.is_file() and file.is_relative_to(root() / 'configs') else ''
+
+
+def origin(filename: str | None) -> str:
+    """The first line of the copy of a config in the work folder: the recipe that it comes from; '' if from none."""
+    recipes = recipes_of(filename) if filename else []
+    return f'# Recipe: {recipes[0]}\n' if recipes else ''
 
 
 def _base_and_scope(base: str, config: str, mmengine: Any = Config._get_cfg_path) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ from typing import Any
 from mmkernel.distributed import on_first_process
 from mmkernel.engine.checkpoint import checkpoint_bytes, checkpoint_meta, go_on_from, start_from, to_plain
 from mmkernel.engine.checkpoint_parts import check_optimizer, restoring
+from mmkernel.engine.config_file import origin
 from mmkernel.engine.finite import refuse_non_finite
 from mmkernel.engine.folder_lock import SILENT
 from mmkernel.engine.hooks import attempt, dataset_of, unwrap
@@ -115,7 +116,7 @@ class Persistence:
         if self._differences:
             self.logger.warning('\n  '.join(['Resumed with differences (checkpoint -> now):', *self._differences]))
         asked = ('resume', 'resume_anyway', 'load_from') if self._resume else ('resume', 'resume_anyway')
-        text = config_text({key: value for key, value in self.cfg.to_dict().items() if key not in asked})
+        text = origin(self.cfg.filename) + config_text({k: v for k, v in self.cfg.to_dict().items() if k not in asked})
         on_first_process(lambda: self.folder.write_config(text))  # without the options of this start
 
     def resume(self, filename: str) -> None:
@@ -190,8 +191,7 @@ class Persistence:
         config = to_plain({key: value for key, value in state_of(scheduler).items() if key not in POSITION})
         scheduler.load_state_dict(state)
         if getattr(scheduler, 'per_step', False):
-            scheduler.go_to(self.train_loop._iter)
-            return
+            return scheduler.go_to(self.train_loop._iter)
         kept = {key: (state[key], value) for key, value in config.items() if key in state and state[key] != value}
         if kept and not self.cfg.get('resume_anyway'):  # then it is among the differences
             self.logger.warning(

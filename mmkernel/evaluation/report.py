@@ -12,7 +12,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics
+from mmkernel.evaluation.classifier_metrics import METRICS, main_metrics, metrics_heading
 from mmkernel.writing import replacing, set_aside, writable
 
 
@@ -61,6 +61,32 @@ def transformation_table(rows: list[dict], title: str = 'which transformation wa
         for task, first in rows[0]['scores'].items()
     ]  # fmt: skip
     return _table(title, ['task', 'most frequent', *[f'{row["name"]}\n{stage}' for row, stage in across]], lines)
+
+
+# By the word under 'benchmark' in a report.
+TABLES = dict(
+    knn=probe_table, linear=probe_table, classify=probe_table, quickstart=score_table, compare=score_table,
+    semi_supervised=amount_table, voc07_svm=svm_table, voc07_low_shot_svm=amount_table, transfer=transfer_table,
+    transformation=transformation_table,
+)  # fmt: skip
+
+
+def table_of(content: Any) -> Table | None:
+    """The table of a report read from JSON; None if it is no such report."""
+    if not (isinstance(content, dict) and content.get('rows') and content.get('benchmark') in TABLES):
+        return None
+    try:
+        rows = [{**row, 'scores': {_number(k): score for k, score in row['scores'].items()}} for row in content['rows']]
+        make = TABLES[name := content['benchmark']]
+        first = next(iter(rows[0]['scores'].values()))
+        return make(rows, f'{name}: {metrics_heading(first)} in percent') if make is probe_table else make(rows)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None  # of another version, or another program
+
+
+def _number(key: str) -> int | str:
+    """JSON has no keys that are numbers."""
+    return int(key) if key.isdecimal() else key
 
 
 def _by_encoder(title: str, rows: list[dict], columns: dict[str, tuple], width: bool = True) -> Table:

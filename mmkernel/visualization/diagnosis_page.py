@@ -1,8 +1,5 @@
 """A page on one embedding cloud: verdict, spectrum, plane, moments, neighbours, map; as PNG and as one HTML file."""
 
-import base64
-import html
-import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Diagnosi
 from mmkernel.evaluation.knn import nearest
 from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.visualization.embedding import draw_map, draw_spectra, planar_map
+from mmkernel.visualization.html_page import badge, facts, html_page, picture, text, write_page
 from mmkernel.visualization.style import GREY, finish, legend_below, new_figure, plain, show
 
 SIGNAL = {HEALTHY: '#009E73', DOUBTFUL: '#E69F00', COLLAPSED: '#D55E00'}
@@ -33,17 +31,27 @@ def diagnosis_page(
     badge = dict(boxstyle='round,pad=0.4', facecolor=SIGNAL[diagnosis.state], edgecolor='none')
     head.text(0.018, 0.42, diagnosis.state, fontsize=15, color='white', weight='bold', va='center', bbox=badge)
     head.text(0.125, 0.42, textwrap.fill(diagnosis.verdict, 125), fontsize=11.5, va='center')
-    spectrum, plane, moments = above.subplots(1, 3, width_ratios=(1.25, 1, 1))
+    draw_cloud(above, diagnosis, cloud)
+    draw_images(below, cloud, source)
+    return finish(figure, path)
+
+
+def draw_cloud(figure: Any, diagnosis: Diagnosis, cloud: Cloud) -> None:
+    """Spectrum, plane and moments of the embeddings."""
+    spectrum, plane, moments = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
     draw_spectra(spectrum, {'this run': cloud.z}, {'this run': SIGNAL[diagnosis.state]})
     draw_plane(plane, diagnosis)
     draw_moments(moments, diagnosis)
-    left, right = below.subfigures(1, 2, width_ratios=(1.35, 1))
+
+
+def draw_images(figure: Any, cloud: Cloud, source: Any) -> None:
+    """Nearest neighbours, and the map, by backbone features."""
+    left, right = figure.subfigures(1, 2, width_ratios=(1.35, 1))
     draw_neighbours(left, cloud, source)
     labels, named = cloud.labels, getattr(cloud.labels, 'classes', ()) or source.classes
     if (cloud.labels < 0).all():
         labels, named = torch.zeros_like(cloud.labels), ['']
     draw_map(right.subplots(), planar_map(cloud.h), labels, named, 'map of the backbone features (t-SNE)')
-    return finish(figure, path)
 
 
 def draw_plane(axes: Axes, diagnosis: Diagnosis) -> None:
@@ -105,30 +113,20 @@ def draw_neighbours(figure: Any, cloud: Cloud, source: Any) -> None:
     figure.suptitle(f'an image and those nearest to it by backbone features{framed}', x=0.012, ha='left', fontsize=10)
 
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-h1{font-size:1.15rem;font-weight:600;color:#666}img{width:100%}td{padding:.15rem 1rem .15rem 0;vertical-align:top}
-.state{display:inline-block;color:#fff;font-weight:700;border-radius:.4rem;padding:.1rem .7rem;margin-right:.7rem}
-.verdict{font-size:1.15rem}footer{color:#777;font-size:.85rem}"""
+def verdict_html(diagnosis: Diagnosis) -> str:
+    """State, verdict and findings in words."""
+    findings = ''.join(f'<li>{text(finding)}</li>' for finding in diagnosis.findings)
+    state = badge(diagnosis.state, SIGNAL[diagnosis.state])
+    return f'<p class="verdict">{state}{text(diagnosis.verdict)}</p><ul>{findings}</ul><p class="soft">{CAUTION}</p>'
+
+
+CAUTION = 'Thresholds are those of measured small runs; a statistic near one says little on other data.'
 
 
 def diagnosis_html(diagnosis: Diagnosis, figure: Figure, title: str, path: str | Path) -> Path:
     """One self-contained file: verdict, findings, the page of ``diagnosis_page``, where it comes from."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png', dpi=130)
-    data = base64.b64encode(picture.getvalue()).decode()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = ''.join(
-        f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>' for k, v in diagnosis.about.items()
-    )
-    findings = ''.join(f'<li>{html.escape(finding)}</li>' for finding in diagnosis.findings)
-    path.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}: {diagnosis.state}</title>'
-        f'<style>{STYLE}</style><h1>{html.escape(title)}</h1>'
-        f'<p class="verdict"><span class="state" style="background:{SIGNAL[diagnosis.state]}">{diagnosis.state}</span>'
-        f'{html.escape(diagnosis.verdict)}</p><ul>{findings}</ul>'
-        f'<img alt="spectrum, plane, moments, neighbours, map" src="data:image/png;base64,{data}">'
-        f'<table>{rows}</table>'
-        '<footer>Thresholds are those of measured small runs; a statistic near one says little on other data.</footer>\n'
-    )
-    return path
+    sections = {
+        'Diagnosis': verdict_html(diagnosis),
+        'Pictures': picture(figure, 'spectrum, plane, moments, neighbours, map', kind='png'),
+    }
+    return write_page(path, html_page(title, facts(diagnosis.about), sections))

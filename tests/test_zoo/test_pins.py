@@ -1,6 +1,7 @@
 """Weights whose name tells their hash, and pinned ones, are read whole before they are used, wherever they lie."""
 
 import hashlib
+import importlib
 import pickle
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 from exported import BACKBONES, config, encoder
 
 from mmkernel.cli import main
-from mmkernel.cli.named_encoder import load_trained
 from mmkernel.engine import load_checkpoint
 from mmkernel.hashes import hash_in_name
 from mmkernel.registry import MODELS
@@ -70,7 +70,9 @@ def test_other_lengths_and_letters(tmp_path, digest, length):
         read_checkpoint(flip(path))
 
 
-def test_every_door(tmp_path):
+def test_every_door(tmp_path, repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / 'tools/benchmarks'))
+    load_trained = importlib.import_module('common').load_trained
     path = flip(write(tmp_path, '.safetensors'))
     net = encoder('small').backbone
     doors = [
