@@ -1,4 +1,4 @@
-"""Puts configs/, with the metafiles of the model zoo, and tools/benchmarks/ inside the package when it is built.
+"""Puts configs/, with the metafiles of the model zoo, inside the package when it is built.
 
 The rest stands in setup.cfg.
 
@@ -16,10 +16,9 @@ class BuildWithConfigs(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            for folder in ('configs', 'tools/benchmarks'):
-                inside = Path(self.build_lib, 'mmkernel', folder)
-                shutil.rmtree(inside, ignore_errors=True)  # of an earlier build
-                shutil.copytree(folder, inside, ignore=shutil.ignore_patterns('__pycache__'))
+            inside = Path(self.build_lib, 'mmkernel/configs')
+            shutil.rmtree(inside, ignore_errors=True)  # of an earlier build
+            shutil.copytree('configs', inside, ignore=shutil.ignore_patterns('__pycache__'))
 
 
 setup(cmdclass=dict(build_py=BuildWithConfigs))

@@ -33,7 +33,7 @@ OWN = {
 }
 WORKERS = {0: {}, 2: dict(num_workers=2, persistent_workers=False), 'persistent': dict(num_workers=2)}
 STARTS = ('experiment_name', 'mmengine_version')  # the version names the commit that HEAD was at
-CLOCKS = ('time', 'data_time', 'eta', 'memory')  # what a log says of the machine
+CLOCKS = ('time', 'data_time', 'eta', 'memory', 'images_per_second', 'waiting')  # what a log says of the machine
 
 
 def small(path: str, workers: int | str = 0, accumulation: int = 1, virtual: int = 1) -> dict[str, Any]:

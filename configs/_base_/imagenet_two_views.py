@@ -1,6 +1,7 @@
 """ImageNet-1k, two 224 px views: the augmentation of VICReg, Barlow Twins and SFRIK.
 
-Zbontar et al., ICML 2021; Bardes et al., ICLR 2022; Zheng et al., ICLR 2023. Batch 2048 = 8 processes x 256.
+Zbontar et al., ICML 2021; Bardes et al., ICLR 2022; Zheng et al., ICLR 2023. Batch 2048 = 8 processes x 256: 625
+steps an epoch, the incomplete last batch left out (theirs keep it, 626).
 """
 
 _base_ = 'imagenet.py'

@@ -1,4 +1,8 @@
-"""How batches of views are put together, whatever the images and the views."""
+"""How batches of views are put together, whatever the images and the views.
+
+The last batch of an epoch is left out where it is not full: all processes must have equally many rows, or the loss is not
+that of their union.
+"""
 
 train_dataloader = dict(
     batch_size=256,

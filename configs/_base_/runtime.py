@@ -25,10 +25,13 @@ default_hooks = dict(
     doctor=dict(type='DoctorHook', interval=5),
     sheet=dict(type='ViewSheetHook'),  # views.png
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep=2),  # every_minutes=30: inside epochs, too
+    progress=dict(type='ProgressHook'),  # a bar on a terminal; MMKERNEL_PROGRESS=0: none
     report=dict(type='ReportHook'),  # report.html, of runs of 50 steps or more
     pulse=dict(type='PulseHook'),  # a process that is stopped, or cut off, ends the run
     preemption=dict(type='PreemptionHook'),  # SIGTERM, SIGUSR1, Ctrl-C: save and end
 )
-# JSON lines and a table; for TensorBoard add dict(type='TensorboardVisBackend') (pip install tensorboard)
-visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='CSVBackend')])
+# JSON lines and a table. One more, by name: visualizer = dict(vis_backends=dict(tensorboard=dict(type='TensorboardVisBackend')))
+visualizer = dict(
+    type='Visualizer', vis_backends=dict(local=dict(type='LocalVisBackend'), table=dict(type='CSVBackend'))
+)
 log_level = 'INFO'

@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/byol/r50.py 8
 Published: 74.3 % linear top-1 after 1000 epochs (batch 4096). Not run here.
+Brightness and contrast are torchvision's, a factor and one grey mean; theirs adds to the brightness and has a mean per channel.
 """
 
 _base_ = ['../_base_/imagenet_two_views.py', '../_base_/lars_1000e.py', '../_base_/runtime.py']

@@ -14,6 +14,7 @@ model = dict(
     head=dict(type='ClusterHead', num_clusters=(10000,), temperature=1.0, normalize=False, classifier='linear'),
 )
 default_hooks = dict(cluster=dict(type='ClusterHook', features='backbone', iterations=20, pca_dim=256))
+evaluation = dict(transform=dict(interpolation='bilinear'))  # the view that is clustered, too
 train_dataloader = dict(batch_size=32, sampler=dict(type='BalancedSampler'))
 optim_wrapper = dict(
     precision='bfloat16',

@@ -2,7 +2,10 @@
 
 bash tools/dist_train.sh configs/deepcluster/r50_v2_800e.py 64
 Published: 75.2 % linear top-1 after 800 epochs (batch 4096 = 64 x 64). Not run here.
+Batch-norm statistics are those of all processes, as everywhere here; theirs are those of groups of 8 (apex).
 Images that an epoch's incomplete last batch leaves out have no label in the next, as published.
+The memory is first filled from both large crops at once (theirs: one after the other), and k-means starts from rows of all
+processes (theirs: of the first), so that the number of processes does not matter.
 """
 
 _base_ = ['../_base_/imagenet_multicrop.py', '../_base_/lars_200e.py', '../_base_/runtime.py']

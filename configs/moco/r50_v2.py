@@ -16,5 +16,6 @@ model = dict(
     target_views=(1,),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.03))
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR')  # per epoch
 sync_bn = False  # shuffling stands in for it
 default_hooks = dict(momentum=dict(type='MomentumUpdateHook', momentum=0.999, schedule='constant'))

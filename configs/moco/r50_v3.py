@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/moco/r50_v3.py 8
 Published: 74.6 % linear top-1 after 1000 epochs (batch 4096). Not run here.
+Flips come first, in their code last: colours, blur and solarization do not tell left from right.
 """
 
 _base_ = ['../_base_/imagenet_two_views.py', '../_base_/lars_1000e.py', '../_base_/runtime.py']

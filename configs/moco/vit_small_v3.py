@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/moco/vit_small_v3.py 32
 Published: 73.2 % linear top-1 after 300 epochs (batch 4096). Not run here.
+Flips come first, in their code last: colours, blur and solarization do not tell left from right.
 """
 
 _base_ = ['../_base_/imagenet_two_views.py', '../_base_/adamw_300e.py', '../_base_/runtime.py']

@@ -2,7 +2,7 @@
 
 bash tools/dist_train.sh configs/sfrik/r18_in20_L1_q8192.py 4
 Published: 27.7 % linear top-1 after 100 epochs. Not run here.
-The weights of this row are not public: ours, so the published figure may stand on others.
+The rate and the weights of this row are not public: ours, so the published figure may stand on others.
 """
 
 _base_ = 'r18_in20_L3_q8192.py'

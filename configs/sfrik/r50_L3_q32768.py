@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/sfrik/r50_L3_q32768.py 8
 Published: 70.3 % linear top-1 after 200 epochs (8 x 256 images). Not run here.
+The incomplete last batch of an epoch is left out (625 steps); theirs is kept (626).
 """
 
 _base_ = ['../_base_/imagenet_two_views.py', '../_base_/lars_200e.py', '../_base_/runtime.py']

@@ -20,3 +20,4 @@ optim_wrapper = dict(
     optimizer=dict(lr=0.05),  # x 512 / 256 = 0.1
     paramwise_cfg=dict(custom_keys=dict(predictor=dict(fixed_lr=True))),
 )
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR')  # per epoch

@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/swav/r50.py 64
 Published: 75.3 % linear top-1 after 800 epochs (batch 4096). Not run here.
+Batch-norm statistics are those of all processes, as everywhere here; theirs are those of groups of 8 (apex).
 """
 
 _base_ = ['../_base_/imagenet_multicrop.py', '../_base_/lars_200e.py', '../_base_/runtime.py']

@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/swav/r50_2x224.py 64
 Published: 70.1 % linear top-1 after 400 epochs (batch 4096). Not run here.
+Batch-norm statistics: see r50.py.
 """
 
 _base_ = 'r50.py'

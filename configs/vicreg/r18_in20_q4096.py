@@ -2,7 +2,7 @@
 
 bash tools/dist_train.sh configs/vicreg/r18_in20_q4096.py 4
 Published: 44.9 % linear top-1 after 100 epochs (their run). Not run here.
-The three weights of this row are not public: ours are those of q = 8192.
+The rate and the three weights of this row are not public: ours are those of q = 8192.
 """
 
 _base_ = 'r18_in20_q8192.py'

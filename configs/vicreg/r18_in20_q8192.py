@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/vicreg/r18_in20_q8192.py 4
 Published: 46.0 % linear top-1 after 100 epochs (their run, 4 x 512 images). Not run here.
+The incomplete last batch of an epoch is left out (126 steps); theirs is kept (127).
 """
 
 _base_ = ['../_base_/imagenet20_two_views.py', '../_base_/lars_100e.py', '../_base_/runtime.py']

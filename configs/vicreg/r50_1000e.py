@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/vicreg/r50_1000e.py 8
 Published: 73.2 % linear top-1 after 1000 epochs (batch 2048). Not run here.
+The incomplete last batch of an epoch is left out (625 steps); theirs is kept (626).
 """
 
 _base_ = ['../_base_/imagenet_two_views.py', '../_base_/lars_100e.py', '../_base_/runtime.py']

@@ -2,6 +2,7 @@
 
 python tools/train.py configs/wmse/cifar10_4views.py
 Published: 92.0 % linear top-1 after 1000 epochs. Not run here.
+The authors jitter colours before the crop; here operations follow it.
 """
 
 _base_ = 'cifar10_2views.py'

@@ -2,6 +2,7 @@
 
 python tools/train.py configs/wmse/r18_in100_4views.py
 No published result at hand for this recipe. Not run here.
+The authors jitter colours before the crop; here operations follow it.
 """
 
 _base_ = 'r18_in100_2views.py'

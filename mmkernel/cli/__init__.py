@@ -8,7 +8,8 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -70,14 +71,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = next((name for n in (2, 1) for name in [' '.join(argv[:n])] if name in COMMANDS), '')
     prog = f'mmkernel {name}'.strip()
     console.stderr = '--json' in argv  # what is said to a person goes beside the one document on stdout
+    with one_line(prog, name in COMMANDS and COMMANDS[name].whole):
+        app()(argv, exit_on_error=False, print_error=False, result_action='return_value')
+
+
+@contextmanager
+def one_line(prog: str, whole: bool = False) -> Iterator[None]:
+    """Warnings once; a mistake of the user ends the process with one line that begins with ``prog``.
+
+    ``whole``: what is inside reports its errors itself.
+    """
     try:
         with warnings_once():
-            app()(argv, exit_on_error=False, print_error=False, result_action='return_value')
+            yield
     except CycloptsError as error:
         print(f'{prog}: {error} {prog} --help explains it.', file=sys.stderr)
         sys.exit(2)
     except MENDABLE as error:
-        if os.environ.get('MMKERNEL_TRACEBACK') == '1' or (name in COMMANDS and COMMANDS[name].whole):
+        if os.environ.get('MMKERNEL_TRACEBACK') == '1' or whole:
             raise
         sys.exit(f'{prog}: {explain(error)}')
     except KeyboardInterrupt:

@@ -39,6 +39,30 @@ COMMANDS = {
         'Pretrain', 'numbers, sizes, channels, mean and std, damaged files, duplicates, speed', 'mmkernel.cli.data:check',
         ('/my/train --test /my/test', 'configs/sfrik/digits_L3.py', '/my/images --limit 10000 --json > found.json',
          """"dict(type='NpzPack', path='pack.npz')\"""")),
+    'knn': Command(
+        'Judge', 'weighted nearest neighbours, beside raw pixels and the untrained encoder', 'mmkernel.cli.probes:knn',
+        (FILE, 'sfrik_digits_L3', f'{FILE} --data /my/photos', 'resnet50.pth --train /my/train --test /my/test --out knn.json',
+         'configs/sfrik/digits_L3.py none')),
+    'linear': Command(
+        'Judge', 'linear probes on frozen features: a sweep of 198 heads, SGD, L-BFGS', 'mmkernel.cli.probes:linear',
+        (FILE, 'sfrik_digits_L3 --protocol lbfgs --data /my/photos')),
+    'classify': Command(
+        'Judge', 'a classifier on augmented images by a published protocol: linear or fine-tuned',
+        'mmkernel.cli.fine_tune:classify',
+        ('sfrik_digits_L3 --protocol linear_digits --untrained', 'sfrik_digits_L3 --protocol linear_digits --data /my/photos',
+         'epoch_20.pth --protocol linear_digits --test-only')),
+    'semi': Command(
+        'Judge', 'fine-tuned on few labels: a fraction, some per class, or lists of files', 'mmkernel.cli.fine_tune:semi',
+        ('sfrik_digits_L3 --protocol semi_digits --per-class 1 4',)),
+    'svm': Command(
+        'Judge', 'support vector machines on photographs of several classes: VOC07 mAP, low-shot', 'mmkernel.cli.tasks:svm',
+        ('resnet50.pth --root data/voc2007', 'resnet50.pth --root data/voc2007 --low-shot --shots 1 4')),
+    'transfer': Command(
+        'Judge', 'linear transfer to twelve published sets, or to yours', 'mmkernel.cli.transfers:transfer',
+        ('sfrik_digits_L3 --sets digits', 'resnet50.pth --root data --sets pets dtd flowers102')),
+    'transformation': Command(
+        'Judge', 'which transformation was applied to an image, from features and from embeddings',
+        'mmkernel.cli.tasks:transformation', (FILE, 'epoch_20.pth --tasks rotation noise')),
     'diagnose': Command(
         'Look', 'is this embedding healthy, doubtful or collapsed? a page in words and pictures',
         'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500', f'{FILE} --json')),
@@ -46,6 +70,9 @@ COMMANDS = {
         'Look', 'curves of runs over one another, before those of the shipped recipe; a report in one file',
         'mmkernel.cli.plot:plot',
         (RUN, f'work_dirs/sfrik/digits_L3 {RUN}', f'{RUN} --report')),
+    'features': Command(
+        'Look', 'features of every image of a folder, labels and names, as an npz file', 'mmkernel.cli.probes:features',
+        ('sfrik_digits_L3 --data /my/images --out features.npz', FILE)),
     'kernel show': Command(
         'Look', 'profile, expansion, null band and gradient of one kernel', 'mmkernel.cli.kernel_lab:show',
         ('LegendreKernel weights=1,40,40 --width 256', "'0.5 * RBFKernel(scale=2) + RieszKernel()' --out k.png")),

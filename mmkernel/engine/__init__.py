@@ -21,8 +21,10 @@ from .optim_wrapper import PretrainOptimWrapper
 from .optimizers import LARS
 from .preemption import Preempted, PreemptionHook
 from .process_state import seed_everything
+from .progress import ProgressHook
 from .pulse import PulseHook, SilentProcessError
 from .resume_check import OtherRunError
 from .run_report import ReportHook, write_report
 from .runner import Runner
 from .schedule import WarmupCosineLR, warmup_cosine
+from .trackers import TrackioBackend, WandbBackend

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 
 from mmkernel.checks import check_numbers
 from mmkernel.engine.clocks import current_step, steps_per_epoch
+from mmkernel.engine.closing import best_so_far
 from mmkernel.engine.hooks import attempt
 from mmkernel.engine.poll import Poll
 from mmkernel.registry import HOOKS
@@ -92,7 +93,8 @@ def save_here(runner: Any) -> None:
     """Save, then ``drop_oldest``."""
     path = place(runner)
     runner.save_checkpoint(runner.work_dir, path.name)
-    runner.logger.info(f'Saved {path}.')
+    best = best_so_far(runner, runner.epoch + 1) if getattr(runner.train_loop, 'batch', None) is None else ''
+    runner.logger.info(f'Saved {path.name}{best}.')
     drop_oldest(runner)
 
 

@@ -11,7 +11,9 @@ from mmkernel.engine.allowed_keys import TOP_LEVEL, ConfigError, is_typed, reade
 from mmkernel.engine.config_shape import LISTS, PARTS
 
 # Dicts whose keys are names that their author chose: hooks, views, operations, heads, parts of a model. A new name brings a dict.
-NAMED = re.compile(r'default_hooks|.*\.views|.*\.ops|.*\.heads|optim_wrapper\.paramwise_cfg\.custom_keys')
+NAMED = re.compile(
+    r'default_hooks|.*\.views|.*\.ops|.*\.heads|optim_wrapper\.paramwise_cfg\.custom_keys|visualizer\.vis_backends'
+)
 
 
 def set_option(cfg: Config, key: str, value: Any) -> None:

@@ -38,7 +38,7 @@ TYPED = (
     'model optim_wrapper.optimizer train_dataloader.dataset train_dataloader.sampler train_dataloader.batch_sampler '
     'train_dataloader.collate_fn train_dataloader.dataset.source evaluation.train evaluation.test'
 ).split()
-LISTS = ('custom_hooks', 'visualizer.vis_backends')
+LISTS = ('custom_hooks', 'visualizer.vis_backends')  # the second may be a dict of named ones, too
 
 
 def check_needed(cfg: Mapping) -> None:
@@ -62,7 +62,7 @@ def check_run(cfg: Mapping) -> None:
         if isinstance(part, plain) or (place in TYPED and isinstance(part, Mapping) and not part.get('type')):
             raise ConfigError(f'{place} = {short(part)}; expected {expected}.')
     for place in LISTS:
-        if not isinstance(part := at(cfg, place), (list, tuple, type(None))):
+        if not isinstance(part := at(cfg, place), (list, tuple, type(None), *([Mapping] if '.' in place else []))):
             raise ConfigError(f"{place} = {short(part)}; expected a list of dicts: [dict(type='...')].")
     schedules = cfg.get('param_scheduler')
     for where, part in _named('param_scheduler', schedules if isinstance(schedules, (list, tuple)) else [schedules]):

@@ -99,8 +99,8 @@ class KeepBestHook(Hook):
         if math.isfinite(score) and (record is None or score > record['score']):
             runner.message_hub.update_info(key, dict(score=score, epoch=epoch))
             runner.save_checkpoint(runner.work_dir, f'{key}.pth')
-            place = f'the best so far: {key}.pth.'
-        text = f'{self.criterion} after epoch {epoch}: score {score:.4g}, {place}'
+            place = f'the best so far: saved {key}.pth.'
+        text = f'Epoch {epoch}: {self.criterion} score {score:.4g}, {place}'
         log_values(runner, 'keep_best', {self.criterion: score if self.criterion in RISING else -score}, text)
 
     def _score(self, runner: Any) -> float:

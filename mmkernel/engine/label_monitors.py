@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import check_numbers
 from mmkernel.distributed import gather_rows
+from mmkernel.engine.closing import NEAREST
 from mmkernel.engine.first_look import look_at_evaluation
 from mmkernel.engine.hooks import dataset_of, look_alone, unwrap
 from mmkernel.engine.monitors import log_values
@@ -93,9 +94,17 @@ class KNNMonitorHook(_LabelMonitor):
             return runner.logger.warning(f'kNN after epoch {runner.epoch + 1}: the features hold NaN or infinity.')
         k = min(self.k, len(bank[0]))
         score = weighted_knn(*bank, *test, k=k, temperature=self.temperature)[k]
-        text = f'{score["top1"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}.'
-        values = dict(top1=score['top1'], top5=score['top5'])
-        log_values(runner, 'knn', values, f'kNN after epoch {runner.epoch + 1}: {text}')
+        hub, now = runner.message_hub, dict(score=score['top1'], epoch=runner.epoch + 1)
+        best = hub.runtime_info.get(NEAREST, now)
+        best = now if now['score'] > best['score'] else best
+        hub.update_info(NEAREST, best)
+        place = (
+            'the best so far'
+            if best['epoch'] == now['epoch']
+            else f'best {best["score"]:.1f} % after epoch {best["epoch"]}'
+        )
+        text = f'Epoch {now["epoch"]}: kNN {now["score"]:.1f} % of {len(test[0])} images, k = {k} of {len(bank[0])}; {place}.'
+        log_values(runner, 'knn', dict(top1=score['top1'], top5=score['top5']), text)
 
 
 @HOOKS.register_module()
@@ -173,7 +182,7 @@ class OnlineProbeHook(_LabelMonitor):
         x, y = self.features(runner, 'test')
         self.probe.eval()
         scores = top_k(self._logits(x.to(self.probe[1].weight.device)).cpu(), y)
-        text = f'Online probe after epoch {runner.epoch + 1}: {scores["top1"]:.1f} % of {len(y)} images.'
+        text = f'Epoch {runner.epoch + 1}: online probe {scores["top1"]:.1f} % of {len(y)} images.'
         log_values(runner, 'probe', scores, text)
 
     def after_train(self, runner: Any) -> None:

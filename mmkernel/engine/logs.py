@@ -2,7 +2,9 @@
 
 import csv
 import itertools
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from mmengine.visualization import BaseVisBackend, Visualizer
 from mmengine.visualization.vis_backend import force_init_env
 
 import mmkernel
+from mmkernel.engine.closing import closing
 from mmkernel.engine.history import LogHub
-from mmkernel.engine.waiting import RunLog
+from mmkernel.engine.log_line import Lines, RunLog, Stdout
+from mmkernel.engine.trackers import TRACKERS
 from mmkernel.registry import VISUALIZERS
 from mmkernel.writing import set_aside
 
@@ -32,7 +36,12 @@ def open_logs(runner: Any) -> None:
     os.makedirs(runner.log_dir, exist_ok=True)
     file = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
     runner.logger = MMLogger.get_instance(name, log_level=cfg.get('log_level', 'INFO'), log_file=file, file_mode='a')
-    for handler in runner.logger.handlers:  # mmengine's LoggerHook would log the name of the run after each epoch
+    for handler in runner.logger.handlers:
+        console = None if isinstance(handler, logging.FileHandler) else Stdout()
+        if console:
+            handler.setStream(console)
+        handler.setFormatter(Lines(console))
+        # mmengine's LoggerHook would log the name of the run after each epoch
         handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
     device = f'CPU, {torch.get_num_threads()} threads'
     runner.logger.info(
@@ -44,16 +53,35 @@ def open_logs(runner: Any) -> None:
         runner.logger.warning(runner.folder.said)
     runner.message_hub = LogHub.get_instance(name)
     runner.log_processor = LOG_PROCESSORS.build(dict(type=RunLog) | (runner._parts.get('log_processor') or {}))
-    runner.visualizer = build_visualizer(runner._parts.get('visualizer'), name, runner.log_dir)
+    tracked = stem, runner.folder.run
+    runner.visualizer = build_visualizer(runner._parts.get('visualizer'), name, runner.log_dir, tracked)
     runner.visualizer.add_config(cfg)
 
 
-def build_visualizer(given: Any, name: str, folder: str) -> Visualizer:
-    """Build the visualizer. If its folder has logs of an earlier run, they are kept as NAME.old."""
+def close_logs(runner: Any) -> None:
+    for handler in runner.logger.handlers if hasattr(runner, 'logger') else ():
+        handler.close()  # a line that comes later opens the file again
+
+
+def last_lines(runner: Any) -> None:
+    """``closing``, in the log."""
+    runner.logger.info(closing(runner))
+
+
+def build_visualizer(given: Any, name: str, folder: str, run: tuple[str, str] | None = None) -> Visualizer:
+    """Build the visualizer; ``vis_backends`` is a dict of named ones, or a list. ``run``: (name, id), for trackers.
+
+    If its folder has logs of an earlier run, they are kept as NAME.old.
+    """
     if isinstance(given, Visualizer):
         return given
     settings = {'type': 'Visualizer', 'vis_backends': [dict(type='LocalVisBackend')], 'name': name, 'save_dir': folder}
     settings |= given or {}
+    if isinstance(backends := settings['vis_backends'], Mapping) and 'type' not in backends:
+        settings['vis_backends'] = [backend for backend in backends.values() if backend is not None]
+    for backend in settings['vis_backends'] if isinstance(settings['vis_backends'], list) else ():
+        if str(backend.get('type')).rpartition('.')[2] in TRACKERS:
+            backend.setdefault('run', run)
     for file in ('config.py', 'scalars.json') if is_main_process() else ():
         if (path := Path(settings['save_dir']) / 'vis_data' / file).exists():
             set_aside(path)

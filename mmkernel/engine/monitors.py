@@ -46,8 +46,8 @@ class EmbeddingMonitorHook(Hook):
         if not hasattr(model, 'observers'):
             return runner.logger.info(f'EmbeddingMonitorHook: {type(model).__name__} shows no embeddings to look at.')
         self.kernel = (own := run_kernel(model)) or YARDSTICK
-        name = f'the kernel of the run, {own}' if own else f'{YARDSTICK}, the objective has no kernel of its own'
-        runner.logger.info(f'embedding/mmd2 is measured with {name}; mmd2_score is in standard deviations of its null.')
+        name = f'the kernel of the run, {own}' if own else f'{YARDSTICK}, as the objective has no kernel'
+        runner.logger.info(f'embedding/mmd2: under {name}.')
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         model, length = unwrap(runner.model), len(runner.train_dataloader)
@@ -172,7 +172,7 @@ class ViewSheetHook(Hook):
         names = getattr(dataset_of(runner), 'view_names', ['view'] * len(views))[: len(views)]
         path = Path(runner.log_dir) / 'views.png'
         view_sheet(path, views, names)
-        runner.logger.info(f'The first images as the model sees them: {path}.')
+        runner.logger.info(f'The first images as the model sees them: {path.name}.')
 
 
 def measurable(z: Tensor, rows: int) -> bool:

@@ -30,7 +30,8 @@ PLACES = {
         train_dataloader.pin_memory train_dataloader.timeout train_cfg.val_begin train_cfg.val_interval randomness.seed
         env_cfg.dist_cfg env_cfg.mp_cfg env_cfg.silent_after data_preprocessor.channels_last hooks.CheckpointHook hooks.LoggerHook
         hooks.IterTimerHook hooks.EmbeddingMonitorHook hooks.ViewSheetHook hooks.DoctorHook hooks.KNNMonitorHook
-        hooks.OnlineProbeHook hooks.AccuracyHook hooks.PreemptionHook hooks.PulseHook hooks.ReportHook""",
+        hooks.OnlineProbeHook hooks.AccuracyHook hooks.PreemptionHook hooks.PulseHook hooks.ProgressHook
+        hooks.ReportHook""",
 }
 MEANING = {place: meaning for meaning, places in PLACES.items() for place in places.split()}
 # What to know about a difference that is refused

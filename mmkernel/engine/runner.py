@@ -25,7 +25,7 @@ from mmkernel.engine.forks import training
 from mmkernel.engine.history import kept_values
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.launch import start_process
-from mmkernel.engine.logs import open_logs
+from mmkernel.engine.logs import close_logs, last_lines, open_logs
 from mmkernel.engine.persistence import Persistence
 from mmkernel.engine.refusals import FolderAsFound, building, leaving_as_found, naming_part
 from mmkernel.engine.run_folder import make_folder
@@ -74,7 +74,7 @@ class Runner(Persistence):
             for where, hook in hooks_of({**parts, 'default_hooks': named}).items():
                 with building(self.cfg, where):
                     _ = hook is None or self.register_hook(hook)
-            self.logger.info(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
+            self.logger.debug(f'Hooks in their order: {", ".join(type(hook).__name__ for hook in self.hooks)}.')
 
     @classmethod
     def from_cfg(cls, cfg: Config | Mapping) -> 'Runner':
@@ -161,6 +161,7 @@ class Runner(Persistence):
                 model = self.train_loop.run()
             getattr(self.optim_wrapper, 'check', bool)()  # whatever loop and hooks it had
             self.call_hook('after_run')
+            last_lines(self)
             return model
         finally:
             self.call_hook('leave_run')
@@ -195,5 +196,4 @@ class Runner(Persistence):
         """Give back what is open: the lock of the work folder, and log files."""
         if hasattr(self, 'folder'):
             self.folder.release()
-        for handler in self.logger.handlers if hasattr(self, 'logger') else ():
-            handler.close()  # a line that comes later opens the file again
+        close_logs(self)

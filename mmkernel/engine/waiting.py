@@ -1,7 +1,6 @@
 """How much of a run is spent waiting for data, in the log; and what to change where it is much."""
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import LogProcessor
 
 from mmkernel.engine.hooks import dataset_of
 from mmkernel.evaluation.features import usable_cores
@@ -31,8 +29,8 @@ class Waiting:
     def __init__(self, device: torch.device) -> None:
         self.device, self.started = device, False
         self.pending: deque[tuple[float, Any, Any]] = deque()  # seconds in next(loader), events before and after
-        self.waited = self.whole = 0.0
-        self.mark = time.perf_counter()
+        self.waited = self.whole = self.pace = 0.0
+        self.steps, self.mark = 0, time.perf_counter()
 
     def batches(self, loader: Iterable) -> Iterator:
         """Those of ``loader``, timed."""
@@ -44,6 +42,7 @@ class Waiting:
                 self.whole += seconds
             self.started = True
             self.look()
+            self.steps += 1
             yield batch
             self.whole += self.lap()
             before = self.event()
@@ -67,37 +66,12 @@ class Waiting:
             self.waited += seconds if after is None else min(seconds, before.elapsed_time(after) / 1000)
 
     def share(self) -> float:
-        """Of the time since the last call; to be asked for during a step."""
+        """Of the time since the last call; to be asked for during a step. ``pace``: the steps of a second in it."""
         self.look()
         waited, whole = self.waited, self.whole + self.lap()
-        self.waited = self.whole = 0.0
+        self.pace = self.steps / whole if whole else 0.0
+        self.waited = self.whole = self.steps = 0
         return waited / whole if whole else 0.0
-
-
-class RunLog(LogProcessor):
-    """mmengine's line and scalars, with ``waiting``, the percentage of ``Waiting``; advice beyond 20 %.
-
-    The advice comes once, and again when the share has doubled. The values of a line are read from the device before the
-    share is taken, so that it covers whole steps.
-    """
-
-    told = MUCH / 2
-
-    def get_log_after_iter(self, runner: Any, batch_idx: int, mode: str) -> tuple[dict, str]:
-        if folder := getattr(runner, 'folder', None):  # mmengine's Runner has none
-            folder.check()  # before a line in a folder that may be another's by now
-        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
-        if (waiting := getattr(runner.train_loop, 'waiting', None)) is None or mode != 'train':
-            return tag, line  # a loop of the user's own
-        share = waiting.share()
-        tag['waiting'] = 100 * share
-        line, found = re.subn(r'(?<=  )(data_time: \S+)', rf'\1  waiting {share:.0%}'.replace('%', ' %'), line)
-        if not found:
-            line += f'  waiting {share:.0%}'.replace('%', ' %')
-        if share > MUCH and share >= 2 * self.told:
-            self.told = share
-            runner.logger.warning(advice(runner, share))
-        return tag, line
 
 
 def advice(runner: Any, share: float) -> str:

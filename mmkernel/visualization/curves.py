@@ -25,7 +25,7 @@ PANELS = {
     'waiting': 'time spent waiting for data, %',
 }
 # Words without '/' that are not parts of a loss.
-OF_THE_STEP = ('step', 'iter', 'epoch', 'lr', 'base_lr', 'momentum', 'time', 'data_time', 'eta', 'memory', 'grad_norm')
+OF_THE_STEP = 'step iter epoch lr base_lr momentum time data_time eta memory grad_norm images_per_second'.split()
 MOST, COLUMNS = 12, 3  # panels
 BAND = '#BBBBBB'
 

@@ -28,7 +28,8 @@ ADDED = {
     "model.head=dict(type='InfoNCEHead', temperature=0.2)": ('model.head', dict(type='InfoNCEHead', temperature=0.2)),
     "model.predictor=dict(type='MLPNeck', dims=(64, 256))": ('model.predictor.dims', (64, 256)),
     'model.target.type=StopGradientTarget': ('model.target.type', 'StopGradientTarget'),
-    "visualizer.vis_backends.+=dict(type='TensorboardVisBackend')": ('visualizer.vis_backends.2.type', 'TensorboardVisBackend'),
+    'visualizer.vis_backends.tensorboard.type=TensorboardVisBackend': (
+        'visualizer.vis_backends.tensorboard.type', 'TensorboardVisBackend'),
     'optim_wrapper.clip_grad.max_norm=1.0': ('optim_wrapper.clip_grad.max_norm', 1.0),
     'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.1': (
         'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult', 0.1),
@@ -50,7 +51,8 @@ WRONG = {
     'model.head.kernl.type=RBFKernel': "Did you mean 'kernel'",
     'optim_wrapper.clip_grd.max_norm=1.0': "Did you mean 'clip_grad'",
     'log_procesor.window_size=5': "Did you mean 'log_processor'",
-    'visualizer.vis_backends.3.type=TensorboardVisBackend': r'list of 2 items.*vis_backends.\+=... adds one',
+    'visualizer.vis_backends.tabel.type=CSVBackend': "Did you mean 'table'",
+    'visualizer.vis_backends.tensorboard.type=TensorbordVisBackend': "Did you mean 'TensorboardVisBackend'",
     'custom_hooks.0.interval=5': "no 'custom_hooks' to change a part of. Give the whole",
 }
 

@@ -127,7 +127,7 @@ def test_a_hook_and_a_backend_are_called_at_their_times_with_the_values(tmp_path
     assert last['loss'] == pytest.approx(history.mean(10))
     assert last['seen'] == pytest.approx(2 * history.current())
     assert last['lr'] == runner.message_hub.get_scalar('train/lr').current()
-    assert (last['epoch'], last['iter']) == (2, 16)
+    assert (last['epoch'], ForeignBackend.told[-1][0]) == (2, 16)
 
 
 def test_a_commit_follows_each_window_of_mmengines_wrapper():

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import traceback
 import zipfile
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import hostile_files as corpus
 import numpy as np
@@ -109,10 +111,24 @@ def listing(folder):
 
 def command(*words):
     """The one line with which the command ends."""
+    return ending(lambda: main([str(word) for word in words]))
 
+
+def script(name, *words):
+    """The one line with which a script of tools/benchmarks ends."""
+    path = Path(__file__).parents[2] / f'tools/benchmarks/{name}.py'
+
+    def call():
+        with mock.patch.object(sys, 'argv', [name, *map(str, words)]):
+            runpy.run_path(str(path), run_name='__main__')
+
+    return ending(call)
+
+
+def ending(call):
     def run(capsys):
         with pytest.raises(SystemExit) as stop:
-            main([str(word) for word in words])
+            call()
         output = capsys.readouterr()
         assert stop.value.code not in (None, 0)
         said = stop.value.code if isinstance(stop.value.code, str) else output.err.strip().splitlines()[-1]
@@ -153,13 +169,11 @@ def through_get_model(path, cfg, monkeypatch):
 
 
 def benchmark(name, *more):
-    return lambda path, config, cfg, patch: command(
-        'benchmark', name, config, path, '--no-cache', '--json', 'x.json', *more
-    )
+    return lambda path, config, cfg, patch: command(name, config, path, '--no-cache', '--out', 'x.json', *more)
 
 
 def trained(name, *more):
-    return lambda path, config, cfg, patch: command('benchmark', name, config, path, *more)
+    return lambda path, config, cfg, patch: command(name, config, path, *more)
 
 
 DOORS = {
@@ -184,11 +198,14 @@ DOORS = {
     ),
     'knn': benchmark('knn'), 'linear': benchmark('linear'), 'transfer': benchmark('transfer', '--sets', 'digits'),
     'transformation': benchmark('transformation'), 'neck': benchmark('knn', '--stage', 'neck'),
-    'export_detection': trained('export_detection', '--framework', 'detectron2', '--out', 'x.pkl'),
-    'classify': trained('classify', '--protocol', 'configs/benchmarks/linear_digits.py', '--out', 'out'),
-    'classify --test-only': trained('classify', '--protocol', 'configs/benchmarks/linear_digits.py', '--test-only'),
-    'semi_supervised': trained(
-        'semi_supervised', '--protocol', 'configs/benchmarks/semi_digits.py', '--seeds', '0', '--per-class', '1', '--out', 'out'
+    'export, a detector': lambda path, config, cfg, patch: command(
+        'export', path, '--to', 'detectron2', '--out', 'x.pkl', '--config', config
+    ),
+    'knn, its config': lambda path, config, cfg, patch: command('knn', path, '--no-cache', '--out', 'x.json'),
+    'classify': trained('classify', '--protocol', 'linear_digits', '--out', 'out'),
+    'classify --test-only': trained('classify', '--protocol', 'linear_digits', '--test-only'),
+    'semi': trained(
+        'semi', '--protocol', 'semi_digits', '--seeds', '0', '--per-class', '1', '--out', 'out'
     ),
     'load_encoder': lambda path, config, cfg, patch: call(lambda: load_encoder(path, cfg)),
     'load_encoder, itself': lambda path, config, cfg, patch: call(lambda: load_encoder(path)),
@@ -532,7 +549,6 @@ def test_what_a_comparison_has_kept(name, text, made, place, repository, monkeyp
     (place / 'x.json').write_text('{"rows": [], "config": []}')
     (place if name == 'x.json' else folder).joinpath(name).write_text(text)
     words = (
-        'compare',
         '--configs',
         config,
         '--seeds',
@@ -545,7 +561,7 @@ def test_what_a_comparison_has_kept(name, text, made, place, repository, monkeyp
         'x.md',
         '--keep',
     )
-    assert 'is damaged' in command('benchmark', *words)(capsys)
+    assert 'is damaged' in script('compare', *words)(capsys)
 
 
 @pytest.mark.slow
@@ -560,7 +576,6 @@ def test_what_a_study_has_kept(kind, made, checkpoints, place, repository, monke
     if kind[0] != 'a':
         (folder / 'rows.json').write_text(kind)
     words = (
-        'checkpoint_choice',
         '--methods',
         'sfrik/digits_L1',
         '--out',
@@ -572,7 +587,7 @@ def test_what_a_study_has_kept(kind, made, checkpoints, place, repository, monke
         '--json',
         'x',
     )
-    command('benchmark', *words)(capsys)
+    script('checkpoint_choice', *words)(capsys)
     assert not Path('x').exists()
 
 
@@ -648,6 +663,7 @@ def test_what_is_stored_as_it_is_has_no_limit(place):
 BOMBS = """
 import resource
 from pathlib import Path
+from unittest import mock
 from mmkernel.datasets import ImageFolder, NpzPack
 from mmkernel.zoo import read_checkpoint
 from mmkernel.zoo.download import _unpack

@@ -1,6 +1,5 @@
 """Every door that opens a file of weights, with files that try to run code: no marker appears, and the refusal says why."""
 
-import importlib
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ import torch
 from exported import config, encoder
 
 from mmkernel.cli import main
+from mmkernel.cli.named_encoder import load_trained
 from mmkernel.engine import load_checkpoint, load_config, train
 from mmkernel.evaluation import untrained_encoder
 from mmkernel.registry import ALL
@@ -129,11 +129,9 @@ def test_the_config_beside_a_file_is_run_when_it_is_named(good, trap, capsys):
     trap.unlink()
 
 
-def test_doors_that_need_no_config_do_not_read_it(good, repository, monkeypatch):
+def test_doors_that_need_no_config_do_not_read_it(good, monkeypatch):
     """Weights only: what the file says of its config is never looked at."""
     cfg, state = good
-    monkeypatch.syspath_prepend(str(repository / 'tools/benchmarks'))
-    load_trained = importlib.import_module('common').load_trained
     for name in files(good, cfg.pretty_text + ''.join(text for text, _ in TEXTS.values())):
         model = untrained_encoder(cfg)
         for load in (load_checkpoint, lambda model, path: load_trained(model, path, 'backbone')):

@@ -1,5 +1,6 @@
 """Configs, metafiles and small weights travel with the package, so that the zoo works outside a checkout."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ def test_a_built_package_has_its_zoo(repository, tmp_path):
     source.mkdir()
     for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(repository / name, source)
-    for name in ('mmkernel', 'configs', 'tools/benchmarks'):
+    for name in ('mmkernel', 'configs'):
         shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
     command = [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
@@ -42,5 +43,10 @@ def test_a_built_package_has_its_zoo(repository, tmp_path):
     assert width == '96'
     assert not (tmp_path / 'home').exists()
     assert len(list((built / 'mmkernel/weights').glob('*.md'))) == 5
-    help_of = [sys.executable, '-m', 'mmkernel.cli', 'benchmark', 'knn', '--help']
-    assert b'Weighted kNN' in subprocess.run(help_of, cwd='/', env=environment, capture_output=True, check=True).stdout
+    command = [sys.executable, '-m', 'mmkernel', 'knn', 'sfrik_digits_L3', '--k', '10', '--no-raw']
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert 'trained encoder' in run.stdout
+    (written,) = json.loads((tmp_path / 'work_dirs/sfrik/digits_L3/knn.json').read_text())['rows'][1:]
+    assert written['scores']['10']['top1'] > 98
+    assert not (built / 'mmkernel/tools').exists()

@@ -1,7 +1,6 @@
 """Weights whose name tells their hash, and pinned ones, are read whole before they are used, wherever they lie."""
 
 import hashlib
-import importlib
 import pickle
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from exported import BACKBONES, config, encoder
 
 from mmkernel.cli import main
+from mmkernel.cli.named_encoder import load_trained
 from mmkernel.engine import load_checkpoint
 from mmkernel.hashes import hash_in_name
 from mmkernel.registry import MODELS
@@ -70,9 +70,7 @@ def test_other_lengths_and_letters(tmp_path, digest, length):
         read_checkpoint(flip(path))
 
 
-def test_every_door(tmp_path, repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / 'tools/benchmarks'))
-    load_trained = importlib.import_module('common').load_trained
+def test_every_door(tmp_path):
     path = flip(write(tmp_path, '.safetensors'))
     net = encoder('small').backbone
     doors = [

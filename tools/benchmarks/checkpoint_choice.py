@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from compare import ROOT, write_between_markers
-from console_errors import run
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
@@ -24,6 +23,7 @@ from side_by_side import Run, pretrain, read_kept, shown
 from threadpoolctl import threadpool_limits
 
 from mmkernel import __version__
+from mmkernel.cli import one_line
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import (
     YARDSTICK,
@@ -210,4 +210,5 @@ def tables(runs: dict[str, list[dict]], finished: list[dict]) -> str:
 
 
 if __name__ == '__main__':
-    run(main)
+    with one_line('checkpoint_choice.py'):
+        main()

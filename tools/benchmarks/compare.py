@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from console_errors import run
 from rich.console import Console
 from side_by_side import Run, pretrain, read_kept, shown
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from mmkernel.cli import one_line
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import (
     cloud_statistics,
@@ -147,4 +147,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run(main)
+    with one_line('compare.py'):
+        main()
