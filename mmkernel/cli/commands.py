@@ -65,7 +65,7 @@ COMMANDS = {
         'mmkernel.cli.tasks:transformation', (FILE, 'epoch_20.pth --tasks rotation noise')),
     'diagnose': Command(
         'Look', 'is this embedding healthy, doubtful or collapsed? a page in words and pictures',
-        'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500', f'{FILE} --json')),
+        'mmkernel.cli.diagnose:diagnose', (FILE, f'{FILE} --images 500', 'epoch_20.pth --data /my/images --json')),
     'plot': Command(
         'Look', 'curves of runs over one another, before those of the shipped recipe; a report in one file',
         'mmkernel.cli.plot:plot',

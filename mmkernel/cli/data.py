@@ -1,10 +1,7 @@
 """``mmkernel data check PATH_OR_CONFIG``: look at the images before training on them."""
 
-import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DefaultScope
@@ -15,17 +12,16 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from mmkernel.checks import check_numbers
-from mmkernel.cli.options import Json, Options, Seed, option_value, options_of
+from mmkernel.cli.given_data import source_config
+from mmkernel.cli.options import Json, Options, Seed, options_of
 from mmkernel.cli.terminal import console, print_json, say
-from mmkernel.datasets import ImageFolder, Source
+from mmkernel.datasets import Source
 from mmkernel.datasets.duplicates import duplicates
-from mmkernel.datasets.folders import EXTENSIONS
 from mmkernel.datasets.survey import Survey, delivered
 from mmkernel.datasets.training import as_source
 from mmkernel.engine import load_config
 from mmkernel.evaluation.features import usable_cores
 
-KINDS = {'.npz': ('NpzPack', 'path'), '.tar': ('TarShards', 'shards'), '.parquet': ('Parquet', 'files')}
 SHOWN = 5  # names of a long list in the terminal; --json has all
 
 
@@ -77,30 +73,8 @@ def check(
 
 
 def source_of(text: str) -> Source:
-    """The source of a folder, a pack, shards, or of its config in quotes; ValueError naming what is possible."""
-    if text.startswith(('dict(', '{')):
-        try:
-            given = option_value(text)
-        except ValueError:
-            given = {}
-        if 'type' not in given:
-            raise ValueError(f"{text} is no source; expected \"dict(type='ImageFolder', root='/my/images')\".")
-        return as_source(given)
-    path = Path(text).expanduser()
-    inside = {Path(name).suffix.lower() for name in os.listdir(path)} if path.is_dir() else {path.suffix.lower()}
-    inside -= {'.npz'} if path.is_dir() else set()  # a pack is one file
-    if not inside & set(EXTENSIONS) and (
-        kind := next((kind for ending, kind in KINDS.items() if ending in inside), None)
-    ):
-        return as_source(dict(type=kind[0], **{kind[1]: text}))
-    if path.is_file():
-        raise ValueError(
-            f"'{text}' is none of {', '.join(KINDS)}, or a config (.py). Name a folder, or write the source in quotes: "
-            "\"dict(type='ImageList', names='list.txt', root='/my/images', labels=True)\"."
-        )
-    with suppress(ValueError):  # some images are in no folder, so folders name no classes
-        return ImageFolder(text, labels=True)
-    return ImageFolder(text)
+    """The source that a command line names: see ``source_config``."""
+    return as_source(source_config(text))
 
 
 def sources_of_config(cfg: Any) -> dict[str, Source]:

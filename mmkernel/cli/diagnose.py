@@ -8,6 +8,7 @@ from mmengine.config import Config
 from rich.markup import escape
 
 from mmkernel import evaluation
+from mmkernel.cli.given_data import Images, give_images
 from mmkernel.cli.options import ConfigFile, Device, Flag, Json, Options, Out, options_of, usable_device
 from mmkernel.cli.terminal import print_json, say
 from mmkernel.engine import CheckpointError, ConfigError, load_config, load_weights, read_checkpoint, weights_of
@@ -26,6 +27,8 @@ def diagnose(
     /,
     *,
     images: int = 1000,
+    data: Images = None,
+    size: int | None = None,
     out: Out = None,
     text: Flag = False,
     json: Json = False,
@@ -40,6 +43,8 @@ def diagnose(
     Args:
         checkpoint: e.g. work_dirs/kernels/digits_rbf/epoch_20.pth; no labels are needed.
         images: look at so many at most.
+        data: images to look at: a folder, a pack, shards, parquet; default: the test images of the config.
+        size: side of the images; default: that of the checkpoint.
         out: stem of page and numbers; default: <checkpoint>_diagnosis.{png,html,json}.
         text: the verdict only, no files.
         save_embeddings: an NPZ file to keep the embeddings in, to diagnose again elsewhere.
@@ -49,6 +54,8 @@ def diagnose(
     stem = out or path.with_name(f'{path.stem}_diagnosis')
     content = with_whole_weights(read_checkpoint(path), path)
     cfg = find_config(path, content, config, options_of(cfg_options))
+    if data or size:
+        give_images(cfg, data, size)
     if not text:
         writable(f'{stem}.json')  # said now, not after the work
     if save_embeddings:

@@ -8,7 +8,6 @@
 --json          the result as one JSON document on stdout; words for people go to stderr
 """
 
-import argparse
 import ast
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,6 @@ from typing import Annotated, Any
 import torch
 from cyclopts import Parameter
 from mmengine.config import DictAction
-
-from mmkernel.cli.terminal import console as console
-from mmkernel.cli.terminal import say as say
 
 
 def options_of(pairs: Sequence[str] | None, word: str = '--cfg-options') -> dict[str, Any]:
@@ -57,47 +53,12 @@ Json = Annotated[bool, Parameter(negative=(), show_default=False, help='print th
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
-class OptionsAction(argparse.Action):
-    """{'a.b': 1, 'c': {'type': 'X'}} from ``a.b=1 "c={'type': 'X'}"``.
-
-    mmengine's own action takes no dicts, and removes blanks from strings, also from names of folders.
-    """
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
-    ) -> None:
-        options = dict(getattr(namespace, self.dest, None) or {})
-        for pair in values:
-            key, equals, value = pair.partition('=')
-            if not equals or not key:
-                parser.error(f"--cfg-options takes KEY=VALUE, got '{pair}'. Quote values that hold blanks.")
-            try:
-                said, new = _leaves(options), {key: option_value(value)}
-            except argparse.ArgumentTypeError as error:  # argparse catches it in a ``type`` alone
-                parser.error(f'--cfg-options {key}: {error}')
-            for place, leaf in _leaves(new).items():
-                if said.get(place, leaf) != leaf:
-                    parser.error(
-                        f'Two options say different things of {place}: {said[place]!r} and {leaf!r}. Leave one out.'
-                    )
-            options |= new
-        setattr(namespace, self.dest, options)
-
-
 def _leaves(options: dict, below: str = '') -> dict[str, Any]:
     """{'a.b': 1} of {'a': {'b': 1}} and of {'a.b': 1}."""
     found: dict[str, Any] = {}
     for key, value in options.items():
         found |= _leaves(value, f'{below}{key}.') if isinstance(value, dict) and value else {f'{below}{key}': value}
     return found
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """--config and --cfg-options of a command that reads a checkpoint."""
-    parser.add_argument(
-        '--config', help='a config file, which is run; default: the values of the copy inside the checkpoint'
-    )
-    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override keys')
 
 
 class _Dicts(ast.NodeTransformer):
