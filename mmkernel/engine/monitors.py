@@ -13,6 +13,7 @@ from mmkernel.checks import check_numbers
 from mmkernel.datasets import PatchView, ViewDataset
 from mmkernel.distributed import max_over_ranks, world_size
 from mmkernel.engine.hooks import dataset_of, look_alone, unwrap
+from mmkernel.engine.schedule import warmup_end
 from mmkernel.evaluation import COLLAPSED, YARDSTICK, diagnose_cloud, embedding_statistics, run_kernel, sample_cloud
 from mmkernel.kernels import Kernel
 from mmkernel.models import Embeddings
@@ -84,23 +85,26 @@ class EmbeddingMonitorHook(Hook):
 class DoctorHook(Hook):
     """A warning in the log when ``diagnose`` finds the embedding collapsed, once per change.
 
-    Every ``interval`` epochs and after the last one, from the fraction ``begin`` of the run on (every fresh encoder is nearly
-    collapsed), process 0 looks at ``images`` training images and two views of each, in eval mode. Models without a neck, or
-    with one that lies on several ranks, and patches of images, whose embeddings are not those of images, are left alone.
+    Every ``interval`` epochs and after the last one, process 0 looks at ``images`` training images and two views of each, in
+    eval mode. As every fresh encoder is nearly collapsed, it is silent in the fraction ``begin`` of the run, in the first
+    ``steps`` iterations, and as long as the learning rate warms up. Models without a neck, or with one that lies on several
+    ranks, and patches of images, whose embeddings are not those of images, are left alone.
     """
 
     priority = 'LOW'
 
-    def __init__(self, interval: int = 5, begin: float = 0.25, images: int = 128) -> None:
+    def __init__(self, interval: int = 5, begin: float = 0.25, images: int = 128, steps: int = 100) -> None:
         check_numbers('DoctorHook', whole=True, interval=interval)
+        check_numbers('DoctorHook', whole=True, zero=True, steps=steps)
         check_numbers('DoctorHook', whole=True, least=8, images=images)
         check_numbers('DoctorHook', zero=True, most=1.0, begin=begin)  # a fraction of the run
-        self.interval, self.begin, self.images = interval, begin, images
+        self.interval, self.begin, self.images, self.steps = interval, begin, images, steps
         self.state: str | None = None
 
     def after_train_epoch(self, runner: Any) -> None:
         epoch, model, data = runner.epoch + 1, unwrap(runner.model), dataset_of(runner)
         due = epoch > self.begin * runner.max_epochs and (epoch % self.interval == 0 or epoch == runner.max_epochs)
+        due = due and runner.iter >= max(self.steps, warmup_end(runner.param_schedulers, runner.train_dataloader))
         neck = getattr(model, 'neck', None)
         shown = hasattr(model, 'extract') and neck is not None and not getattr(neck, 'spread', False)
         shown = shown and isinstance(data, ViewDataset) and isinstance(runner.cfg.train_dataloader, Mapping)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,6 +83,17 @@ def moved_by(schedules: Iterable[Any]) -> set[str]:
     """The options of parameter groups that they move; of Adam's betas, those of momentum move the first."""
     names = {name for schedule in schedules if (name := getattr(schedule, 'param_name', None))}
     return names | {'betas'} if 'momentum' in names else names
+
+
+def warmup_end(schedules: Iterable[Any] | None, epoch: Sized) -> int:
+    """The iteration at which the last warm-up of the learning rate is over; ``epoch`` has as many items as it has iterations."""
+    ends = [0]
+    for each in schedules or ():
+        rising = getattr(each, 'start_factor', 1.0) < getattr(each, 'end_factor', 0.0)  # mmengine's LinearLR
+        if getattr(each, 'param_name', None) == 'lr':
+            length = len(epoch) if rising and each.by_epoch else 1
+            ends.append(getattr(each, 'warmup_steps', each.end * length if rising else 0))
+    return max(ends)
 
 
 def warmup_cosine(step: int, total: int, warmup: int = 0, end_factor: float = 0.0, start_factor: float = 0.0) -> float:

@@ -10,11 +10,10 @@ from typing import Any
 from torch import nn
 
 from mmkernel.evaluation.cloud import RIVALS, YARDSTICK, CloudStatistics, cloud_statistics
+from mmkernel.evaluation.remedies import COLLAPSED, DOUBTFUL, HEALTHY, remedy
 from mmkernel.evaluation.sampled_images import Cloud
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.radial import radial_parts
-
-HEALTHY, DOUBTFUL, COLLAPSED = 'healthy', 'doubtful', 'collapsed'
 
 
 @dataclass(frozen=True)
@@ -136,55 +135,3 @@ def run_kernel(model: nn.Module | None) -> Kernel | None:
             to_normal = getattr(part, 'target', None) == 'normal' and radial_parts(kernel)
             return kernel.restrict('sqrt(q)') if to_normal else kernel
     return None
-
-
-def remedy(statistic: str, state: str, model: nn.Module | None) -> str:
-    """The clause that completes "<symptom>, ...": the most specific cause that the parts of ``model`` suggest.
-
-    ``statistic``: 'std', 'rank' or 'retrieval', the one that is low; ``state``: 'doubtful' or 'collapsed'.
-    """
-    if statistic == 'retrieval':
-        return 'train longer, weaken the augmentations, or raise the weight of the alignment'
-    if statistic == 'std' and state == DOUBTFUL:
-        return 'harmless if the objective ignores the mean and neighbours look alike; otherwise raise what spreads embeddings'
-    head = getattr(model, 'head', None)
-    for part in getattr(head, 'heads', {'': head}).values():  # the terms of a SumHead, or the only head
-        if found := _cause(part, statistic):
-            return found
-    if statistic == 'rank':
-        return 'raise the weight of the term that spreads or decorrelates, lower that of the alignment, or train longer'
-    online = type(getattr(model, 'target', None)).__name__ == 'OnlineTarget'
-    if online and getattr(model, 'predictor', None) is not None:
-        return 'as expected of a predictor whose target is trained along; use a StopGradientTarget or a MomentumTarget'
-    return 'raise the weight of the term that spreads embeddings, or lower the learning rate'
-
-
-SPREADING = {  # term: what is missing where its weight is 0, and the statistics that are low then
-    'kernel': ('nothing pushes embeddings apart', ('std', 'rank')),
-    'variance': ('nothing keeps the variance up', ('std',)),
-    'covariance': ('nothing decorrelates the dimensions', ('rank',)),
-    'off_diagonal': ('nothing decorrelates the dimensions', ('rank',)),
-}
-
-
-def _cause(head: nn.Module | None, statistic: str) -> str | None:
-    """A weight of 0 where the objective needs one; a kernel of too low an order, or too weak."""
-    weights = getattr(head, 'weights', None)
-    for word, (missing, statistics) in SPREADING.items():
-        inside = weights.get(word) if isinstance(weights, dict) else None
-        if statistic in statistics and getattr(head, f'{word}_weight', inside) == 0:
-            return f'as expected with {word}_weight = 0: {missing}; raise it'
-    kernel = getattr(head, 'kernel', None)
-    if not isinstance(kernel, Kernel):
-        return None
-    if statistic == 'rank' and getattr(kernel, 'order', None) == 1:
-        return 'as expected of an L = 1 kernel, which sees the mean alone; raise the order or b_2'
-    try:
-        blind = statistic == 'rank' and 2 in kernel.positive_definiteness(64, 2).vanishing
-    except ValueError:
-        blind = False  # b_2 is not known
-    if blind:
-        return 'as expected of a kernel with b_2 = 0, which is blind to the covariance; raise b_2'
-    weight = getattr(head, 'alignment_weight', None)
-    against = '' if weight is None else f' or lower alignment_weight (now {weight:g})'
-    return f'because the alignment outweighs the kernel; raise kernel_weight{against}'

@@ -6,6 +6,7 @@ from torch import nn
 
 from mmkernel.datasets import ViewDataset
 from mmkernel.engine import DoctorHook, load_config, monitors, train
+from mmkernel.engine.schedule import build_schedules
 from mmkernel.evaluation import Cloud
 from mmkernel.registry import HOOKS
 
@@ -14,6 +15,11 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.neck, self.extract = nn.Identity(), None
+
+
+class Epoch(types.SimpleNamespace):
+    def __len__(self):
+        return 8
 
 
 class Log(list):
@@ -36,10 +42,17 @@ def gain(monkeypatch):
 def runner(epochs=8, view=None):
     view = view or dict(count=2, size=4, crop=dict(type='RandomResizedCrop'))
     data = ViewDataset(dict(type='Digits', split='test'), dict(a=view))
-    loader = types.SimpleNamespace(dataset=data)
+    loader = Epoch(dataset=data)
     cfg = types.SimpleNamespace(train_dataloader={})
     return types.SimpleNamespace(
-        model=Model(), logger=Log(), epoch=0, max_epochs=epochs, train_dataloader=loader, cfg=cfg
+        model=Model(),
+        logger=Log(),
+        epoch=0,
+        max_epochs=epochs,
+        train_dataloader=loader,
+        cfg=cfg,
+        iter=1000,
+        param_schedulers=None,
     )
 
 
@@ -62,6 +75,30 @@ def test_it_warns_once_and_says_when_it_is_over(gain):
     epoch(hook, run, 4)
     assert len(run.logger) == 2
     assert 'no longer collapsed' in run.logger[1]
+
+
+@pytest.mark.parametrize(
+    'schedule, first',
+    [
+        (None, 100),
+        (dict(type='WarmupCosineLR', warmup_epochs=30), 240),
+        (dict(type='WarmupCosineLR', warmup_epochs=2), 100),
+        (dict(type='LinearLR', start_factor=0.1, by_epoch=True, end=20), 160),
+        (dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=150), 150),
+        (dict(type='LinearLR', start_factor=1.0, end_factor=0.1, by_epoch=False, end=150), 100),
+        (dict(type='MultiStepLR', milestones=[30]), 100),
+    ],
+)
+def test_it_is_silent_in_the_first_steps(gain, schedule, first):
+    """In 100 iterations, and as long as the learning rate warms up; epochs have 8 iterations."""
+    hook, run = DoctorHook(interval=1, begin=0.0), runner(epochs=60)
+    optimizer, epoch_length = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), 8
+    if schedule:
+        run.param_schedulers = build_schedules([dict(schedule)], optimizer, 60, epoch_length)
+    gain[1:] = 1e-3
+    for run.iter in range(epoch_length, 60 * epoch_length, epoch_length):
+        epoch(hook, run, run.iter // epoch_length - 1)
+        assert bool(run.logger) == (run.iter >= first), run.iter
 
 
 def test_an_image_that_cannot_be_read_ends_no_run(monkeypatch):
@@ -99,13 +136,13 @@ def test_what_it_cannot_judge_it_leaves_alone(gain):
     assert run.logger == []
 
 
-@pytest.mark.parametrize('settings', [dict(interval=0), dict(begin=2.0), dict(images=1)])
+@pytest.mark.parametrize('settings', [dict(interval=0), dict(begin=2.0), dict(images=1), dict(steps=-1)])
 def test_bad_settings(settings):
     with pytest.raises(ValueError, match='DoctorHook'):
         DoctorHook(**settings)
 
 
-@pytest.mark.parametrize('doctor', [dict(type='DoctorHook', interval=1, begin=0.0, images=32)])
+@pytest.mark.parametrize('doctor', [dict(type='DoctorHook', interval=1, begin=0.0, steps=0, images=32)])
 def test_it_changes_no_weight(repository, tmp_path, doctor):
     options = {
         'model.backbone.channels': (4, 4, 4, 4),

@@ -207,7 +207,7 @@ def monitored(rank, world_size, folder):
         {
             'fsdp': True, 'launcher': 'pytorch', 'train_cfg.max_epochs': 2, 'train_dataloader.num_batch_per_epoch': 2,
             'log_level': 'ERROR', 'optim_wrapper.precision': 'bfloat16', 'activation_checkpointing': True,
-            'default_hooks.doctor': dict(type='DoctorHook', interval=1, images=32),
+            'default_hooks.doctor': dict(type='DoctorHook', interval=1, steps=0, images=32),
             'default_hooks.knn': dict(type='KNNMonitorHook', interval=1),
         },
     )  # fmt: skip

@@ -259,7 +259,7 @@ def test_features_of_nan_stop_no_run(tmp_path, monkeypatch):
         return torch.full((len(images), 8), torch.nan)
 
     monkeypatch.setattr('mmkernel.models.JointEmbedding.extract', broken)
-    runner = train(config(tmp_path, watchers={**WATCHERS, 'doctor': dict(type='DoctorHook', interval=1)}))
+    runner = train(config(tmp_path, watchers={**WATCHERS, 'doctor': dict(type='DoctorHook', interval=1, steps=0)}))
     assert runner.epoch == 3
     assert 'monitor/knn/top1' not in runner.message_hub.log_scalars
     assert runner.message_hub.get_scalar('monitor/probe/top1').current() == 0

@@ -1,14 +1,22 @@
+import inspect
 import json
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from mmkernel.engine import load_config
 from mmkernel.evaluation.cloud import CloudStatistics, cloud_statistics
 from mmkernel.evaluation.diagnosis import COLLAPSED, DOUBTFUL, HEALTHY, Threshold, judge, reference, run_kernel
+from mmkernel.evaluation.remedies import remedy
 from mmkernel.kernels import LegendreKernel, RieszKernel
+from mmkernel.models import build_model
 from mmkernel.registry import MODELS
+
+CONFIGS = Path(__file__).resolve().parents[2]
 
 
 def cloud(n=256, q=64, rank=64, seed=0):
@@ -91,6 +99,39 @@ def test_a_point_is_complete_collapse_with_its_cause(model, cause):
     assert found.state == COLLAPSED
     assert 'complete collapse' in found.verdict
     assert cause in found.verdict
+
+
+def terms(head):
+    """The head, or those that it sums."""
+    return head['heads'].values() if 'heads' in head else [head]
+
+
+def test_only_weights_that_the_head_has_are_named():
+    """Whatever is wrong with the embeddings of a digits recipe."""
+    heads = {}
+    for path in (CONFIGS / 'configs').glob('[!_]*/digits*.py'):
+        cfg = load_config(path)
+        heads.setdefault(str(cfg.model.head), cfg)
+    assert len(heads) > 20
+    for cfg in heads.values():
+        model = build_model(cfg)
+        known = {
+            key for part in terms(cfg.model.head) for key in inspect.signature(MODELS.get(part['type'])).parameters
+        }
+        for statistic in ('std', 'rank', 'retrieval'):
+            for state in (DOUBTFUL, COLLAPSED):
+                text = remedy(statistic, state, model)
+                assert set(re.findall(r'\w+_weight', text)) <= known, text
+                assert 'the weight of the' not in text
+
+
+def test_a_kernel_alone_does_not_make_a_kernel_weight():
+    head = dict(type='EntropyHead', kernel=dict(type='RBFKernel'), alignment_weight=2.0)
+    assert remedy('rank', COLLAPSED, Model(head)) == (
+        'raise density_weight (now 1) or lower alignment_weight (now 2), or train longer'
+    )
+    assert 'no weight of a term that spreads' in remedy('rank', COLLAPSED, Model(dict(type='InfoNCEHead')))
+    assert 'raise alignment_weight (now 2)' in remedy('retrieval', DOUBTFUL, Model(head))
 
 
 def test_without_views_nobody_is_called_a_point():
