@@ -62,7 +62,7 @@ def prepared(named: tuple[str, ...], given: Training) -> tuple[Config, NamedEnco
     protocol = protocol_of(given.protocol, options)
     this = named_encoder(named, given.config, {}, Data(), given.seed, images='own')
     cfg = with_encoder(protocol, this.cfg)
-    if given.given or given.size:
+    if given.given or given.size is not None:
         give_training_data(cfg, this.cfg, given)
     cfg.launcher = 'pytorch' if int(os.environ.get('WORLD_SIZE', 1)) > 1 else 'none'
     cfg.randomness = {**cfg.get('randomness', {}), 'seed': given.seed}
@@ -111,6 +111,6 @@ def encoders(this: NamedEncoder, untrained: bool) -> dict[str, str | None]:
 
 def own_data(cfg: Config, given: Training) -> dict[str, Any]:
     """What a report says of images that are not those of the protocol."""
-    if not (given.given or given.size):
+    if not (given.given or given.size is not None):
         return {}
-    return dict(data=dict(train=cfg.train_dataloader.dataset.source, **cfg.evaluation))
+    return dict(data={**cfg.evaluation, 'train': cfg.train_dataloader.dataset.source})

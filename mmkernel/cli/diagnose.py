@@ -54,7 +54,7 @@ def diagnose(
     stem = out or path.with_name(f'{path.stem}_diagnosis')
     content = with_whole_weights(read_checkpoint(path), path)
     cfg = find_config(path, content, config, options_of(cfg_options))
-    if data or size:
+    if data or size is not None:
         give_images(cfg, data, size)
     if not text:
         writable(f'{stem}.json')  # said now, not after the work

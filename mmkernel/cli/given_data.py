@@ -156,7 +156,8 @@ def view_of(cfg: Config, size: int | None = None) -> dict[str, Any]:
     crop, resize = view.get('crop'), view.get('resize')
     if crop is not None and size is None:
         return view
-    height, width = (size, size) if size else evaluation_size(cfg) or next(iter(view_sizes(cfg)), (None, None))
+    own = evaluation_size(cfg) or next(iter(view_sizes(cfg)), (None, None))
+    height, width = own if size is None else (size, size)
     if height is None:
         raise ValueError('The config does not tell the size of images: name it, e.g. --size 224, that of the training.')
     if not 1 <= min(height, width):
@@ -176,7 +177,7 @@ def give_images(cfg: Config, data: str | None, size: int | None = None) -> None:
         part |= dict(test=source_config(data, mode_of(cfg), 'test'))
     elif 'test' not in part:
         raise ValueError('the config has no images to look at (evaluation.test): name them, --data FOLDER.')
-    if data or size:
+    if data or size is not None:
         part |= dict(transform=view_of(cfg, size))
     cfg.evaluation = ConfigDict(part)
 

@@ -127,7 +127,7 @@ def publish(
     """Print the table, write the JSON, say where."""
     console.print(table)
     settings |= dict(stage=shared.stage, device=shared.device, cfg_options=options_of(shared.cfg_options) or None)
-    if isinstance(shared, Data) and (shared.given or shared.size):
+    if isinstance(shared, Data) and (shared.given or shared.size is not None):
         settings |= dict(data=dict(this.cfg.evaluation))
     content = report(benchmark, rows, this.config or 'of the checkpoint', this.checkpoint, shared.seed, **settings)
     path = save_report(place_of_result(benchmark, this, shared), content)

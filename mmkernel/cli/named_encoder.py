@@ -109,7 +109,7 @@ def named_encoder(
             f"{config or checkpoint}: the config has no 'evaluation' part; expected evaluation=dict(train=<source>, "
             'test=<source>). Name images: --train FOLDER --test FOLDER, or --data FOLDER, with a folder for each class.'
         )
-    elif data.size:
+    elif data.size is not None:
         this.cfg.evaluation.transform = view_of(this.cfg, data.size)
     return this
 
