@@ -18,11 +18,12 @@ FILE = f'{RUN}/epoch_20.pth'
 GROUPS = ('Pretrain', 'Judge', 'Look', 'Weights', 'This machine')
 COMMANDS = {
     'train': Command(
-        'Pretrain', 'pretrain an encoder from a config', 'mmkernel.cli.train:train',
-        ('configs/kernels/digits_rbf.py', 'configs/sfrik/digits_L3.py --cfg-options train_cfg.max_epochs=5',
+        'Pretrain', 'pretrain an encoder from a config, or on images of your own', 'mmkernel.cli.train:train',
+        ('--data photos', '--data photos --recipe vicreg --backbone resnet50 --size 128',
+         'configs/kernels/digits_rbf.py', 'configs/sfrik/digits_L3.py --cfg-options train_cfg.max_epochs=5',
          'configs/sfrik/r50_L3_q32768.py --dry-run --gpus 8 --memory 80GB'), whole=True),
     'resume': Command(
-        'Pretrain', 'go on with a run, from its folder alone', 'mmkernel.cli.train:resume',
+        'Pretrain', 'go on with a run, from its folder alone', 'mmkernel.cli.resume:resume',
         (RUN, 'my_run --cfg-options train_cfg.max_epochs=40', 'my_run/epoch_10.pth --out my_branch'), whole=True),
     'replay': Command(
         'Pretrain', 'do the step again that ended a run with NaN or infinity, and name the first module with a bad value',

@@ -79,9 +79,7 @@ def diagnose(
     about = dict(checkpoint=str(path), config=config or 'of the checkpoint', epoch=meta.get('epoch'),
                  encoder=cloud.encoder[:16], images=source.__class__.__name__)  # fmt: skip
     found = replace(evaluation.diagnose_cloud(cloud, model), about=about)
-    say(f'[{STYLES[found.state]}] {found.state} [/] {escape(found.verdict)}')
-    for finding in found.findings:
-        say(f'  • {escape(finding)}')
+    say_verdict(found)
     if save_embeddings:
         say(f'written: {evaluation.save_cloud(cloud, save_embeddings)}')
     if json:
@@ -97,6 +95,12 @@ def diagnose(
     diagnosis_html(found, figure, str(path), f'{stem}.html')
     evaluation.save_report(f'{stem}.json', asdict(found))
     say(f'written: {stem}.png, .html, .json')
+
+
+def say_verdict(found: evaluation.Diagnosis) -> None:
+    say(f'[{STYLES[found.state]}] {found.state} [/] {escape(found.verdict)}')
+    for finding in found.findings:
+        say(f'  • {escape(finding)}')
 
 
 def find_config(path: Path, checkpoint: dict, given: str | None, options: dict | None = None) -> Config:
