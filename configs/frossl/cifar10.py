@@ -13,4 +13,7 @@ model = dict(
     neck=dict(type='MLPNeck', dims=(2048, 2048, 1024), last_bias=True),
     head=dict(type='SpectrumHead', objective='frobenius'),
 )
+_view = dict(ops=dict(blur=None))
+train_dataloader = dict(dataset=dict(views=dict(first=_view, second=_view)))
+del _view
 optim_wrapper = dict(precision='bfloat16', optimizer=dict(lr=0.3, weight_decay=1e-4))

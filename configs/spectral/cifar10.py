@@ -12,7 +12,7 @@ model = dict(
     neck=dict(type='MLPNeck', dims=(2048, 1000), last_bias=True, last_norm='BN'),
     head=dict(type='SpectralContrastiveHead', mu=1.0),
 )
-_view = dict(crop=dict(scale=(0.2, 1.0), interpolation='bilinear'))
+_view = dict(crop=dict(scale=(0.2, 1.0), interpolation='bilinear'), ops=dict(blur=None))
 train_dataloader = dict(batch_size=512, dataset=dict(views=dict(first=_view, second=_view)))
 del _view
 data_preprocessor = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])  # ImageNet's, as there
