@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from mmkernel.cli import one_line
 from mmkernel.evaluation import report, save_report
 from mmkernel.visualization.curves import Band, band_over, curves_of, panels_of
 
 sys.path.append(str(Path(__file__).resolve().parent / 'benchmarks'))
-from console_errors import run as saying_errors  # noqa: E402
 from side_by_side import Run, pretrain, shown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    saying_errors(main)
+    with one_line('reference_curves.py'):
+        main()

@@ -1,6 +1,6 @@
 """A linear classifier on a frozen encoder: SGD, cosine stepped per epoch, rates as written. The protocol gives the figures.
 
-The backbone below stands for the one that is judged: tools/benchmarks/classify.py puts that of the pretraining config here.
+The backbone below stands for the one that is judged: mmkernel classify puts that of the pretraining config here.
 """
 
 _base_ = 'runtime.py'

@@ -1,7 +1,7 @@
 """Fine-tuning on a smaller set: 20 000 steps of 256, Nesterov, RandomResizedCrop and flip (Kornblith et al., CVPR 2019).
 
 The protocol tries 7 rates in [1e-4, 1e-1] with 7 decays in [1e-6, 1e-3] and none (divided by the rate) on held-out images;
-the figures here are one of them. For others: tools/benchmarks/classify.py ... --try optim_wrapper.optimizer.lr=1e-3,1e-2
+the figures here are one of them. For others: mmkernel classify ... --try optim_wrapper.optimizer.lr=1e-3,1e-2
 """
 
 _base_ = 'imagenet_classifier.py'

@@ -1,6 +1,6 @@
 """Fine-tuning on FGVC Aircraft, metric: mean per class (Chen et al., ICML 2020, appendix B.8).
 
-python tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_aircraft.py
+mmkernel classify configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_aircraft.py
 Published: 88.1 % with this ResNet-50 (table B.5). Not run here.
 """
 

@@ -1,6 +1,6 @@
 """Fine-tuning on CIFAR-100, metric: top-1 (Chen et al., ICML 2020, appendix B.8).
 
-python tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_cifar100.py
+mmkernel classify configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_cifar100.py
 Published: 85.9 % with this ResNet-50 (table B.5). Not run here.
 """
 

@@ -1,6 +1,6 @@
 """Fine-tuning on Oxford-IIIT Pets, metric: mean per class (Chen et al., ICML 2020, appendix B.8).
 
-python tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_pets.py
+mmkernel classify configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_pets.py
 Published: 89.2 % with this ResNet-50 (table B.5). Not run here.
 """
 

@@ -1,6 +1,6 @@
 """Linear classifier on CIFAR-10, one npz of encoded images: rate 0.4, 20 epochs. A recipe of ours.
 
-python tools/benchmarks/classify.py configs/sfrik/cifar10_pack_L3_q2048.py CHECKPOINT \
+mmkernel classify configs/sfrik/cifar10_pack_L3_q2048.py CHECKPOINT \
     --protocol configs/benchmarks/linear_cifar10_pack.py
 No published result. Not run here to the end.
 """

@@ -1,6 +1,6 @@
 """Linear classifier on frozen features of augmented digits, SGD as SFRIK's protocol, 20 epochs. A recipe of ours.
 
-python tools/benchmarks/classify.py configs/sfrik/digits_L3.py CHECKPOINT --protocol configs/benchmarks/linear_digits.py
+mmkernel classify configs/sfrik/digits_L3.py CHECKPOINT --protocol configs/benchmarks/linear_digits.py
 No published result. Run here: see tools/benchmarks/README.md.
 """
 

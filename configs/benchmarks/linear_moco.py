@@ -1,6 +1,6 @@
 """Linear classifier of MoCo v1 and v2 (He et al., CVPR 2020; Chen et al., 2020): rate 30, divided by ten twice.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/moco/r50_v2.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/moco/r50_v2.py CHECKPOINT \
     --protocol configs/benchmarks/linear_moco.py
 Published: 67.7 % top-1 after 200 epochs of pretraining (v2). Not run here.
 """

@@ -2,7 +2,7 @@
 
 The figures are also those of VISSL's protocol for a ResNet-50, but there each stage has a head.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/barlow_twins/r50.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/barlow_twins/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_places205_barlow_twins.py
 Published: 54.1 % top-1. Not run here.
 """

@@ -2,7 +2,7 @@
 
 The paper names VISSL; Nesterov's momentum and the batch norm before the classifier are VISSL's.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/vicreg/r50_1000e.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/vicreg/r50_1000e.py CHECKPOINT \
     --protocol configs/benchmarks/linear_places205_vicreg.py
 Published: 54.3 % top-1. Not run here.
 """

@@ -1,6 +1,6 @@
 """Linear classifier of SimCLR (Chen et al., ICML 2020): Nesterov, 0.1 x 4096 / 256, 90 epochs, logits from zero.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_simclr.py
 Published: 69.3 % top-1 after 1000 epochs of pretraining. Not run here.
 """

@@ -1,6 +1,6 @@
 """Linear classifier of SimSiam (Chen & He, CVPR 2021, main_lincls --lars): LARC, 0.1 x 4096 / 256, 90 epochs.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/simsiam/r50.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/simsiam/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_simsiam.py
 Published: 68.1 % top-1 after 100 epochs of pretraining. Not run here.
 """

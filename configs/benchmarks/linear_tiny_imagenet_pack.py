@@ -1,6 +1,6 @@
 """Linear classifier on 100 classes of Tiny-ImageNet, one npz of encoded images: rate 0.4, 20 epochs. A recipe of ours.
 
-python tools/benchmarks/classify.py configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
+mmkernel classify configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
     --protocol configs/benchmarks/linear_tiny_imagenet_pack.py
 No published result. Run here on a part, see tools/benchmarks/README.md; not run here to the end.
 """

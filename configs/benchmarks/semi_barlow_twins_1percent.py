@@ -3,7 +3,7 @@
 Rates are multiplied by 0.2 at epochs 12 and 16. The README of the released weights (73.5 %) has another recipe without a
 figure: 0.005 for the backbone, and a cosine per epoch.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/barlow_twins/r50.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/barlow_twins/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_barlow_twins_1percent.py
 Published: 55.0 % top-1, 79.2 % top-5. Not run here.
 """

@@ -1,6 +1,6 @@
 """Fine-tuning on few labelled digits, rates for backbone and head apart, 60 epochs. A recipe of ours.
 
-python tools/benchmarks/semi_supervised.py configs/sfrik/digits_L3.py CHECKPOINT \
+mmkernel semi configs/sfrik/digits_L3.py CHECKPOINT \
     --protocol configs/benchmarks/semi_digits.py --per-class 1 4
 No published result. Run here: see tools/benchmarks/README.md.
 """

@@ -4,7 +4,7 @@ No warm-up, no decay, crops and flips only, logits from zero. The paper does not
 of the released code. The second version of the method fine-tunes from the first layer of its projector, which this
 classifier has not.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/simclr/r50.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_simclr_1percent.py
 Published: 48.3 % top-1, 75.5 % top-5 (1000 epochs of pretraining). Not run here.
 """

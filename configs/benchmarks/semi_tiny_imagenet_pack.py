@@ -1,6 +1,6 @@
 """Fine-tuning on few labels of 100 classes of Tiny-ImageNet's pack, rates for backbone and head apart. A recipe of ours.
 
-python tools/benchmarks/semi_supervised.py configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
+mmkernel semi configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
     --protocol configs/benchmarks/semi_tiny_imagenet_pack.py --fraction 0.01 0.1
 No published result. Run here on a part, see tools/benchmarks/README.md; not run here to the end.
 """

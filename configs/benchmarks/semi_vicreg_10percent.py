@@ -1,6 +1,6 @@
 """10 % of the labels as VICReg fine-tunes (Bardes et al., ICLR 2022): backbone 0.01, head 0.1.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/vicreg/r50_1000e.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/vicreg/r50_1000e.py CHECKPOINT \
     --protocol configs/benchmarks/semi_vicreg_10percent.py
 Published: 69.5 % top-1, 89.5 % top-5. Not run here.
 """

@@ -1,6 +1,6 @@
 """1 % of the labels as VICReg fine-tunes (Bardes et al., ICLR 2022): backbone 0.03, head 0.08.
 
-torchrun --nproc_per_node 8 tools/benchmarks/classify.py configs/vicreg/r50_1000e.py CHECKPOINT \
+torchrun --nproc_per_node 8 -m mmkernel classify configs/vicreg/r50_1000e.py CHECKPOINT \
     --protocol configs/benchmarks/semi_vicreg_1percent.py
 Published: 54.8 % top-1, 79.4 % top-5. Not run here.
 """

@@ -74,7 +74,7 @@ class _LabelMonitor(Hook):
 class KNNMonitorHook(_LabelMonitor):
     """After every ``interval`` epochs, weighted kNN of evaluation.test in evaluation.train: knn/top1, knn/top5 in percent.
 
-    At most ``max_images`` of each, evenly spaced: the course of a run, not the benchmark (``tools/benchmarks/knn.py``).
+    At most ``max_images`` of each, evenly spaced: the course of a run, not the benchmark (``mmkernel knn``).
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class OnlineProbeHook(_LabelMonitor):
 
     One SGD step per batch on the first view, weights from zero; all ranks take the same step on the rows of all. Features
     are standardised by running statistics and divided by the square root of their number, so that one ``lr`` fits any
-    width. Scored on evaluation.test after every ``interval`` epochs; not the accuracy of ``tools/benchmarks/linear.py``, as it
+    width. Scored on evaluation.test after every ``interval`` epochs; not the accuracy of ``mmkernel linear``, as it
     sees augmented images of a moving encoder. Its state travels in the checkpoint.
     """
 

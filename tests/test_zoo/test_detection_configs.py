@@ -21,7 +21,7 @@ def test_each_says_how_to_run_it_and_that_nobody_did(folder):
         assert 'Not run here' in text, path
         if path.name != 'detectron2_c4.yaml':
             assert f'{FOLDER}/{path.name}' in text, path
-            assert 'tools/benchmarks/export_detection.py CONFIG CHECKPOINT --framework' in text, path
+            assert 'mmkernel export CHECKPOINT --to' in text, path
 
 
 @pytest.mark.parametrize('name', ['detectron2_voc_c4_24k', 'detectron2_coco_c4_2x'])

@@ -2,7 +2,7 @@
 
 The published protocol of MoCo (He et al., CVPR 2020, section 4.2), in mmdetection's terms. Not run here; needs mmdetection 3.
 
-python tools/benchmarks/export_detection.py CONFIG CHECKPOINT --framework mmdetection --out encoder_mmdetection.pth
+mmkernel export CHECKPOINT --to mmdet --out encoder_mmdetection.pth
 mim train mmdet configs/benchmarks/detection/mmdet_mask_rcnn_fpn_1x_coco.py --launcher pytorch --gpus 8 \
     --cfg-options model.backbone.init_cfg.checkpoint=encoder_mmdetection.pth
 """

@@ -2,7 +2,7 @@
 
 The protocol of mmselfsup's segmentation benchmark, in mmsegmentation's terms. Not run here; needs mmsegmentation 1.
 
-python tools/benchmarks/export_detection.py CONFIG CHECKPOINT --framework mmsegmentation --out encoder_mmsegmentation.pth
+mmkernel export CHECKPOINT --to mmseg --out encoder_mmsegmentation.pth
 mim train mmsegmentation configs/benchmarks/detection/mmseg_fcn_d8_20k_voc12aug.py --launcher pytorch --gpus 4 \
     --cfg-options model.backbone.init_cfg.checkpoint=encoder_mmsegmentation.pth
 """
