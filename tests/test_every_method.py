@@ -62,8 +62,15 @@ def job(config: str, folder: Path, first_rank: bool) -> dict:
     seed_everything(0)
     first = epochs(config, folder, 1, resume=False)
     last = epochs(config, folder, 2, resume=True)
-    found = dict(epochs=last.epoch, same=same_on_every_rank(last), counts=[metered(first), metered(last)])
-    return found | evaluated(config, folder) if first_rank else found
+    found = dict(epochs=last.epoch, same=same_on_every_rank(last), counts=[metered(first), metered(last)], log=[])
+    return found | evaluated(config, folder) | dict(log=long_lines(folder)) if first_rank else found
+
+
+def long_lines(folder: Path) -> list[str]:
+    """Lines of the logs beyond 120 columns, and warnings of Python."""
+    lines = [line for log in folder.glob('*/*.log') for line in log.read_text().splitlines()]
+    assert any(' img/s' in line for line in lines)
+    return [line for line in lines if len(line) > 120 or 'Warning' in line]
 
 
 def on_rank(rank, world_size, configs, folder):
@@ -80,6 +87,7 @@ def test_every_digits_config_on_two_processes(part, tmp_path):
         for result in (first, second):
             assert result['epochs'] == 2, config
             assert result['same'], config
+            assert result['log'] == [], config
             assert result['counts'] == [({}, {})] * 2, config  # between two logs, of each run
         assert '0 missing' in first['loaded'] or 'match' in first['loaded'], (config, first)
         assert first['top1'] > 30, (config, first)  # chance is 10; two epochs are not to be better than no training

@@ -57,26 +57,28 @@ class RunLog(LogProcessor):
 def interval_line(place: str, values: Mapping[str, float], left: float | None = None, room: int = ROOM) -> str:
     """``place``, loss, parts, learning rate, speed, waiting, memory and time ``left`` (seconds), in at most ``room`` columns.
 
-    Where there is too little room, the learning rate goes first, then the parts from the last on: '…' stands for them.
+    Where there is too little room, the learning rate goes first, then the parts from the last on ('…' stands for them), then
+    memory, waiting and speed.
     """
-    end = []
-    if 'images_per_second' in values:
-        end.append(f'{values["images_per_second"]:,.0f} img/s')
-    if 'waiting' in values:
-        end.append(f'waiting {values["waiting"]:.0f} %')
-    if 'memory' in values:
-        end.append(f'{values["memory"] / 1024:.1f} GB')
-    if left is not None:
-        end.append(f'{duration(left)} left')
-    rate = [f'lr {values["lr"]:.3g}'] if 'lr' in values else []
-    loss = [f'loss {values["loss"]:.4g}'] if 'loss' in values else []
-    parts = [f'{name} {values[name]:.3g}' for name in part_names(values)]
-    whole = [place, *loss, *parts, *rate, *end]
-    kept = len(parts)
-    while len(line := '  '.join(whole)) > room and kept >= 0:
-        whole = [place, *loss, *parts[:kept], *(['…'] if kept < len(parts) else []), *end]
-        kept -= 1
-    return line if len(line) <= room else f'{line[: room - 1]}…'
+    parts = {f'part {name}': f'{name} {values[name]:.3g}' for name in part_names(values)}
+    pieces = dict(place=place) | _said(values, 'loss', 'loss {:.4g}') | parts | dict(more='')
+    pieces |= (
+        _said(values, 'lr', 'lr {:.3g}')
+        | _said(values, 'images_per_second', '{:,.0f} img/s')
+        | _said(values, 'waiting', 'waiting {:.0f} %')
+    )
+    pieces |= {} if 'memory' not in values else dict(memory=f'{values["memory"] / 1024:.1f} GB')
+    pieces |= {} if left is None else dict(left=f'{duration(left)} left')
+    for name in ('', 'lr', *reversed(parts), 'memory', 'waiting', 'images_per_second', 'left'):
+        pieces.pop(name, None)
+        pieces['more'] = '…' if name in parts else pieces['more']
+        if len(line := '  '.join(filter(None, pieces.values()))) <= room:
+            return line
+    return f'{line[: room - 1]}…'
+
+
+def _said(values: Mapping[str, float], name: str, how: str) -> dict[str, str]:
+    return {name: how.format(values[name])} if name in values else {}
 
 
 def part_names(values: Mapping[str, float]) -> Sequence[str]:

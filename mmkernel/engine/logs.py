@@ -24,6 +24,8 @@ from mmkernel.registry import VISUALIZERS
 from mmkernel.writing import set_aside
 
 _runs = itertools.count()
+# Of mmengine, after each epoch; and of each parameter of a momentum encoder, which is meant to have no gradient.
+NOISE = ('Exp name: ', 'is skipped since its requires_grad=False')
 
 
 def open_logs(runner: Any) -> None:
@@ -41,8 +43,7 @@ def open_logs(runner: Any) -> None:
         if console:
             handler.setStream(console)
         handler.setFormatter(Lines(console))
-        # mmengine's LoggerHook would log the name of the run after each epoch
-        handler.addFilter(lambda record: not str(record.msg).startswith('Exp name: '))
+        handler.addFilter(lambda record: not any(words in str(record.msg) for words in NOISE))
     device = f'CPU, {torch.get_num_threads()} threads'
     runner.logger.info(
         f'mmkernel {mmkernel.__version__}, torch {torch.__version__}, {runner.world_size} process(es) on '
@@ -59,6 +60,9 @@ def open_logs(runner: Any) -> None:
 
 
 def close_logs(runner: Any) -> None:
+    """What is open: trackers, which a run that ends well has closed, and files."""
+    if hasattr(runner, 'visualizer'):
+        runner.visualizer.close()
     for handler in runner.logger.handlers if hasattr(runner, 'logger') else ():
         handler.close()  # a line that comes later opens the file again
 

@@ -1,5 +1,6 @@
 """Weights & Biases and trackio: what a run logs, in the experiment tracker of the user."""
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -41,8 +42,11 @@ class _Tracker(BaseVisBackend):
 
     def close(self) -> None:
         if getattr(self, '_env_initialized', False):
-            self.module.finish()
             self._env_initialized = False
+            self.finish(failed=isinstance(sys.exc_info()[1], Exception))
+
+    def finish(self, failed: bool) -> None:
+        self.module.finish()
 
 
 @VISBACKENDS.register_module()
@@ -65,6 +69,9 @@ class WandbBackend(_Tracker):
     @force_init_env
     def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
         self.module.log({**_numbers(scalar_dict), 'step': step})
+
+    def finish(self, failed: bool) -> None:
+        self.module.finish(exit_code=int(failed))
 
 
 @VISBACKENDS.register_module()
