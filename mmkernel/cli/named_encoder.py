@@ -24,7 +24,7 @@ from mmkernel.zoo import (
     LoadReport,
     get_model,
     list_models,
-    load_encoder,
+    load,
     load_file,
     model_info,
 )
@@ -135,7 +135,7 @@ def _of_a_file(path: Path, options: Mapping[str, Any]) -> NamedEncoder:
         raise ValueError(
             f"--cfg-options {next(iter(options))}: '{path}' has no config to change. Name one: --config CONFIG."
         )
-    encoder = load_encoder(path)
+    encoder = load(path)
     return NamedEncoder(config_of_encoder(encoder), None, str(path), encoder)
 
 

@@ -10,11 +10,11 @@ from mmkernel.cli.diagnose import find_config
 from mmkernel.cli.options import ConfigFile, Flag, Options, Out, options_of
 from mmkernel.cli.terminal import say
 from mmkernel.engine import load_config
-from mmkernel.zoo import Encoder, get_model, list_models, load_encoder, read_checkpoint
+from mmkernel.zoo import Encoder, get_model, list_models, load, read_checkpoint
 from mmkernel.zoo.export import TARGETS, export_model
 from mmkernel.zoo.files import meta_of
-from mmkernel.zoo.hub import layouts
 from mmkernel.zoo.metafile import STAGES
+from mmkernel.zoo.opening import layouts
 from mmkernel.zoo.publish import add_row, publish_checkpoint, row_text
 
 License = Annotated[str | None, Parameter(metavar='TEXT', help="e.g. Apache-2.0; default: 'not stated'")]
@@ -28,9 +28,10 @@ def encoder_of(checkpoint: str, config: str | None, options: dict[str, Any], lic
         found.facts |= {'license': license} if license else {}
         return found
     content = read_checkpoint(path)
-    described = 'preprocessing' in meta_of(content) and not config  # one of ours describes itself
-    cfg = None if described else find_config(path, content, config, options)
-    return load_encoder(path, cfg, license=license)
+    meta = meta_of(content)
+    described = 'preprocessing' in meta or 'config' not in meta  # by its header, or by the shapes of its tensors
+    cfg = None if described and not config else find_config(path, content, config, options)
+    return load(path, cfg, license=license)
 
 
 def export(
@@ -94,14 +95,14 @@ def import_(
     cfg, name = load_config(config, options_of(cfg_options)) if config else None, file.name.split('.')[0]
     ours = not (cfg or arch or layout == 'hf' or file.is_dir())  # the file describes itself
     facts = {} if ours else dict(name=name, source=f'imported from {file.name}')
-    encoder = load_encoder(
+    encoder = load(
         file, cfg, arch, layout, channels, prefix, adapt_input, license=license, **facts
     )  # fmt: skip
     say(f'{file}: {escape(str(encoder.report))}')
     out = out or file.with_name(f'{name}_imported.safetensors')
     found, pixels = export_model(encoder, 'safetensors', out, force), encoder.pixels
     foreign = 'of the config' if cfg else 'as timm has them for this model, or as the folder says'
-    source = 'as the file says' if ours else foreign
+    source = 'those of ImageNet' if encoder.report.taken_for else 'as the file says' if ours else foreign
     say(f'written: {found.path} ({found.verdict})')
     say(f'images: {pixels["size"][0]} x {pixels["size"][1]}, mean {pixels["mean"]}, std {pixels["std"]} ({source})')
     say(escape(found.how))

@@ -14,13 +14,14 @@ from mmkernel.zoo.tensor_names import weights_of
 
 # Bring timm and torchvision: seconds that a list of names need not pay.
 _ON_FIRST_USE = {
-    'Encoder': 'encoder', 'get_features': 'hub', 'get_model': 'hub', 'load_encoder': 'hub',
+    'Encoder': 'encoder', 'get_features': 'hub', 'get_model': 'hub', 'load': 'opening',
     'TARGETS': 'export', 'export_model': 'export', 'ExportError': 'export_targets', 'Published': 'publish',
     'publish_checkpoint': 'publish',
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    name = 'load' if name == 'load_encoder' else name  # what it was called at first
     if name in _ON_FIRST_USE:
         return getattr(import_module(f'mmkernel.zoo.{_ON_FIRST_USE[name]}'), name)
     raise AttributeError(f"module 'mmkernel.zoo' has no attribute '{name}'")

@@ -111,14 +111,17 @@ class Encoder(FeatureExtractor, nn.Module):
     def from_timm(cls, options: Mapping[str, Any], settings: Mapping[str, Any]) -> 'Encoder':
         """The encoder of a TIMMBackbone, with the preprocessing of ``settings``, else the one that timm has for this model."""
         backbone = MODELS.build(dict(options))
-        settings = {**backbone.pretrained_cfg, **settings}
-        channels, (_, height, width) = options['in_channels'], settings['input_size']
+        side = options.get('img_size')
+        own = {'input_size': (0, *((side, side) if isinstance(side, int) else side))} if side else {}
+        settings = {**backbone.pretrained_cfg, **own, **settings}
+        channels, size = options['in_channels'], (settings['input_size'] or ())[1:]  # (): any, known to nobody
         mean, std = (
             v if len(v) == channels else (sum(v) / len(v),) * channels for v in (settings['mean'], settings['std'])
         )
-        pixels = dict(mean=mean, std=std, size=(height, width), interpolation=settings.get('interpolation', 'bicubic'))
-        pixels['resize'] = round(min(height, width) / settings.get('crop_pct', 1.0))
-        pixels['crop'] = height if height == width else (height, width)
+        pixels = dict(mean=mean, std=std, size=size or None, interpolation=settings.get('interpolation', 'bicubic'))
+        if size:
+            pixels['resize'] = round(min(size) / settings.get('crop_pct', 1.0))
+            pixels['crop'] = size[0] if size[0] == size[1] else size
         return cls(backbone, options, pixels).eval()
 
     @property

@@ -46,13 +46,13 @@ import timm
 model = timm.create_model('local-dir:.', pretrained=True)  # the folder with this page
 ```""",
     'safetensors': """```python
-from mmkernel.zoo import get_features, load_encoder
-features = get_features(load_encoder('{file}'), ['image.png'])
+from mmkernel.zoo import get_features, load
+features = get_features(load('{file}'), ['image.png'])
 ```""",
 }
 INIT_CFG = "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{path}'))"
 TARGETS = {
-    'safetensors': Target('.safetensors', targets.to_safetensors, "mmkernel.zoo.load_encoder('{path}')"),
+    'safetensors': Target('.safetensors', targets.to_safetensors, "mmkernel.load('{path}')"),
     'timm': Target('.safetensors', targets.to_timm, "timm.create_model({arguments}, checkpoint_path='{path}')"),
     'hf': Target('', targets.to_hf, "timm.create_model('local-dir:{path}', pretrained=True)"),
     'torchvision': Target(

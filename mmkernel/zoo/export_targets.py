@@ -19,8 +19,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 from mmkernel.writing import replacing
 from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.files import read_checkpoint, write_checkpoint, write_safetensors
-from mmkernel.zoo.hub import load_encoder
 from mmkernel.zoo.name_rules import key_maps
+from mmkernel.zoo.opening import load
 from mmkernel.zoo.tensor_names import find_weights
 
 Run = Callable[[Tensor], Tensor]  # uint8 images (B, C, H, W) -> (B, d)
@@ -38,7 +38,7 @@ class ExportError(ValueError):
 def to_safetensors(encoder: Encoder, path: Path) -> Run:
     """The format of published weights: the header describes the encoder."""
     write_safetensors(encoder.state_dict(), path, encoder.metadata())
-    return load_encoder(path)
+    return load(path)
 
 
 def _on_normalised(encoder: Encoder, model: nn.Module) -> Run:

@@ -13,11 +13,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from mmkernel.checks import did_you_mean
 from mmkernel.limits import DAMAGED, LimitError, check_zip
 from mmkernel.writing import NO_ROOM, replacing, room
 from mmkernel.zoo.pickles import NUMBERS, OF_TENSORS, check_content, read_arrays, with_tensors
 from mmkernel.zoo.pins import CheckpointError, DownloadError, check_file
 from mmkernel.zoo.stand_ins import load_plain, why_not_plain
+
+SUFFIXES = ('.bin', '.ckpt', '.pkl', '.pt', '.pth', '.safetensors', '.tar', '.torch')  # of files of weights
 
 
 class DiskFullError(DownloadError):
@@ -65,9 +68,15 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        there = ', '.join(sorted(p.name for p in (path if path.is_dir() else path.parent).glob('*.pth'))[:8])
+        folder = path if path.is_dir() else path.parent
+        there = sorted(each.name for each in folder.glob('*') if each.suffix in SUFFIXES)
         what = f"'{path}' is a folder; expected a file" if path.is_dir() else f"There is no checkpoint '{path}'"
-        raise FileNotFoundError(f'{what}. The folder holds: {there or "no .pth file"}.')
+        held = (
+            f'The folder holds: {", ".join(there[:8]) or "no file of weights"}.'
+            if folder.is_dir()
+            else f"There is no folder '{folder}'."
+        )
+        raise FileNotFoundError(f'{what}. {did_you_mean(path.name, there)} {held}'.replace('  ', ' '))
     check_file(path)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)

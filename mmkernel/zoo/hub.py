@@ -1,4 +1,4 @@
-"""Encoders by a name of the zoo, from a file of any code base or a folder of the Hugging Face hub; features of images."""
+"""Encoders by a name of the zoo; features of images."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -15,29 +15,28 @@ from mmkernel.checks import check_words
 from mmkernel.datasets.images import decode, to_array
 from mmkernel.models import build_model
 from mmkernel.registry import MODELS, TRANSFORMS
-from mmkernel.zoo.catalogue import config_of, model_info, root
+from mmkernel.zoo.catalogue import config_of, list_models, model_info, root
 from mmkernel.zoo.download import download
-from mmkernel.zoo.encoder import Encoder, facts_of
-from mmkernel.zoo.files import meta_of, read_checkpoint
+from mmkernel.zoo.encoder import Encoder
 from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import STAGES, ModelInfo, WeightsFile
-from mmkernel.zoo.name_rules import key_maps
 from mmkernel.zoo.network_options import without_weights
+from mmkernel.zoo.opening import load
 from mmkernel.zoo.pins import console
 
 
 def get_model(
-    name: str,
+    name: str | Path,
     pretrained: bool = True,
     stage: str = 'backbone',
     cfg_options: Mapping[str, Any] | None = None,
     adapt_input: bool = False,
     progress: bool = True,
 ) -> nn.Module:
-    """The model of a row of the zoo, by default with its published weights, every tensor of which must fit.
+    """The model of a row of the zoo, by default with its published weights, every tensor of which must fit; or that of a file.
 
     Args:
-        name: one of ``list_models()``.
+        name: one of ``list_models()``, or a file that ``load`` takes.
         pretrained: False: as it is before training; nothing is fetched.
         stage: 'backbone': an ``Encoder``, in eval mode; 'model': the pretraining model, to go on with.
         cfg_options: changes of the config, {'model.backbone.drop_path_rate': 0.1}.
@@ -49,7 +48,13 @@ def get_model(
     stage; DownloadError with what to do by hand; CheckpointError for weights of another architecture.
     """
     check_words(stage=(stage, STAGES))
-    info = model_info(name)
+    if is_file(name):
+        if cfg_options or not pretrained:
+            raise ValueError(
+                f"'{name}' is a file, whose weights say what it is: cfg_options and pretrained=False go with a name."
+            )
+        return load(name, adapt_input=adapt_input, stage=stage)
+    info = model_info(str(name))
     file = _file(info, stage) if pretrained else None
     cfg = config_of(info)
     cfg.merge_from_dict(dict(cfg_options or {}))
@@ -73,6 +78,14 @@ def get_model(
     return model
 
 
+def is_file(name: str | Path) -> bool:
+    """Whether ``name`` is a path, not a name of the zoo: these have no ending, and stand in no folder."""
+    path = Path(name)
+    return not isinstance(name, str) or (
+        name not in list_models() and (path.exists() or path.name != name or '.' in name)
+    )
+
+
 def _file(info: ModelInfo, stage: str) -> WeightsFile:
     found = next((file for each in STAGES[STAGES.index(stage) :] if (file := info.file(each))), None)
     if found is not None or info.config is None:  # the latter: config_of says what these files are good for
@@ -81,62 +94,6 @@ def _file(info: ModelInfo, stage: str) -> WeightsFile:
     if info.file('backbone'):
         said = f"'{info.name}' has weights of its backbone only; the rest would stay random. Use stage='backbone'."
     raise ValueError(said)
-
-
-def layouts() -> list[str]:
-    """Layouts of ``load_encoder``; those before 'hf' have names as ours below some prefix, which is found."""
-    named = (name for name in key_maps() if not name.startswith('to_'))
-    return ['auto', 'timm', 'torchvision', 'mmdet', 'mmseg', 'hf', *named]
-
-
-def load_encoder(
-    path: str | Path,
-    cfg: Mapping[str, Any] | None = None,
-    arch: str | None = None,
-    layout: str = 'auto',
-    channels: int = 3,
-    prefix: str | None = None,
-    adapt_input: bool = False,
-    **facts: Any,
-) -> Encoder:
-    """The encoder of a file of this or another library, in eval mode, every tensor filled from it; ``report`` says how.
-
-    Args:
-        path: a checkpoint, or a folder of the hub's layout, which says itself what to build.
-        cfg, arch: what to build: the backbone of a config, or a timm model by name; None: the file is a published one of ours.
-        layout: one of ``layouts()``.
-        channels: of the images, with ``arch``.
-        prefix, adapt_input: see ``load_file``.
-        facts: what is known besides.
-    """
-    path = Path(path)
-    check_words(layout=(layout, layouts()))
-    if layout == 'hf' or path.is_dir():
-        found, content = _hub_folder(path)
-    else:
-        content = read_checkpoint(path)
-        meta = meta_of(content)
-        if cfg is not None:
-            epoch = meta.get('epoch')
-            found = Encoder.from_config(cfg, epochs=epoch if isinstance(epoch, int) else None)
-            found.facts |= facts_of(meta, str(path)) if 'preprocessing' in meta else {}
-        elif arch:
-            found = Encoder.from_timm(dict(type='TIMMBackbone', model_name=arch, in_channels=channels), {})
-        else:
-            found = Encoder.from_header({'name': path.stem, **meta}, str(path))
-    found.facts |= {key: value for key, value in facts.items() if value is not None}
-    layout = layout if layout in key_maps() else None
-    found.report = load_file(found.backbone, path, layout, prefix, adapt_input, content)
-    return found
-
-
-def _hub_folder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    file, weights = path / 'config.json', path / 'model.safetensors'
-    if not (file.is_file() and weights.is_file()):
-        raise FileNotFoundError(
-            f"'{path}' is not a folder of the hub's layout: config.json and model.safetensors are needed."
-        )
-    return Encoder.from_hub(file.read_bytes(), str(file)), read_checkpoint(weights)
 
 
 def get_features(model: nn.Module, images: Any, batch_size: int = 64, transform: Any = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmkernel.distributed.shards import spread_as
 from mmkernel.zoo.files import read_checkpoint
 from mmkernel.zoo.pins import CheckpointError
+from mmkernel.zoo.recognition import differing
 from mmkernel.zoo.resampling import resampled
 from mmkernel.zoo.shard_files import with_whole_weights
 from mmkernel.zoo.tensor_names import find_weights
@@ -27,6 +28,7 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)  # in the file only
     mismatched: list[str] = field(default_factory=list)  # in both, of different shapes
     notes: list[str] = field(default_factory=list)  # where the weights were found, what was left out or adapted
+    taken_for: str = ''  # the network that the shapes of a file tell; '': it was named
 
     @property
     def exact(self) -> bool:
@@ -40,7 +42,7 @@ class LoadReport:
         for name in ('missing', 'unexpected', 'mismatched'):
             if keys := getattr(self, name):
                 text += f'; {name}: {", ".join(keys[:6])}' + (f', ... ({len(keys) - 6} more)' if len(keys) > 6 else '')
-        return '; '.join([text, *self.notes])
+        return '; '.join([text, *self.notes, *filter(None, [self.taken_for])])
 
 
 def load_file(
@@ -116,9 +118,9 @@ def load_weights(
         report.missing = model.really_missing(report.missing)
     report.unexpected = [key for key in state if key not in own]
     if not report.matched or (strict and not report.exact):
-        raise CheckpointError(
-            f"'{source}' is a checkpoint of another architecture: {report}. {_likely_fix(model, state, report)}"
-        )
+        part = report.matched and not (report.unexpected or report.mismatched or differing(own, state))
+        what = 'fills the model only in part' if part else 'is a checkpoint of another architecture'
+        raise CheckpointError(f"'{source}' {what}: {report}. {_likely_fix(model, state, report)}")
     if not report.exact:
         warnings.warn(f"'{source}' fits only in part: {report}.", stacklevel=2)
     model.load_state_dict({key: spread_as(own[key], state[key]) for key in report.matched}, strict=False)
@@ -153,23 +155,28 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
 
 def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> str:
-    stem, filters = _first_convolution(model, state)
+    own, (stem, filters) = model.state_dict(), _first_convolution(model, state)
     if filters is not None and filters.shape[2:] != stem.weight.shape[2:]:
         return (
             f'The first convolution is {filters.shape[2]}x{filters.shape[3]} in the file and {stem.kernel_size[0]}x'
             f'{stem.kernel_size[1]} in the model: small_images=True makes a 3x3 one, patch_size that of a transformer.'
         )
-    if filters is not None and filters.shape[1] != stem.in_channels:
+    if filters is not None and filters.shape[1] != stem.weight.shape[1] and stem.groups == 1:
         return (
             f'The file is made for images of {filters.shape[1]} channels, the model takes {stem.in_channels}: '
             f'in_channels={filters.shape[1]} builds the model of the file; adapt_input=True adapts the filters.'
         )
-    if any(re.search('pos|attention_bias', key.split(' ')[0]) for key in report.mismatched):
+    if text := differing(own, state):
+        return text
+    other = [key.split(' ')[0] for key in report.mismatched]
+    if other and all(
+        re.search('pos|attention_bias', key) and {*own[key].shape} & {*state[key].shape} - {1} for key in other
+    ):
         return (
             'The grid of patches differs, and positions were not resampled (timm has no rule for this network, or the run is '
             'resumed): set img_size and patch_size of the backbone to those of the file.'
         )
-    own, rest = model.state_dict(), [key for key in report.missing if not key.startswith('backbone.')]
+    rest = [key for key in report.missing if not key.startswith('backbone.')]
     if rest and all(f'backbone.{key.split("backbone.")[-1]}' in own or key.startswith('fc.') for key in state):
         return (
             'It holds an encoder and nothing that stands on it, which would stay random: '

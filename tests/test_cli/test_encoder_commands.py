@@ -12,7 +12,7 @@ from mmkernel import writing
 from mmkernel.cli import main
 from mmkernel.engine import load_config
 from mmkernel.evaluation import untrained_encoder
-from mmkernel.zoo import load_encoder, read_checkpoint, write_checkpoint
+from mmkernel.zoo import load, read_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +63,7 @@ def test_export(checkpoint, tmp_path, capsys):
     text = capsys.readouterr().out
     assert '78/78 tensors, 0 missing, 0 unexpected' in text
     assert 'read back and run: largest difference of features' in text
-    assert load_encoder(tmp_path / 'a.safetensors')(torch.rand(3, 1, 16, 16)).shape == (3, 96)
+    assert load(tmp_path / 'a.safetensors')(torch.rand(3, 1, 16, 16)).shape == (3, 96)
     with pytest.raises(SystemExit, match='no ResNet with the 3x3 stem'):
         main(['export', str(checkpoint), '--to', 'timm', '--out', str(tmp_path / 'b.safetensors')])
     with pytest.raises(SystemExit, match=r"mmkernel export: There is no checkpoint 'nowhere.pth'"):
@@ -75,9 +75,9 @@ def test_published_files_are_exported_without_a_config(checkpoint, tmp_path, cap
         ['export', str(checkpoint), '--to', 'safetensors', '--out', str(tmp_path / 'a.safetensors'), '--license', 'MIT']
     )
     main(['export', str(tmp_path / 'a.safetensors'), '--to', 'safetensors', '--size', '24'])
-    assert load_encoder(tmp_path / 'a_safetensors.safetensors').pixels['size'] == (24, 24)
+    assert load(tmp_path / 'a_safetensors.safetensors').pixels['size'] == (24, 24)
     assert read_checkpoint(tmp_path / 'a.safetensors')['meta']['license'] == 'MIT'
-    assert "mmkernel.zoo.load_encoder('" in capsys.readouterr().out
+    assert "mmkernel.load('" in capsys.readouterr().out
 
 
 def test_import(tmp_path, capsys):
@@ -98,7 +98,7 @@ def test_import(tmp_path, capsys):
     text = capsys.readouterr().out
     assert '120/120 tensors' in text
     assert 'left aside: fc (2)' in text
-    assert load_encoder(tmp_path / 'theirs_imported.safetensors').out_dim == 512
+    assert load(tmp_path / 'theirs_imported.safetensors').out_dim == 512
     with pytest.raises(SystemExit, match='another architecture'):
         main(['import', str(tmp_path / 'theirs.pth'), '--arch', 'resnet34'])
 
@@ -107,7 +107,7 @@ def test_import_of_a_published_file_keeps_what_it_says(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     main(['export', 'sfrik_digits_L3', '--to', 'safetensors', '--out', 'a.safetensors'])
     main(['import', 'a.safetensors'])
-    before, after = (load_encoder(name).facts for name in ('a.safetensors', 'a_imported.safetensors'))
+    before, after = (load(name).facts for name in ('a.safetensors', 'a_imported.safetensors'))
     assert before['name'] == 'sfrik_digits_L3'
     assert {key: after[key] for key in before} == before
     assert '(as the file says)' in capsys.readouterr().out

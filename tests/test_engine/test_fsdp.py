@@ -16,7 +16,7 @@ from mmkernel.engine import NonFiniteLossError, load_config, read_checkpoint, tr
 from mmkernel.engine.hooks import unwrap
 from mmkernel.engine.sharded_state import take_shards
 from mmkernel.registry import MODELS
-from mmkernel.zoo import load_encoder
+from mmkernel.zoo import load
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_training  # noqa: E402, F401
@@ -177,7 +177,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit_and_nearly_with_other_processes_a
         path, out = tmp_path / form / 'two/epoch_2.pth', tmp_path / f'{form}.safetensors'
         main(['export', str(path), '--config', str(path.with_name('config.py')), '--to', 'timm', '--out', str(out)])
         images = torch.randint(0, 256, (3, 1, 8, 8)).byte()
-        encoder = load_encoder(path, config(tmp_path))
+        encoder = load(path, config(tmp_path))
         how = capsys.readouterr().out
         net = eval(how[how.index('timm.create_model') :], dict(timm=timm)).eval()
         assert torch.equal(net(images / 255), encoder.extract(images))

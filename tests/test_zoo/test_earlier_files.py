@@ -6,7 +6,7 @@ import torch
 from mmkernel.cli import main
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import untrained_encoder
-from mmkernel.zoo import get_features, load_encoder, load_file
+from mmkernel.zoo import get_features, load, load_file
 
 SMALL = {'model.backbone.channels': (4, 4, 4, 4), 'model.neck.dims': (8, 8)}
 
@@ -25,7 +25,7 @@ def features(golden):
 
 def test_a_published_encoder(folder, features):
     images, want = features('published')
-    encoder = load_encoder(folder / 'encoder.safetensors')
+    encoder = load(folder / 'encoder.safetensors')
     torch.testing.assert_close(get_features(encoder, images), want)
     assert encoder.info.name == 'tiny'
 
@@ -39,4 +39,4 @@ def test_a_checkpoint_of_a_run(folder, features, repository, tmp_path):
     load_file(other.backbone, folder / 'epoch_1.pth')
     torch.testing.assert_close(get_features(other, images), want)
     main(['export', str(folder / 'epoch_1.pth'), '--to', 'safetensors', '--out', str(tmp_path / 'a.safetensors')])
-    torch.testing.assert_close(get_features(load_encoder(tmp_path / 'a.safetensors'), images), want)
+    torch.testing.assert_close(get_features(load(tmp_path / 'a.safetensors'), images), want)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from mmkernel.zoo import TARGETS, ExportError, export_model, get_features, load_encoder
+from mmkernel.zoo import TARGETS, ExportError, export_model, get_features, load
 from mmkernel.zoo.export import TARGETS as TABLE
 from mmkernel.zoo.files import read_checkpoint, write_safetensors
 
@@ -23,7 +23,7 @@ def test_safetensors_describes_itself(tmp_path, name):
     found = export_model(net, 'safetensors', tmp_path / 'a.safetensors')
     assert found.difference == 0
     assert 'largest difference of features 0 ' in found.verdict
-    back = load_encoder(tmp_path / 'a.safetensors')
+    back = load(tmp_path / 'a.safetensors')
     images = net.images(3)
     assert torch.equal(get_features(back, images), net.extract(images))
     view = back.transform(np.zeros((50, 70, net.channels), np.uint8))
@@ -196,7 +196,7 @@ def test_the_encoder_stays_as_it_is(tmp_path):
 
 def test_a_published_file_goes_on_to_another_target(tmp_path):
     export_model(encoder('vit'), 'safetensors', tmp_path / 'a.safetensors')
-    found = export_model(load_encoder(tmp_path / 'a.safetensors'), 'timm', tmp_path / 'b.safetensors')
+    found = export_model(load(tmp_path / 'a.safetensors'), 'timm', tmp_path / 'b.safetensors')
     assert found.difference == 0
     assert torch.equal(*features(encoder('vit'), eval(found.how, dict(timm=timm)).eval()))
     with pytest.raises(TypeError, match='expected an encoder of get_model'):

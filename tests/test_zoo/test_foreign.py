@@ -10,8 +10,8 @@ import torchvision
 from exported import BACKBONES, config, encoder
 from torch import nn
 
-from mmkernel.zoo import CheckpointError, export_model, get_features, load_encoder
-from mmkernel.zoo.hub import layouts
+from mmkernel.zoo import CheckpointError, export_model, get_features, load
+from mmkernel.zoo.opening import layouts
 
 
 def equal(found, net):
@@ -24,7 +24,7 @@ def test_torchvision(tmp_path, layout):
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18()
     torch.save(theirs.state_dict(), tmp_path / 'resnet18.pth')
-    found = load_encoder(tmp_path / 'resnet18.pth', layout=layout, arch='resnet18', license='BSD-3-Clause')
+    found = load(tmp_path / 'resnet18.pth', layout=layout, arch='resnet18', license='BSD-3-Clause')
     assert str(found.report).startswith('120/120 tensors, 0 missing, 0 unexpected')
     theirs.fc = nn.Identity()
     images = torch.randint(0, 256, (2, 3, 64, 64)).to(torch.uint8)
@@ -33,7 +33,7 @@ def test_torchvision(tmp_path, layout):
     assert torch.equal(found.extract(images), want)
     assert found.pixels['size'] == (224, 224)
     export_model(found, 'safetensors', tmp_path / 'ours.safetensors')
-    assert torch.equal(get_features(load_encoder(tmp_path / 'ours.safetensors'), images), want)
+    assert torch.equal(get_features(load(tmp_path / 'ours.safetensors'), images), want)
 
 
 @pytest.mark.parametrize('target', ['timm', 'hf', 'torchvision'])
@@ -42,7 +42,7 @@ def test_there_and_back(tmp_path, target):
     path = tmp_path / ('a' + dict(timm='.safetensors', hf='', torchvision='.pth')[target])
     export_model(net, target, path)
     cfg = None if target == 'hf' else config('vit')
-    found = load_encoder(path, cfg, layout='auto' if target == 'timm' else target)
+    found = load(path, cfg, layout='auto' if target == 'timm' else target)
     equal(found, net)
     assert found.pixels['mean'] == pytest.approx(net.pixels['mean'])
     assert (found.pixels['crop'], found.pixels['resize']) == (32, 36)
@@ -54,7 +54,7 @@ def test_detectors_there_and_back(tmp_path, target, suffix):
     path = tmp_path / f'a{suffix}'
     export_model(net, target, path)
     for layout in (target, 'auto'):
-        found = load_encoder(path, config('resnet18'), layout=layout)
+        found = load(path, config('resnet18'), layout=layout)
         assert str(found.report).startswith('120/120 tensors')
         equal(found, net)
 
@@ -66,7 +66,7 @@ def test_a_detector_trained_by_detectron2(tmp_path):
     state = pickle.loads((tmp_path / 'a.pkl').read_bytes())['model']  # our own file
     state = {f'backbone.bottom_up.{key}': torch.from_numpy(value) for key, value in state.items() if 'num_' not in key}
     torch.save(dict(model={**state, 'proposal_generator.rpn_head.conv.weight': torch.ones(2)}), tmp_path / 'b.pth')
-    found = load_encoder(tmp_path / 'b.pth', config('resnet18'), layout='detectron2')
+    found = load(tmp_path / 'b.pth', config('resnet18'), layout='detectron2')
     assert '20 counters of batches are not in the file' in str(found.report)
     equal(found, net)
 
@@ -79,10 +79,10 @@ class Code:
 def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     (tmp_path / 'a.pkl').write_bytes(pickle.dumps(dict(model=dict(a=Code()))))
     with pytest.raises(CheckpointError, match=r'builtins.print.*can run code'):
-        load_encoder(tmp_path / 'a.pkl', layout='detectron2', arch='resnet18')
+        load(tmp_path / 'a.pkl', layout='detectron2', arch='resnet18')
     (tmp_path / 'b.pkl').write_bytes(b'<html>404</html>')
     with pytest.raises(CheckpointError, match='not a pickle of arrays, or is damaged'):
-        load_encoder(tmp_path / 'b.pkl', layout='detectron2', arch='resnet18')
+        load(tmp_path / 'b.pkl', layout='detectron2', arch='resnet18')
     assert 'ran' not in capsys.readouterr().out
 
 
@@ -92,22 +92,22 @@ def test_channels(tmp_path):
     cfg = config('resnet')
     cfg['model']['backbone']['in_channels'] = 1
     with pytest.raises(CheckpointError, match='adapt_input=True'):
-        load_encoder(tmp_path / 'a.pth', cfg, layout='timm')
-    found = load_encoder(tmp_path / 'a.pth', cfg, layout='timm', adapt_input=True)
+        load(tmp_path / 'a.pth', cfg, layout='timm')
+    found = load(tmp_path / 'a.pth', cfg, layout='timm', adapt_input=True)
     assert 'left aside: fc (2)' in str(found.report)
 
 
 def test_what_is_not_said(tmp_path):
     torch.save(dict(a=torch.ones(1)), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='--arch resnet50'):
-        load_encoder(tmp_path / 'a.pth')
+        load(tmp_path / 'a.pth')
     with pytest.raises(ValueError, match="layout is one of 'auto', 'timm'"):
-        load_encoder(tmp_path / 'a.pth', layout='keras')
+        load(tmp_path / 'a.pth', layout='keras')
     with pytest.raises(FileNotFoundError, match='config.json and model.safetensors are needed'):
-        load_encoder(tmp_path, layout='hf')
+        load(tmp_path, layout='hf')
     assert 'to_torchvision_vit' not in layouts()
     buffer = io.BytesIO()
-    torch.save(encoder('resnet').backbone.state_dict(), buffer)
+    torch.save(timm.create_model('mobilenetv3_small_050').state_dict(), buffer)
     (tmp_path / 'b.pth').write_bytes(buffer.getvalue())
-    with pytest.raises(CheckpointError, match=r'does not say how its encoder is built .*--config'):
-        load_encoder(tmp_path / 'b.pth')
+    with pytest.raises(CheckpointError, match=r'does not say how its encoder is built, and .*--config'):
+        load(tmp_path / 'b.pth')

@@ -35,7 +35,7 @@ from mmkernel.datasets import ImageFolder, NpzPack, Parquet, TarShards
 from mmkernel.engine import load_checkpoint, load_config
 from mmkernel.evaluation import sample_cloud, save_cloud, untrained_encoder
 from mmkernel.evaluation.feature_cache import stored
-from mmkernel.zoo import catalogue, export_model, hub, load_encoder, load_file, publish, read_checkpoint, read_metafile
+from mmkernel.zoo import catalogue, export_model, hub, load, load_file, opening, publish, read_checkpoint, read_metafile
 from mmkernel.zoo.download import _unpack
 from mmkernel.zoo.metafile import ModelInfo, WeightsFile
 from mmkernel.zoo.network_options import SHAPE
@@ -189,7 +189,7 @@ DOORS = {
         f'import, {layout}': lambda path, config, cfg, patch, layout=layout: command(
             'import', path, '--from', layout, '--config', config, '--out', 'x.safetensors'
         )
-        for layout in hub.layouts()
+        for layout in opening.layouts()
     },
     'import, a network': lambda path, config, cfg, patch: command('import', path, '--arch', 'resnet18', '--out', 'x.safetensors'),
     'train --resume': lambda path, config, cfg, patch: command('train', config, '--resume', path, '--work-dir', 'run'),
@@ -207,8 +207,8 @@ DOORS = {
     'semi': trained(
         'semi', '--protocol', 'semi_digits', '--seeds', '0', '--per-class', '1', '--out', 'out'
     ),
-    'load_encoder': lambda path, config, cfg, patch: call(lambda: load_encoder(path, cfg)),
-    'load_encoder, itself': lambda path, config, cfg, patch: call(lambda: load_encoder(path)),
+    'load': lambda path, config, cfg, patch: call(lambda: load(path, cfg)),
+    'load, itself': lambda path, config, cfg, patch: call(lambda: load(path)),
     'load_file': lambda path, config, cfg, patch: call(lambda: load_file(untrained_encoder(cfg).backbone, path)),
     'load_checkpoint': lambda path, config, cfg, patch: call(lambda: load_checkpoint(untrained_encoder(cfg), path)),
     'get_model': lambda path, config, cfg, patch: through_get_model(path, cfg, patch),
@@ -252,7 +252,7 @@ def published(made):
 
 HEADERS = list(corpus.safetensors(save(dict(a=torch.zeros(2), b=torch.zeros(2)))))
 WITH_HEADER = [
-    'export', 'publish', 'import', 'import, hf', 'load_from', 'train --resume', 'knn', 'load_encoder, itself', 'load_file',
+    'export', 'publish', 'import', 'import, hf', 'load_from', 'train --resume', 'knn', 'load, itself', 'load_file',
     'get_model',
 ]  # fmt: skip
 

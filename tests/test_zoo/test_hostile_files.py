@@ -17,7 +17,7 @@ from mmkernel.zoo import (
     CheckpointError,
     export_model,
     hub,
-    load_encoder,
+    load,
     load_file,
     read_checkpoint,
     write_checkpoint,
@@ -134,10 +134,10 @@ def test_doors_that_need_no_config_do_not_read_it(good, monkeypatch):
     cfg, state = good
     for name in files(good, cfg.pretty_text + ''.join(text for text, _ in TEXTS.values())):
         model = untrained_encoder(cfg)
-        for load in (load_checkpoint, lambda model, path: load_trained(model, path, 'backbone')):
-            load(model, name)
+        for fill in (load_checkpoint, lambda model, path: load_trained(model, path, 'backbone')):
+            fill(model, name)
         load_file(model.backbone, name)
-        found, read = load_encoder(name, cfg, arch='resnet18'), load_encoder(name, cfg)
+        found, read = load(name, cfg, arch='resnet18'), load(name, cfg)
         for each in (found, read):
             assert torch.equal(each.backbone.state_dict()['conv1.weight'], state['backbone.conv1.weight'])
         assert read.facts['config'] == config_text(cfg.to_dict())  # what was used, not what the file says
@@ -195,16 +195,16 @@ def test_headers_that_describe_an_encoder(changes, said):
             main([command[0], 'x.safetensors', *command[1:]])
         assert said in str(stop.value)
     with pytest.raises((ValueError, RuntimeError)) as stop:
-        load_encoder('x.safetensors')
+        load('x.safetensors')
     assert said in str(stop.value)
-    assert load_encoder('x.safetensors', config('small'))  # a config of its own is the way out
+    assert load('x.safetensors', config('small'))  # a config of its own is the way out
 
 
 def test_figures_without_their_source():
     for metrics in ('[{"Metrics": 1}]', '[' * 100_000, '3'):
         header(metrics=metrics)
         with pytest.raises(CheckpointError, match="'x.safetensors' has figures that no card can show"):
-            load_encoder('x.safetensors')
+            load('x.safetensors')
 
 
 ELSEWHERE = dict(pretrained=True, checkpoint_path='other.pth', pretrained_cfg=dict(url='https://x'), cache_dir='.')
@@ -213,7 +213,7 @@ ELSEWHERE = dict(pretrained=True, checkpoint_path='other.pth', pretrained_cfg=di
 def test_weights_from_elsewhere_are_not_asked_for(good, capsys):
     """Every tensor comes from the file: options that name others are left out, at every door."""
     header(backbone=ELSEWHERE)
-    assert not set(ELSEWHERE) & set(load_encoder('x.safetensors').options)
+    assert not set(ELSEWHERE) & set(load('x.safetensors').options)
     cfg = good[0].to_dict()
     cfg['model']['backbone'] |= ELSEWHERE
     cfg['load_from'] = 'other.pth'
@@ -257,5 +257,5 @@ def test_registries_import_nothing():
 
 def test_texts_of_our_own_files_are_read(repository):
     for path in (repository / 'mmkernel/weights').glob('*.safetensors'):
-        load_encoder(path)
+        load(path)
         assert 'model' in read_checkpoint(path)['meta']['config']

@@ -14,7 +14,7 @@ from mmkernel.cli.named_encoder import load_trained
 from mmkernel.engine import load_checkpoint
 from mmkernel.hashes import hash_in_name
 from mmkernel.registry import MODELS
-from mmkernel.zoo import CheckpointError, HashMismatchError, load_encoder, load_file, read_checkpoint
+from mmkernel.zoo import CheckpointError, HashMismatchError, load, load_file, read_checkpoint
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.pins import Pins
 
@@ -74,8 +74,8 @@ def test_every_door(tmp_path):
     path = flip(write(tmp_path, '.safetensors'))
     net = encoder('small').backbone
     doors = [
-        load_encoder, lambda path: load_file(net, path), lambda path: load_checkpoint(net, path),
-        lambda path: load_encoder(path, config('small')), lambda path: load_trained(net, path, 'neck'),
+        load, lambda path: load_file(net, path), lambda path: load_checkpoint(net, path),
+        lambda path: load(path, config('small')), lambda path: load_trained(net, path, 'neck'),
     ]  # fmt: skip
     for door in doors:
         with pytest.raises(HashMismatchError, match='its name says'):

@@ -10,7 +10,7 @@ from exported import config, encoder
 from safetensors import safe_open
 
 from mmkernel.evaluation import UntrainedError
-from mmkernel.zoo import MetafileError, get_features, load_encoder, publish_checkpoint, write_checkpoint
+from mmkernel.zoo import MetafileError, get_features, load, publish_checkpoint, write_checkpoint
 from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile import read_metafile
 from mmkernel.zoo.publish import add_row, row_text
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 def loaded(path):
     cfg = dict(config('small'), work_dir='/home/me/runs', import_folders=['/home/me/code'], resume=False)
-    return load_encoder(path, cfg, license='Apache-2.0', metrics=METRICS)
+    return load(path, cfg, license='Apache-2.0', metrics=METRICS)
 
 
 def test_publish(run, tmp_path):
@@ -63,7 +63,7 @@ def test_publish(run, tmp_path):
     assert '/home' not in str(meta) + found.card.read_text()  # where it ran is nobody's business
     assert found.path.stat().st_mode == found.card.stat().st_mode  # as readable as any file
     images = net.images(3)
-    assert torch.equal(get_features(load_encoder(found.path), images), net.extract(images))
+    assert torch.equal(get_features(load(found.path), images), net.extract(images))
     card = found.card.read_text()
     for text in (
         '| kNN | digits | Top 1 Accuracy 97.5 | run here |',
@@ -105,7 +105,7 @@ def test_half_precision(run, tmp_path):
     assert half.path.stat().st_size < 0.8 * whole.path.stat().st_size
     assert 0 < half.difference < 5e-3
     images = net.images(3)
-    torch.testing.assert_close(get_features(load_encoder(half.path), images), net.extract(images), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(get_features(load(half.path), images), net.extract(images), rtol=0.02, atol=0.02)
     with safe_open(half.path, 'pt') as file:
         assert file.get_tensor('backbone.conv1.weight').dtype == torch.float16
         assert file.get_tensor('backbone.bn1.running_var').dtype == torch.float32

@@ -15,7 +15,7 @@ import mmkernel
 from mmkernel.cli import main
 from mmkernel.datasets import Digits
 from mmkernel.evaluation import weighted_knn
-from mmkernel.zoo import load_encoder, read_checkpoint
+from mmkernel.zoo import load, read_checkpoint
 from mmkernel.zoo.catalogue import PACKAGE, path_of, weights_folder
 from mmkernel.zoo.pins import verify
 
@@ -104,7 +104,7 @@ def test_accuracy_is_that_of_the_row(name, digits, capsys):
 
 def test_the_file_alone_is_enough(digits):
     images = digits[1][0][:8]
-    alone, named = load_encoder(path('sfrik_digits_L2')), mmkernel.get_model('sfrik_digits_L2')
+    alone, named = load(path('sfrik_digits_L2')), mmkernel.get_model('sfrik_digits_L2')
     assert torch.equal(mmkernel.get_features(alone, images), mmkernel.get_features(named, images))
 
 
@@ -112,12 +112,12 @@ def test_export_of_an_encoder(tmp_path, digits):
     model = mmkernel.get_model('vicreg_digits')
     found = mmkernel.export_model(model, 'safetensors', tmp_path / 'a.safetensors')
     images = digits[1][0][:4]
-    again = load_encoder(found.path)
+    again = load(found.path)
     assert torch.equal(mmkernel.get_features(again, images), mmkernel.get_features(model, images))
     whole = mmkernel.get_model('vicreg_digits', pretrained=False, stage='model')
     with pytest.raises(TypeError, match=r'expected an encoder of get_model\(name\), got JointEmbedding'):
         mmkernel.export_model(whole, 'safetensors', tmp_path / 'b.safetensors')
-    for encoder in (load_encoder(path('vicreg_digits')), again):
+    for encoder in (load(path('vicreg_digits')), again):
         assert mmkernel.export_model(encoder, 'safetensors', tmp_path / 'b.safetensors', force=True).difference == 0
 
 
