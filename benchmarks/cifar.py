@@ -79,7 +79,7 @@ def config(method: str, seed: int, epochs: int, args: Namespace, folder: Path) -
     cfg.randomness = dict(seed=seed, deterministic=False)
     cfg.train_cfg.max_epochs = epochs
     cfg.param_scheduler.warmup_epochs = max(epochs // 10, min(epochs - 1, 1))
-    for name in ('monitor', 'doctor', 'knn'):
+    for name in ('monitor', 'doctor', 'knn', 'report'):
         cfg.default_hooks[name] = None
     cfg.default_hooks.checkpoint.interval = epochs
     cfg.custom_hooks = [dict(type='IterationTimes')]

@@ -23,6 +23,7 @@ param_scheduler = dict(type='CosineAnnealingLR')
 default_hooks = dict(
     monitor=None,  # there is no embedding to watch
     doctor=None,
+    report=None,
     accuracy=dict(type='AccuracyHook', interval=1),
     checkpoint=dict(interval=10, max_keep=1),
 )

@@ -76,6 +76,7 @@ def plot(
     if path.exists():
         set_aside(path)
     if path.suffix == '.html':
+        last.title = None
         drawn = picture(figure, f'curves of {", ".join(curves)}: {", ".join(keys)}', legend_of(bands))
         write_page(path, html_page(', '.join(curves), '', {'Curves': drawn, 'Last values': rich_table(last)}))
     else:
@@ -84,7 +85,7 @@ def plot(
 
 
 def folders_of(runs: list[str]) -> dict[str, Path]:
-    """{label: folder} of ``FOLDER`` and ``label=FOLDER``; without a label the name, with its parent's where two are alike."""
+    """{label: folder} of ``FOLDER`` and ``label=FOLDER``; without a label the name, with its parent's where that tells little."""
     pairs = []
     for run in runs:
         label, equals, folder = run.partition('=')
@@ -96,7 +97,7 @@ def folders_of(runs: list[str]) -> dict[str, Path]:
             )
         pairs.append((label, Path(folder)))
     names = [label or folder.resolve().name for label, folder in pairs]
-    alike = {name for name in names if names.count(name) > 1}
+    alike = {name for name in names if names.count(name) > 1 or name.isdecimal()}
     names = [
         f'{folder.resolve().parent.name}/{name}' if name in alike and not label else name
         for name, (label, folder) in zip(names, pairs, strict=True)

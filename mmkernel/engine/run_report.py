@@ -1,6 +1,7 @@
 """``report.html`` of a work folder: what a run did, in one file that opens without a network."""
 
 import json
+import shlex
 import time
 import warnings
 from collections.abc import Mapping
@@ -139,9 +140,15 @@ def _facts(folder: Path, recipe: str, meta: Mapping[str, Any], cfg: Any, last: P
 
 
 def _commands(folder: Path, last: Path | None) -> dict[str, str]:
-    commands = {'Beside another run:': f'mmkernel plot {folder} OTHER_FOLDER'}
+    work, file = (shlex.quote(str(path)) for path in (folder, last))
+    commands = {'Beside another run:': f'mmkernel plot {work} OTHER_FOLDER'}
     if last is not None:
-        commands['The encoder for other programs:'] = f'mmkernel export {last} --to timm'
+        commands |= {
+            'How good it is where there are labels; then this page with the tables:': (
+                f'mmkernel knn {file}\nmmkernel linear {file}\nmmkernel plot {work} --report'
+            ),
+            'The encoder for other programs:': f'mmkernel export {file} --to timm',
+        }
     return commands
 
 

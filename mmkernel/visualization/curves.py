@@ -164,7 +164,7 @@ def draw_curves(
             x, mean, low, high = band[key]
             axes.fill_between(x, low, high, color=shade, alpha=0.25 if several else 0.5, linewidth=0, label=name)
             axes.plot(x, mean, color=shade if several else GREY, linewidth=0.9, linestyle='--')
-    for name, curve in lines.items():
+    for name, curve in sorted(lines.items(), key=lambda item: -len(item[1].values)):  # the shorter on top
         few = dict(marker='o', markersize=3.5) if len(curve.values) < 5 else {}
         axes.plot(curve.epochs, curve.values, color=colour(order.index(name)), label=name, linewidth=1.4, **few)
     plain(axes, PANELS.get(key) or PANELS.get(f'embedding/{key}', key), 'epoch')

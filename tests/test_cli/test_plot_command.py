@@ -71,12 +71,13 @@ def test_values_that_are_not_finite_are_null(tmp_path, capsys):
 
 
 def test_labels(tmp_path):
-    for name in ('x/run', 'y/run', 'a=b'):
+    for name in ('x/run', 'y/run', 'a=b', 'seeds/0'):
         (tmp_path / name).mkdir(parents=True)
     x, y, odd = (str(tmp_path / name) for name in ('x/run', 'y/run', 'a=b'))
     assert list(folders_of([x, y])) == ['x/run', 'y/run']
     assert list(folders_of([x, f'mine={y}'])) == ['run', 'mine']
     assert folders_of([odd]) == {'a=b': Path(odd)}
+    assert list(folders_of([str(tmp_path / 'seeds/0')])) == ['seeds/0']
     with pytest.raises(ValueError, match="two runs are called 'm': give them labels"):
         folders_of([f'm={x}', f'm={y}'])
 

@@ -282,11 +282,12 @@ def _on_a_rank(rank, world_size, folder):
         cfg = config(folder / name, watchers=watchers, launcher='pytorch', **{'train_cfg.max_epochs': 2})
         return digest(train(cfg, resume=resume).model)
 
-    digests = [trained('plain', {}), trained('watched', WATCHERS)]
+    watchers = WATCHERS | {'report': dict(type='ReportHook', images=20, least_steps=0)}
+    digests = [trained('plain', {}), trained('watched', watchers)]
     if rank == 0:
         (folder / 'watched/epoch_2.pth').unlink()
     dist.barrier()
-    digests.append(trained('watched', WATCHERS, resume=True))
+    digests.append(trained('watched', watchers, resume=True))
     z = torch.randn(4, 3)
     return digests, [measurable(x, 4) for x in (z, z[:1], z / 0 if rank else z)]
 
@@ -298,6 +299,8 @@ def test_two_processes_train_the_same_with_and_without(tmp_path):
         assert plain == watched
         assert agreed == [True, True, False]
     assert found[0][0][2] == found[0][0][0]
+    assert (tmp_path / 'watched/report.html').is_file()  # process 0 alone made it, once for each start
+    assert not (tmp_path / 'watched/report.html.old').exists()
 
 
 def test_an_alignment_of_patches_is_refused(tmp_path):

@@ -38,7 +38,8 @@ def config(folder, file=CONFIGS / 'sfrik/digits_L3.py', hook=REPORT, **options):
 
 
 def log(folder):
-    return ''.join(file.read_text() for file in sorted(folder.glob('*/*.log')))
+    """Without the line breaks of its paragraphs."""
+    return ' '.join(word for file in sorted(folder.glob('*/*.log')) for word in file.read_text().split())
 
 
 def headings(page):

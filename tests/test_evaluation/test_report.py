@@ -1,10 +1,12 @@
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
 
 from mmkernel.evaluation import probe_table, report, save_report, score_table
+from mmkernel.evaluation.report import TABLES, table_of
 
 FEW = {
     '1': dict(mean=78.24, sd=3.14, values=[1, 2]),
@@ -75,3 +77,22 @@ def test_an_earlier_result_that_says_something_else_is_kept(tmp_path):
     ]  # fmt: skip
     save_report(path, dict(value=4), replace=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ['knn.json', 'knn.json.old', 'knn.json.old2']
+
+
+def test_every_benchmark_has_its_table(repository):
+    """A report of any of them, read again from JSON, is a table on the page of its run."""
+    said = ''.join(path.read_text() for path in (repository / 'mmkernel/cli').glob('*.py'))
+    names = {*re.findall(r"\b(?:publish|report)\('(\w+)'", said), *re.findall(r"'(voc07\w+)'", said)}
+    assert {'knn', 'linear', 'classify', 'semi_supervised', 'transfer'} <= names <= set(TABLES)
+
+
+def test_a_report_becomes_a_table_again():
+    score = dict(top1=61.5, top5=90.0)
+    rows = [dict(name='raw pixels', width=256, scores={20: score, 200: score})]
+    table = table_of(json.loads(json.dumps(report('knn', rows, 'a.py', None, 0))))
+    assert [column.header for column in table.columns] == ['encoder', 'width', 'k = 20', 'k = 200']
+    assert text(table) == text(probe_table(rows, 'knn: top-1/top-5 in percent'))
+    rows = [dict(name='x', scores=dict(knn=FEW, linear=FEW))]
+    assert text(table_of(report('compare', rows, 'a.py', None, 0))) == text(score_table(rows))
+    for other in ([], {}, dict(benchmark='knn'), dict(benchmark='knn', rows=[1]), dict(benchmark='none', rows=rows)):
+        assert table_of(other) is None
