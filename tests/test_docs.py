@@ -109,7 +109,7 @@ def test_commands_of_the_kernel_lab(repository, tmp_path):
     commands = re.findall(r'^mmkernel (kernel .*)$', (repository / 'docs/kernel_lab.md').read_text(), re.M)
     assert len(commands) == 3
     for command in commands:
-        run([sys.executable, '-m', 'mmkernel.cli', *shlex.split(command)], tmp_path)
+        run([sys.executable, '-m', 'mmkernel', *shlex.split(command)], tmp_path)
 
 
 def test_page_on_weights_runs(repository, tmp_path):

@@ -75,7 +75,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._record(None)
         words = ['train', self.config, '--work-dir', self.folder, '--seed', self.seed, '--resume']
-        command = [sys.executable, '-m', 'mmkernel.cli', *map(str, words)]
+        command = [sys.executable, '-m', 'mmkernel', *map(str, words)]
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
         self.started = time.monotonic()
         with self.log.open('a') as log:
