@@ -5,21 +5,20 @@ Options that several commands have mean the same in each: ``mmkernel.cli.options
 """
 
 import atexit
-import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group
 
 import mmkernel
 from mmkernel.checks import words_of
 from mmkernel.cli.commands import COMMANDS as COMMANDS
 from mmkernel.cli.commands import FOLDERS, GROUPS
-from mmkernel.cli.terminal import console, warnings_once
+from mmkernel.cli.terminal import Parameter, console, end_quickly, warnings_once
 
-atexit.register(gc.freeze)  # Python's last collections would visit all of torch, for seconds, and free what ends anyway
+atexit.register(end_quickly)
 
 
 MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)

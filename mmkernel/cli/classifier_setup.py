@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from cyclopts import Parameter
 from mmengine.config import Config, ConfigDict
 
 from mmkernel.checks import did_you_mean
 from mmkernel.cli.given_data import Data, check_labelled, divided, mode_of, view_of
 from mmkernel.cli.named_encoder import NamedEncoder, named_encoder
 from mmkernel.cli.options import ConfigFile, Flag, Json, Options, Out, Seed, options_of
-from mmkernel.cli.terminal import console, say
+from mmkernel.cli.terminal import Parameter, console, say
 from mmkernel.datasets.training import as_source
 from mmkernel.engine import load_config
 from mmkernel.evaluation import with_encoder

@@ -6,7 +6,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.markup import escape
@@ -14,7 +13,7 @@ from rich.markup import escape
 from mmkernel.cli.classifier_setup import NONE, All, Training, encoders, own_data, prepared
 from mmkernel.cli.judging import Named, Several, Whole, progress_bar
 from mmkernel.cli.options import Device, Flag, Pairs, options_of, usable_device
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import CheckpointError, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import (

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from cyclopts import Parameter
 from mmengine.config import Config, ConfigDict
 
 from mmkernel.cli.options import option_value
-from mmkernel.cli.terminal import say
+from mmkernel.cli.terminal import Parameter, say
 from mmkernel.datasets import Source
 from mmkernel.datasets.folders import EXTENSIONS
 from mmkernel.datasets.label_checks import targets_of

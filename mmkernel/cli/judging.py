@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.markup import escape
@@ -17,7 +16,7 @@ from torch import nn
 from mmkernel.cli.given_data import Data
 from mmkernel.cli.named_encoder import NamedEncoder, named_encoder
 from mmkernel.cli.options import ConfigFile, Device, Flag, Json, Options, Out, Seed, options_of, usable_device
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import init_processes
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report

@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
 from mmengine.utils import import_modules_from_strings
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mmkernel.cli.options import Json
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.kernels import Kernel
 from mmkernel.kernels.lab import WEIGHTINGS, KernelProfile, NoMimicError, kernel_profile, mimic, summary
 from mmkernel.kernels.text import kernel_from_text

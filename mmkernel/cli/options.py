@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from cyclopts import Parameter
 from mmengine.config import DictAction
+
+from mmkernel.cli.terminal import Parameter
 
 
 def options_of(pairs: Sequence[str] | None, word: str = '--cfg-options') -> dict[str, Any]:

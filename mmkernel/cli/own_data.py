@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from cyclopts import Parameter
 from mmengine.dist import is_main_process
 from rich.markup import escape
 
@@ -22,7 +21,7 @@ from mmkernel.cli.diagnose import say_verdict
 from mmkernel.cli.dry_run import make_plan
 from mmkernel.cli.recipe_choice import batches, look, network_of
 from mmkernel.cli.recipe_text import Choice, recipe_file, recipe_text
-from mmkernel.cli.terminal import say
+from mmkernel.cli.terminal import Parameter, say
 from mmkernel.engine import ConfigError, load_config
 from mmkernel.engine.config_file import read_config
 from mmkernel.engine.hooks import unwrap

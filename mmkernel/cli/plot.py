@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mmkernel import evaluation
 from mmkernel.cli.diagnose import find_config
 from mmkernel.cli.options import ConfigFile, Device, Flag, Json, Out, usable_device
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import latest_checkpoint, load_weights, read_checkpoint, weights_of
 from mmkernel.engine.config_file import recipe_named, recipes_of
 from mmkernel.engine.run_report import bands_of, write_report

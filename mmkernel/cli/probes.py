@@ -4,7 +4,6 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from cyclopts import Parameter
 from mmengine.dist import is_main_process
 from rich.markup import escape
 from torch import Tensor
@@ -26,7 +25,7 @@ from mmkernel.cli.judging import (
     publish,
 )
 from mmkernel.cli.options import Flag
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.datasets.training import as_source
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import (

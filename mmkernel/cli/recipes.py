@@ -5,7 +5,6 @@ import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
 from mmengine.config import Config
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from mmkernel.checks import did_you_mean
 from mmkernel.cli.options import Json, Options, options_of
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import read_checkpoint
 from mmkernel.engine.allowed_keys import at
 from mmkernel.engine.config import checked, load_config

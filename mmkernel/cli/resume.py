@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
 from mmengine.config import Config
 from rich.markup import escape
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -12,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmkernel import engine
 from mmkernel.checks import did_you_mean
 from mmkernel.cli.options import Options, options_of
-from mmkernel.cli.terminal import say
+from mmkernel.cli.terminal import Parameter, say
 from mmkernel.cli.train import flagged_config, to_the_end
 from mmkernel.engine.checkpoint import checkpoint_meta
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
 from mmengine.config import ConfigDict
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from mmkernel.cli.judging import (
 )
 from mmkernel.cli.named_encoder import NamedEncoder
 from mmkernel.cli.options import Flag
-from mmkernel.cli.terminal import console
+from mmkernel.cli.terminal import Parameter, console
 from mmkernel.datasets import TASKS
 from mmkernel.evaluation import amount_table, low_shot_svm, predict_transformations, voc_svm
 from mmkernel.evaluation.labels import labels_of

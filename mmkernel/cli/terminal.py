@@ -1,5 +1,7 @@
-"""What commands say: the console that they share, JSON on stdout, warnings once."""
+"""What commands read and say: parameters, the console that they share, JSON on stdout, warnings once, a quick end."""
 
+import gc
+import inspect
 import json
 import sys
 import warnings
@@ -8,11 +10,29 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import cyclopts
 from rich.console import Console
 from rich.markup import escape
 
 console = Console(highlight=False)
 say = partial(console.print, soft_wrap=True)  # no line breaks inside a paragraph: terminals wrap it, files keep it
+
+_METAVAR = 'metavar' in inspect.signature(cyclopts.Parameter).parameters
+
+
+def Parameter(*names: Any, metavar: str | None = None, **settings: Any) -> cyclopts.Parameter:
+    """``cyclopts.Parameter``. The last cyclopts for Python 3.10 has no ``metavar``: help names the type there."""
+    return cyclopts.Parameter(*names, **settings, **(dict(metavar=metavar) if _METAVAR and metavar else {}))
+
+
+def end_quickly() -> None:
+    """Spare Python's last collections, which would visit all of torch for seconds, and free what ends anyway.
+
+    From triton 3.9 on they are needed: its bindings print a page about objects that are left.
+    """
+    triton = getattr(sys.modules.get('triton'), '__version__', '0.0')
+    if tuple(map(int, triton.split('.')[:2])) < (3, 9):
+        gc.freeze()
 
 
 def print_json(found: Any) -> None:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
 from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -16,6 +15,7 @@ from mmkernel.cli.dry_run import dry_run as print_plan
 from mmkernel.cli.fitting import memory_here, read_bytes
 from mmkernel.cli.options import Flag, Options, options_of
 from mmkernel.cli.own_data import Asked, OwnImages, command, say_diagnosis, write_recipe
+from mmkernel.cli.terminal import Parameter
 from mmkernel.engine import check_config, load_config
 from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.engine.launch import leave_processes, lost_process

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
 from rich.markup import escape
 
 from mmkernel.cli.diagnose import find_config
 from mmkernel.cli.options import ConfigFile, Flag, Options, Out, options_of
-from mmkernel.cli.terminal import say
+from mmkernel.cli.terminal import Parameter, say
 from mmkernel.engine import load_config
 from mmkernel.zoo import Encoder, get_model, list_models, load, read_checkpoint
 from mmkernel.zoo.export import TARGETS, export_model

@@ -4,13 +4,12 @@ import sys
 from dataclasses import asdict
 from typing import Annotated
 
-from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from mmkernel.cli.options import Flag, Json
-from mmkernel.cli.terminal import console, print_json, say
+from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.home import home
 from mmkernel.zoo.catalogue import list_models, model_info, path_of, root
 from mmkernel.zoo.download import download
