@@ -3,6 +3,7 @@
 import ast
 import re
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,14 +25,15 @@ def read_config(path: str | Path) -> OrderedConfig:
         inside = ', '.join(sorted(p.name for p in path.glob('*.py'))[:8])
         raise FileNotFoundError(f"'{path}' is a folder; expected a config file. It holds: {inside or 'no .py file'}.")
     if not path.is_file():
-        hint = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
-        raise FileNotFoundError(f"There is no config '{path}'. {hint}".rstrip())
+        beside = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
+        raise FileNotFoundError(f"There is no config '{path}'. {beside or near_recipes(str(path))}".rstrip())
     files = _check_bases(path)
     with mock.patch.object(Config, '_get_cfg_path', staticmethod(_base_and_scope)):
         try:
             return ordered(Config.fromfile(str(path), import_custom_modules=False))
         except Exception as error:  # what a config does is up to its author
-            raise ConfigError(f'{_place(error, files) or repr(str(path))}: {_words(error)}') from error
+            more = '. Give such a key in the config that lists them.' if 'among bases' in str(error) else ''
+            raise ConfigError(f'{_place(error, files) or repr(str(path))}: {_words(error)}{more}') from error
 
 
 def found(path: str | Path, folder: Path = Path()) -> Path:
@@ -40,6 +42,15 @@ def found(path: str | Path, folder: Path = Path()) -> Path:
     inside = root() / 'configs' / (name if name.endswith(SUFFIXES) else f'{name}.py')
     named = str(path).startswith(('mmkernel::', 'configs/')) or not name.endswith(SUFFIXES)
     return inside if named and not (folder / path).exists() and inside.is_file() else folder / path
+
+
+def near_recipes(name: str) -> str:
+    """ "Did you mean 'mmkernel::<method>/<name>.py'?" with configs of the package that are called so, or nearly; or ''."""
+    files = [file.relative_to(root() / 'configs') for file in sorted(root().glob('configs/*/*.py'))]
+    wanted = Path(re.sub(r'^(\w+::?)?(configs/)?', '', name))
+    inside = [file for file in files if file.parent == wanted or (file.stem == wanted.stem and len(wanted.parts) == 1)]
+    words, known = (inside[0] if inside else wanted).as_posix(), [file.as_posix() for file in inside or files]
+    return did_you_mean(words, known, n=3, cutoff=0.3 if inside else 0.7).replace(" '", " 'mmkernel::")
 
 
 def bases_of(path: Path) -> list[Path]:
@@ -93,9 +104,6 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> list[Path]:
     path = path.resolve()
     if path in below:
         raise ConfigError(f'The _base_ files form a circle: {" -> ".join(p.name for p in (*below, path))}.')
-    if not path.is_file():
-        text = f"'{below[-1]}' has _base_ '{path}', which does not exist; the configs of mmkernel are in {root() / 'configs'}."
-        raise FileNotFoundError(text)
     _check_text(path)
     try:
         bases = Config._get_base_files(str(path))
@@ -105,8 +113,17 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> list[Path]:
     for base in bases:
         if not isinstance(base, str):
             raise ConfigError(f"'{path}': _base_ has {base!r}; expected the name of a file, or a list of names.")
-        if '::' not in base or base.startswith('mmkernel::'):  # else a config of another installed package
-            files += _check_bases(found(base, path.parent), (*below, path))
+        package = base.split('::')[0] if '::' in base else 'mmkernel'
+        if package == 'mmkernel':
+            if not (file := found(base, path.parent)).is_file():
+                named = base if '::' in base else file.resolve()
+                text = f"'{path}' has _base_ '{named}', which does not exist; the configs of mmkernel are in {root() / 'configs'}."
+                raise FileNotFoundError(f'{text} {near_recipes(base)}'.rstrip())
+            files += _check_bases(file, (*below, path))
+        elif not package.isidentifier() or find_spec(package) is None:
+            text = f"'{path}' has _base_ '{base}' of a package '{package}', which is not installed."
+            near = near_recipes(base) if did_you_mean(package, ['mmkernel']) else ''
+            raise ConfigError(f'{text} {near}'.rstrip())
     return files
 
 

@@ -21,7 +21,7 @@ _ON_FIRST_USE = {
 
 
 def __getattr__(name: str) -> Any:
-    name = 'load' if name == 'load_encoder' else name  # what it was called at first
+    name = 'load' if name == 'load_encoder' else name  # in cards of published files
     if name in _ON_FIRST_USE:
         return getattr(import_module(f'mmkernel.zoo.{_ON_FIRST_USE[name]}'), name)
     raise AttributeError(f"module 'mmkernel.zoo' has no attribute '{name}'")

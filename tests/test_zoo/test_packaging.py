@@ -50,3 +50,13 @@ def test_a_built_package_has_its_zoo(repository, tmp_path):
     (written,) = json.loads((tmp_path / 'work_dirs/sfrik/digits_L3/knn.json').read_text())['rows'][1:]
     assert written['scores']['10']['top1'] > 98
     assert not (built / 'mmkernel/tools').exists()
+    own = "_base_ = ['mmkernel::sfrik/digits_L3.py', 'mine.py']\ntrain_cfg = dict(max_epochs=1)\n"
+    (tmp_path / 'mine.py').write_text('helper = 1\n')
+    (tmp_path / 'own.py').write_text(own + 'train_dataloader = dict(num_batch_per_epoch=2, batch_size=16)\n')
+    command = [sys.executable, '-m', 'mmkernel', 'train', 'own.py', '--work-dir', 'run']
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (tmp_path / 'own.py').unlink()
+    load = "import mmkernel; print(mmkernel.load('run/epoch_1.pth').out_dim)"
+    run = subprocess.run([sys.executable, '-c', load], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == '96\n', run.stderr
