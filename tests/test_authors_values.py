@@ -61,6 +61,10 @@ TRAINING = {
     # README, cfg.py and train.py of htdt/self-supervised
     'wmse/r18_in100_2views': ('Adam', 2e-3, 1e-6, 512, 240, ('MultiStepLR', [190, 215], 0.2)),
     'wmse/r18_in100_4views': ('Adam', 2e-3, 1e-6, 256, 240, ('MultiStepLR', [190, 215], 0.2)),
+    # MINIMAL.md of rbalestr-lab/lejepa; configs of HaiyuWu/visreg; imagenet/ of the repository of MMCR
+    'lejepa/vit_small_imagenette': ('AdamW', 2e-3, 0.05, 256, 800, ('WarmupCosineLR', 1, 0.01, 0.5)),
+    'visreg/vit_base': ('AdamW', 9e-4, 0.05, 128, 400, ('WarmupCosineLR', 5, 0.001, 0.001)),
+    'mmcr/r50': ('LARS', 4.8, 1e-6, 2048, 100, TO_A_THOUSANDTH),
     # configs of jhaochenz96/spectral_contrastive_learning, scripts/pretrain/cifar of OFSkean/FroSSL
     'spectral/r50': ('SGD', 0.075, 1e-4, 384, 100, ('WarmupCosineLR', 0, 0.0, 0.0)),
     'spectral/cifar10': ('SGD', 0.06, 5e-4, 512, 800, ('WarmupCosineLR', 10, 0.0, 0.0)),
@@ -162,6 +166,15 @@ PARTS = {  # of the model; sources as in TRAINING
     **dict.fromkeys(('swav/r50', 'swav/r50_2x224'), SWAV),
     'swav/r50_256': {**SWAV, 'head.queue_length': 3840},
     **dict.fromkeys(('deepcluster/r50_v2_800e', 'deepcluster/r50_v2_400e_2x224'), CLUSTERS),
+    'lejepa/vit_small_imagenette': {
+        'neck.dims': (2048, 2048, 16),
+        'head.num_slices': 256,
+        'head.normality_weight': 0.02,
+    },
+    'visreg/vit_base': {'neck.dims': (2048, 2048, 256), 'head.num_slices': 4096, 'head.normality_weight': 0.9},
+    'mmcr/r50': {'neck.dims': (8192, 8192, 512)},
+    'spectral/r50': {**WIDE, 'head.mu': 10},
+    'spectral/cifar10': {'neck.dims': (2048, 1000), 'head.mu': 1},
     'deepcluster/r50_v1': {'head.num_clusters': (10000,)},
     'wmse/r18_in100_2views': {'neck.dims': (1024, 128), 'head.sub_batch_size': 256},
     'simclr/cifar10': {'neck.dims': (2048, 256), 'neck.norm': None, 'head.temperature': 0.2},
@@ -173,6 +186,7 @@ KEPT = {  # by the momentum encoder, first and last step; moco/builder.py, confi
     **dict.fromkeys(('moco/r50_v3', 'byol/r50'), (0.996, 1.0)),
     **dict.fromkeys(('moco/vit_small_v3', 'byol/cifar10', 'moco/cifar10_v3'), (0.99, 1.0)),
     'moco/cifar10_v2': (0.99, 0.999),
+    'mmcr/r50': (0.99, 0.99),
 }
 
 
