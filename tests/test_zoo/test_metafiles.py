@@ -50,6 +50,18 @@ def test_every_row_builds(folder):
             assert len(backbone_keys(info)) > 10, info.name
 
 
+def test_a_config_and_its_row_publish_one_figure(repository):
+    """Or the row says why not; a row with options is another run."""
+    compared = 0
+    for info in rows():
+        told = info.config and re.search(r'Published: ([\d.]+) %', (repository / info.config).read_text())
+        if told and not info.config_options and not info.note:
+            figures = [round(value, 1) for result in info.published for value in result['Metrics'].values()]
+            assert float(told[1]) in figures, f'{info.name}: {told[0]} in {info.config}, {figures} in its row'
+            compared += 1
+    assert compared > 40
+
+
 def official(layout, keys):
     """Names in the published layout, and names that come along."""
     bare = [key.removeprefix('backbone.') for key in keys]
