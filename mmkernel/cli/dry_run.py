@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.syntax import Syntax
@@ -14,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from mmkernel.cli.bytes_per_rank import bytes_per_rank, held_by_a_rank, readable
 from mmkernel.cli.fitting import memory_tables
+from mmkernel.cli.problems import Problem, problems_here, problems_of_data
 from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse, try_weights
 from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
 from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
@@ -77,14 +77,9 @@ class Plan:
         own = self.batch * self.micro_batches
         return bytes_per_rank(self.held, self.trained, states, self.views, own, self.rows, self.width, self.hidden)
 
-    def problems(self) -> list[str]:
+    def problems(self) -> list[Problem]:
         """Errors that a run would have on this machine for want of data; another machine may have more."""
-        found = []
-        if self.steps_per_epoch == 0:
-            found.append(f'{self.images} images are less than one batch per process')
-        if self.images is not None and (self.batches or 0) * self.batch * self.world_size > self.images:
-            found.append(f'num_batch_per_epoch={self.batches} asks for more than {self.images} images')
-        return found
+        return problems_of_data(self.images, self.batch, self.world_size, self.micro_batches, self.batches)
 
 
 def dry_run(
@@ -179,10 +174,6 @@ def _numbers_of_the_run(cfg: Config, plan: Plan, here: bool) -> list[tuple[str, 
         ('steps per epoch', length),
         *evaluation_sizes(cfg),
         *([('load_from', plan.start)] if plan.start else ()),
-        *(('problem', problem) for problem in plan.problems()),
+        *(('problem', str(problem)) for problem in [*plan.problems(), *(problems_here(cfg) if here else ())]),
     ]
-    if here and cfg.optim_wrapper.get('precision') == 'float16' and not torch.cuda.is_available():
-        rows.append(
-            ('problem', "precision='float16' needs a GPU, and here is none (--gpus N: for a machine that has N)")
-        )
     return rows

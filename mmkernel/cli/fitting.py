@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmkernel.cli.bytes_per_rank import readable
 from mmkernel.cli.counted_step import NotCounted, count_step
+from mmkernel.cli.problems import words
 from mmkernel.engine import check_config
 from mmkernel.engine.config import check_virtual_batch
 
@@ -108,16 +109,12 @@ def what_to_change(cfg: Config, W: int, images: int | None, peak: int, memory: i
     """
     found = [(counted_with(cfg, W, images, options), options, cost) for options, cost in changes(cfg, W)]
     better = sorted((x for x in found if x[0] is not None and x[0] < 0.99 * peak), key=lambda x: x[0])
-    lines = [(_words(options), bytes_, cost) for bytes_, options, cost in better]
+    lines = [(words(options), bytes_, cost) for bytes_, options, cost in better]
     together = better[0][1] if better and better[0][0] > memory else None
     for _, options, _ in better[1:] if together else ():
         together = {**together, **options}
         if (bytes_ := counted_with(cfg, W, images, together)) is not None:
-            lines.append((_words(together), bytes_, 'together'))
+            lines.append((words(together), bytes_, 'together'))
             if bytes_ <= memory:
                 break
     return lines
-
-
-def _words(options: dict[str, Any]) -> str:
-    return ' '.join(f'{key}={value}' for key, value in options.items())

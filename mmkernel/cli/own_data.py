@@ -171,6 +171,7 @@ def say_diagnosis(runner: Any, path: str) -> None:
     cloud = evaluation.sample_cloud(model, runner.cfg, 500, getattr(source, '_dataset', source).source)
     say_verdict(evaluation.diagnose_cloud(cloud, model))
     if runner.iter < FEW_STEPS:
-        longer = f'mmkernel resume {shlex.quote(runner.work_dir)} --cfg-options train_cfg.max_epochs={10 * runner.max_epochs}'
+        folder, epochs = shlex.quote(os.path.relpath(runner.work_dir)), 10 * runner.max_epochs
+        longer = f'mmkernel resume {folder} --cfg-options train_cfg.max_epochs={epochs}'
         say(f'It had {runner.iter} steps, and most need some thousands. To train longer: {escape(longer)}')
     say(f'To train once more, with changes: edit a copy of {escape(path)}, then mmkernel train COPY.py')

@@ -113,19 +113,18 @@ def fitted_model(base: Mapping, choice: Choice) -> dict[str, Any]:
 
 def fitted_hooks(base: Mapping, choice: Choice) -> dict[str, Any]:
     """Clocks of hooks in the length of the run; and the monitor of labels where there are any."""
-    hooks, was = {}, base['train_cfg']['max_epochs']
+    hooks, was, every = {}, base['train_cfg']['max_epochs'], max(choice.epochs // 10, 1)
     for name, hook in (base.get('default_hooks') or {}).items():
         if hook and hook['type'] == 'QueueHook':
             hooks[name] = dict(start_epoch=hook.get('start_epoch', 15) * choice.epochs // was)
         if hook and hook['type'] == 'FreezeHook':
             layers = {key: dict(epochs=1) for key, length in hook['layers'].items() if 'steps' in length}
             hooks |= {name: dict(layers=dict(_delete_=True, **layers))} if layers else {}
-    every = max(choice.epochs // 10, 1)
-    labels = 'train' in choice.parts
-    knn = dict(knn=dict(type='KNNMonitorHook', interval=every)) if labels else {}
-    if not labels and (base.get('default_hooks') or {}).get('knn'):
-        knn = dict(knn=None)
-    return hooks | knn
+    if 'train' in choice.parts:
+        hooks['knn'] = dict(type='KNNMonitorHook', interval=every)
+    elif (base.get('default_hooks') or {}).get('knn'):
+        hooks['knn'] = None
+    return hooks | dict(best=dict(type='KeepBestHook', interval=every))
 
 
 def schedule(base: Mapping, choice: Choice) -> dict[str, Any]:
@@ -162,8 +161,11 @@ def changes(base: Mapping, choice: Choice) -> Iterator[tuple[str, str, Any]]:
     said = 'labels are read by the kNN monitor alone' if 'train' in choice.parts else 'what the diagnosis looks at'
     part = dict(_delete_=True, **choice.parts, transform=transform, batch_size=64, num_workers=choice.workers)
     yield said, 'evaluation', part
-    if hooks := fitted_hooks(base, choice):
-        yield '', 'default_hooks', hooks
+    yield (
+        'best_mmd2.pth: the checkpoint that a criterion without labels likes best',
+        'default_hooks',
+        fitted_hooks(base, choice),
+    )
     if choice.seed is not None:
         yield '', 'randomness', dict(seed=choice.seed)
 

@@ -85,7 +85,8 @@ class ViewDataset(Dataset):
         check_words('ViewDataset', views_on=(views_on, VIEWS_ON), exact=(exact, (True, False)))
         if exact and views_on == 'device':
             raise ValueError(
-                "ViewDataset: exact=True makes views by Pillow in the workers, views_on='device' on the device. Leave one out."
+                "ViewDataset: exact=True makes views by Pillow in the workers, views_on='device' on the device: "
+                '--cfg-options train_dataloader.dataset.views_on=worker, or exact=False.'
             )
         self.source, self.seed = as_source(source), seed
         self.views_on, self.exact = views_on, exact

@@ -76,7 +76,9 @@ def check_options(cfg: Mapping) -> None:
         raise ConfigError(f'env_cfg.matmul_precision = {precision!r} is not read. Write tf32=True at the top level.')
     if at(cfg, 'randomness.deterministic') and at(cfg, 'env_cfg.cudnn_benchmark'):
         both = 'randomness.deterministic=True and env_cfg.cudnn_benchmark=True'
-        raise ConfigError(f'{both} contradict each other. Leave cudnn_benchmark out.')
+        raise ConfigError(
+            f'{both} contradict each other. Leave cudnn_benchmark out (--cfg-options env_cfg.cudnn_benchmark=False).'
+        )
     _check_hooks(cfg)
 
 
@@ -129,6 +131,6 @@ def _check_optimizer(wrapper: Mapping) -> None:
     decay = next((key for key in OF_VECTORS if rules.get(key)), None)
     if decay and optimizer['type'].endswith('LARS') and not optimizer.get('scale_all'):
         text = f'optim_wrapper.paramwise_cfg.{decay} = {rules[decay]} has no effect: LARS never decays biases and norm parameters.'
-        raise ValueError(f'{text} Set optim_wrapper.optimizer.scale_all=True, or leave it out.')
+        raise ValueError(f'{text} Leave it out, or --cfg-options optim_wrapper.optimizer.scale_all=True.')
     for path, node in walk(rules, 'optim_wrapper.paramwise_cfg'):
         check_numbers(path, zero=True, **{key: value for key, value in node.items() if key.endswith('_mult')})

@@ -48,10 +48,11 @@ class MomentumUpdateHook(Hook):
         check_numbers('MomentumUpdateHook', zero=True, most=1.0, momentum=momentum, end_momentum=end_momentum)
         self.momentum, self.end_momentum, self.schedule = momentum, end_momentum, schedule
 
-    def before_train(self, runner: Any) -> None:
-        target = getattr(unwrap(runner.model), 'target', None)
+    def check_model(self, model: nn.Module) -> None:
+        target = getattr(model, 'target', None)
         if not hasattr(target, 'update'):
-            text = f'model.target is {type(target).__name__}. Set dict(type="MomentumTarget"), or leave the hook out.'
+            text = f'model.target is {type(target).__name__}. Leave the hook out, or '
+            text += '--cfg-options model.target.type=MomentumTarget.'
             raise ValueError(f'MomentumUpdateHook has nothing to move: {text}')
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -72,8 +73,8 @@ class QueueHook(Hook):
         check_numbers('QueueHook', whole=True, zero=True, start_epoch=start_epoch)
         self.start_epoch = start_epoch
 
-    def before_train(self, runner: Any) -> None:
-        if not _queues(unwrap(runner.model)):
+    def check_model(self, model: nn.Module) -> None:
+        if not _queues(model):
             raise ValueError('QueueHook has no queue to start: set model.head.queue_length, or leave the hook out.')
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -102,7 +103,10 @@ class FreezeHook(Hook):
         if not hasattr(runner.optim_wrapper, 'frozen'):
             text = f"{type(runner.optim_wrapper).__name__} would train them: set optim_wrapper.type='PretrainOptimWrapper'."
             raise ValueError(f'FreezeHook freezes {", ".join(self.layers)}, but {text}')
-        names, self.parameters = dict(unwrap(runner.model).named_parameters()), {}
+        self.check_model(unwrap(runner.model))
+
+    def check_model(self, model: nn.Module) -> None:
+        names, self.parameters = dict(model.named_parameters()), {}
         for layer in self.layers:
             self.parameters[layer] = [p for n, p in names.items() if f'{n}.'.startswith(f'{layer}.')]
             if not self.parameters[layer]:
@@ -137,19 +141,29 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
                 f'{type(part).__name__}.{name}() is not told whether the step counts. Write {name}({", ".join(["self", *names])}, '
                 'real=None): real is a 0-dim bool tensor; change state by mmkernel.models.move(buffer, value, real).'
             )
+    add, option = (
+        "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')):",
+        '--cfg-options default_hooks.momentum.type=',
+    )
     movers = [type(hook).__name__ for hook in hooks if getattr(hook, 'moves_target', False)]
     if hasattr(getattr(model, 'target', None), 'update') and len(movers) != 1:
         raise ValueError(
             f'model.target is a {type(model.target).__name__}, which exactly one hook must move; there are '
             f'{len(movers)} ({", ".join(movers) or "it would keep its start values forever"}). '
-            + ('Remove all but one.' if movers else "Add default_hooks=dict(momentum=dict(type='MomentumUpdateHook')).")
+            + (
+                'Remove all but one: --cfg-options default_hooks.NAME=None.'
+                if movers
+                else f'{add} {option}MomentumUpdateHook.'
+            )
         )
     if not all(queue.enabled for queue in _queues(model)) and not any(getattr(h, 'enables_queue', 0) for h in hooks):
-        hook = "default_hooks=dict(queue=dict(type='QueueHook', start_epoch=15))"
-        raise ValueError(f'The queue of model.head would never be used. Add {hook}, or set queue_length=0.')
+        hook = "Add default_hooks=dict(queue=dict(type='QueueHook')): --cfg-options default_hooks.queue.type=QueueHook."
+        raise ValueError(f'The queue of model.head would never be used. {hook} Or set queue_length=0.')
     for part in model.modules() if batch else ():
         getattr(part, 'check_batch', bool)(batch)
         getattr(part, 'check_local_batch', bool)(batch // world_size)
+    for hook in hooks:
+        getattr(hook, 'check_model', bool)(model)
     seen: dict[str, str] = {}
     for hook in hooks:  # ``writes`` names its files; without it, a hook of ours may stand there once
         name, own = type(hook).__name__, type(hook).__module__.startswith(('mmkernel.', 'mmengine.'))
@@ -157,7 +171,7 @@ def check_clocks(model: nn.Module, hooks: Iterable[Hook], batch: int | None, wor
             if claim in seen:
                 raise ValueError(
                     f'Two hooks, {seen[claim]} and {name}, write or do one thing: {claim}. Remove one of them; a hook is changed '
-                    'under its own name: default_hooks=dict(name=dict(...)).'
+                    'under its own name: default_hooks=dict(name=dict(...)); --cfg-options default_hooks.NAME=None takes one out.'
                 )
             seen[claim] = name
 

@@ -31,7 +31,8 @@ def closing(runner: Any) -> str:
 def next_commands(runner: Any, checkpoint: Path | None) -> list[str]:
     """Of an encoder its accuracy and its diagnosis, and the curves of the run."""
     model, file = unwrap(runner.model), None if checkpoint is None else shlex.quote(_short(checkpoint))
-    data = '' if 'evaluation' in runner.cfg else ' --train LABELLED_FOLDER --test LABELLED_FOLDER'
+    labelled = 'train' in (runner.cfg.get('evaluation') or {})
+    data = '' if labelled else ' --train LABELLED_FOLDER --test LABELLED_FOLDER'
     found = []
     if file and hasattr(model, 'extract'):
         found += [f'mmkernel knn {file}{data}', f'mmkernel linear {file}{data}']

@@ -92,7 +92,7 @@ def check_virtual_batch(cfg: Config, world_size: int = 1) -> int:
     if (accumulated := (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)) > 1:
         raise ConfigError(
             f'train_cfg.virtual_batch = {virtual} is one exact batch, optim_wrapper.accumulative_counts = {accumulated} averages '
-            'the losses of several: remove accumulative_counts.'
+            'the losses of several: remove accumulative_counts (--cfg-options optim_wrapper.accumulative_counts=1).'
         )
     with as_config_error():
         loader = cfg.get('train_dataloader') or {}

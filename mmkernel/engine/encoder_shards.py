@@ -31,7 +31,9 @@ def check_fsdp(cfg: Mapping[str, Any]) -> None:
         f'optim_wrapper.type={wrapper!r}': wrapper not in ('PretrainOptimWrapper', 'mmkernel.PretrainOptimWrapper'),
     }
     if cfg.get('fsdp') and (wrong := [key for key, value in others.items() if value]):
-        raise ValueError(f'fsdp=True and {wrong[0]} do not go together. Set fsdp=False, or leave the other out.')
+        raise ValueError(
+            f'fsdp=True and {wrong[0]} do not go together. Leave the other out, or --cfg-options fsdp=False.'
+        )
 
 
 def blocks_of(module: nn.Module) -> Iterator[nn.Module]:

@@ -35,10 +35,12 @@ def micro_batches(virtual_batch: int, batch: int, world_size: int = 1, drop_last
         near = ' or '.join(str(n * at_once) for n in (k, k + 1) if n)
         raise ValueError(
             f'train_cfg.virtual_batch = {virtual_batch} is not a multiple of batch_size x processes = {batch} x {world_size} = '
-            f'{at_once}: use {near}.'
+            f'{at_once}: use {near} (--cfg-options train_cfg.virtual_batch={max(k + (rest > 0), 1) * at_once}).'
         )
     if k > 1 and not drop_last:
-        raise ValueError('train_cfg.virtual_batch needs micro-batches of one size: train_dataloader.drop_last=True.')
+        raise ValueError(
+            'train_cfg.virtual_batch needs micro-batches of one size: --cfg-options train_dataloader.drop_last=True.'
+        )
     return k
 
 

@@ -87,7 +87,8 @@ def check_wrapping(cfg: Mapping[str, Any]) -> None:
     elif not isinstance(compiled, (bool, type(None))):
         raise ValueError(f'compile = {compiled!r}; expected True, False, or keywords of torch.compile: dict(mode=...).')
     if compiled and cfg.get('activation_checkpointing'):
-        raise ValueError('compile and activation_checkpointing do not go together. Set one of them to False.')
+        both = 'compile and activation_checkpointing do not go together'
+        raise ValueError(f'{both}: --cfg-options compile=False, or --cfg-options activation_checkpointing=False.')
     check_fsdp(cfg)
 
 

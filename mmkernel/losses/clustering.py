@@ -77,8 +77,9 @@ def check_enough_samples(samples: int, clusters: int) -> None:
     """ValueError if there are more clusters than samples."""
     if clusters > samples:
         raise ValueError(
-            f'{clusters} clusters of {samples} samples: each needs at least one. Make head.num_clusters smaller, or check '
-            'that the data are complete (images that drop_last leaves out of an epoch are not clustered).'
+            f'{clusters} clusters of {samples} samples: each needs at least one. Make head.num_clusters smaller, such as '
+            f'--cfg-options model.head.num_clusters=[{max(samples // 10, 2)}], or check that the data are complete (images that '
+            'drop_last leaves out of an epoch are not clustered).'
         )
 
 

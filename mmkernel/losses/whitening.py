@@ -142,8 +142,8 @@ def draw_sub_batches(rows: int, size: int, iterations: int, generator: torch.Gen
     """(I, K, s): I random permutations of ``rows`` row indices, each cut into K blocks of s = ``size``."""
     if rows % size:
         raise ValueError(
-            f'A batch of {rows} images per process cannot be cut into whitening sub-batches of {size}. '
-            'Choose sub_batch_size among the divisors of train_dataloader.batch_size.'
+            f'A batch of {rows} images per process cannot be cut into whitening sub-batches of {size}. Take another '
+            f'sub_batch_size, or --cfg-options train_dataloader.batch_size={max(round(rows / size), 1) * size}.'
         )
     drawn = [torch.randperm(rows, generator=generator) for _ in range(iterations)]
     return torch.stack(drawn).view(iterations, -1, size)

@@ -84,10 +84,16 @@ def _way_out(backbone: nn.Module, sizes: Sequence[Size], error: str) -> str:
     odd = next((n for size in sizes for n, p in zip(size, patch, strict=True) if n % p), None)
     if odd and 'divisible' in error:
         near = ' or '.join(str(n) for n in (odd // patch[0] * patch[0], -(-odd // patch[0]) * patch[0]) if n)
-        fill = ', or dynamic_img_pad=True of the backbone, which adds zeros' if flexible else ''
+        pad = (
+            'dynamic_img_pad=True of the backbone, which adds zeros (--cfg-options model.backbone.dynamic_img_pad=True)'
+        )
+        fill = f', or {pad}' if flexible else ''
         return f'take a multiple of the patch ({near}){fill}.'
     if flexible is False:
-        return 'dynamic_img_size=True of the backbone takes other sizes than img_size, img_size=... builds it for one.'
+        return (
+            'dynamic_img_size=True of the backbone takes other sizes than img_size (--cfg-options '
+            'model.backbone.dynamic_img_size=True), img_size=... builds it for one.'
+        )
     return (
         'this network takes images of one size alone. img_size=... builds it for another; for several, take a ResNet, a '
         'ConvNeXt, a Swin or a plain vision transformer (vit_*, eva*, deit*).'

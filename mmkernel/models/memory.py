@@ -40,7 +40,7 @@ class SampleLabels(nn.Module):
         """(sets, B)."""
         if self.labels.shape[1] == 0:
             raise ValueError(
-                'No image has a label: no hook makes clusters. Add default_hooks=dict(cluster=dict(type="ClusterHook")).'
+                'No image has a label: no hook makes clusters. Add one: --cfg-options default_hooks.cluster.type=ClusterHook.'
             )
         return self.labels.index_select(1, sent(sample_index, self.labels.device))
 

@@ -26,6 +26,7 @@ class FeatureQueue(HostCounters):
     """
 
     counters = ('stored', 'enabled')
+    option = 'queue.length'  # of the head, where a config says the length
 
     def __init__(self, length: int, dim: int | None = None, views: int = 1, enabled: bool = True) -> None:
         super().__init__()
@@ -57,8 +58,8 @@ class FeatureQueue(HostCounters):
         if self.length % rows:
             near = max(round(self.length / rows), 1) * rows
             raise ValueError(
-                f'A queue of length {self.length} is not a multiple of the global batch of {rows} rows. Use length = {near}, '
-                'or another batch size.'
+                f'A queue of length {self.length} is not a multiple of the global batch of {rows} rows. Use length = {near} '
+                f'(--cfg-options model.head.{self.option}={near}), or another batch size.'
             )
 
     def check(self, views: int, batch: int, width: int) -> None:

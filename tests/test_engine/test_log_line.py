@@ -140,6 +140,8 @@ def test_the_end_says_where_everything_lies(tmp_path, monkeypatch):
     file = "'runs/a b/epoch_2.pth'"
     commands = [f'mmkernel {word} {file}' for word in ('knn', 'linear', 'diagnose')] + ["mmkernel plot 'runs/a b'"]
     assert [line.strip() for line in said.split('Next:\n')[1].splitlines()] == commands
+    del runner.cfg.evaluation['train']  # nothing labelled in it
+    assert f'mmkernel knn {file} --train LABELLED_FOLDER --test LABELLED_FOLDER\n' in closing(runner)
     log = (folder / rows['log']).read_text()
     assert said.split('\n', 1)[1] in log  # but for the seconds
     assert log.count('Saved epoch_1.pth, the best so far (kNN ') == 1

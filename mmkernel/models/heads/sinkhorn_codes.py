@@ -54,6 +54,8 @@ class SinkhornCodesHead(Head):
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.prototypes = nn.Linear(in_dim, num_prototypes, bias=False)  # weight: (K, q)
         self.queue = FeatureQueue(queue_length, in_dim, queue_views, enabled=False) if queue_length else None
+        if self.queue is not None:
+            self.queue.option = 'queue_length'
         self._staged: Tensor | None = None
         self.normalize_prototypes()
 
