@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmkernel.checks import did_you_mean
 from mmkernel.cli.given_data import Data, check_labelled, divided, mode_of, view_of
+from mmkernel.cli.judging import Arch
 from mmkernel.cli.named_encoder import NamedEncoder, named_encoder
 from mmkernel.cli.options import ConfigFile, Flag, Json, Options, Out, Seed, options_of
 from mmkernel.cli.terminal import Parameter, console, say
@@ -30,6 +31,7 @@ class Training(Data):
     protocol: Annotated[str | None, Parameter(help='how: a config, or its name in configs/benchmarks')] = None
     untrained: Annotated[Flag, Parameter(help='a second row: the same from an untrained encoder')] = False
     config: ConfigFile = None
+    arch: Arch = None
     seed: Seed = 0
     out: Annotated[Out, Parameter(help='folder of runs and result; default: work_dirs/benchmarks/...')] = None
     resume: Annotated[Flag, Parameter(help='go on with the runs that lie in --out')] = False
@@ -59,7 +61,7 @@ def prepared(named: tuple[str, ...], given: Training) -> tuple[Config, NamedEnco
     """The config to train, the encoder that it begins with, and the folder for it."""
     options = options_of(given.cfg_options)
     protocol = protocol_of(given.protocol, options)
-    this = named_encoder(named, given.config, {}, Data(), given.seed, images='own')
+    this = named_encoder(named, given.config, {}, Data(), given.seed, images='own', arch=given.arch)
     cfg = with_encoder(protocol, this.cfg)
     if given.given or given.size is not None:
         give_training_data(cfg, this.cfg, given)

@@ -20,11 +20,12 @@ from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import init_processes
 from mmkernel.engine.launch import leave_processes
 from mmkernel.evaluation import evaluate, feature_sets, report, save_report
-from mmkernel.writing import writable
+from mmkernel.writing import NotWrittenError, writable
 
 Several = Parameter(consume_multiple=True)
 Whole = Annotated[tuple[int, ...], Several]
 Numbers = Annotated[tuple[float, ...], Several]
+Arch = Annotated[str | None, Parameter(metavar='NAME', help='a timm model, for a file whose shapes do not tell')]
 Named = Annotated[
     str, Parameter(help='[CONFIG] CHECKPOINT: a file of this or another library, a name of the zoo, or none')
 ]
@@ -35,6 +36,7 @@ class Reading:
     """Options of what takes features of an encoder."""
 
     config: ConfigFile = None
+    arch: Arch = None
     stage: Annotated[Literal['backbone', 'neck'], Parameter(help='where features are taken')] = 'backbone'
     seed: Seed = 0
     device: Device = 'auto'
@@ -75,7 +77,7 @@ def opened(named: tuple[str, ...], shared: Reading, images: str = 'labelled', st
         console.quiet = not is_main_process()  # only the first of them speaks
     data = shared if isinstance(shared, Data) else Data()
     options = options_of(shared.cfg_options)
-    return named_encoder(named, shared.config, options, data, shared.seed, stage or shared.stage, images)
+    return named_encoder(named, shared.config, options, data, shared.seed, stage or shared.stage, images, shared.arch)
 
 
 def one_process(what: str) -> None:
@@ -117,7 +119,10 @@ def compare(this: NamedEncoder, shared: Shared, score: Callable[..., dict]) -> l
 
 def place_of_result(name: str, this: NamedEncoder, shared: Reading, ending: str = '.json') -> Path:
     """Where the result will be written; OSError now, not after the work, where it cannot be."""
-    return writable(shared.out or this.folder / f'{name}{ending}', f'{name}{ending}')
+    try:
+        return writable(shared.out or this.folder / f'{name}{ending}', f'{name}{ending}')
+    except NotWrittenError as error:
+        raise error if shared.out else NotWrittenError(f'{error} Name another place: --out FILE.') from error
 
 
 def publish(

@@ -28,7 +28,7 @@ from mmkernel.zoo import (
     load_file,
     model_info,
 )
-from mmkernel.zoo.catalogue import config_of
+from mmkernel.zoo.catalogue import PACKAGE, config_of
 from mmkernel.zoo.plain_config import config_inside
 from mmkernel.zoo.shard_files import with_whole_weights
 
@@ -45,11 +45,12 @@ class NamedEncoder:
     @property
     def folder(self) -> Path:
         """Where results go: beside the checkpoint, or the work folder of the config."""
-        if self.checkpoint and Path(self.checkpoint).exists():
-            return Path(self.checkpoint).parent
+        path = Path(self.checkpoint or '')
+        if self.checkpoint and path.exists() and not path.resolve().is_relative_to(PACKAGE):
+            return path.parent
         if self.cfg.filename or self.cfg.get('work_dir'):
             return Path(self.cfg.get('work_dir') or default_work_dir(self.cfg))
-        return Path('work_dirs', self.checkpoint or 'raw_pixels')
+        return Path('work_dirs', path.name.split('.')[0])
 
     @property
     def whole(self) -> bool:
@@ -83,11 +84,11 @@ class NamedEncoder:
 
 def named_encoder(
     named: tuple[str, ...], config: str | None, options: Mapping[str, Any], data: Data, seed: int, stage: str = 'backbone',
-    images: str = 'labelled',
+    images: str = 'labelled', arch: str | None = None,
 ) -> NamedEncoder:  # fmt: skip
     """What ``[CONFIG] CHECKPOINT`` names, with the images that ``data`` names, else those of the config.
 
-    ``images``: 'labelled', 'any', or 'own' of a command that brings its own.
+    ``images``: 'labelled', 'any', or 'own' of a command that brings its own. ``arch``: a timm model, of a file without a config.
     """
     config, checkpoint = names_of(named, config)
     if config:
@@ -95,7 +96,7 @@ def named_encoder(
         if checkpoint and not Path(checkpoint).exists():
             this.trained = _of_the_zoo(checkpoint, options, stage).trained
     elif checkpoint and Path(checkpoint).exists():
-        this = _of_a_file(Path(checkpoint), options)
+        this = _of_a_file(Path(checkpoint), options, arch)
     elif checkpoint:
         this = _of_the_zoo(checkpoint, options, stage)
     else:
@@ -105,9 +106,10 @@ def named_encoder(
     if data.given:
         give_data(this.cfg, data, seed, images == 'labelled')
     elif images != 'own' and not {'train', 'test'} <= set(this.cfg.get('evaluation') or {}):
+        part = "the config has no 'evaluation' part; expected evaluation=dict(train=<source>, test=<source>)"
         raise KeyError(
-            f"{config or checkpoint}: the config has no 'evaluation' part; expected evaluation=dict(train=<source>, "
-            'test=<source>). Name images: --train FOLDER --test FOLDER, or --data FOLDER, with a folder for each class.'
+            f'{config or checkpoint}: {part if this.whole else "the file tells no images to be judged on"}. Name images: '
+            '--train FOLDER --test FOLDER, or --data FOLDER, with a folder for each class.'
         )
     elif data.size is not None:
         this.cfg.evaluation.transform = view_of(this.cfg, data.size)
@@ -125,9 +127,9 @@ def names_of(named: tuple[str, ...], config: str | None) -> tuple[str | None, st
     return config, names[0] if names and names[0].lower() != 'none' else None
 
 
-def _of_a_file(path: Path, options: Mapping[str, Any]) -> NamedEncoder:
+def _of_a_file(path: Path, options: Mapping[str, Any], arch: str | None) -> NamedEncoder:
     """The config inside a file is data, never run; a file without one, or a folder of the hub, is read as an encoder alone."""
-    if path.is_file():
+    if path.is_file() and arch is None:
         content = with_whole_weights(read_checkpoint(path), path)
         if config_inside(content, str(path)) is not None:
             return NamedEncoder(find_config(path, content, None, dict(options)), None, str(path))
@@ -135,7 +137,7 @@ def _of_a_file(path: Path, options: Mapping[str, Any]) -> NamedEncoder:
         raise ValueError(
             f"--cfg-options {next(iter(options))}: '{path}' has no config to change. Name one: --config CONFIG."
         )
-    encoder = load(path)
+    encoder = load(path, arch=arch)
     return NamedEncoder(config_of_encoder(encoder), None, str(path), encoder)
 
 

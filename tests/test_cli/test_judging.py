@@ -1,9 +1,12 @@
 """Encoders judged on images that the command line names, by a checkpoint, a name of the zoo or a file of another library."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -40,6 +43,8 @@ def place(tmp_path_factory, repository):
     write_checkpoint(dict(meta=meta, state_dict=model.backbone.state_dict()), root / 'encoder.pth')
     cfg.pop('evaluation')
     write_checkpoint(dict(meta=dict(meta, config=cfg.pretty_text), state_dict=model.state_dict()), root / 'bare.pth')
+    torch.save(timm.create_model('resnet18').state_dict(), root / 'resnet18.pth')
+    torch.save(timm.create_model('convnext_atto', num_classes=0).state_dict(), root / 'convnext.pth')
     photographs(root / 'all', 10)
     photographs(root / 'a', 6)
     photographs(root / 'b', 3, first=1)
@@ -121,6 +126,32 @@ def test_a_name_of_the_zoo(call):
     )
 
 
+@pytest.mark.parametrize('words', [('resnet18.pth',), ('convnext.pth', '--arch', 'convnext_atto')])
+def test_a_file_of_another_library_needs_no_config(call, words, capsys):
+    found = call('knn', *words, '--train', 'a', '--test', 'b', '--size', 32, '--k', 3)
+    assert [row['name'] for row in found['rows']] == ['untrained encoder', 'trained encoder']
+    assert found['rows'][0]['scores'] != {}
+    assert '18 images to learn from, 9 to be judged on; 32 px' in capsys.readouterr().out
+
+
+def test_a_classifier_on_a_file_of_another_library(here):
+    words = ('resnet18.pth', '--protocol', 'linear_digits', '--train', 'a', '--test', 'b', '--size', 32, '--out', here)
+    main(['classify', *map(str, words), '--cfg-options', 'train_cfg.max_epochs=1', 'log_level=ERROR'])
+    (row,) = json.loads((here / 'classify.json').read_text())['rows']
+    assert (row['name'], row['width'], row['images']) == ('trained encoder', 512, 18)
+
+
+def test_several_processes_give_what_one_gives(call, place, here):
+    """Each takes its share of the images; the first speaks alone."""
+    out = here / 'two.json'
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '-m', 'mmkernel']
+    words = ['knn', 'run.pth', '--k', '5', '--out', str(out), '--cache', str(here / 'cache'), '--json']
+    done = subprocess.run([*launch, *words], cwd=place, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == json.loads(out.read_text())
+    assert json.loads(done.stdout)['rows'] == call('knn', 'run.pth', '--k', 5, fast=('--no-cache',))['rows']
+
+
 def test_features_for_others(here, capsys):
     out = here / 'features.npz'
     main(['features', 'run.pth', '--data', 'mixed', '--no-cache', '--out', str(out), '--json'])
@@ -184,6 +215,11 @@ def test_transfer_to_own_images(call):
         ('knn run.pth --device gpu', "device 'gpu' cannot be used here; there is cpu"),
         ('knn bare.pth', "bare.pth: the config has no 'evaluation' part"),
         ('knn bare.pth', 'Name images: --train FOLDER --test FOLDER, or --data FOLDER'),
+        ('knn resnet18.pth', 'resnet18.pth: the file tells no images to be judged on. Name images: --train'),
+        ('knn resnet18.pth --data all --stage neck', "'resnet18.pth' is an encoder alone: it has no neck"),
+        ('knn resnet18.pth --data all --cfg-options a=1', "'resnet18.pth' has no config to change"),
+        ('knn resnet18.pth --data all --arch resnet1', 'resnet1'),
+        ('transformation resnet18.pth --data all', 'it has no neck, whose embeddings are asked for'),
         ('knn encoder.pth --stage neck', "'encoder.pth' holds no neck, whose embeddings are asked for"),
         ('transformation encoder.pth', "'encoder.pth' holds no neck"),
         ('transfer bare.pth --sets config', '--sets config: the config names no images'),
