@@ -16,7 +16,7 @@ BLOCK = re.compile(r'<!-- (file|append): (\S+) -->\n```python\n(.*?)```', re.S)
 
 def test_pages_name_files_that_exist(repository):
     lost = []
-    for page in [*repository.glob('*.md'), *repository.glob('docs/*.md'), *repository.glob('*/**/README.md')]:
+    for page in [*repository.glob('*.md'), *repository.glob('docs/**/*.md'), *repository.glob('*/**/README.md')]:
         text = page.read_text()
         links = re.findall(r'\]\((?!https?:)([^)#\s]+)', text)
         rooms = r'`((?:mmkernel|tools|tests|configs|docs|benchmarks|examples)/[\w./-]+)(?:::\w+)?`'
