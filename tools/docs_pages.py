@@ -18,9 +18,16 @@ OUTSIDE = {
     'benchmarks/README.md': 'benchmarks.md',
     'tools/benchmarks/README.md': 'evaluation.md',
     'CONTRIBUTING.md': 'contributing.md',
+    'CHANGELOG.md': 'changelog.md',
     'README.md': 'index.md',
 }
 """Path in the repository -> page of the site. README.md stands for the first page, which is another text."""
+MADE = {
+    'configs': 'reference/configs.md',
+    'mmkernel/engine/hooks.py': 'reference/hooks.md',
+    'mmkernel/cli/commands.py': 'reference/commands.md',
+}
+"""The same of pages that are made, so that a link works in the repository and on the site."""
 ROOMS = ('kernels', 'losses', 'models', 'datasets', 'engine', 'evaluation', 'zoo')
 LINK = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)')
 
@@ -53,10 +60,11 @@ def link(match, origin, page, files, config):
         return match[0]
     path, _, anchor = target.partition('#')
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
-    name = OUTSIDE.get(wanted, wanted.removeprefix('docs/') if wanted.startswith('docs/') else None)
+    rooms = {f'mmkernel/{room}': f'reference/{room}.md' for room in ROOMS}
+    name = (OUTSIDE | MADE | rooms).get(wanted, wanted.removeprefix('docs/') if wanted.startswith('docs/') else None)
     if wanted.startswith('configs/') and wanted.endswith('.py') and not wanted.startswith('configs/_base_'):
         name, anchor = 'reference/configs.md', wanted[8:-3].replace('/', '-').lower()
-    if name and (files.get_file_from_path(name) or not (ROOT / wanted).exists()):
+    if name and (files.get_file_from_path(name) or wanted.startswith('docs/')):  # mkdocs names a page that is not there
         return f'{text}({posixpath.relpath(name, posixpath.dirname(page) or ".")}{"#" + anchor if anchor else ""})'
     if config.repo_url:
         return f'{text}({config.repo_url.rstrip("/")}/blob/main/{wanted})'
