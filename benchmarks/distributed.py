@@ -35,6 +35,7 @@ from harness import arguments, report
 from losses import head_loss, two_views
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmkernel.distributed import ALL_GATHER
 from mmkernel.models import Embeddings, KernelMMDHead, MLPNeck
 
 LEGENDRE = (1.0, 40.0, 40.0)
@@ -76,7 +77,7 @@ class Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         gathered = x.new_empty(dist.get_world_size() * len(x), *x.shape[1:])
-        dist.all_gather_into_tensor(gathered, x.contiguous())
+        getattr(dist, ALL_GATHER)(gathered, x.contiguous())
         return gathered
 
     @staticmethod
@@ -98,7 +99,7 @@ def counted_collectives(received: list[float]) -> Iterator[None]:
 
         return call
 
-    shares = dict(all_gather_into_tensor=(W - 1) / W, all_reduce=2 * (W - 1) / W, all_to_all_single=(W - 1) / W)
+    shares = dict(all_reduce=2 * (W - 1) / W, all_to_all_single=(W - 1) / W) | {ALL_GATHER: (W - 1) / W}
     originals = {name: getattr(dist, name) for name in shares}
     for name, share in shares.items():
         setattr(dist, name, counting(originals[name], share, 0))

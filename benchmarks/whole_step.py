@@ -28,6 +28,7 @@ from reference import LARSLoop
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmkernel.distributed import ALL_GATHER
 from mmkernel.engine import LARS, PretrainOptimWrapper
 from mmkernel.engine.launch import set_numerics
 from mmkernel.engine.wrapping import check_wrapping, wrap_model
@@ -216,7 +217,7 @@ def fake_world(world: int) -> Iterator[None]:
 
     dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=world)
     try:
-        with patch.object(dist, 'all_gather_into_tensor', all_gather):
+        with patch.object(dist, ALL_GATHER, all_gather):
             yield
     finally:
         gc.collect()  # models wrapped for several processes hold the group

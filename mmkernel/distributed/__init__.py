@@ -17,6 +17,9 @@ from torch import Tensor
 _gloo: weakref.ref | None = None  # beside NCCL, once it is made
 _rows_are_equal = False
 
+# the new name of torch's gather into one tensor: newer versions warn of the old one
+ALL_GATHER = 'all_gather_single' if hasattr(dist, 'all_gather_single') else 'all_gather_into_tensor'
+
 
 def world_size() -> int:
     """W; 1 outside a process group."""
@@ -55,7 +58,7 @@ def gather_rows(x: Tensor, checked: bool = False) -> Tensor:
         return x.detach()
     x = x.detach().contiguous()
     gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
-    dist.all_gather_into_tensor(_bytes(gathered), _bytes(x))
+    getattr(dist, ALL_GATHER)(_bytes(gathered), _bytes(x))
     return gathered
 
 

@@ -242,13 +242,16 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(tmp_path, monkeypatch):
     assert (hook.bar, told, last_words.erase) == (None, [1], '')
 
 
-def test_a_training_says_no_warning_of_python(tmp_path):
+@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_training_says_no_warning_of_python(tmp_path, processes):
     """Of torch, mmengine or pydantic: nobody at the keyboard can act on them."""
     options = ['train_cfg.max_epochs=2', 'train_dataloader.num_batch_per_epoch=3', 'train_dataloader.num_workers=1',
                'model.backbone.channels=(4,4,4,8)', 'train_dataloader.batch_size=32',
                'default_hooks.probe.type=OnlineProbeHook', 'default_hooks.best.type=KeepBestHook',
                'default_hooks.logger.interval=1', 'default_hooks.knn.interval=1']  # fmt: skip
     words = command(tmp_path, *options, config=ROOT / 'configs/vicreg/digits.py')
+    if processes > 1:
+        words = ['bash', str(ROOT / 'tools/dist_train.sh'), words[2], str(processes), *words[3:]]
     environment = {**os.environ, 'PYTHONWARNINGS': 'default::FutureWarning,default::UserWarning'}
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
     text = done.stdout + done.stderr + next(tmp_path.glob('*/*.log')).read_text()
