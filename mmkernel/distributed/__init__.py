@@ -16,9 +16,7 @@ from torch import Tensor
 
 _gloo: weakref.ref | None = None  # beside NCCL, once it is made
 _rows_are_equal = False
-
-# the new name of torch's gather into one tensor: newer versions warn of the old one
-ALL_GATHER = 'all_gather_single' if hasattr(dist, 'all_gather_single') else 'all_gather_into_tensor'
+ALL_GATHER = 'all_gather_' + ('single' if hasattr(dist, 'all_gather_single') else 'into_tensor')  # its old name warns
 
 
 def world_size() -> int:

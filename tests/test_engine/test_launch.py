@@ -156,7 +156,7 @@ def test_processes_that_torchrun_starts_again_go_on(tmp_path):
         for _ in range(2)
     ]
     assert done[0].returncode == 0, done[0].stderr[-3000:]
-    assert 'epoch_2.pth: 2 of 4 epochs done' in done[0].stdout + done[0].stderr
+    assert 'epoch_2.pth: 2 of 4 epochs done' in ' '.join((done[0].stdout + done[0].stderr).split())
     assert done[1].returncode == 1  # the same command again is no restart
     assert 'RunFolderError' in done[1].stderr
 

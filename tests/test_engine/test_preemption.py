@@ -243,7 +243,7 @@ def test_a_signal_to_the_whole_group_of_processes(tmp_path, number, twice):
         time.sleep(0.05)
     assert not [*filter(alive, workers)]
     if not twice:
-        assert 'is saved. The same command with --resume goes on' in said
+        assert 'is saved. The same command with --resume goes on' in ' '.join(said.split())
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_the_script_of_several_processes(tmp_path, number, code):
     said = run.communicate(timeout=120)[0]
     assert run.returncode == code, said[-2000:]
     assert 'Traceback' not in said, said[-2000:]
-    assert 'is saved. The same command with --resume goes on' in said
+    assert 'is saved. The same command with --resume goes on' in ' '.join(said.split())
 
 
 def several(folder, config=TINY, **environment):
