@@ -73,12 +73,15 @@ def main() -> None:
     runs = {config: [watched(config, seed, args.out.resolve()) for seed in args.seeds] for config in configs}
     pretrain([run for group in runs.values() for run in group if not run.finished], console)
     recipes = {config.relative_to(ROOT).as_posix(): bands(group) for config, group in runs.items()}
-    about = report(
-        'reference_curves', [], list(recipes), None, args.seeds[0], command='python tools/reference_curves.py'
-    )
+    console.print(f'written: {shown(write(recipes, args.seeds, args.json))}')
+
+
+def write(recipes: dict[str, Any], seeds: list[int], path: Path) -> Path:
+    """The file: the bands, and how they were measured."""
+    command = 'python tools/reference_curves.py'
+    about = report('reference_curves', [], list(recipes), None, seeds[0], command=command, threads=1)
     del about['rows'], about['seed'], about['checkpoint']
-    content = {**about, 'seeds': args.seeds, 'recipes': recipes}
-    console.print(f'written: {shown(save_report(args.json, content, replace=True))}')
+    return save_report(path, {**about, 'seeds': seeds, 'recipes': recipes}, replace=True)
 
 
 if __name__ == '__main__':
