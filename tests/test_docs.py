@@ -6,9 +6,12 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mmkernel.cli import main
 from mmkernel.kernels import RBFKernel
 
 BLOCK = re.compile(r'<!-- (file|append): (\S+) -->\n```python\n(.*?)```', re.S)
@@ -72,6 +75,30 @@ def test_data_page_runs(repository, tmp_path):
     snippets = re.findall(r'<!-- run -->\n```python\n(.*?)```', page, re.S)
     assert len(snippets) == 3
     run([sys.executable, '-c', '\n'.join(snippets)], tmp_path)
+
+
+def test_own_data_in_one_command(repository, tmp_path, monkeypatch, capsys):
+    """The commands of the page, one after the other, on 24 small pictures."""
+    for i in range(24):
+        path = tmp_path / 'photos' / 'ab'[i % 2] / f'{i}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 40)).save(path)
+    monkeypatch.chdir(tmp_path)
+    page = (repository / 'docs/your_own_data.md').read_text()
+    (block,) = re.findall(r'<!-- run: own data -->\n```bash\n(.*?)```', page, re.S)
+    for line in block.replace('10', '2').replace('=12', '=3').strip().splitlines():  # fewer epochs
+        main(shlex.split(line)[1:])
+    run = tmp_path / 'work_dirs/photos_sfrik_resnet18_64'
+    files = {path.name for path in run.iterdir()}
+    assert {'recipe.py', 'best_mmd2.pth', 'epoch_3.pth', 'epoch_2_diagnosis.html'} <= files
+    assert 'top1' in capsys.readouterr().out.lower().replace('-', '').replace(' ', '')
+    shown = page.split("_base_ = 'mmkernel::")[1].split('...')[0]  # of the config that the page shows
+    shown = shown.replace('/home/me/photos', str(tmp_path / 'photos')).replace('4 steps of 64', '3 steps of 8')
+    shown = shown.replace('batch_size=64', 'batch_size=8').replace('0.3 = 1.2 x 64', '0.0375 = 1.2 x 8')
+    written = re.sub(r'num_workers=\d+', 'num_workers=2', (run / 'recipe.py').read_text())
+    shown, written = (re.sub(r'[\s,]', '', text) for text in (shown, written))  # wherever lines break
+    assert shown in written
 
 
 def test_readme_loop_runs(repository):

@@ -9,6 +9,7 @@ import yaml
 from mmengine.config import Config
 
 from mmkernel.checks import did_you_mean
+from mmkernel.engine.learning_rates import describe_scaling
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import config_text
 
@@ -144,13 +145,10 @@ def changes(base: Mapping, choice: Choice) -> Iterator[tuple[str, str, Any]]:
     loader = dict(batch_size=choice.batch, num_workers=choice.workers, dataset=data)
     if base['train_dataloader'].get('num_batch_per_epoch'):
         loader['num_batch_per_epoch'] = None
-    scaling = 'follows it (lr_scaling)' if base.get('lr_scaling') else 'is the same for every batch'
-    yield (
-        f'{choice.images // rows} steps of {rows} in an epoch; the learning rate {scaling}',
-        'train_dataloader',
-        loader,
-    )
-    yield 'any network of timm', 'model', fitted_model(base, choice)
+    rate = describe_scaling(base.get('lr_scaling'), base['optim_wrapper']['optimizer']['lr'], rows)
+    said = f'{choice.images // rows} steps of {rows} images in an epoch; learning rate {rate}'
+    yield said, 'train_dataloader', loader
+    yield f'any network of timm{_stem(choice)}', 'model', fitted_model(base, choice)
     yield '' if choice.grey else "ImageNet's; mmkernel data check prints those of your images", 'data_preprocessor', (
         GREY if choice.grey else COLOURS)  # fmt: skip
     yield '', 'train_cfg', dict(max_epochs=choice.epochs)
@@ -170,15 +168,18 @@ def changes(base: Mapping, choice: Choice) -> Iterator[tuple[str, str, Any]]:
         yield '', 'randomness', dict(seed=choice.seed)
 
 
-def _may_have_small_stem(choice: Choice) -> bool:
-    return choice.size <= SMALL and choice.backbone['model_name'] in ('resnet18', 'resnet34', 'resnet50')
+def _stem(choice: Choice) -> str:
+    if SMALL_STEM < choice.size <= SMALL and choice.backbone['model_name'] in ('resnet18', 'resnet34', 'resnet50'):
+        return '; small_images=True: a 3x3 stem, for small things, 14 times the arithmetic'
+    return ''
 
 
 def recipe_text(name: str, base: Config, choice: Choice, place: str, command: str) -> str:
     """The file: a docstring with the command that wrote it, ``_base_``, the images, and ``changes``."""
     method = name.removesuffix('.py')
     about = f'{method}, changed for {choice.images:,} images in {Path(place).name} and {choice.size} px. Written by'
-    text = f"""\"\"\"{about}\n\n{command}\n\"\"\"\n\n_base_ = 'mmkernel::{name}'\n\n{config_text(dict(images=choice.source))}"""
+    words = f'{about}\n\n{command}\n'.replace('\\', '\\\\').replace('"', '\\"')  # inside quotes
+    text = f'"""{words}"""\n\n_base_ = {f"mmkernel::{name}"!r}\n\n{config_text(dict(images=choice.source))}'
     for comment, key, value in changes(base.to_dict(), choice):
         text += (f'# {comment}\n' if comment else '') + config_text({key: _marked(value, choice.source)})
     return text.replace("'@images'", 'images').replace("'@source'", 'dict(_delete_=True, **images)')

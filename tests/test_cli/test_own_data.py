@@ -160,6 +160,18 @@ def test_crops_of_two_sizes_and_transformers(photos):
     assert written(photos, backbone='resnet18').model.backbone.small_images
 
 
+def test_any_name_of_a_folder_and_a_source_in_quotes(photos, here, capsys):
+    folder = here / """it's a "b" c:\\new {x}"""
+    shutil.copytree(photos, folder)
+    main(['train', '--data', str(folder), *SMALL, '--dry-run'])
+    assert written(folder, work_dir='a').train_dataloader.dataset.source.root == str(folder)
+    source = f"dict(type='ImageFolder', root={str(photos)!r}, labels=True)"
+    main(['train', '--data', source, *SMALL, '--dry-run'])
+    cfg = written(source)
+    assert (cfg.train_dataloader.dataset.source.root, 'knn' in cfg.default_hooks) == (str(photos), True)
+    assert capsys.readouterr().out.count('steps per epoch') == 2
+
+
 @pytest.mark.parametrize(
     'words, said',
     [
