@@ -63,8 +63,10 @@ def diagnose(
     model = evaluation.untrained_encoder(cfg)
     weights = weights_of(content)
     if getattr(model, 'neck', None) is not None and not any(key.startswith('neck.') for key in weights):
+        others = sorted({key.split('.')[0] for key in weights} - {'backbone'})
+        what = f'no neck under this name (parts: {", ".join(others[:6])})' if others else 'an encoder alone'
         raise CheckpointError(
-            f"'{path}' holds an encoder alone. The diagnosis looks at embeddings, which the neck makes: expected a checkpoint "
+            f"'{path}' holds {what}. The diagnosis looks at embeddings, which the neck makes: expected a checkpoint "
             'of the pretraining, such as epoch_20.pth. The benchmarks of backbone features take this file.'
         )
     load_weights(model, weights, source=str(path))

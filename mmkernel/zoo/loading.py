@@ -176,6 +176,9 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
             'The grid of patches differs, and positions were not resampled (timm has no rule for this network, or the run is '
             'resumed): set img_size and patch_size of the backbone to those of the file.'
         )
+    statistics = ('running_mean', 'running_var', 'num_batches_tracked')
+    if not report.unexpected + report.mismatched and all(key.endswith(statistics) for key in report.missing):
+        return 'The file lacks the statistics of batch norm: save model.state_dict(), in which they are beside the parameters.'
     rest = [key for key in report.missing if not key.startswith('backbone.')]
     if rest and all(f'backbone.{key.split("backbone.")[-1]}' in own or key.startswith('fc.') for key in state):
         return (

@@ -17,7 +17,7 @@ from mmkernel.zoo.loading import load_file
 from mmkernel.zoo.metafile import STAGES, ModelInfo
 from mmkernel.zoo.name_rules import key_maps
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside
+from mmkernel.zoo.plain_config import TRUST, ConfigTextError, config_inside, plain_json
 from mmkernel.zoo.recognition import recognised
 
 
@@ -56,17 +56,16 @@ def load(
     """
     if not Path(path).exists() and str(path) in list_models():
         raise FileNotFoundError(f"'{path}' is no file but a name of the zoo: mmkernel.get_model('{path}').")
+    if isinstance(cfg, (str, Path)):
+        file = Path(cfg).suffix in ('.py', '.yml', '.yaml', '.json')
+        likely = f'cfg=mmkernel.engine.load_config({str(cfg)!r})' if file else f'arch={str(cfg)!r}'
+        raise TypeError(f'cfg is a config, with a model; got {str(cfg)!r}. Did you mean {likely}?')
     path = Path(path)
     check_words(layout=(layout, layouts()), stage=(stage, STAGES))
-    if layout == 'hf' or path.is_dir():
-        file, content = path / 'config.json', {}
-        if not (file.is_file() and (path / 'model.safetensors').is_file()):
-            raise FileNotFoundError(
-                f"'{path}' is not a folder of the hub's layout: config.json and model.safetensors are needed."
-            )
-        found, taken_for = Encoder.from_hub(file.read_bytes(), str(file)), ''
-        content = read_checkpoint(path / 'model.safetensors')
+    if (layout == 'hf' or path.is_dir()) and (described := _of_the_hub(path)):
+        found, taken_for, content = described, '', read_checkpoint(path / 'model.safetensors')
     else:
+        path = path / 'model.safetensors' if path.is_dir() else path
         content = read_checkpoint(path)
         if stage == 'model':
             return _model(path, content, cfg, prefix)
@@ -81,6 +80,17 @@ def load(
     found.report = load_file(found.backbone, path, layout, prefix, adapt_input, content)
     found.report.taken_for = taken_for
     return found
+
+
+def _of_the_hub(folder: Path) -> Encoder | None:
+    """The encoder that a folder of timm describes; None for one of transformers, whose tensors tell."""
+    file = folder / 'config.json'
+    if not (file.is_file() and (folder / 'model.safetensors').is_file()):
+        raise FileNotFoundError(
+            f"'{folder}' is not a folder of the hub's layout: config.json and model.safetensors are needed."
+        )
+    text = file.read_bytes()
+    return None if 'model_type' in plain_json(text, str(file)) else Encoder.from_hub(text, str(file))
 
 
 def _encoder(

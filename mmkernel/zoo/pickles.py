@@ -12,7 +12,7 @@ import torch
 
 from mmkernel.limits import DAMAGED, LimitError, check_unpacked
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.stand_ins import StandIn
+from mmkernel.zoo.stand_ins import SHARD, StandIn
 
 MOST_VALUES, MOST_DEPTH = 10_000_000, 64  # of a checkpoint; ours have some thousands, ten levels deep
 
@@ -130,6 +130,8 @@ def check_content(checkpoint: Any, path: Path) -> None:
 
     def count(value: Any, depth: int) -> int:
         if isinstance(value, torch.Tensor):
+            if type(value) not in (torch.Tensor, torch.nn.Parameter):
+                raise CheckpointError(f"'{path}' holds {SHARD.format(type(value).__name__)}")
             if value.layout != torch.strided or value.device.type != 'cpu' or value.is_quantized:
                 raise CheckpointError(
                     f"'{path}' holds a tensor that is sparse, quantized or empty; expected plain ones."

@@ -28,6 +28,8 @@ WHOLE = (
     'alone: torch.save(model.state_dict(), FILE).'
 )
 
+SHARD = 'tensors of the class {}: expected plain ones, which are whole (of a sharded model: its full state dict).'
+
 
 class StandIn:
     """Stands where a file has an object of a class that is not loaded."""
@@ -91,6 +93,10 @@ def why_not_plain(error: BaseException, path: Path) -> str:
             f'asks for {found[1]}, which is no class of plain values. It is not loaded, because loading one can run code: save '
             'the state dict alone.'
         )
+    if found := re.search(r'must be imported to load (DTensor)s', said):
+        return f'holds {SHARD.format(found[1])}'
+    if 'Tensor subclass' in said:
+        return 'holds tensors of a class of their own, which is not loaded: save plain ones, tensor.as_subclass(torch.Tensor).'
     if 'TorchScript' in said:
         return 'is a program of TorchScript, which is not run; its weights: torch.save(torch.jit.load(FILE).state_dict(), NEW).'
     if isinstance(error, pickle.UnpicklingError):

@@ -1,6 +1,7 @@
 """mmkernel.load: one door for checkpoints of ours, published files, and files of other libraries that name no architecture."""
 
 import argparse
+import re
 
 import pytest
 import timm
@@ -12,8 +13,9 @@ from torch import nn
 import mmkernel
 from mmkernel.engine import load_config
 from mmkernel.evaluation import untrained_encoder
-from mmkernel.zoo import CheckpointError, Encoder, export_model, write_checkpoint
+from mmkernel.zoo import CheckpointError, Encoder, export_model, load_file, write_checkpoint
 from mmkernel.zoo.config_text import config_text
+from mmkernel.zoo.files import write_safetensors
 
 SMALL = {'model.backbone.channels': (4, 4, 4, 4), 'model.neck.dims': (16, 16)}
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -216,3 +218,38 @@ def test_names_and_paths_are_told_apart(tmp_path, monkeypatch, run):
         mmkernel.get_model('sfrik_digit_L3')
     with pytest.raises(ValueError, match='cfg_options and pretrained=False go with a name'):
         mmkernel.get_model('epoch_20.pth', pretrained=False)
+
+
+def test_a_folder_of_transformers(tmp_path):
+    """Its config.json names no architecture of timm; the tensors tell."""
+    net = with_statistics(timm.create_model('resnet18', channels=(4, 4, 8, 8)))
+    state = net.state_dict()
+    for pattern, new in ((r'^conv1', 'embedder.embedder.convolution'), (r'^bn1', 'embedder.embedder.normalization'),
+                         (r'^layer(\d)\.', lambda m: f'encoder.stages.{int(m[1]) - 1}.layers.'),
+                         (r'downsample\.0', 'shortcut.convolution'), (r'downsample\.1', 'shortcut.normalization'),
+                         (r'conv(\d)', lambda m: f'layer.{int(m[1]) - 1}.convolution'),
+                         (r'\.bn(\d)', lambda m: f'.layer.{int(m[1]) - 1}.normalization')):  # fmt: skip
+        state = {re.sub(pattern, new, key): value for key, value in state.items() if not key.startswith('fc')}
+    write_safetensors(
+        {f'resnet.{key}': value for key, value in state.items()}, tmp_path / 'model.safetensors', dict(format='pt')
+    )
+    (tmp_path / 'config.json').write_text('{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}')
+    found = mmkernel.load(tmp_path)
+    net.fc = nn.Identity()
+    same(found, net)
+    assert "names of the layout 'hf_resnet'" in str(found.report)
+
+
+def test_a_config_and_an_architecture_are_told_apart(run):
+    with pytest.raises(TypeError, match="got 'resnet18'. Did you mean arch='resnet18'"):
+        mmkernel.load(run[0], 'resnet18')
+    with pytest.raises(TypeError, match=r"Did you mean cfg=mmkernel.engine.load_config\('a.py'\)"):
+        mmkernel.load(run[0], 'a.py')
+
+
+def test_parameters_without_statistics_are_named(tmp_path):
+    net = timm.create_model('resnet18', channels=(4, 4, 4, 4), num_classes=0)
+    torch.save(dict(net.named_parameters()), tmp_path / 'w.pth')
+    said = r'fills the model only in part.*lacks the statistics of batch norm: save model.state_dict'
+    with pytest.raises(CheckpointError, match=said):
+        load_file(net, tmp_path / 'w.pth')

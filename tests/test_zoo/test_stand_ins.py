@@ -174,6 +174,23 @@ def test_a_file_of_many_classes_ends(tmp_path, monkeypatch):
         read_checkpoint(tmp_path / 'w.pth')
 
 
+class Own(torch.Tensor):
+    """As some libraries mark their images."""
+
+
+def test_tensors_that_are_not_plain_are_named(tmp_path):
+    torch.save(dict(w=torch.ones(2).as_subclass(Own)), tmp_path / 'w.pth')
+    with pytest.raises(
+        CheckpointError, match=r"w.pth' holds tensors of a class of their own, .*as_subclass\(torch.Tensor\)"
+    ):
+        read_checkpoint(tmp_path / 'w.pth')
+    with (
+        torch.serialization.safe_globals([Own]),
+        pytest.raises(CheckpointError, match='holds tensors of the class Own'),
+    ):
+        read_checkpoint(tmp_path / 'w.pth')
+
+
 def test_other_forms_of_pickles_are_told_apart(tmp_path):
     torch.save(dict(w=torch.ones(1)), tmp_path / 'w.pth', pickle_protocol=4)
     with pytest.raises(CheckpointError, match='protocol 4 of pickle. Only 2 and 3'):
