@@ -55,7 +55,7 @@ def classify(
     device, options = usable_device(device), options_of(try_, '--try')
     cfg, this, folder = prepared(checkpoint, given)
     if test_only:
-        content = tested(cfg, str(this.checkpoint), device)
+        content = tested(cfg, encoders(this, False).get('trained encoder'), device)
     else:
         with redirect_stdout(sys.stderr) if given.json else nullcontext():
             rows = trained_rows(cfg, encoders(this, given.untrained), folder, options, held_out, given)
@@ -97,8 +97,10 @@ def show_classified(rows: list[dict[str, Any]], given: Training, options: dict[s
         say(f'{row["name"]}: chosen on held-out training images: {escape(str(row["chosen"]))}')
 
 
-def tested(cfg: Config, checkpoint: str, device: str) -> dict[str, Any]:
+def tested(cfg: Config, checkpoint: str | None, device: str) -> dict[str, Any]:
     """Accuracy of a classifier that was trained here; an encoder without a trained head is refused."""
+    if checkpoint is None:
+        raise CheckpointError('--test-only measures a classifier: name its epoch_N.pth instead of none.')
     content = read_checkpoint(checkpoint)
     state = weights_of(content)
     if 'head.weight' not in state or 'steps' not in state:

@@ -103,6 +103,8 @@ def share_extraction(cfg: Config, encoders: dict[str, nn.Module], **options: Any
 def compare(this: NamedEncoder, shared: Shared, score: Callable[..., dict]) -> list[dict]:
     """One row per encoder: raw pixels, untrained, and trained where there is a checkpoint."""
     encoders = this.encoders(shared.stage, shared.seed, shared.device)
+    if shared.no_raw and not encoders:
+        raise ValueError('--no-raw leaves nothing to judge: name a checkpoint.')
     with progress_bar() as bar:
         tasks = {}
 

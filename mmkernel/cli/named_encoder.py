@@ -50,7 +50,7 @@ class NamedEncoder:
             return path.parent
         if self.cfg.filename or self.cfg.get('work_dir'):
             return Path(self.cfg.get('work_dir') or default_work_dir(self.cfg))
-        return Path('work_dirs', path.name.split('.')[0])
+        return Path('work_dirs', path.name.split('.')[0] or 'raw_pixels')
 
     @property
     def whole(self) -> bool:
@@ -65,7 +65,9 @@ class NamedEncoder:
             return Encoder.from_config(self.cfg)
 
     def encoders(self, stage: str, seed: int, device: str) -> dict[str, nn.Module]:
-        """{row of the table: model}: untrained, and trained where there is a checkpoint."""
+        """{row of the table: model}: untrained, and trained where there is a checkpoint; {} where no encoder is named."""
+        if not self.cfg.model.backbone:
+            return {}
         if stage != 'backbone' and not self.whole:
             raise CheckpointError(
                 f"'{self.checkpoint}' is an encoder alone: it has no {stage}, whose embeddings are asked for. Take backbone "
@@ -99,9 +101,11 @@ def named_encoder(
         this = _of_a_file(Path(checkpoint), options, arch)
     elif checkpoint:
         this = _of_the_zoo(checkpoint, options, stage)
+    elif data.given:
+        this = NamedEncoder(Config(dict(model=dict(backbone={}))), None, None)
     else:
         raise ValueError(
-            "'none' has no config inside: name one, mmkernel knn CONFIG none, to see its untrained encoder."
+            "'none' has no config inside: name one, CONFIG none, for its untrained encoder; or --data, for raw pixels."
         )
     if data.given:
         give_data(this.cfg, data, seed, images == 'labelled')

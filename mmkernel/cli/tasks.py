@@ -115,7 +115,8 @@ def transformation(
     this = opened(checkpoint, shared, 'any', 'neck')
     place_of_result('transformation', this, shared)
     settings = dict(noise_sigma=noise_sigma, hidden=hidden, epochs=epochs)
-    encoders = this.encoders('neck', shared.seed, shared.device)
+    if not (encoders := this.encoders('neck', shared.seed, shared.device)):
+        raise ValueError('Features and embeddings of an encoder are compared: name a checkpoint or a config.')
     with progress_bar() as bar:
         task = bar.add_task('features')
         options = dict(seed=shared.seed, cache=shared.kept, device=shared.device, **settings)

@@ -118,6 +118,11 @@ def test_own_images_in_two_folders(call):
     assert named['rows'] == call('knn', 'run.pth', '--train', 'a', '--test', quoted, '--k', 3)['rows']
 
 
+def test_raw_pixels_alone(call):
+    (row,) = call('knn', 'none', '--data', 'all', '--size', 8, '--k', 3, fast=('--no-cache',))['rows']
+    assert (row['name'], row['width'], row['scores']['3']['top1']) == ('raw pixels', 192, 100)
+
+
 def test_a_name_of_the_zoo(call):
     rows = call('knn', 'sfrik_digits_L3', '--data', 'all', '--k', 3, '--size', 24)['rows']
     assert [row['width'] for row in rows] == [96, 96]
@@ -194,7 +199,12 @@ def test_transfer_to_own_images(call):
     [
         ('knn', 'expected [CONFIG] CHECKPOINT, a config ending in .py; got nothing'),
         ('knn a b c', 'expected [CONFIG] CHECKPOINT, a config ending in .py; got a b c'),
-        ('knn none', "'none' has no config inside: name one, mmkernel knn CONFIG none"),
+        ('knn none', "'none' has no config inside: name one, CONFIG none"),
+        ('knn none --data all', 'does not tell the size of images'),
+        ('knn none --data all --size 8 --no-raw', '--no-raw leaves nothing to judge'),
+        ('transformation none --data all --size 8', 'name a checkpoint or a config'),
+        ('features none --data all', 'none'),
+        ('classify none --protocol linear_digits', 'name one, CONFIG none'),
         ('knn nowhere.pth', "There is no checkpoint 'nowhere.pth', and the zoo has no model of that name"),
         ('knn sfrik_digits_L4', "the zoo has no model of that name. Did you mean 'sfrik_digits_L"),
         ('knn run.pth --data nowhere', 'nowhere'),
@@ -229,12 +239,14 @@ def test_transfer_to_own_images(call):
         ('classify run.pth --protocol linear_digit', "there is no such protocol. Did you mean 'linear_digits'?"),
         ('classify run.pth --protocol linear_digits --data mixed', 'images have no class'),
         ('classify run.pth --protocol linear_digits --try x', "--try takes KEY=VALUE, got 'x'"),
+        ('classify sfrik_digits_L3 --protocol linear_digits --test-only', 'holds no classifier: a head that was never trained'),
+        ('classify CONFIG none --protocol linear_digits --test-only', '--test-only measures a classifier'),
         ('semi run.pth --protocol semi_digits --data one', 'of one class'),
     ],
 )  # fmt: skip
 def test_a_mistake_ends_with_one_line(words, said, here, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([*words.split(), '--out', str(here / 'out')])
+        main([*words.replace('CONFIG', 'configs/sfrik/digits_L3.py').split(), '--out', str(here / 'out')])
     text = stop.value.code if isinstance(stop.value.code, str) else capsys.readouterr().err.strip()
     assert said in text
     assert len(text.splitlines()) == 1

@@ -201,6 +201,9 @@ DOORS = {
     'export, a detector': lambda path, config, cfg, patch: command(
         'export', path, '--to', 'detectron2', '--out', 'x.pkl', '--config', config
     ),
+    'features': lambda path, config, cfg, patch: command(
+        'features', path, '--config', config, '--no-cache', '--out', 'x.npz'
+    ),
     'knn, its config': lambda path, config, cfg, patch: command('knn', path, '--no-cache', '--out', 'x.json'),
     'classify': trained('classify', '--protocol', 'linear_digits', '--out', 'out'),
     'classify --test-only': trained('classify', '--protocol', 'linear_digits', '--test-only'),
