@@ -52,10 +52,14 @@ def classify(
         held_out: of each class, for --try.
         device: of --test-only; training takes the GPU that it is given.
     """
-    device, options = usable_device(device), options_of(try_, '--try')
+    here, options = usable_device(device), options_of(try_, '--try')
+    if not test_only and here != usable_device():
+        raise ValueError(
+            f'--device {device} goes with --test-only; training takes a GPU that it sees (CUDA_VISIBLE_DEVICES).'
+        )
     cfg, this, folder = prepared(checkpoint, given)
     if test_only:
-        content = tested(cfg, encoders(this, False).get('trained encoder'), device)
+        content = tested(cfg, encoders(this, False).get('trained encoder'), here)
     else:
         with redirect_stdout(sys.stderr) if given.json else nullcontext():
             rows = trained_rows(cfg, encoders(this, given.untrained), folder, options, held_out, given)

@@ -40,7 +40,9 @@ class Reading:
     stage: Annotated[Literal['backbone', 'neck'], Parameter(help='where features are taken')] = 'backbone'
     seed: Seed = 0
     device: Device = 'auto'
-    out: Annotated[Out, Parameter(help='the file written; default: <command>.json beside the checkpoint')] = None
+    out: Annotated[Out, Parameter(help='the file written; default: beside the checkpoint, named after the command')] = (
+        None
+    )
     json: Json = False
     cache: Annotated[Path, Parameter(help='folder where features are kept')] = Path('work_dirs/features')
     no_cache: Annotated[Flag, Parameter(help='compute features again')] = False

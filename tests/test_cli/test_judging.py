@@ -146,6 +146,7 @@ def test_a_classifier_on_a_file_of_another_library(here):
     assert (row['name'], row['width'], row['images']) == ('trained encoder', 512, 18)
 
 
+@pytest.mark.slow
 def test_several_processes_give_what_one_gives(call, place, here):
     """Each takes its share of the images; the first speaks alone."""
     out = here / 'two.json'
@@ -187,6 +188,12 @@ def test_a_classifier_on_own_images(here, repository, capsys):
     assert (row['images'], row['width'], row['name']) == (24, 4, 'trained encoder')
     main(['classify', str(here / 'trained/epoch_1.pth'), '--test-only', *words[1:5]])
     assert f'{row["top1"]:.1f}/{row["top5"]:.1f}' in capsys.readouterr().out
+
+
+def test_training_takes_no_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    with pytest.raises(SystemExit, match='--device cpu goes with --test-only; training takes a GPU that it sees'):
+        main(['classify', 'run.pth', '--protocol', 'linear_digits', '--device', 'cpu'])
 
 
 def test_transfer_to_own_images(call):
