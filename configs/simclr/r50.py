@@ -11,14 +11,9 @@ _base_ = ['../_base_/imagenet_strong_views.py', '../_base_/lars_1000e.py', '../_
 model = dict(
     type='JointEmbedding',
     backbone=dict(type='TIMMBackbone', model_name='resnet50', zero_init_residual=True),
-    neck=dict(type='MLPNeck', dims=(2048, 128), bias=False, last_norm='BN'),
+    neck=dict(type='MLPNeck', dims=(2048, 128), bias=False, last_norm='ScaledBN'),
     head=dict(type='InfoNCEHead', temperature=0.1, weight=2.0, negatives='views'),  # the sum of the two directions
     batching='all',
 )
 train_dataloader = dict(batch_size=512)
-optim_wrapper = dict(
-    precision='float16',
-    optimizer=dict(lr=0.3),  # x 4096 / 256 = 4.8
-    constructor='PartRateConstructor',
-    paramwise_cfg={'neck.4.bias': dict(lr=0.0)},  # the last norm has a scale, its offset stays 0
-)
+optim_wrapper = dict(precision='float16', optimizer=dict(lr=0.3))  # x 4096 / 256 = 4.8

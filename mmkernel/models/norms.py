@@ -29,6 +29,16 @@ def build_norm(norm: str | dict | None, width: int) -> nn.Module | None:
 
 
 @MODELS.register_module()
+class ScaledBN(nn.BatchNorm1d):
+    """y = gamma (x - mean) / std: batch norm with a scale but no offset, at the end of a projector (Chen et al., ICML 2020)."""
+
+    def __init__(self, num_features: int, **settings: Any) -> None:
+        check_numbers('ScaledBN', whole=True, num_features=num_features)
+        super().__init__(num_features, **settings)
+        self.register_parameter('bias', None)
+
+
+@MODELS.register_module()
 class DBN(nn.Module):
     """y = S^-1/2 (x - mean) within each group of channels, S the covariance of the batch (divisor N): (N, q) -> (N, q).
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torchvision
 from launches import kept_for_backward
+from mmengine.model import revert_sync_batchnorm
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from mmkernel.models import MLPNeck, TIMMBackbone, ViewPreprocessor, necks
@@ -116,6 +118,21 @@ def test_projector_of_the_paper():
     assert neck[0].bias is not None
     assert neck[-1].bias is None
     assert neck(torch.randn(3, 4)).shape == (3, 10)
+
+
+def test_a_norm_with_a_scale_and_no_offset_also_over_processes():
+    neck = MLPNeck((6, 5), in_dim=4, last_norm='ScaledBN')
+    assert [name for name, _ in neck.named_parameters()][-1] == '4.weight'
+    with torch.no_grad():
+        neck[4].weight.copy_(torch.arange(5.0))
+    z = neck(torch.randn(16, 4))
+    torch.testing.assert_close(z.mean(0), torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.arange(5.0), atol=1e-3, rtol=1e-3)
+    z.square().sum().backward()
+    synced = convert_sync_batchnorm(neck)[4]
+    assert isinstance(synced, nn.SyncBatchNorm)
+    assert synced.bias is None
+    assert revert_sync_batchnorm(synced).bias is None
 
 
 def test_norms_of_a_neck():
