@@ -1,4 +1,4 @@
-"""Every config that is too large to be run here takes two optimizer steps on noise with everything made narrow."""
+"""Every config that is too large for a test takes two optimizer steps on noise with everything made narrow."""
 
 from pathlib import Path
 

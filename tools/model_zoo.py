@@ -36,7 +36,7 @@ class Sources:
         return f'[{self.names.index(name) + 1}]'
 
     def lines(self) -> list[str]:
-        return [f'{self.number(name)} {name}  ' for name in self.names]
+        return [f'{self.number(name)} {name.replace("run here", "measured by us")}  ' for name in self.names]
 
 
 def figures(info: ModelInfo, results: tuple[dict, ...], sources: Sources) -> str:
@@ -92,7 +92,7 @@ def config(info: ModelInfo) -> str:
     return f'[{info.config.removeprefix("configs/").removesuffix(".py")}]({info.config})'
 
 
-def run_here(page: dict) -> dict[str, str]:
+def measured(page: dict) -> dict[str, str]:
     """config -> kNN with all labels, mean and standard deviation over seeds."""
     found = defaultdict(list)
     for row in page['rows']:
@@ -106,11 +106,11 @@ def packaged(info: ModelInfo) -> bool:
 
 def own(infos: list[ModelInfo], here: dict[str, str], sources: Sources) -> list[str]:
     """The table of the files that come with the package, then the notes on them."""
-    run, seeds = 'run here (this file), %', 'run here: kNN, % (three seeds)'
+    run, seeds = 'measured by us (this file), %', 'measured by us: kNN, % (three seeds)'
     titles = ['name', 'config', 'epochs', run, seeds, 'bytes', 'hash', 'licence']
     found = [info for info in infos if packaged(info)]
     rows = [
-        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), figures(info, info.run_here, sources),
+        [f'`{info.name}`', config(info), str(info.metadata.get('Epochs', '')), figures(info, info.measured, sources),
          here.get(info.config, ''), str(info.files[0].size), digests(info), info.license]
         for info in found
     ]  # fmt: skip
@@ -136,7 +136,7 @@ def section(infos: list[ModelInfo], here: dict[str, str]) -> str:
         ['name', 'config', 'epochs', *PUBLISHED, 'files', 'hash', 'licence and source of the files'], weights
     )
     lines += ['### To train', '']
-    lines += table(['name', 'config', 'data', 'epochs', *PUBLISHED, 'run here: kNN, %'], rest)
+    lines += table(['name', 'config', 'data', 'epochs', *PUBLISHED, 'measured by us: kNN, %'], rest)
     return '\n'.join([*lines, '### Sources', '', *sources.lines()]).rstrip()
 
 
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     path = ROOT / 'model_zoo.md'
     page = path.read_text(encoding='utf-8')
     compare = json.loads((ROOT / 'docs/compare.json').read_text(encoding='utf-8'))
-    new = page_with(page, section(list(catalogue(ROOT).values()), run_here(compare)))
+    new = page_with(page, section(list(catalogue(ROOT).values()), measured(compare)))
     if args.check and new != page:
         sys.exit('model_zoo.md is not what the metafiles say: python tools/model_zoo.py')
     if not args.check:

@@ -1,7 +1,7 @@
 """Barlow Twins, ResNet-18 with a small stem, q = 2048, CIFAR-10 (Zbontar et al., ICML 2021), solo-learn's recipe.
 
 python tools/train.py configs/barlow_twins/cifar10.py
-Published: 92.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not run here.
+Published: 92.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 
 _base_ = ['../_base_/cifar10_two_views.py', '../_base_/cifar_lars_1000e.py', '../_base_/runtime.py']

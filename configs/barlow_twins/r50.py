@@ -1,7 +1,7 @@
 """Barlow Twins, ResNet-50, q = 8192, ImageNet-1k (Zbontar et al., ICML 2021).
 
 bash tools/dist_train.sh configs/barlow_twins/r50.py 8
-Published: 73.5 % linear top-1 after 1000 epochs (batch 2048), the released weights and their recipe. Not run here.
+Published: 73.5 % linear top-1 after 1000 epochs (batch 2048), the released weights and their recipe. Not measured by us.
 The paper's 73.2 % is another run: decay 1.5e-6, 32 GPUs. The incomplete last batch of an epoch is left out (625 steps);
 theirs is kept (626).
 Biases and norm parameters had their own rate, 0.0048, in code whose gradient was 1/16 of the exact one on 16 GPUs:

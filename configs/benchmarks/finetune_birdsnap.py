@@ -1,7 +1,7 @@
 """Fine-tuning on Birdsnap, metric: top-1 (Chen et al., ICML 2020, appendix B.8).
 
 mmkernel classify configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_birdsnap.py
-Published: 75.9 % with this ResNet-50 (table B.5). Not run here.
+Published: 75.9 % with this ResNet-50 (table B.5). Not measured by us.
 """
 
 _base_ = '../_base_/transfer_fine_tuning.py'

@@ -1,7 +1,7 @@
 """Fine-tuning on PASCAL VOC2007, several classes per image, metric: 11-point mAP (Chen et al., ICML 2020, appendix B.8).
 
 mmkernel classify configs/simclr/r50.py CHECKPOINT --protocol configs/benchmarks/finetune_voc2007.py
-Published: 84.1 % with this ResNet-50 (table B.5). Not run here; the papers do not give their loss, ours is one
+Published: 84.1 % with this ResNet-50 (table B.5). Not measured by us; the papers do not give their loss, ours is one
 logistic regression per class (see SeveralClasses).
 """
 

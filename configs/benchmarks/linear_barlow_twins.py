@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/barlow_twins/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_barlow_twins.py
-Published: 73.2 % top-1 in the paper, 73.5 % in the repository. Not run here.
+Published: 73.2 % top-1 in the paper, 73.5 % in the repository. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

@@ -4,7 +4,7 @@ The paper tries the rates 0.4, 0.3, 0.2, 0.1 and 0.05 on 10 000 held-out trainin
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/byol/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_byol.py
-Published: 74.3 % top-1 after 1000 epochs of pretraining. Not run here.
+Published: 74.3 % top-1 after 1000 epochs of pretraining. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

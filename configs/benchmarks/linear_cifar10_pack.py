@@ -2,7 +2,7 @@
 
 mmkernel classify configs/sfrik/cifar10_pack_L3_q2048.py CHECKPOINT \
     --protocol configs/benchmarks/linear_cifar10_pack.py
-No published result. Not run here to the end.
+No published result. Not measured by us to the end.
 """
 
 _base_ = ['../_base_/classifier.py', '../_base_/loader.py']

@@ -4,7 +4,7 @@ The paper names VISSL; Nesterov's momentum and the batch norm before the classif
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/vicreg/r50_1000e.py CHECKPOINT \
     --protocol configs/benchmarks/linear_inaturalist18.py
-Published: 47.0 % top-1 (Bardes et al., ICLR 2022, appendix C.3). Not run here.
+Published: 47.0 % top-1 (Bardes et al., ICLR 2022, appendix C.3). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

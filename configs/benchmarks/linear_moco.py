@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/moco/r50_v2.py CHECKPOINT \
     --protocol configs/benchmarks/linear_moco.py
-Published: 67.7 % top-1 after 200 epochs of pretraining (v2). Not run here.
+Published: 67.7 % top-1 after 200 epochs of pretraining (v2). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/moco/r50_v3.py CHECKPOINT \
     --protocol configs/benchmarks/linear_moco_v3.py
-Published: 74.6 % top-1 after 1000 epochs of pretraining (68.9 after 100, 72.8 after 300). Not run here.
+Published: 74.6 % top-1 after 1000 epochs of pretraining (68.9 after 100, 72.8 after 300). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

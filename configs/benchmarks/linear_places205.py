@@ -5,7 +5,7 @@ crops of 224 from the middle 256.
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/sfrik/r50_L3_q32768.py CHECKPOINT \
     --protocol configs/benchmarks/linear_places205.py
-Published: 54.4 % top-1, 83.2 % top-5 (Zheng et al., ICLR 2023; their script is not public). Not run here.
+Published: 54.4 % top-1, 83.2 % top-5 (Zheng et al., ICLR 2023; their script is not public). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

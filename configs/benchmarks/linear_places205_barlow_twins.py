@@ -4,7 +4,7 @@ The figures are also those of VISSL's protocol for a ResNet-50, but there each s
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/barlow_twins/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_places205_barlow_twins.py
-Published: 54.1 % top-1. Not run here.
+Published: 54.1 % top-1. Not measured by us.
 """
 
 _base_ = 'linear_places205.py'

@@ -4,7 +4,7 @@ The paper names VISSL; Nesterov's momentum and the batch norm before the classif
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/vicreg/r50_1000e.py CHECKPOINT \
     --protocol configs/benchmarks/linear_places205_vicreg.py
-Published: 54.3 % top-1. Not run here.
+Published: 54.3 % top-1. Not measured by us.
 """
 
 _base_ = 'linear_places205.py'

@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/sfrik/r50_L3_q32768.py CHECKPOINT \
     --protocol configs/benchmarks/linear_sfrik.py
-Published: 70.3 % top-1 after 200 epochs of pretraining. Not run here.
+Published: 70.3 % top-1 after 200 epochs of pretraining. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

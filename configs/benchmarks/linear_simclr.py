@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_simclr.py
-Published: 69.3 % top-1 after 1000 epochs of pretraining. Not run here.
+Published: 69.3 % top-1 after 1000 epochs of pretraining. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/simsiam/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_simsiam.py
-Published: 68.1 % top-1 after 100 epochs of pretraining. Not run here.
+Published: 68.1 % top-1 after 100 epochs of pretraining. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/swav/r50.py CHECKPOINT \
     --protocol configs/benchmarks/linear_swav.py
-Published: 75.3 % top-1 after 800 epochs of pretraining. Not run here.
+Published: 75.3 % top-1 after 800 epochs of pretraining. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_classifier.py'

@@ -2,7 +2,7 @@
 
 mmkernel classify configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
     --protocol configs/benchmarks/linear_tiny_imagenet_pack.py
-No published result. Run here on a part, see tools/benchmarks/README.md; not run here to the end.
+No published result. Measured by us on a part, see tools/benchmarks/README.md; not measured by us to the end.
 """
 
 _base_ = ['../_base_/classifier.py', '../_base_/loader.py']

@@ -5,7 +5,7 @@ figure: 0.005 for the backbone, and a cosine per epoch.
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/barlow_twins/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_barlow_twins_1percent.py
-Published: 55.0 % top-1, 79.2 % top-5. Not run here.
+Published: 55.0 % top-1, 79.2 % top-5. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_semi.py'

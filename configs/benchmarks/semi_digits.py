@@ -2,7 +2,7 @@
 
 mmkernel semi configs/sfrik/digits_L3.py CHECKPOINT \
     --protocol configs/benchmarks/semi_digits.py --per-class 1 4
-No published result. Run here: see tools/benchmarks/README.md.
+No published result. Measured by us: see tools/benchmarks/README.md.
 """
 
 _base_ = '../_base_/digits_classifier.py'

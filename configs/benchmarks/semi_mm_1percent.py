@@ -4,7 +4,7 @@ The grid: backbone 0.1, 0.01, 0.001; head 1, 10, 100 times that; batch 256 = 4 x
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_mm_1percent.py
-No published result for this cell is at hand. Not run here.
+No published result for this cell is at hand. Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_semi.py'

@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/sfrik/r50_L3_q32768.py CHECKPOINT \
     --protocol configs/benchmarks/semi_sfrik_10percent.py
-Published: 65.8 % top-1, 87.5 % top-5 (200 epochs of pretraining). Not run here.
+Published: 65.8 % top-1, 87.5 % top-5 (200 epochs of pretraining). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_semi.py'

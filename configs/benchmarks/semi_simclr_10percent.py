@@ -4,7 +4,7 @@ No warm-up, no decay, crops and flips only, logits from zero; the schedule is th
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_simclr_10percent.py
-Published: 65.6 % top-1, 87.8 % top-5 (1000 epochs of pretraining). Not run here.
+Published: 65.6 % top-1, 87.8 % top-5 (1000 epochs of pretraining). Not measured by us.
 """
 
 _base_ = 'semi_simclr_1percent.py'

@@ -6,7 +6,7 @@ classifier has not.
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/simclr/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_simclr_1percent.py
-Published: 48.3 % top-1, 75.5 % top-5 (1000 epochs of pretraining). Not run here.
+Published: 48.3 % top-1, 75.5 % top-5 (1000 epochs of pretraining). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_semi.py'

@@ -2,7 +2,7 @@
 
 torchrun --nproc_per_node 8 -m mmkernel classify configs/swav/r50.py CHECKPOINT \
     --protocol configs/benchmarks/semi_swav_10percent.py
-Published: 70.2 % top-1, 89.9 % top-5 (800 epochs of pretraining). Not run here.
+Published: 70.2 % top-1, 89.9 % top-5 (800 epochs of pretraining). Not measured by us.
 """
 
 _base_ = '../_base_/imagenet_semi.py'

@@ -2,7 +2,7 @@
 
 mmkernel semi configs/sfrik/tiny_imagenet_pack_L3.py CHECKPOINT \
     --protocol configs/benchmarks/semi_tiny_imagenet_pack.py --fraction 0.01 0.1
-No published result. Run here on a part, see tools/benchmarks/README.md; not run here to the end.
+No published result. Measured by us on a part, see tools/benchmarks/README.md; not measured by us to the end.
 """
 
 _base_ = 'linear_tiny_imagenet_pack.py'

@@ -1,7 +1,7 @@
 """BYOL, ResNet-50, q = 256, ImageNet-1k (Grill et al., NeurIPS 2020).
 
 bash tools/dist_train.sh configs/byol/r50.py 8
-Published: 74.3 % linear top-1 after 1000 epochs (batch 4096). Not run here.
+Published: 74.3 % linear top-1 after 1000 epochs (batch 4096). Not measured by us.
 Brightness and contrast are torchvision's, a factor and one grey mean; theirs adds to the brightness and has a mean per channel.
 """
 

@@ -1,7 +1,7 @@
 """CorInfoMax (Ozsoy et al., NeurIPS 2022), q = 64, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/corinfomax/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """CorInfoMax, ResNet-18, q = 128, ImageNet-100 (Ozsoy et al., NeurIPS 2022).
 
 bash tools/dist_train.sh configs/corinfomax/r18_in100.py 8
-Published: 80.5 % linear top-1 after 400 epochs. Not run here.
+Published: 80.5 % linear top-1 after 400 epochs. Not measured by us.
 The projector has no batch normalisation, as in their code. Views are those of their ResNet-50 folder: VICReg's.
 """
 

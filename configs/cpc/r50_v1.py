@@ -1,7 +1,7 @@
 """CPC, ResNet-50, 7 x 7 patches, five rows predicted downwards, ImageNet-1k (van den Oord et al., 2018).
 
 bash tools/dist_train.sh configs/cpc/r50_v1.py 32
-Published: 48.7 % linear top-1 of the third block of a ResNet-101 v2. Not run here.
+Published: 48.7 % linear top-1 of the third block of a ResNet-101 v2. Not measured by us.
 The paper's encoder is another: here all four blocks of a ResNet-50, averaged, and a linear map to 1024 dimensions.
 Trained on patches, evaluated on whole images: the backbone is convolutions and an average over positions.
 """

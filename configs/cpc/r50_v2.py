@@ -1,7 +1,7 @@
 """CPC v2, ResNet-50, patches of 80 px, four directions, layer norm, ImageNet-1k (Henaff et al., ICML 2020).
 
 bash tools/dist_train.sh configs/cpc/r50_v2.py 32
-Published: 63.8 % linear top-1. Not run here.
+Published: 63.8 % linear top-1. Not measured by us.
 Batch norm would tell a patch which others are in its batch. Steps, optimizer and length are those of r50_v1.py: the sources
 read do not give them.
 """

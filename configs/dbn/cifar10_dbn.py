@@ -1,7 +1,7 @@
 """Decorrelated batch norm, ResNet-18 with a small stem, q = 512, CIFAR-10 (Hua et al., ICCV 2021).
 
 python tools/train.py configs/dbn/cifar10_dbn.py
-No published result at hand for this recipe. Not run here.
+No published result at hand for this recipe. Not measured by us.
 """
 
 _base_ = 'cifar10_shuffled_dbn.py'

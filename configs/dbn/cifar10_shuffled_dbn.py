@@ -1,7 +1,7 @@
 """Shuffled DBN, ResNet-18 with a small stem, q = 512, CIFAR-10 (Hua et al., ICCV 2021).
 
 python tools/train.py configs/dbn/cifar10_shuffled_dbn.py
-No published result at hand for this recipe. Not run here.
+No published result at hand for this recipe. Not measured by us.
 """
 
 _base_ = ['../_base_/cifar10_two_views.py', '../_base_/lars_200e.py', '../_base_/runtime.py']

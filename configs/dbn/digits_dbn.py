@@ -1,7 +1,7 @@
 """Decorrelated batch norm, scikit-learn's digits (Hua et al., ICCV 2021). A recipe of ours, under a minute on two cores.
 
 python tools/train.py configs/dbn/digits_dbn.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = 'digits_shuffled_dbn.py'

@@ -1,7 +1,7 @@
 """DeepCluster, ResNet-18 with a small stem, 1000 clusters, CIFAR-10 (Caron et al., ECCV 2018). A recipe of ours.
 
 python tools/train.py configs/deepcluster/cifar10_v1.py
-No published result. Not run here.
+No published result. Not measured by us.
 """
 
 _base_ = ['../_base_/cifar10_weak_views.py', '../_base_/sgd_200e.py', '../_base_/runtime.py']

@@ -1,7 +1,7 @@
 """DeepCluster-v2, ResNet-50, 3 x 3000 clusters, 2 x 224 crops, ImageNet-1k (Caron et al., NeurIPS 2020).
 
 bash tools/dist_train.sh configs/deepcluster/r50_v2_400e_2x224.py 64
-Published: 70.2 % linear top-1 after 400 epochs. Not run here.
+Published: 70.2 % linear top-1 after 400 epochs. Not measured by us.
 Batch-norm statistics and clustering: see r50_v2_800e.py.
 """
 

@@ -1,7 +1,7 @@
 """DeepCluster-v2, ResNet-50, 3 x 3000 clusters, 2 x 224 + 6 x 96 crops, ImageNet-1k (Caron et al., NeurIPS 2020).
 
 bash tools/dist_train.sh configs/deepcluster/r50_v2_800e.py 64
-Published: 75.2 % linear top-1 after 800 epochs (batch 4096 = 64 x 64). Not run here.
+Published: 75.2 % linear top-1 after 800 epochs (batch 4096 = 64 x 64). Not measured by us.
 Batch-norm statistics are those of all processes, as everywhere here; theirs are those of groups of 8 (apex).
 Images that an epoch's incomplete last batch leaves out have no label in the next, as published.
 The memory is first filled from both large crops at once (theirs: one after the other), and k-means starts from rows of all

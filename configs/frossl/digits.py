@@ -1,7 +1,7 @@
 """FroSSL (Skean et al., ECCV 2024), q = 64, scikit-learn's digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/frossl/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

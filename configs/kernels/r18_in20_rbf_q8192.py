@@ -1,7 +1,7 @@
 """Alignment and uniformity, ResNet-18, q = 8192, 20 % of ImageNet (baseline of Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/kernels/r18_in20_rbf_q8192.py 4
-Published: 46.8 % linear top-1 after 100 epochs (their run). Not run here.
+Published: 46.8 % linear top-1 after 100 epochs (their run). Not measured by us.
 The incomplete last batch of an epoch is left out (126 steps); theirs is kept (127).
 """
 

@@ -1,7 +1,7 @@
 """KoLeo (Sablayrolles et al., ICLR 2019) beside an alignment of views, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/koleo/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """KoLeo (Sablayrolles et al., ICLR 2019) beside BYOL, ResNet-50, q = 256, ImageNet-1k. Weight: DINOv2's, 0.1 per view.
 
 bash tools/dist_train.sh configs/koleo/r50_byol.py 8
-No published result: DINOv2 (Oquab et al., 2023) has the term beside other objectives. Not run here.
+No published result: DINOv2 (Oquab et al., 2023) has the term beside other objectives. Not measured by us.
 Nearest neighbours are sought in the rows of all processes, in DINOv2's code in those of one.
 """
 

@@ -1,7 +1,7 @@
 """LeJEPA (Balestriero & LeCun, arXiv 2511.08544, 2025), q = 64, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/lejepa/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """LeJEPA with all slices at once: the MMD to N(0, I) of its kernel, q = 64, digits. A recipe of ours.
 
 python tools/train.py configs/lejepa/digits_all_slices.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = 'digits.py'

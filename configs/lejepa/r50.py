@@ -1,7 +1,7 @@
 """LeJEPA, ResNet-50, 1024 slices, crops 2 x 224 + 6 x 98, ImageNet-1k (Balestriero & LeCun, arXiv 2511.08544, 2025).
 
 bash tools/dist_train.sh configs/lejepa/r50.py 8
-No published result for this recipe: rate, decay and views are those of their README. Not run here.
+No published result for this recipe: rate, decay and views are those of their README. Not measured by us.
 Batch, projector, length and lambda = .05 are ours.
 """
 

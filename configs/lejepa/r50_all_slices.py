@@ -1,7 +1,7 @@
 """LeJEPA with all slices at once: the MMD to N(0, I) of its kernel. ResNet-50, crops 2 x 224 + 6 x 98, ImageNet-1k.
 
 bash tools/dist_train.sh configs/lejepa/r50_all_slices.py 8
-No published result: a recipe of ours, that of configs/lejepa/r50.py without the noise of its slices. Not run here.
+No published result: a recipe of ours, that of configs/lejepa/r50.py without the noise of its slices. Not measured by us.
 """
 
 _base_ = 'r50.py'

@@ -1,7 +1,7 @@
 """LeJEPA, ViT-S/16, 1024 slices, crops 2 x 224 + 6 x 96, ImageNet-1k (Balestriero & LeCun, arXiv 2511.08544, 2025).
 
 bash tools/dist_train.sh configs/lejepa/vit_small.py 8
-Published: 64.0 % linear top-1 after 100 epochs (lightly's run, to be repeated after a fix of theirs). Not run here.
+Published: 64.0 % linear top-1 after 100 epochs (lightly's run, to be repeated after a fix of theirs). Not measured by us.
 Batch, projector, schedule and lambda as there; it solarizes one global view alone, the authors' README every view.
 """
 

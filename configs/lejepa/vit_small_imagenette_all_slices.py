@@ -1,7 +1,7 @@
 """LeJEPA with all slices at once: the MMD to N(0, I) of its kernel. ViT-S/8 at 128 px, q = 16, Imagenette.
 
 python tools/train.py configs/lejepa/vit_small_imagenette_all_slices.py
-No published result: a recipe of ours, that of configs/lejepa/vit_small_imagenette.py without slices. Not run here.
+No published result: a recipe of ours, that of configs/lejepa/vit_small_imagenette.py without slices. Not measured by us.
 """
 
 _base_ = 'vit_small_imagenette.py'

@@ -1,7 +1,7 @@
 """InfoNCE bound on the mutual information of two views, ResNet-18, CIFAR-10 (Poole et al., ICML 2019). A recipe of ours.
 
 python tools/train.py configs/mi/cifar10_infonce.py
-No published result. Not run here.
+No published result. Not measured by us.
 """
 
 _base_ = ['../_base_/cifar10_strong_views.py', '../_base_/cifar_lars_1000e.py', '../_base_/runtime.py']

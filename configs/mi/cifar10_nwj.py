@@ -1,7 +1,7 @@
 """NWJ bound on the mutual information of two views, ResNet-18, CIFAR-10 (Poole et al., ICML 2019). A recipe of ours.
 
 python tools/train.py configs/mi/cifar10_nwj.py
-No published result. Not run here.
+No published result. Not measured by us.
 """
 
 _base_ = 'cifar10_infonce.py'

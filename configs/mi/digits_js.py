@@ -1,7 +1,7 @@
 """Jensen-Shannon bound on the mutual information of two views, digits (Poole et al., ICML 2019). A recipe of ours.
 
 python tools/train.py configs/mi/digits_js.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = 'digits_infonce.py'

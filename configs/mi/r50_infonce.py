@@ -1,7 +1,7 @@
 """InfoNCE bound on the mutual information of two views, ResNet-50, ImageNet-1k (Poole et al., ICML 2019). A recipe of ours.
 
 bash tools/dist_train.sh configs/mi/r50_infonce.py 8
-No published result: the paper measures bounds on Gaussians, whose information is known. Not run here.
+No published result: the paper measures bounds on Gaussians, whose information is known. Not measured by us.
 """
 
 _base_ = ['../_base_/imagenet_strong_views.py', '../_base_/lars_100e.py', '../_base_/runtime.py']

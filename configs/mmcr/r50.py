@@ -1,7 +1,7 @@
 """MMCR, ResNet-50, q = 512, two views and a momentum encoder, ImageNet-1k (Yerxa et al., NeurIPS 2023).
 
 bash tools/dist_train.sh configs/mmcr/r50.py 16
-No published result at hand for this recipe of their repository, 100 epochs of batch 2048. Not run here.
+No published result at hand for this recipe of their repository, 100 epochs of batch 2048. Not measured by us.
 Theirs is in float16. Their rate for 8 views is 0.8: train_dataloader.dataset.views.first.count=4, second.count=4.
 """
 

@@ -1,7 +1,7 @@
 """MoCo v3, ResNet-18 with a small stem, CIFAR-10 (Chen, Xie & He, ICCV 2021), solo-learn's recipe.
 
 python tools/train.py configs/moco/cifar10_v3.py
-Published: 93.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not run here.
+Published: 93.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 
 _base_ = ['../_base_/cifar10_two_views.py', '../_base_/cifar_lars_1000e.py', '../_base_/runtime.py']

@@ -1,7 +1,7 @@
 """MoCo v2 (Chen et al., 2020), queue of 1024 rows, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
 python tools/train.py configs/moco/digits_v2.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

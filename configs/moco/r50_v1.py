@@ -1,7 +1,7 @@
 """MoCo v1, ResNet-50, queue of 65 536 rows, ImageNet-1k (He et al., CVPR 2020).
 
 bash tools/dist_train.sh configs/moco/r50_v1.py 8
-Published: 60.6 % linear top-1 after 200 epochs (batch 256). Not run here.
+Published: 60.6 % linear top-1 after 200 epochs (batch 256). Not measured by us.
 """
 
 _base_ = ['../_base_/imagenet_mild_views.py', '../_base_/sgd_200e.py', '../_base_/runtime.py']

@@ -1,7 +1,7 @@
 """MoCo v2, ResNet-50, queue of 65 536 rows, ImageNet-1k (Chen et al., 2020).
 
 bash tools/dist_train.sh configs/moco/r50_v2.py 8
-Published: 67.7 % linear top-1 after 200 epochs (batch 256). Not run here.
+Published: 67.7 % linear top-1 after 200 epochs (batch 256). Not measured by us.
 """
 
 _base_ = ['../_base_/imagenet_moderate_views.py', '../_base_/sgd_200e.py', '../_base_/runtime.py']

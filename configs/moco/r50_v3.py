@@ -1,7 +1,7 @@
 """MoCo v3, ResNet-50, in-batch keys, ImageNet-1k (Chen, Xie & He, ICCV 2021).
 
 bash tools/dist_train.sh configs/moco/r50_v3.py 8
-Published: 74.6 % linear top-1 after 1000 epochs (batch 4096). Not run here.
+Published: 74.6 % linear top-1 after 1000 epochs (batch 4096). Not measured by us.
 Flips come first, in their code last: colours, blur and solarization do not tell left from right.
 """
 

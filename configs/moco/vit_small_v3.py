@@ -1,7 +1,7 @@
 """MoCo v3, ViT-S/16 with 12 heads, in-batch keys, ImageNet-1k (Chen, Xie & He, ICCV 2021).
 
 bash tools/dist_train.sh configs/moco/vit_small_v3.py 32
-Published: 73.2 % linear top-1 after 300 epochs (batch 4096). Not run here.
+Published: 73.2 % linear top-1 after 300 epochs (batch 4096). Not measured by us.
 Flips come first, in their code last: colours, blur and solarization do not tell left from right.
 """
 

@@ -1,7 +1,7 @@
 """SFRIK, ResNet-18 with a small stem, L = 3, q = 2048, CIFAR-10. A recipe of ours: the paper has none.
 
 python tools/train.py configs/sfrik/cifar10_L3_q2048.py
-No published result. Not run here.
+No published result. Not measured by us.
 """
 
 _base_ = ['../_base_/cifar10_two_views.py', '../_base_/lars_200e.py', '../_base_/runtime.py']

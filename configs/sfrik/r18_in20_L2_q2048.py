@@ -1,7 +1,7 @@
 """SFRIK, ResNet-18, L = 2, q = 2048, 20 % of ImageNet (Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/sfrik/r18_in20_L2_q2048.py 4
-Published: 45.9 % linear top-1 after 100 epochs. Not run here.
+Published: 45.9 % linear top-1 after 100 epochs. Not measured by us.
 The rate and the weights of this row are not public: ours, so the published figure may stand on others.
 """
 

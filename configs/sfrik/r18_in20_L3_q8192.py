@@ -1,7 +1,7 @@
 """SFRIK, ResNet-18, L = 3, q = 8192, 20 % of ImageNet (Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/sfrik/r18_in20_L3_q8192.py 4
-Published: 47.5 % linear top-1 after 100 epochs (4 x 512 images). Not run here.
+Published: 47.5 % linear top-1 after 100 epochs (4 x 512 images). Not measured by us.
 The incomplete last batch of an epoch is left out (126 steps); theirs is kept (127).
 """
 

@@ -1,7 +1,7 @@
 """SFRIK, ResNet-18, L = 3, q = 8192, 20 % of ImageNet, the image, 2 crops of 160, 5 patches of 96 (Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/sfrik/r18_in20_L3_q8192_crops_1p2p5.py 4
-No published result in the sources read; the recipe is that of the authors' README. Not run here.
+No published result in the sources read; the recipe is that of the authors' README. Not measured by us.
 Crops and patches are aligned to the image only; the kernel runs over all eight views.
 """
 

@@ -1,7 +1,7 @@
 """SFRIK, ResNet-18, L = 3, q = 8192, 20 % of ImageNet, 2 crops of 224 and 6 of 96 (Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/sfrik/r18_in20_L3_q8192_crops_2p6.py 4
-No published result in the sources read; the recipe is that of the authors' README. Not run here.
+No published result in the sources read; the recipe is that of the authors' README. Not measured by us.
 Every view is aligned to the two large ones; the kernel runs over the large ones.
 """
 

@@ -1,7 +1,7 @@
 """SFRIK, ResNet-50, L = 2, q = 262 144, ImageNet-1k: the last layer of the projector on all ranks.
 
 bash tools/dist_train.sh configs/sfrik/r50_L2_q262144.py 8
-No published result. Not run here.
+No published result. Not measured by us.
 Its weights are 8 GiB; a rank holds an eighth of them, of their gradient and momentum. The weight per squared distance
 is that of the published widths.
 """

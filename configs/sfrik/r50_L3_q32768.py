@@ -1,7 +1,7 @@
 """SFRIK, ResNet-50, L = 3, q = 32 768, ImageNet-1k (Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/sfrik/r50_L3_q32768.py 8
-Published: 70.3 % linear top-1 after 200 epochs (8 x 256 images). Not run here.
+Published: 70.3 % linear top-1 after 200 epochs (8 x 256 images). Not measured by us.
 The incomplete last batch of an epoch is left out (625 steps); theirs is kept (626).
 """
 

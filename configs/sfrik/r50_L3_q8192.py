@@ -1,7 +1,7 @@
 """SFRIK, ResNet-50, L = 3, q = 8 192, ImageNet-1k (Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/sfrik/r50_L3_q8192.py 8
-Published: 70.2 % linear top-1 after 200 epochs. Not run here.
+Published: 70.2 % linear top-1 after 200 epochs. Not measured by us.
 The alignment weight at this width is not public: ours,
 so the published figure may stand on others.
 """

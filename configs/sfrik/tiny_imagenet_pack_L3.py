@@ -1,7 +1,7 @@
 """SFRIK, L = 3, q = 256, a small ResNet on Tiny-ImageNet's pack at 32 px, 10 short epochs: minutes on two cores. Ours.
 
 python tools/train.py configs/sfrik/tiny_imagenet_pack_L3.py
-No published result. Run here: see tools/benchmarks/README.md, whose every benchmark can be tried on it.
+No published result. Measured by us: see tools/benchmarks/README.md, whose every benchmark can be tried on it.
 """
 
 _base_ = ['../_base_/cifar10_pack_two_views.py', '../_base_/runtime.py']

@@ -2,7 +2,7 @@
 
 bash tools/dist_train.sh configs/sfrik/vit_small_multicrop.py 8
 No published result: Zheng et al., ICLR 2023, train ResNets; objective and crops are those of r18_in20_L3_q8192_crops_2p6.py,
-the optimizer is that of the vision transformers of Chen, Xie & He, ICCV 2021. Not run here.
+the optimizer is that of the vision transformers of Chen, Xie & He, ICCV 2021. Not measured by us.
 To go on from a file of timm: --cfg-options load_from=vit.safetensors optim_wrapper.layer_decay=0.75
 """
 

@@ -1,7 +1,7 @@
 """SimCLR (Chen et al., ICML 2020), q = 256, scikit-learn's digits. A recipe of ours that takes under a minute on two cores.
 
 python tools/train.py configs/simclr/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

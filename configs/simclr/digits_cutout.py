@@ -1,7 +1,7 @@
 """SimCLR with a square cut out of half of the views besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
 
 python tools/train.py configs/simclr/digits_cutout.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = 'digits.py'

@@ -1,7 +1,7 @@
 """SimCLR with turns by 0, 90, 180 or 270 degrees besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
 
 python tools/train.py configs/simclr/digits_rotation.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = 'digits.py'

@@ -1,7 +1,7 @@
 """SimCLR with Sobel edges in half of the views besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
 
 python tools/train.py configs/simclr/digits_sobel.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = 'digits.py'

@@ -1,7 +1,7 @@
 """SimCLR, ResNet-18, q = 4096, 20 % of ImageNet: a baseline of Zheng et al., ICLR 2023 (Chen et al., ICML 2020).
 
 bash tools/dist_train.sh configs/simclr/r18_in20_q4096.py 4
-Published: 46.0 % linear top-1 after 100 epochs. Not run here.
+Published: 46.0 % linear top-1 after 100 epochs. Not measured by us.
 The rate and the temperature of this row are not public: ours are those of q = 8192.
 """
 

@@ -1,7 +1,7 @@
 """SimCLR, ResNet-18, q = 8192, 20 % of ImageNet: a baseline of Zheng et al., ICLR 2023 (Chen et al., ICML 2020).
 
 bash tools/dist_train.sh configs/simclr/r18_in20_q8192.py 4
-Published: 46.1 % linear top-1 after 100 epochs. Not run here.
+Published: 46.1 % linear top-1 after 100 epochs. Not measured by us.
 The incomplete last batch of an epoch is left out (126 steps); theirs is kept (127).
 """
 

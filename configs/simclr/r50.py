@@ -1,7 +1,7 @@
 """SimCLR, ResNet-50, q = 128, ImageNet-1k (Chen et al., ICML 2020).
 
 bash tools/dist_train.sh configs/simclr/r50.py 8
-Published: 69.3 % linear top-1 after 1000 epochs (batch 4096). Not run here.
+Published: 69.3 % linear top-1 after 1000 epochs (batch 4096). Not measured by us.
 Images are standardised, as our loaders do; theirs are in [0, 1]. Brightness is a factor, as in their released code; in the
 paper's run it was an offset. The decay is the paper's; the command in their README has 1e-4.
 """

@@ -1,7 +1,7 @@
 """SimCLR with a square cut out of half of the views besides, ResNet-50, ImageNet-1k: an ablation of Chen et al. (ICML 2020).
 
 bash tools/dist_train.sh configs/simclr/r50_cutout.py 8
-No published result for linear probes. Not run here.
+No published result for linear probes. Not measured by us.
 """
 
 _base_ = 'r50.py'

@@ -1,7 +1,7 @@
 """SimCLR with turns by 0, 90, 180 or 270 degrees besides, ResNet-50, ImageNet-1k: an ablation of Chen et al. (ICML 2020).
 
 bash tools/dist_train.sh configs/simclr/r50_rotation.py 8
-No published result for linear probes. Not run here.
+No published result for linear probes. Not measured by us.
 In the paper the turn is read off h with 67.6 %, off z with 25.6 %.
 """
 

@@ -1,7 +1,7 @@
 """SimSiam (Chen & He, CVPR 2021), q = 256, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
 python tools/train.py configs/simsiam/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """SimSiam, ResNet-50, q = 2048, ImageNet-1k (Chen & He, CVPR 2021).
 
 bash tools/dist_train.sh configs/simsiam/r50.py 8
-Published: 68.1 % linear top-1 after 100 epochs (batch 512). Not run here.
+Published: 68.1 % linear top-1 after 100 epochs (batch 512). Not measured by us.
 """
 
 _base_ = ['../_base_/imagenet_moderate_views.py', '../_base_/sgd_200e.py', '../_base_/runtime.py']

@@ -1,7 +1,7 @@
 """Spectral contrastive loss (HaoChen et al., NeurIPS 2021), q = 64, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/spectral/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

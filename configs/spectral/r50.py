@@ -1,7 +1,7 @@
 """Spectral contrastive loss, ResNet-50, q = 8192, mu = 10, ImageNet-1k (HaoChen et al., NeurIPS 2021).
 
 bash tools/dist_train.sh configs/spectral/r50.py 8
-No published result at hand for this recipe of their repository, 100 epochs of batch 384. Not run here.
+No published result at hand for this recipe of their repository, 100 epochs of batch 384. Not measured by us.
 Their code takes the loss of each GPU's rows by themselves; here it is that of the whole batch.
 """
 

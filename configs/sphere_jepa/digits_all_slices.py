@@ -1,7 +1,7 @@
 """SPHERE-JEPA (arXiv 2605.26900, 2026) with all slices at once, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/sphere_jepa/digits_all_slices.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """Kernel Stein discrepancy to uniform, heat kernel (Expanding SPHERE-JEPA, arXiv 2606.17603), digits. Recipe of ours.
 
 python tools/train.py configs/sphere_jepa/digits_ksd_heat.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

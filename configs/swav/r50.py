@@ -1,7 +1,7 @@
 """SwAV, ResNet-50, 3000 prototypes, 2 crops of 224 and 6 of 96, ImageNet-1k (Caron et al., NeurIPS 2020).
 
 bash tools/dist_train.sh configs/swav/r50.py 64
-Published: 75.3 % linear top-1 after 800 epochs (batch 4096). Not run here.
+Published: 75.3 % linear top-1 after 800 epochs (batch 4096). Not measured by us.
 Batch-norm statistics are those of all processes, as everywhere here; theirs are those of groups of 8 (apex).
 """
 

@@ -1,7 +1,7 @@
 """SwAV, ResNet-50, small batches with a queue, 2 crops of 224 and 6 of 96, ImageNet-1k (Caron et al., NeurIPS 2020).
 
 bash tools/dist_train.sh configs/swav/r50_256.py 4
-Published: 72.7 % linear top-1 after 200 epochs (batch 256). Not run here.
+Published: 72.7 % linear top-1 after 200 epochs (batch 256). Not measured by us.
 """
 
 _base_ = 'r50.py'

@@ -1,7 +1,7 @@
 """TiCo (Zhu et al., arXiv 2206.10698, 2022), q = 256, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/tico/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """TiCo, ResNet-50, q = 256, ImageNet-1k (Zhu et al., arXiv 2206.10698, 2022), with lightly's optimizer.
 
 bash tools/dist_train.sh configs/tico/r50.py 8
-No published result for this recipe. Not run here. lightly's run has 49.7 % linear top-1 after 100 epochs of batch 256;
+No published result for this recipe. Not measured by us. lightly's run has 49.7 % linear top-1 after 100 epochs of batch 256;
 its contrast is that of the momentum branch, where no gradient passes. Here online rows are contrasted, both ways.
 """
 

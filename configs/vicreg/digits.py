@@ -1,7 +1,7 @@
 """VICReg, q = 256, scikit-learn's digits (Bardes et al., ICLR 2022). A recipe of ours, under a minute on two cores.
 
 python tools/train.py configs/vicreg/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

@@ -1,7 +1,7 @@
 """VICReg, ResNet-18, q = 4096, 20 % of ImageNet (baseline of Zheng et al., ICLR 2023).
 
 bash tools/dist_train.sh configs/vicreg/r18_in20_q4096.py 4
-Published: 44.9 % linear top-1 after 100 epochs (their run). Not run here.
+Published: 44.9 % linear top-1 after 100 epochs (their run). Not measured by us.
 The rate and the three weights of this row are not public: ours are those of q = 8192.
 """
 

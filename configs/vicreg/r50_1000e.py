@@ -1,7 +1,7 @@
 """VICReg, ResNet-50, q = 8192, ImageNet-1k (Bardes et al., ICLR 2022).
 
 bash tools/dist_train.sh configs/vicreg/r50_1000e.py 8
-Published: 73.2 % linear top-1 after 1000 epochs (batch 2048). Not run here.
+Published: 73.2 % linear top-1 after 1000 epochs (batch 2048). Not measured by us.
 The incomplete last batch of an epoch is left out (625 steps); theirs is kept (626).
 """
 

@@ -1,7 +1,7 @@
 """VISReg (Wu, Balestriero & Levine, arXiv 2606.02572, 2026), q = 64, digits. A recipe of ours, a minute on two cores.
 
 python tools/train.py configs/visreg/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

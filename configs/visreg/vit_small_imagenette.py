@@ -1,7 +1,7 @@
 """VISReg, ViT-S/8 at 128 px, q = 128, 4096 slices, Imagenette (Wu, Balestriero & Levine, arXiv 2606.02572, 2026).
 
 python tools/train.py configs/visreg/vit_small_imagenette.py
-No published result for this recipe of their repository, 800 epochs. Not run here.
+No published result for this recipe of their repository, 800 epochs. Not measured by us.
 """
 
 _base_ = ['../_base_/imagenette_four_views.py', '../_base_/adamw_100e.py', '../_base_/runtime.py']

@@ -1,7 +1,7 @@
 """Wasserstein distance to uniform beside an alignment of views (Fang et al., ICLR 2024), digits. A recipe of ours.
 
 python tools/train.py configs/w2/digits.py
-No published result. Run here: see model_zoo.md.
+No published result. Measured by us: see model_zoo.md.
 """
 
 _base_ = '../_base_/digits_recipe.py'

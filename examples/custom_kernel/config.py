@@ -1,7 +1,7 @@
 """Digits with the kernel and the head of my_kernel.py.
 
 python tools/train.py examples/custom_kernel/config.py
-No published result. Not run here.
+No published result. Not measured by us.
 """
 
 _base_ = '../../configs/_base_/digits_recipe.py'

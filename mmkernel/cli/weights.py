@@ -151,7 +151,7 @@ def publish(
     say(f'{checkpoint}: {escape(str(encoder.report))}')
     epochs = encoder.facts.get('epochs')
     encoder.facts |= {key: value for key, value in dict(source=source, trained_on=trained_on).items() if value}
-    measured = 'run here' + (f', epoch {epochs}' if epochs else '')
+    measured = 'measured by us' + (f', epoch {epochs}' if epochs else '')
     if results:
         encoder.facts['metrics'] = [
             {'Task': task, 'Dataset': dataset, 'Metrics': {metric: _number(value)}, 'Source': measured}

@@ -60,10 +60,11 @@ def show_info(name: str, /, *, json: Json = False) -> None:
     lines = [('config', f'{root() / info.config}' if info.config else 'none'), ('paper', info.paper.get('Title', ''))]
     lines += [('with', f'{key} = {value}') for key, value in info.config_options.items()]
     lines += [(key.lower(), str(value)) for key, value in info.metadata.items()]
-    for result in (*info.published, *info.run_here):
+    for result in (*info.published, *info.measured):
         metrics = ', '.join(f'{name} {value}' for name, value in result['Metrics'].items())
-        word = 'run here' if result in info.run_here else 'published'
-        lines.append((word, f'{metrics} ({result["Task"]}, {result["Dataset"]}; source: {result["Source"]})'))
+        source = str(result['Source']).replace('run here', 'measured by us')  # as files of earlier versions say
+        word = 'measured by us' if result in info.measured else 'published'
+        lines.append((word, f'{metrics} ({result["Task"]}, {result["Dataset"]}; source: {source})'))
     lines += [('weights', f'source: {info.source}; licence: {info.license}; {info.status}')] if info.files else []
     lines += [('note', info.note)] if info.note else []
     console.print(f'[bold]{info.name}[/]')
@@ -75,7 +76,7 @@ def show_info(name: str, /, *, json: Json = False) -> None:
         lines.append((file.stage, f'{path} ({"here" if here else "not here"}), {size}, {digest}'))
         lines += [('', url) for part in file.parts or (file,) for url in part.urls]
     for key, value in lines:
-        say(f'  {key:<13} {escape(value)}')
+        say(f'  {key:<14} {escape(value)}')
 
 
 def fetch(names: list[str], /, *, stage: Stage = None) -> None:

@@ -123,7 +123,7 @@ def report(benchmark: str, rows: list[dict], config: Any, checkpoint: Any, seed:
     """The content of a report, with all that is needed to repeat it; paths of configs and checkpoints as given."""
     packages = ('torch', 'torchvision', 'timm', 'mmengine', 'numpy', 'scikit-learn')
     return dict(
-        benchmark=benchmark, status='run here', config=config, checkpoint=checkpoint, seed=seed, settings=settings, rows=rows,
+        benchmark=benchmark, status='measured by us', config=config, checkpoint=checkpoint, seed=seed, settings=settings, rows=rows,
         versions={'python': platform.python_version(), **{name: metadata.version(name) for name in packages}},
         hardware=f'{platform.machine()}, {os.cpu_count()} cores',
     )  # fmt: skip

@@ -24,6 +24,10 @@ SHORT = {'Linear probe': 'linear', 'Classifier trained online': 'online', 'Fine-
 SHORT |= {'Weighted kNN': 'kNN', 'Weighted kNN, 1 label per class': 'kNN with 1 label per class'}
 """``Task`` of a result -> the short word for this protocol in tables."""
 PROTOCOLS = ('linear', 'fine-tuned', 'online', 'other')  # columns of tables, one protocol each
+OURS = (
+    'measured by us',
+    'run here',
+)  # how the source of a result of ours begins; the second in files of earlier versions
 RESULT = {'Task', 'Dataset', 'Metrics', 'Source'}
 PART = {'Name', 'URLs', 'SHA256', 'MD5', 'Size'}
 FILE = PART | {'Stage', 'Parts', 'Unpack', 'KeyMap'}
@@ -73,12 +77,12 @@ class ModelInfo:
     @property
     def published(self) -> tuple[dict, ...]:
         """Results published by the authors."""
-        return tuple(result for result in self.results if result not in self.run_here)
+        return tuple(result for result in self.results if result not in self.measured)
 
     @property
-    def run_here(self) -> tuple[dict, ...]:
-        """Results measured with this package on the files of this row: their source starts with 'run here'."""
-        return tuple(result for result in self.results if str(result['Source']).startswith('run here'))
+    def measured(self) -> tuple[dict, ...]:
+        """Results measured with this package on the files of this row: their source starts with 'measured by us'."""
+        return tuple(result for result in self.results if str(result['Source']).startswith(OURS))
 
     def file(self, stage: str) -> WeightsFile | None:
         """The first file with the weights of this stage, one of ``FILE_STAGES``; None if there is none."""

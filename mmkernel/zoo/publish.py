@@ -106,7 +106,7 @@ def _entry(facts: Mapping[str, Any], file: dict[str, Any], place: str | None, ro
         entry |= dict(Weights=place, Files=[file])
     entry['Source'] = facts.get('source') or 'trained with this package'
     entry['License'] = facts.get('license') or 'not stated'
-    entry['Status'] = 'run here' if place else f'not uploaded: {file["Name"]}, sha256 {file["SHA256"]}'
+    entry['Status'] = 'measured by us' if place else f'not uploaded: {file["Name"]}, sha256 {file["SHA256"]}'
     return entry
 
 

@@ -136,7 +136,7 @@ def test_publish(checkpoint, tmp_path, capsys):
     (file,) = tmp_path.glob('*.safetensors')
     row = yaml.safe_load(metafile.read_text())['Models'][1]
     assert row['Files'][0]['Name'] == file.name
-    assert row['Results'][0]['Source'] == 'run here, epoch 20'
+    assert row['Results'][0]['Source'] == 'measured by us, epoch 20'
     assert row['Metadata'] == {'Training Data': 'digits', 'Epochs': 20}
     assert 'alignment_weight' in file.with_suffix('.md').read_text()
     assert 'half precision' in capsys.readouterr().out

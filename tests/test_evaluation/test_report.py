@@ -43,7 +43,7 @@ def test_report_is_json_and_says_how(tmp_path):
     rows = [dict(name='raw pixels', width=256, scores={20: dict(top1=61.5, top5=90.0)})]
     path = save_report(tmp_path / 'new' / 'knn.json', report('knn', rows, 'configs/a.py', None, 3, k=[20]))
     read = json.loads(path.read_text())
-    assert read['status'] == 'run here'
+    assert read['status'] == 'measured by us'
     assert (read['config'], read['checkpoint'], read['seed']) == ('configs/a.py', None, 3)
     assert read['settings'] == dict(k=[20])
     assert read['rows'][0]['scores']['20']['top1'] == 61.5

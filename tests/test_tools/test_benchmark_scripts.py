@@ -56,7 +56,7 @@ def test_linear_without_a_checkpoint(config, tmp_path, checkpoint):
     written = json.loads((tmp_path / 'linear.json').read_text())
     assert [row['name'] for row in written['rows']] == ['raw pixels', 'untrained encoder']
     assert set(written['rows'][0]['scores']) == {'best of 198 heads', 'SGD, 2 epochs', 'L-BFGS, l2, C = 100'}
-    assert (written['checkpoint'], written['status']) == (None, 'run here')
+    assert (written['checkpoint'], written['status']) == (None, 'measured by us')
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,13 @@ def test_only_what_stands_between_the_markers_changes(tool):
 
 
 def test_files_of_the_package_have_a_table_of_their_own(tool):
-    ours = dict(Task='Weighted kNN', Dataset='digits', Metrics={'Top 1 Accuracy': 98.0}, Source='run here, seed 0')
+    ours = dict(
+        Task='Weighted kNN', Dataset='digits', Metrics={'Top 1 Accuracy': 98.0}, Source='measured by us, seed 0'
+    )
     theirs = dict(Task='Linear probe', Dataset='digits', Metrics={'Top 1 Accuracy': 1.0}, Source='a paper')
     file = WeightsFile('p', ('package:weights/p',), '0123456789abcdef', size=12)
     row = ModelInfo(
-        'p', 'C', 'configs/c/p.py', {}, {}, (ours, theirs), (file,), 'us', 'MIT', 'run here', 'Not so good.'
+        'p', 'C', 'configs/c/p.py', {}, {}, (ours, theirs), (file,), 'us', 'MIT', 'measured by us', 'Not so good.'
     )
     text = tool.section([row], {'configs/c/p.py': '97.0 ± 0.1'}).splitlines()
     assert text[0] == '### In the package'

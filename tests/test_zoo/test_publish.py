@@ -15,7 +15,7 @@ from mmkernel.zoo.config_text import config_text
 from mmkernel.zoo.metafile import read_metafile
 from mmkernel.zoo.publish import add_row, row_text
 
-METRICS = [{'Task': 'kNN', 'Dataset': 'digits', 'Metrics': {'Top 1 Accuracy': 97.5}, 'Source': 'run here'}]
+METRICS = [{'Task': 'kNN', 'Dataset': 'digits', 'Metrics': {'Top 1 Accuracy': 97.5}, 'Source': 'measured by us'}]
 ROW = {'In Collection': 'C', 'Config': 'configs/a/b.py'}
 
 
@@ -66,7 +66,7 @@ def test_publish(run, tmp_path):
     assert torch.equal(get_features(load(found.path), images), net.extract(images))
     card = found.card.read_text()
     for text in (
-        '| kNN | digits | Top 1 Accuracy 97.5 | run here |',
+        '| kNN | digits | Top 1 Accuracy 97.5 | measured by us |',
         'Apache-2.0',
         '32 x 32',
         'not stated',
@@ -84,7 +84,7 @@ def test_the_row_is_one_of_a_metafile(run, tmp_path):
     path = tmp_path / 'metafile.yml'
     path.write_text('Collections: [{Name: C}]\n\nModels:\n' + row_text(found.entry))
     (info,), _ = read_metafile(path)
-    assert (info.name, info.status, info.license) == ('tiny_a', 'run here', 'Apache-2.0')
+    assert (info.name, info.status, info.license) == ('tiny_a', 'measured by us', 'Apache-2.0')
     assert info.file('backbone').size == found.path.stat().st_size
     assert info.file('backbone').urls == (f'package:weights/{found.path.name}',)
     assert len(info.file('backbone').sha256) == 64

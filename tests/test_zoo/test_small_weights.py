@@ -73,7 +73,7 @@ def test_header_says_what_it_is(name, repository):
     assert (meta['name'], meta['config_name'], meta['license'], meta['seed']) == (name, info.config, 'Apache-2.0', '0')
     assert meta['command'] == f'python tools/train.py {info.config} --seed 0'
     assert json.loads(meta['epochs']) == info.metadata['Epochs'] == 20
-    assert json.loads(meta['metrics']) == list(info.run_here)
+    assert json.loads(meta['metrics']) == list(info.measured)
     assert not info.published
     pixels = json.loads(meta['preprocessing'])
     assert (pixels['mean'], pixels['std'], pixels['size']) == ([0.31], [0.348], [16, 16])
@@ -88,7 +88,7 @@ def test_accuracy_is_that_of_the_row(name, digits, capsys):
     assert f'{own}/{own} tensors, 0 missing, 0 unexpected' in capsys.readouterr().err.replace('\n', ' ')
     assert not weights_folder().exists()
     info = mmkernel.model_info(name)
-    said = {result['Task']: result['Metrics']['Top 1 Accuracy'] for result in info.run_here}
+    said = {result['Task']: result['Metrics']['Top 1 Accuracy'] for result in info.measured}
     found = knn(model, digits)
     assert found == pytest.approx(said['Weighted kNN'], abs=0.3)  # one image, where sums are added in another order
     (train, train_y), (test, test_y) = digits
@@ -129,7 +129,7 @@ def test_the_rest_of_the_model_is_not_in_it():
 def test_figures_here_are_not_called_published(capsys):
     main(['zoo', 'info', 'sfrik_digits_L1'])
     said = capsys.readouterr().out
-    assert 'run here      Top 1 Accuracy 83.89 (Weighted kNN, digits' in said
+    assert 'measured by us Top 1 Accuracy 83.89 (Weighted kNN, digits' in said
     assert 'published' not in said
     assert 'Half precision changes kNN accuracy with all labels from 83.33 % to 83.89 %' in said
 

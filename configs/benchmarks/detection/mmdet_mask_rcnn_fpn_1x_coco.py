@@ -1,6 +1,6 @@
 """Mask R-CNN R50-FPN on COCO 2017, 1x schedule, all layers fine-tuned with synchronised batch statistics.
 
-The published protocol of MoCo (He et al., CVPR 2020, section 4.2), in mmdetection's terms. Not run here; needs mmdetection 3.
+The published protocol of MoCo (He et al., CVPR 2020, section 4.2), in mmdetection's terms. Not measured by us; needs mmdetection 3.
 
 mmkernel export CHECKPOINT --to mmdet --out encoder_mmdetection.pth
 mim train mmdet configs/benchmarks/detection/mmdet_mask_rcnn_fpn_1x_coco.py --launcher pytorch --gpus 8 \

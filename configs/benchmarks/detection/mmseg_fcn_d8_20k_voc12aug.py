@@ -1,6 +1,6 @@
 """FCN with a dilated R50 (output stride 8) on VOC 2012 with the extra annotations, 20 000 steps of 16 crops of 512 x 512.
 
-The protocol of mmselfsup's segmentation benchmark, in mmsegmentation's terms. Not run here; needs mmsegmentation 1.
+The protocol of mmselfsup's segmentation benchmark, in mmsegmentation's terms. Not measured by us; needs mmsegmentation 1.
 
 mmkernel export CHECKPOINT --to mmseg --out encoder_mmsegmentation.pth
 mim train mmsegmentation configs/benchmarks/detection/mmseg_fcn_d8_20k_voc12aug.py --launcher pytorch --gpus 4 \
