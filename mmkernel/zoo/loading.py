@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmkernel.distributed.shards import spread_as
 from mmkernel.zoo.files import read_checkpoint
+from mmkernel.zoo.network_shapes import differing
 from mmkernel.zoo.pins import CheckpointError
-from mmkernel.zoo.recognition import differing
 from mmkernel.zoo.resampling import resampled
 from mmkernel.zoo.shard_files import with_whole_weights
 from mmkernel.zoo.tensor_names import find_weights
@@ -169,12 +169,14 @@ def _likely_fix(model: nn.Module, state: dict[str, Any], report: LoadReport) -> 
     if text := differing(own, state):
         return text
     other = [key.split(' ')[0] for key in report.mismatched]
-    if other and all(
-        re.search('pos|attention_bias', key) and {*own[key].shape} & {*state[key].shape} - {1} for key in other
+    if (
+        other
+        and not report.missing + report.unexpected
+        and all(re.search('pos|attention_bias', key) and {*own[key].shape} & {*state[key].shape} - {1} for key in other)
     ):
         return (
-            'The grid of patches differs, and positions were not resampled (timm has no rule for this network, or the run is '
-            'resumed): set img_size and patch_size of the backbone to those of the file.'
+            'The grid of patches differs, and positions were not resampled (timm has no rule for this network, the grid of the '
+            'file is no square, or the run is resumed): set img_size and patch_size of the backbone to those of the file.'
         )
     statistics = ('running_mean', 'running_var', 'num_batches_tracked')
     if not report.unexpected + report.mismatched and all(key.endswith(statistics) for key in report.missing):

@@ -5,10 +5,13 @@ What shapes do not tell is named beside the answer (the number of heads), or is 
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mmkernel.limits import DAMAGED
 
 # (has bottlenecks, blocks of each stage) -> its name (He et al., CVPR 2016)
 RESNETS = {
@@ -103,12 +106,8 @@ def transformer(state: dict[str, Tensor]) -> Network:
     ):  # fmt: skip
         options |= more if wanted else {}
     said = f'a {name} vision transformer of {depth} layers, {side} x {side} patches of {patch} pixels'
-    return Network(
-        options,
-        side * patch,
-        said,
-        (f'{heads} heads, as usual at this width',),
-    )
+    said = ', '.join([said, *(f'{key}={value}' for key, value in list(options.items())[6:] if key != 'depth')])
+    return Network(options, side * patch, said, (f'{heads} heads, as usual at this width',))
 
 
 def _grid(count: int, tokens: int, registers: int) -> tuple[int, bool]:
@@ -128,3 +127,14 @@ def _are_waves(positions: Tensor) -> bool:
 
 # by a tensor that each has
 NETWORKS = {'layer1.0.conv1.weight': resnet, 'blocks.0.attn.qkv.weight': transformer}
+
+
+def differing(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """A sentence on two networks, that of a model and that of a file; '' where shapes do not tell both, or tell the same."""
+    said = []
+    for each in (state, own):
+        inside = {key.removeprefix('backbone.'): value for key, value in each.items()}
+        network = next((make for key, make in NETWORKS.items() if key in inside), None)
+        with suppress(*DAMAGED):
+            said += [network(inside).said] if network else []
+    return f'The file holds {said[0]}, the model is {said[1]}.' if len({*said}) == 2 else ''

@@ -1,7 +1,6 @@
 """The network that a file of weights holds, wherever it lies in it, without a config: see ``network_shapes``."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -52,17 +51,6 @@ def _one_of(found: list[tuple[Place, dict[str, Tensor]]], source: str) -> Networ
             _unknown(source, f'its shapes are of no network that they tell alone: {error}')
         ) from error
     return networks[0]
-
-
-def differing(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """A sentence on two networks, that of a model and that of a file; '' where shapes do not tell both, or tell the same."""
-    said = []
-    for each in (state, own):
-        inside = {key.removeprefix('backbone.'): value for key, value in each.items()}
-        network = next((make for key, make in NETWORKS.items() if key in inside), None)
-        with suppress(*DAMAGED):
-            said += [network(inside).said] if network else []
-    return f'The file holds {said[0]}, the model is {said[1]}.' if len({*said}) == 2 else ''
 
 
 def _unknown(source: str, why: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmkernel.checks import did_you_mean
 from mmkernel.zoo.name_rules import KeyMapError, key_maps, numbered
+from mmkernel.zoo.network_shapes import differing
 from mmkernel.zoo.pins import CheckpointError
 from mmkernel.zoo.resampling import with_positions
 from mmkernel.zoo.stand_ins import left_out, whole_model
@@ -125,7 +126,8 @@ def _nothing(
         )
     clash = next((key for key in keys if key in own), None)
     ours = f'{clash} in another shape, {tuple(own[clash].shape)}' if clash else ', '.join(list(own)[:2])
-    return f'{text} It has {", ".join(keys[:4]) or "no tensors"}, the model has {ours}.'
+    networks = next((said for _, state in inside if (said := differing(own, state))), '')
+    return f'{text} It has {", ".join(keys[:4]) or "no tensors"}, the model has {ours}. {networks}'.rstrip()
 
 
 def _renamed(
@@ -134,7 +136,8 @@ def _renamed(
     """The tensors under the names of the given layout, or of the first under which more of the model is found than without."""
     if layout is not None:
         if layout not in key_maps():
-            raise KeyMapError(f"there is no layout '{layout}'; expected one of {', '.join(key_maps())}.")
+            near = did_you_mean(layout, key_maps(), f'Expected one of {", ".join(key_maps())}.')
+            raise KeyMapError(f"there is no layout '{layout}'. {near}")
         return [((), key_maps()[layout].apply(content, source))], [f"names of the layout '{layout}'"]
     inside = containers(content)
     most = max((place.matched for place in _places(inside, own)), default=0)

@@ -253,3 +253,36 @@ def test_parameters_without_statistics_are_named(tmp_path):
     said = r'fills the model only in part.*lacks the statistics of batch norm: save model.state_dict'
     with pytest.raises(CheckpointError, match=said):
         load_file(net, tmp_path / 'w.pth')
+
+
+TINY = 'a tiny vision transformer of 2 layers, 4 x 4 patches of 16 pixels'
+
+
+def tiny(**options):
+    return timm.create_model('vit_tiny_patch16_224', **{**dict(depth=2, img_size=64, num_classes=0), **options})
+
+
+@pytest.mark.parametrize(('theirs', 'ours', 'said'), [
+    (dict(reg_tokens=4), {}, f'The file holds {TINY}, reg_tokens=4, the model is {TINY}.'),
+    ({}, dict(reg_tokens=4), f'The file holds {TINY}, the model is {TINY}, reg_tokens=4.'),
+    (dict(global_pool='avg'), {}, f'The file holds {TINY}, global_pool=avg, the model is {TINY}.'),
+    (dict(class_token=False, global_pool='avg'), {}, 'class_token=False, fc_norm=True, the model is'),
+    (dict(init_values=1e-5), {}, 'init_values=1e-05, the model is'),
+    (dict(depth=4), {}, f'of 4 layers, 4 x 4 patches of 16 pixels, the model is {TINY}.'),
+    (dict(embed_dim=384, num_heads=6), {}, f'The file holds a small vision transformer of 2 layers.*, the model is {TINY}.'),
+    (dict(img_size=(32, 96)), {}, r'The grid of patches differs, .*the grid of the file is no square'),
+])  # fmt: skip
+def test_an_error_says_how_the_networks_differ_and_nothing_else(tmp_path, theirs, ours, said):
+    torch.save(tiny(**theirs).state_dict(), tmp_path / 'w.pth')
+    with pytest.raises(CheckpointError, match=said) as stop:
+        load_file(tiny(**ours), tmp_path / 'w.pth')
+    assert ('grid' in str(stop.value)) == ('grid' in said)
+
+
+def test_networks_without_a_common_name_are_told_apart(tmp_path):
+    nets = [tiny(), timm.create_model('resnet18', num_classes=0), timm.create_model('resnet50', num_classes=0)]
+    words = [TINY, 'resnet18', 'resnet50']
+    for i, k in ((0, 1), (1, 0), (1, 2), (2, 1)):
+        torch.save(dict(model=nets[i].state_dict()), tmp_path / 'w.pth')
+        with pytest.raises(CheckpointError, match=f'The file holds {words[i]}, the model is {words[k]}.$'):
+            load_file(nets[k], tmp_path / 'w.pth')
