@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from mmkernel.checks import NonFiniteLossError, check_numbers
 from mmkernel.distributed import gather_rows
@@ -97,7 +98,7 @@ class FirstFailure:
 def floats_in(value: Any, name: str = 'tensor') -> Iterator[tuple[str, Tensor]]:
     """Dotted names and floating tensors of a tensor, Embeddings, or dicts and lists of such."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() and not value.is_meta:
+        if value.is_floating_point() and not value.is_meta and not isinstance(value, FakeTensor):  # both have no values
             yield name, value.detach()
         return
     if isinstance(value, (list, tuple)):

@@ -11,10 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
 from multiprocess import run_processes
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkernel.cli import main
 from mmkernel.engine import LARS, NonFiniteLossError, PretrainOptimWrapper, load_config, train
+from mmkernel.engine.finite import non_finite_argument
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.models import Head, JointEmbedding, move
 from mmkernel.registry import HOOKS, MODELS
@@ -559,3 +561,17 @@ def test_a_run_without_guard_and_checkpoints_does_not_end_as_if_all_were_well(tm
     cfg.default_hooks.guard = cfg.default_hooks.checkpoint = None
     with pytest.raises(NonFiniteLossError, match='The loss of iteration 8 is nan'):
         train(cfg)
+
+
+def test_an_error_of_the_compiler_is_looked_through_although_its_tensors_have_no_values():
+    def compiled(x):
+        raise RuntimeError('g++ ended with 1')
+
+    def step(z):
+        with FakeTensorMode():
+            compiled(torch.ones(2))
+
+    for z, said in ((torch.ones(2), None), (torch.full((2,), torch.nan), ' in z of step')):
+        with pytest.raises(RuntimeError) as error:
+            step(z)
+        assert non_finite_argument(error.value) == said
