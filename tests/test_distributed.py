@@ -74,7 +74,7 @@ def test_one_process_is_the_identity():
 def one_fails(rank, world_size):
     found = [ours.on_first_process(lambda: f'said by {rank}')]
     try:
-        ours.on_first_process(lambda: int('x' * rank))  # an empty text in process 0, which is no number
+        ours.on_first_process(lambda: int('x' * rank))  # an empty text in process 0, which is not a number
     except ValueError as error:
         found += [str(error), error.of_first_process]
     return found

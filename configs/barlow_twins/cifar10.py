@@ -1,6 +1,6 @@
 """Barlow Twins, ResNet-18 with a small stem, q = 2048, CIFAR-10 (Zbontar et al., ICML 2021), solo-learn's recipe.
 
-python tools/train.py configs/barlow_twins/cifar10.py
+mmkernel train configs/barlow_twins/cifar10.py
 Published: 92.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

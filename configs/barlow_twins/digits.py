@@ -1,6 +1,6 @@
 """Barlow Twins, q = 256, scikit-learn's digits (Zbontar et al., ICML 2021). A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/barlow_twins/digits.py
+mmkernel train configs/barlow_twins/digits.py
 No published result. Measured by us: see model_zoo.md.
 The published 0.0051 is for q = 8192; with 0.03 the off-diagonal falls further at this width.
 """

@@ -1,6 +1,6 @@
 """BYOL, ResNet-18 with a small stem, q = 256, CIFAR-10 (Grill et al., NeurIPS 2020), solo-learn's recipe.
 
-python tools/train.py configs/byol/cifar10.py
+mmkernel train configs/byol/cifar10.py
 Published: 92.6 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """BYOL (Grill et al., NeurIPS 2020), q = 256, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/byol/digits.py
+mmkernel train configs/byol/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """CorInfoMax, ResNet-18 with a small stem, q = 64, CIFAR-10 (Ozsoy et al., NeurIPS 2022).
 
-python tools/train.py configs/corinfomax/cifar10.py
+mmkernel train configs/corinfomax/cifar10.py
 Published: 93.2 % linear top-1 after 1000 epochs. Not measured by us.
 Their views of CIFAR-10 are not at hand: these are solo-learn's.
 """

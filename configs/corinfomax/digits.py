@@ -1,6 +1,6 @@
 """CorInfoMax (Ozsoy et al., NeurIPS 2022), q = 64, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/corinfomax/digits.py
+mmkernel train configs/corinfomax/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """CPC, ResNet-18 with a small stem, 7 x 7 patches of 8 px, four directions, CIFAR-10 (Henaff et al., ICML 2020). A recipe of ours.
 
-python tools/train.py configs/cpc/cifar10.py
+mmkernel train configs/cpc/cifar10.py
 No published result. Not measured by us.
 Trained on patches, evaluated on whole images: the backbone is convolutions and an average over positions.
 """

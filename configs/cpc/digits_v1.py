@@ -1,6 +1,6 @@
 """CPC, patches of 8 px, rows predicted downwards, scikit-learn's digits (van den Oord et al., 2018). Under 40 s on one core.
 
-python tools/train.py configs/cpc/digits_v1.py
+mmkernel train configs/cpc/digits_v1.py
 No published result. Measured by us: see model_zoo.md.
 Trained on patches, evaluated on whole images: the backbone is convolutions and an average over positions.
 """

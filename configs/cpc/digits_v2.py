@@ -1,6 +1,6 @@
 """CPC v2, four directions, no batch norm, scikit-learn's digits (Henaff et al., ICML 2020). Under 40 s on one core.
 
-python tools/train.py configs/cpc/digits_v2.py
+mmkernel train configs/cpc/digits_v2.py
 No published result. Measured by us: see model_zoo.md.
 Trained on patches, evaluated on whole images: the backbone is convolutions and an average over positions.
 """

@@ -1,6 +1,6 @@
 """Batch norm at the end of the projector, ResNet-18 with a small stem, q = 512, CIFAR-10 (Hua et al., ICCV 2021).
 
-python tools/train.py configs/dbn/cifar10_bn.py
+mmkernel train configs/dbn/cifar10_bn.py
 No published result at hand for this recipe. Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """Decorrelated batch norm, ResNet-18 with a small stem, q = 512, CIFAR-10 (Hua et al., ICCV 2021).
 
-python tools/train.py configs/dbn/cifar10_dbn.py
+mmkernel train configs/dbn/cifar10_dbn.py
 No published result at hand for this recipe. Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """Plain batch norm at the end, scikit-learn's digits (Hua et al., ICCV 2021). A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/dbn/digits_bn.py
+mmkernel train configs/dbn/digits_bn.py
 No published result. Measured by us: see model_zoo.md.
 It prevents complete collapse only. All dimensions end fully correlated (every |C_ij| near 1), as the paper
 reports, and kNN with all labels stays below the untrained encoder's.

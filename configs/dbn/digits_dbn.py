@@ -1,6 +1,6 @@
 """Decorrelated batch norm, scikit-learn's digits (Hua et al., ICCV 2021). A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/dbn/digits_dbn.py
+mmkernel train configs/dbn/digits_dbn.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """Shuffled DBN, scikit-learn's digits (Hua et al., ICCV 2021). A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/dbn/digits_shuffled_dbn.py
+mmkernel train configs/dbn/digits_shuffled_dbn.py
 No published result. Measured by us: see model_zoo.md.
 The plain squared distance; only the norm at the end of the projector keeps the views from collapsing.
 """

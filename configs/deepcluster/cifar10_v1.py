@@ -1,6 +1,6 @@
 """DeepCluster, ResNet-18 with a small stem, 1000 clusters, CIFAR-10 (Caron et al., ECCV 2018). A recipe of ours.
 
-python tools/train.py configs/deepcluster/cifar10_v1.py
+mmkernel train configs/deepcluster/cifar10_v1.py
 No published result. Not measured by us.
 """
 

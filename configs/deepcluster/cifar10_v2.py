@@ -1,6 +1,6 @@
 """DeepCluster-v2, ResNet-18 with a small stem, 3 x 3000 clusters, CIFAR-10 (Caron et al., NeurIPS 2020), solo-learn's recipe.
 
-python tools/train.py configs/deepcluster/cifar10_v2.py
+mmkernel train configs/deepcluster/cifar10_v2.py
 Published: 88.9 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

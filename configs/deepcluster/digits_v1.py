@@ -1,6 +1,6 @@
 """DeepCluster, scikit-learn's digits (Caron et al., ECCV 2018). A recipe of ours: under 40 s on one core.
 
-python tools/train.py configs/deepcluster/digits_v1.py
+mmkernel train configs/deepcluster/digits_v1.py
 No published result. Measured by us: see model_zoo.md.
 Small batches, clusters that stay for two epochs and a fast classifier: it starts anew with each clustering.
 """

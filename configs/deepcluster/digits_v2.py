@@ -1,6 +1,6 @@
 """DeepCluster-v2, q = 64, scikit-learn's digits (Caron et al., NeurIPS 2020). A recipe of ours: under 40 s on one core.
 
-python tools/train.py configs/deepcluster/digits_v2.py
+mmkernel train configs/deepcluster/digits_v2.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """FroSSL, ResNet-18 with a small stem, q = 1024, CIFAR-10 (Skean et al., ECCV 2024).
 
-python tools/train.py configs/frossl/cifar10.py
+mmkernel train configs/frossl/cifar10.py
 No published result at hand for this recipe of their repository, 1000 epochs. Not measured by us.
 Their two-view code centres each dimension first; lightly's, and this one, does not.
 """

@@ -1,6 +1,6 @@
 """FroSSL (Skean et al., ECCV 2024), q = 64, scikit-learn's digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/frossl/digits.py
+mmkernel train configs/frossl/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """KerJEPA's MMD to N(0, I) with an inverse multiquadric kernel (arXiv 2512.19605), q = 64, digits. A recipe of ours.
 
-python tools/train.py configs/kerjepa/digits.py
+mmkernel train configs/kerjepa/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

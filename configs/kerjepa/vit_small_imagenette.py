@@ -1,6 +1,6 @@
 """KerJEPA's MMD to N(0, I) with an inverse multiquadric kernel, ViT-S/8, q = 16, Imagenette (arXiv 2512.19605).
 
-python tools/train.py configs/kerjepa/vit_small_imagenette.py
+mmkernel train configs/kerjepa/vit_small_imagenette.py
 No published result for it at hand: with this kernel their Stein discrepancy has 91.9 %. Not measured by us.
 No code is public: c = q, the weights and the rest of the recipe are those of LeJEPA, of which this kernel is the limit.
 """

@@ -1,6 +1,6 @@
 """phi(t) = 2 - ||u - v|| on digits: spread by mean distance, the generalised distance kernel of the unification table.
 
-python tools/train.py configs/kernels/digits_riesz.py
+mmkernel train configs/kernels/digits_riesz.py
 No published result. Measured by us: 96.7 % kNN (k = 20, all labels; raw pixels 96.7, untrained 91.7), the seed 0 of model_zoo.md.
 At large q the kernel is nearly linear around t = 0, so its scale is raised to that of the others.
 """

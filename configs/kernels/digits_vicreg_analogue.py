@@ -1,6 +1,6 @@
 """phi = b_1 P_1 + b_2 P_2 on digits: b_1 ||mean z||^2 + b_2 q/(q-1) ||Z'Z/N - I/q||^2, the kernel analogue of VICReg.
 
-python tools/train.py configs/kernels/digits_vicreg_analogue.py
+mmkernel train configs/kernels/digits_vicreg_analogue.py
 No published result. Measured by us: 98.6 % kNN (k = 20, all labels; raw pixels 96.7, untrained 91.7), the seed 0 of model_zoo.md.
 The two moments weigh the same here; SFRIK's L = 2 has 1 : 40.
 """

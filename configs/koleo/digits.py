@@ -1,6 +1,6 @@
 """KoLeo (Sablayrolles et al., ICLR 2019) beside an alignment of views, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/koleo/digits.py
+mmkernel train configs/koleo/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

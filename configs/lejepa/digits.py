@@ -1,6 +1,6 @@
 """LeJEPA (Balestriero & LeCun, arXiv 2511.08544, 2025), q = 64, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/lejepa/digits.py
+mmkernel train configs/lejepa/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """LeJEPA with all slices at once: the MMD to N(0, I) of its kernel, q = 64, digits. A recipe of ours.
 
-python tools/train.py configs/lejepa/digits_all_slices.py
+mmkernel train configs/lejepa/digits_all_slices.py
 No published result. Measured by us: see model_zoo.md.
 """
 

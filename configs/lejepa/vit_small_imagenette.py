@@ -1,6 +1,6 @@
 """LeJEPA, ViT-S/8 at 128 px, q = 16, 256 slices, Imagenette (Balestriero & LeCun, arXiv 2511.08544, 2025).
 
-python tools/train.py configs/lejepa/vit_small_imagenette.py
+mmkernel train configs/lejepa/vit_small_imagenette.py
 Published: 90.7 % top-1 of a classifier trained online, 800 epochs. Not measured by us.
 The recipe of their minimal example, without its linear layer of 512 features between encoder and projector.
 """

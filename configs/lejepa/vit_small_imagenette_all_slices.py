@@ -1,6 +1,6 @@
 """LeJEPA with all slices at once: the MMD to N(0, I) of its kernel. ViT-S/8 at 128 px, q = 16, Imagenette.
 
-python tools/train.py configs/lejepa/vit_small_imagenette_all_slices.py
+mmkernel train configs/lejepa/vit_small_imagenette_all_slices.py
 No published result: a recipe of ours, that of configs/lejepa/vit_small_imagenette.py without slices. Not measured by us.
 """
 

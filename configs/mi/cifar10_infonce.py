@@ -1,6 +1,6 @@
 """InfoNCE bound on the mutual information of two views, ResNet-18, CIFAR-10 (Poole et al., ICML 2019). A recipe of ours.
 
-python tools/train.py configs/mi/cifar10_infonce.py
+mmkernel train configs/mi/cifar10_infonce.py
 No published result. Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """NWJ bound on the mutual information of two views, ResNet-18, CIFAR-10 (Poole et al., ICML 2019). A recipe of ours.
 
-python tools/train.py configs/mi/cifar10_nwj.py
+mmkernel train configs/mi/cifar10_nwj.py
 No published result. Not measured by us.
 """
 

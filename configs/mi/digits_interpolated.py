@@ -1,6 +1,6 @@
 """Interpolated bound, alpha = 0.5, on the mutual information of two views, digits (Poole et al., ICML 2019).
 
-python tools/train.py configs/mi/digits_interpolated.py
+mmkernel train configs/mi/digits_interpolated.py
 No published result. Measured by us: see model_zoo.md.
 alpha = 1 is InfoNCE over N - 1 images, alpha = 0 the TUBA bound with the learned baseline a(y).
 """

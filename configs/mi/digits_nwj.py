@@ -1,6 +1,6 @@
 """NWJ bound on the mutual information of two views, digits (Poole et al., ICML 2019). A recipe of ours.
 
-python tools/train.py configs/mi/digits_nwj.py
+mmkernel train configs/mi/digits_nwj.py
 No published result. Measured by us: see model_zoo.md.
 """
 

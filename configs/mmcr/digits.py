@@ -1,6 +1,6 @@
 """MMCR (Yerxa et al., NeurIPS 2023), q = 64, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/mmcr/digits.py
+mmkernel train configs/mmcr/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """MoCo v1, ResNet-18 with a small stem, CIFAR-10 (He et al., CVPR 2020): a linear projector, one direction, T = 0.07.
 
-python tools/train.py configs/moco/cifar10_v1.py
+mmkernel train configs/moco/cifar10_v1.py
 No published result. Not measured by us. Otherwise the recipe of cifar10_v2.py, with the batch-norm shuffling of 8 processes.
 """
 

@@ -1,6 +1,6 @@
 """MoCo v2 in both directions, ResNet-18 with a small stem, CIFAR-10 (Chen et al., 2020), solo-learn's v2+ recipe.
 
-python tools/train.py configs/moco/cifar10_v2.py
+mmkernel train configs/moco/cifar10_v2.py
 Published: 92.9 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

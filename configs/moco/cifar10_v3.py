@@ -1,6 +1,6 @@
 """MoCo v3, ResNet-18 with a small stem, CIFAR-10 (Chen, Xie & He, ICCV 2021), solo-learn's recipe.
 
-python tools/train.py configs/moco/cifar10_v3.py
+mmkernel train configs/moco/cifar10_v3.py
 Published: 93.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """MoCo v1 (He et al., CVPR 2020), queue of 1024 rows, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/moco/digits_v1.py
+mmkernel train configs/moco/digits_v1.py
 No published result. Measured by us: see model_zoo.md.
 A linear projector and a sharper softmax than v2's.
 """

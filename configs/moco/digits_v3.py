@@ -1,6 +1,6 @@
 """MoCo v3 (Chen, Xie & He, ICCV 2021), in-batch keys, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/moco/digits_v3.py
+mmkernel train configs/moco/digits_v3.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SFRIK, ResNet-18 with a small stem, L = 3, q = 2048, CIFAR-10. A recipe of ours: the paper has none.
 
-python tools/train.py configs/sfrik/cifar10_L3_q2048.py
+mmkernel train configs/sfrik/cifar10_L3_q2048.py
 No published result. Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """The CIFAR-10 recipe on one npz file of encoded images; see configs/_base_/cifar10_pack_two_views.py for the file.
 
-python tools/train.py configs/sfrik/cifar10_pack_L3_q2048.py
+mmkernel train configs/sfrik/cifar10_pack_L3_q2048.py
 No published result. Not measured by us.
 """
 

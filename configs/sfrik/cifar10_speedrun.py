@@ -1,6 +1,6 @@
 """SFRIK, ResNet-18 with a small stem, L = 3, q = 2048, CIFAR-10 in 30 epochs (Zheng et al., ICLR 2023). A recipe of ours.
 
-python tools/train.py configs/sfrik/cifar10_speedrun.py
+mmkernel train configs/sfrik/cifar10_speedrun.py
 No published result. Not measured by us on a GPU; goal on one H100: 17 000 images/s. At the end kNN with all images.
 """
 

@@ -1,6 +1,6 @@
 """SFRIK, L = 2, q = 256, scikit-learn's digits. A recipe of ours that takes under a minute on two cores.
 
-python tools/train.py configs/sfrik/digits_L2.py
+mmkernel train configs/sfrik/digits_L2.py
 No published result. Measured by us: see docs/quickstart.md.
 Mean and covariance are matched to those of the uniform distribution.
 """

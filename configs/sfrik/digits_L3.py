@@ -1,6 +1,6 @@
 """SFRIK, L = 3, q = 256, scikit-learn's digits. A recipe of ours that takes under a minute on two cores.
 
-python tools/train.py configs/sfrik/digits_L3.py
+mmkernel train configs/sfrik/digits_L3.py
 No published result. Measured by us: see docs/quickstart.md.
 Third moments too.
 """

@@ -1,6 +1,6 @@
 """SFRIK, L = 2, a vision transformer of 0.06 M parameters, crops 2 x 32 + 2 x 16, scikit-learn's digits. A recipe of ours.
 
-python tools/train.py configs/sfrik/digits_vit.py
+mmkernel train configs/sfrik/digits_vit.py
 No published result. Measured by us: 83.6 % kNN after 20 epochs, seed 0, on a CPU (220 steps are few for a transformer).
 Positions are resampled for the small crops; two registers; learning rates fall from the last layer to the first.
 """

@@ -1,6 +1,6 @@
 """SFRIK, ResNet-18, L = 3, q = 8192, STL-10's 100 000 unlabeled images at 64 px (Zheng et al., ICLR 2023).
 
-python tools/train.py configs/sfrik/stl10_L3_q8192.py        (batch 2048 on one GPU)
+mmkernel train configs/sfrik/stl10_L3_q8192.py        (batch 2048 on one GPU)
 No published result in the sources read. Not measured by us.
 The 7x7 stem stays at 64 px, as published.
 """

@@ -1,6 +1,6 @@
 """SFRIK, L = 3, q = 256, a small ResNet on Tiny-ImageNet's pack at 32 px, 10 short epochs: minutes on two cores. Ours.
 
-python tools/train.py configs/sfrik/tiny_imagenet_pack_L3.py
+mmkernel train configs/sfrik/tiny_imagenet_pack_L3.py
 No published result. Measured by us: see tools/benchmarks/README.md, whose every benchmark can be tried on it.
 """
 

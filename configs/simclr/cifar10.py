@@ -1,6 +1,6 @@
 """SimCLR, ResNet-18 with a small stem, q = 256, CIFAR-10 (Chen et al., ICML 2020), solo-learn's recipe.
 
-python tools/train.py configs/simclr/cifar10.py
+mmkernel train configs/simclr/cifar10.py
 Published: 90.7 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """SimCLR, ResNet-18 with a small stem, q = 256, CIFAR-10 in 30 epochs (Chen et al., ICML 2020); solo-learn's recipe, shorter.
 
-python tools/train.py configs/simclr/cifar10_speedrun.py
+mmkernel train configs/simclr/cifar10_speedrun.py
 No published result. Not measured by us on a GPU; goal on one H100: 17 000 images/s. At the end kNN with all images.
 """
 

@@ -1,6 +1,6 @@
 """SimCLR (Chen et al., ICML 2020), q = 256, scikit-learn's digits. A recipe of ours that takes under a minute on two cores.
 
-python tools/train.py configs/simclr/digits.py
+mmkernel train configs/simclr/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SimCLR with a square cut out of half of the views besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
 
-python tools/train.py configs/simclr/digits_cutout.py
+mmkernel train configs/simclr/digits_cutout.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SimCLR with strong Gaussian noise in half of the views, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
 
-python tools/train.py configs/simclr/digits_noise.py
+mmkernel train configs/simclr/digits_noise.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SimCLR with turns by 0, 90, 180 or 270 degrees besides, scikit-learn's digits: an ablation of Chen et al. (ICML 2020).
 
-python tools/train.py configs/simclr/digits_rotation.py
+mmkernel train configs/simclr/digits_rotation.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SimSiam, ResNet-18 with a small stem, q = 2048, CIFAR-10 (Chen & He, CVPR 2021), solo-learn's recipe.
 
-python tools/train.py configs/simsiam/cifar10.py
+mmkernel train configs/simsiam/cifar10.py
 Published: 90.5 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """SimSiam (Chen & He, CVPR 2021), q = 256, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/simsiam/digits.py
+mmkernel train configs/simsiam/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

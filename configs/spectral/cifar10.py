@@ -1,6 +1,6 @@
 """Spectral contrastive loss, ResNet-18 with a small stem, q = 1000, mu = 1, CIFAR-10 (HaoChen et al., NeurIPS 2021).
 
-python tools/train.py configs/spectral/cifar10.py
+mmkernel train configs/spectral/cifar10.py
 No published result at hand for this recipe of their repository, 800 epochs. Not measured by us.
 """
 

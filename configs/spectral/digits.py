@@ -1,6 +1,6 @@
 """Spectral contrastive loss (HaoChen et al., NeurIPS 2021), q = 64, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/spectral/digits.py
+mmkernel train configs/spectral/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SPHERE-JEPA (arXiv 2605.26900, 2026) with all slices at once, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/sphere_jepa/digits_all_slices.py
+mmkernel train configs/sphere_jepa/digits_all_slices.py
 No published result. Measured by us: see model_zoo.md.
 """
 

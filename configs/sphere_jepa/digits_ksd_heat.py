@@ -1,6 +1,6 @@
 """Kernel Stein discrepancy to uniform, heat kernel (Expanding SPHERE-JEPA, arXiv 2606.17603), digits. Recipe of ours.
 
-python tools/train.py configs/sphere_jepa/digits_ksd_heat.py
+mmkernel train configs/sphere_jepa/digits_ksd_heat.py
 No published result. Measured by us: see model_zoo.md.
 """
 

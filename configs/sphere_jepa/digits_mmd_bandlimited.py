@@ -1,6 +1,6 @@
 """MMD to uniform with the bandlimited kernel, L = 2 (Expanding SPHERE-JEPA, arXiv 2606.17603), digits. Recipe of ours.
 
-python tools/train.py configs/sphere_jepa/digits_mmd_bandlimited.py
+mmkernel train configs/sphere_jepa/digits_mmd_bandlimited.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """SwAV, ResNet-18 with a small stem, 3000 prototypes and a queue, CIFAR-10 (Caron et al., NeurIPS 2020), solo-learn's recipe.
 
-python tools/train.py configs/swav/cifar10.py
+mmkernel train configs/swav/cifar10.py
 Published: 89.2 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """SwAV (Caron et al., NeurIPS 2020), 48 prototypes, two views, scikit-learn's digits. A recipe of ours, under a minute.
 
-python tools/train.py configs/swav/digits.py
+mmkernel train configs/swav/digits.py
 No published result. Measured by us: see model_zoo.md.
 In a trial at epsilon = 0.05 (64 prototypes) the loss stayed at log 64: so short a run needs sharper codes.
 """

@@ -1,6 +1,6 @@
 """SwAV with a queue of 512 rows from epoch 5 on, scikit-learn's digits. A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/swav/digits_queue.py
+mmkernel train configs/swav/digits_queue.py
 No published result. Measured by us: see model_zoo.md.
 """
 

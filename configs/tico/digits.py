@@ -1,6 +1,6 @@
 """TiCo (Zhu et al., arXiv 2206.10698, 2022), q = 256, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/tico/digits.py
+mmkernel train configs/tico/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """VICReg, ResNet-18 with a small stem, q = 2048, CIFAR-10 (Bardes et al., ICLR 2022), solo-learn's recipe.
 
-python tools/train.py configs/vicreg/cifar10.py
+mmkernel train configs/vicreg/cifar10.py
 Published: 92.1 % top-1 of a classifier trained online, 1000 epochs (da Costa et al., JMLR 2022). Not measured by us.
 """
 

@@ -1,6 +1,6 @@
 """VICReg, ResNet-18 with a small stem, q = 2048, CIFAR-10 in 30 epochs (Bardes et al., ICLR 2022); solo-learn's recipe, shorter.
 
-python tools/train.py configs/vicreg/cifar10_speedrun.py
+mmkernel train configs/vicreg/cifar10_speedrun.py
 No published result. Not measured by us on a GPU; goal on one H100: 17 000 images/s. At the end kNN with all images.
 """
 

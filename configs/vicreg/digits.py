@@ -1,6 +1,6 @@
 """VICReg, q = 256, scikit-learn's digits (Bardes et al., ICLR 2022). A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/vicreg/digits.py
+mmkernel train configs/vicreg/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """Variance and covariance terms added to BYOL (Bardes et al., ICLR 2022, table 4), digits. A recipe of ours.
 
-python tools/train.py configs/vicreg/digits_byol_plus_moments.py
+mmkernel train configs/vicreg/digits_byol_plus_moments.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """Variance and covariance terms added to SimSiam (Bardes et al., ICLR 2022, table 4), digits. A recipe of ours.
 
-python tools/train.py configs/vicreg/digits_simsiam_plus_moments.py
+mmkernel train configs/vicreg/digits_simsiam_plus_moments.py
 No published result. Measured by us: see model_zoo.md.
 """
 

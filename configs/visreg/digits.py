@@ -1,6 +1,6 @@
 """VISReg (Wu, Balestriero & Levine, arXiv 2606.02572, 2026), q = 64, digits. A recipe of ours, a minute on two cores.
 
-python tools/train.py configs/visreg/digits.py
+mmkernel train configs/visreg/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

@@ -1,6 +1,6 @@
 """VISReg, ViT-S/8 at 128 px, q = 128, 4096 slices, Imagenette (Wu, Balestriero & Levine, arXiv 2606.02572, 2026).
 
-python tools/train.py configs/visreg/vit_small_imagenette.py
+mmkernel train configs/visreg/vit_small_imagenette.py
 No published result for this recipe of their repository, 800 epochs. Not measured by us.
 """
 

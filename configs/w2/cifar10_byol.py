@@ -1,6 +1,6 @@
 """Wasserstein distance to uniform beside BYOL, ResNet-18 with a small stem, q = 256, CIFAR-10 (Fang et al., ICLR 2024).
 
-python tools/train.py configs/w2/cifar10_byol.py
+mmkernel train configs/w2/cifar10_byol.py
 Published: 90.3 % linear top-1 after 500 epochs (BYOL alone 89.5). Not measured by us.
 Their views are not at hand: these are solo-learn's.
 """

@@ -1,6 +1,6 @@
 """Wasserstein distance to uniform beside an alignment of views (Fang et al., ICLR 2024), digits. A recipe of ours.
 
-python tools/train.py configs/w2/digits.py
+mmkernel train configs/w2/digits.py
 No published result. Measured by us: see model_zoo.md.
 """
 

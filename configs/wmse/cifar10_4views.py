@@ -1,6 +1,6 @@
 """W-MSE 4, ResNet-18 with a small stem, q = 64, CIFAR-10 (Ermolov et al., ICML 2021).
 
-python tools/train.py configs/wmse/cifar10_4views.py
+mmkernel train configs/wmse/cifar10_4views.py
 Published: 92.0 % linear top-1 after 1000 epochs. Not measured by us.
 The authors jitter colours before the crop; here operations follow it.
 """

@@ -1,6 +1,6 @@
 """W-MSE 2, q = 16, scikit-learn's digits (Ermolov et al., ICML 2021). A recipe of ours, under a minute on two cores.
 
-python tools/train.py configs/wmse/digits_2views.py
+mmkernel train configs/wmse/digits_2views.py
 No published result. Measured by us: see model_zoo.md.
 """
 

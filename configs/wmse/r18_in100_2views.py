@@ -1,6 +1,6 @@
 """W-MSE 2, ResNet-18, q = 128, ImageNet-100 (Ermolov et al., ICML 2021).
 
-python tools/train.py configs/wmse/r18_in100_2views.py
+mmkernel train configs/wmse/r18_in100_2views.py
 No published result at hand for this recipe. Not measured by us.
 The authors jitter colours and drop them before the crop; here operations follow it, on the view alone.
 Whitening is per process: with several, batch_size is that of each and holds whole sub-batches.

@@ -1,6 +1,6 @@
 """W-MSE 4, ResNet-18, q = 128, ImageNet-100 (Ermolov et al., ICML 2021).
 
-python tools/train.py configs/wmse/r18_in100_4views.py
+mmkernel train configs/wmse/r18_in100_4views.py
 No published result at hand for this recipe. Not measured by us.
 The authors jitter colours before the crop; here operations follow it.
 """

@@ -1,6 +1,6 @@
 """Digits with the kernel and the head of my_kernel.py.
 
-python tools/train.py examples/custom_kernel/config.py
+mmkernel train examples/custom_kernel/config.py
 No published result. Not measured by us.
 """
 

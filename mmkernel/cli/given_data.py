@@ -52,7 +52,7 @@ def source_config(text: str, mode: str = 'RGB', split: str = 'train') -> dict[st
         with suppress(ValueError):
             given = option_value(text)
         if not isinstance(given, dict) or 'type' not in given:
-            raise ValueError(f"{text} is no source; expected \"dict(type='ImageFolder', root='/my/images')\".")
+            raise ValueError(f"{text} is not a source; expected \"dict(type='ImageFolder', root='/my/images')\".")
         return given
     path = Path(text).expanduser()
     inside = {Path(name).suffix.lower() for name in os.listdir(path)} if path.is_dir() else {path.suffix.lower()}

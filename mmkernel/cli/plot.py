@@ -112,7 +112,7 @@ def named_recipe(recipe: str | None) -> str:
         return ''
     if not (names := recipes_of(recipe)):
         raise FileNotFoundError(
-            f"--recipe '{recipe}' is no recipe of the package, such as configs/kernels/digits_rbf.py."
+            f"--recipe '{recipe}' is not a recipe of the package, such as configs/kernels/digits_rbf.py."
         )
     return names[0]
 

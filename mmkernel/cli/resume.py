@@ -62,7 +62,7 @@ def run_folder(path: Path) -> tuple[Path, Path | None]:
         hint = 'It has none: mmkernel train CONFIG --work-dir FOLDER --resume takes another config.'
         if (above / 'config.py').is_file():
             hint = f'The folder above is a run: mmkernel resume {shlex.quote(str(above))}'
-        raise FileNotFoundError(f"'{folder}' is no folder of a run, which has a config.py. {hint}")
+        raise FileNotFoundError(f"'{folder}' is not a folder of a run, which has a config.py. {hint}")
     return folder, file
 
 

@@ -51,7 +51,7 @@ class INaturalist(FileSource):
             labels = [label[image] for image in paths]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"INaturalist: '{home / file}' is no list of images, annotations and categories ({type(error).__name__}: {error}). "
+                f"INaturalist: '{home / file}' is not a list of images, annotations, categories ({type(error).__name__}: {error}). "
                 'Fetch it again.'
             ) from error
         self.classes = [names[number] for number in sorted(names)]

@@ -37,7 +37,7 @@ def shard_files(shards: str | os.PathLike | Sequence[str], ending: str, owner: s
 def _files(pattern: str, ending: str, owner: str) -> list[str]:
     if '://' in pattern or pattern.startswith('pipe:'):
         raise ValueError(
-            f"{owner}: '{pattern}' is no file of this machine. Images are read in random order, which needs files: copy the "
+            f"{owner}: '{pattern}' is not a file of this machine. Images are read in random order, which needs files: copy the "
             'shards to a disk, or mount the bucket as a folder.'
         )
     pattern = os.path.expanduser(pattern)

@@ -125,7 +125,7 @@ def _label(file: File, path: str, label: str, entries: Counter) -> str | None:
             return text or None
         record = json.loads(text)
         if not isinstance(record, dict):
-            raise ValueError(f'it is no object with keys, but {text[:40]}')
+            raise ValueError(f'it is not an object with keys, but {text[:40]}')
         entries.update(record.keys())
         return _word(record.get(label[5:]))
     except (ValueError, RecursionError) as error:

@@ -124,7 +124,7 @@ def _octal(field: bytes) -> int:
     """A number of a header; ValueError for a sign too, since a negative size leads back."""
     digits = field.split(b'\0')[0].strip() or b'0'
     if not digits.isdigit():
-        raise ValueError(f'{digits!r} is no octal number')
+        raise ValueError(f'{digits!r} is not an octal number')
     return int(digits, 8)
 
 

@@ -37,7 +37,7 @@ class Chain:
         for step in self.steps:
             if not isinstance(step, Operation):
                 raise TypeError(
-                    f'{type(step).__name__} is no operation of a view: derive it from mmkernel.datasets.Operation.'
+                    f'{type(step).__name__} is not an operation of a view: derive it from mmkernel.datasets.Operation.'
                 )
         self.ops, self.host = self.steps[len(steps) :], len(self.steps)
 

@@ -19,7 +19,7 @@ SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 
 def read_config(path: str | Path) -> OrderedConfig:
-    """The config in ``path``, not checked yet. FileNotFoundError; ConfigError, with file and line, for what is no config."""
+    """The config in ``path``, not checked yet. FileNotFoundError, or ConfigError with file and line where it is not a config."""
     path = found(path)
     if path.is_dir():
         inside = ', '.join(sorted(p.name for p in path.glob('*.py'))[:8])
@@ -99,7 +99,7 @@ def _base_and_scope(base: str, config: str, mmengine: Any = Config._get_cfg_path
 
 def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> list[Path]:
     """``path`` and all that it inherits from. ConfigError for a circle, in which mmengine would recurse without end, for text
-    that is no config, and for a ``_base_`` that names no files; FileNotFoundError for a lost one.
+    that is not a config, and for a ``_base_`` that names no files; FileNotFoundError for a lost one.
     """
     path = path.resolve()
     if path in below:
@@ -130,7 +130,7 @@ def _check_bases(path: Path, below: tuple[Path, ...] = ()) -> list[Path]:
 def _check_text(path: Path) -> None:
     """ConfigError for a file that is not text, or Python with an error of syntax."""
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"'{path}' is no config: expected a file that ends in {', '.join(SUFFIXES)}.")
+        raise ConfigError(f"'{path}' is not a config: expected a file that ends in {', '.join(SUFFIXES)}.")
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:

@@ -181,7 +181,7 @@ def _record(file: Path) -> dict:
         for step in record['window']:
             for index in (step['iteration'], *(i for part in step['sample_index'] for i in part)):
                 if not (isinstance(index, int) and 0 <= index < LARGEST):
-                    raise ValueError(f'{index!r} is no number of an image')
+                    raise ValueError(f'{index!r} is not a number of an image')
             states = {
                 name: torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
                 for name, text in step['random_state'].items() if name in ('torch', 'cuda')

@@ -72,7 +72,7 @@ def cloud_statistics(
     pair = {} if views is None else _pair_statistics(*(as_features(view, 'views').to(dtype) for view in views))
     z = as_features(z, 'embeddings').to(dtype)
     if len(z) < 2:
-        raise ValueError('one embedding is no cloud; expected at least 2 images.')
+        raise ValueError('one embedding is not a cloud; expected at least 2 images.')
     N, q = z.shape
     u = unit_rows(z, point=True)
     values = covariance_spectrum(u, normalize=False)

@@ -47,7 +47,9 @@ def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = N
     if not hasattr(model, 'extract') or getattr(model, 'neck', None) is None:
         raise ValueError(f'{type(model).__name__} has no embeddings: expected a model with a neck: a JointEmbedding.')
     if images < 2:
-        raise ValueError(f'images={images}: one embedding is no cloud; expected at least 2, and better some hundreds.')
+        raise ValueError(
+            f'images={images}: one embedding is not a cloud; expected at least 2, and better some hundreds.'
+        )
 
     def extract(batches: list[Tensor], stage: str) -> Tensor:
         return torch.cat([model.extract(images, stage).float().cpu() for images in batches])
@@ -119,9 +121,9 @@ def load_cloud(path: str | Path, model: nn.Module, images: int | None = None) ->
     except LimitError:
         raise
     except KeyError as error:
-        raise ValueError(f"'{path}' is no saved cloud of embeddings: it lacks {error}.") from error
+        raise ValueError(f"'{path}' is not a saved cloud of embeddings: it lacks {error}.") from error
     except DAMAGED as error:
-        raise ValueError(f"'{path}' is no saved cloud of embeddings, or damaged: make it again.") from error
+        raise ValueError(f"'{path}' is not a saved cloud of embeddings, or it is damaged: make it again.") from error
     if encoder != given:
         raise FeatureMismatchError(
             f"The embeddings in '{path}' come from other weights ({encoder[:12]}) than the checkpoint named "

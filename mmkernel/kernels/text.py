@@ -41,7 +41,7 @@ def kernel_from_text(text: str) -> Kernel:
     except (SyntaxError, _UnreadableError):
         found = None
     if not isinstance(found, Kernel):
-        raise ValueError(f"'{text}' is no kernel. {_EXAMPLES}")
+        raise ValueError(f"'{text}' is not a kernel. {_EXAMPLES}")
     return found
 
 

@@ -175,7 +175,8 @@ def model_card(encoder: Encoder, target: str = 'safetensors', file: str = 'model
     lines += ['| task | data set | figure | source |', '|---|---|---|---|'] if metrics else ['Results: none given.']
     for result in metrics:
         figures = ', '.join(f'{key} {value}' for key, value in result['Metrics'].items())
-        lines.append(f'| {result["Task"]} | {result["Dataset"]} | {figures} | {result["Source"]} |')
+        source = str(result['Source']).replace('run here', 'measured by us')  # as files of earlier versions say
+        lines.append(f'| {result["Task"]} | {result["Dataset"]} | {figures} | {source} |')
     lines.append('')
     lines += ['## Use', '', USE.get(target, USE['safetensors']).replace('{file}', file), '']
     if facts.get('config'):

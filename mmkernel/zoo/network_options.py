@@ -48,7 +48,7 @@ def _check_networks(options: Any) -> None:
     if isinstance(options, Mapping) and options.get('type') == 'TIMMBackbone':
         for key, value in options.items():
             if key not in SHAPE:
-                raise ValueError(f'{key!r} is no option of the shape of a network')
+                raise ValueError(f'{key!r} is not an option of the shape of a network')
             if key not in ('type', 'model_name') and not _is_plain(value):
                 raise ValueError(f'{key}={str(value)[:60]!r}; expected numbers or a word')
     inside = options if isinstance(options, (list, tuple)) else ()

@@ -55,7 +55,7 @@ def load(
         facts: what is known besides: license, source, ...
     """
     if not Path(path).exists() and str(path) in list_models():
-        raise FileNotFoundError(f"'{path}' is no file but a name of the zoo: mmkernel.get_model('{path}').")
+        raise FileNotFoundError(f"'{path}' is not a file but a name of the zoo: mmkernel.get_model('{path}').")
     if isinstance(cfg, (str, Path)):
         file = Path(cfg).suffix in ('.py', '.yml', '.yaml', '.json')
         likely = f'cfg=mmkernel.engine.load_config({str(cfg)!r})' if file else f'arch={str(cfg)!r}'

@@ -90,7 +90,7 @@ def why_not_plain(error: BaseException, path: Path) -> str:
     said = error.args[0] if error.args and isinstance(error.args[0], str) else 'torch.save has not written it'
     if isinstance(error, pickle.UnpicklingError) and (found := re.search(r'GLOBAL (\S+)', said)):
         return (
-            f'asks for {found[1]}, which is no class of plain values. It is not loaded, because loading one can run code: save '
+            f'asks for {found[1]}, which is not a class of plain values. It is not loaded, because loading one can run code: save '
             'the state dict alone.'
         )
     if found := re.search(r'must be imported to load (DTensor)s', said):

@@ -131,8 +131,8 @@ def test_an_interrupt_prints_what_was_seen_and_ends_with_130(folders, capsys, mo
         (['empty', '--limit', '0'], '--limit.N=0; expected'),
         (['empty', '--workers', '-1'], 'workers=-1; expected'),
         (["dict(type='ImageFoldr')"], 'ImageFoldr'),
-        (["dict(root='empty')"], "dict(root='empty') is no source"),
-        (["dict(type='ImageFolder', root=empty())"], 'is no source; expected'),
+        (["dict(root='empty')"], "dict(root='empty') is not a source"),
+        (["dict(type='ImageFolder', root=empty())"], 'is not a source; expected'),
     ],
 )
 def test_what_cannot_be_looked_at_is_said_in_one_line(words, said, tmp_path, monkeypatch):

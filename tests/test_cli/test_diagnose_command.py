@@ -82,11 +82,11 @@ def test_where_the_config_comes_from(repository, checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('words', 'said'),
     [
-        (['--images', '1'], 'images=1: one embedding is no cloud; expected at least 2'),
+        (['--images', '1'], 'images=1: one embedding is not a cloud; expected at least 2'),
         (['--images', '0'], 'images=0'),
         (['--embeddings', 'nowhere.npz'], "there are no saved embeddings 'nowhere.npz'; --save-embeddings makes"),
-        (['--embeddings', 'words.npz'], "'words.npz' is no saved cloud of embeddings, or damaged"),
-        (['--embeddings', 'half.npz'], "'half.npz' is no saved cloud of embeddings, or damaged"),
+        (['--embeddings', 'words.npz'], "'words.npz' is not a saved cloud of embeddings, or it is damaged"),
+        (['--embeddings', 'half.npz'], "'half.npz' is not a saved cloud of embeddings, or it is damaged"),
         (['--out', 'words.npz/page'], "'words.npz/page.json' cannot be written"),
     ],
 )

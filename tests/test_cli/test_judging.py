@@ -225,7 +225,7 @@ def test_transfer_to_own_images(call):
         ('knn run.pth --train a --test b --data all', '--data divides one set of images, --train and --test name two'),
         ('knn run.pth --train a --test other', 'list different classes: cow is not among those of the training'),
         ('knn run.pth --data all --size 0', '--size 0; expected the side of the images in pixels'),
-        ('knn run.pth --data {type=1', 'is no source; expected'),
+        ('knn run.pth --data {type=1', 'is not a source; expected'),
         ('knn run.pth --k 0', 'k=0; expected'),
         ('knn run.pth --seed x', 'Invalid value for --seed: unable to convert "x" into int'),
         ('knn run.pth --stage nek', 'Did you mean "neck"?'),

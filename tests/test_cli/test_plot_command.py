@@ -100,7 +100,7 @@ def test_names_of_recipes(repository):
         (['empty'], 'Has the run started?'),
         (['run', '--keys', 'los'], "run: no scalar 'los'; there is loss, waiting"),
         (['run', '--out', 'x.gif'], "--out 'x.gif' ends in none of .png, .pdf, .svg, .html"),
-        (['run', '--recipe', 'nothing'], "--recipe 'nothing' is no recipe of the package"),
+        (['run', '--recipe', 'nothing'], "--recipe 'nothing' is not a recipe of the package"),
         (['run', '--report'], "'run' holds no checkpoint of a run (epoch_N.pth) to report on"),
         (['run', '--report', '--out', 'x.png'], 'a report is one .html file'),
         (['run', 'empty', '--report'], '--report is of one run'),

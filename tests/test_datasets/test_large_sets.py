@@ -49,10 +49,10 @@ def test_bad_lists_of_species(tmp_path):
     with pytest.raises(ValueError, match="split is 'train' or 'val', got 'train_mini'"):
         INaturalist(str(tmp_path), 'train_mini')
     for changes in (dict(annotations=[]), dict(categories=[]), dict(images=7)):
-        with pytest.raises(ValueError, match=r"train2018\.json' is no list of images"):
+        with pytest.raises(ValueError, match=r"train2018\.json' is not a list of images"):
             INaturalist(species(tmp_path, **changes))
     (tmp_path / 'train2018.json').write_text('{"images": [')
-    with pytest.raises(ValueError, match=r"train2018\.json' is no list of images"):
+    with pytest.raises(ValueError, match=r"train2018\.json' is not a list of images"):
         INaturalist(str(tmp_path))
     species(tmp_path)
     (tmp_path / 'train_val2018/Aves/0/0.jpg').unlink()

@@ -142,7 +142,7 @@ def test_labels_in_json_and_in_folders(tmp_path):
         ('0.json', '{"label": [0, 1]}', r"'0\.json' .* it is \[0, 1\].* a source of your own"),
         ('0.json', '{"label": true}', r"'0\.json' .* it is true"),
         ('0.json', '{"label": ', r"'0\.json' .* holds no label: Expecting value"),
-        ('0.json', '[1]', 'it is no object with keys, but'),
+        ('0.json', '[1]', 'it is not an object with keys, but'),
     ],
 )
 def test_labels_of_other_kinds_are_refused_with_the_record(tmp_path, name, text, said):
@@ -247,7 +247,7 @@ def test_missing_shards_are_counted_and_named(tmp_path):
         TarShards('x-{3..1}.tar')
     with pytest.raises(ValueError, match=r"train-000\.tar' comes twice"):
         TarShards([str(tmp_path), f'{tmp_path}/../{tmp_path.name}/train-000.tar'])
-    with pytest.raises(ValueError, match='is no file of this machine.*mount'):
+    with pytest.raises(ValueError, match='is not a file of this machine.*mount'):
         TarShards('https://host/{00..11}.tar')
 
 

@@ -128,7 +128,7 @@ def test_an_operation_cannot_write_into_what_the_source_keeps(image, cut, monkey
 
 
 def test_a_step_must_be_an_operation():
-    with pytest.raises(TypeError, match="view 'mine': CenterView is no operation of a view: derive it from"):
+    with pytest.raises(TypeError, match="view 'mine': CenterView is not an operation of a view: derive it from"):
         build_view('mine', dict(ops=dict(centre=dict(type='CenterView'))))
 
 

@@ -55,7 +55,7 @@ def test_kept_embeddings_come_back_for_their_own_weights_only(small, tmp_path):
     with pytest.raises(FeatureMismatchError, match='come from other weights'):
         load_cloud(path, untrained_encoder(cfg, seed=1))
     np.savez(tmp_path / 'other.npz', a=1)
-    with pytest.raises(ValueError, match='is no saved cloud of embeddings: it lacks .encoder.'):
+    with pytest.raises(ValueError, match='is not a saved cloud of embeddings: it lacks .encoder.'):
         load_cloud(tmp_path / 'other.npz', model)
 
 

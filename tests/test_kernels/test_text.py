@@ -38,13 +38,13 @@ def test_expressions():
     [
         ('RBF', "Did you mean 'RBFKernel'"),
         ('RBFKernel scal=2', "Did you mean 'scale'"),
-        ('RBFKernel scale=x', 'is no kernel'),
+        ('RBFKernel scale=x', 'is not a kernel'),
         ('RBFKernel scale=-1', 'expected one or more finite numbers > 0'),
-        ('RBFKernel(scale=2', 'is no kernel'),
-        ('1 + 2', 'is no kernel'),
-        ('RBFKernel() - RBFKernel()', 'is no kernel'),
-        ("__import__('os')", 'is no kernel'),
-        ('', 'is no kernel'),
+        ('RBFKernel(scale=2', 'is not a kernel'),
+        ('1 + 2', 'is not a kernel'),
+        ('RBFKernel() - RBFKernel()', 'is not a kernel'),
+        ("__import__('os')", 'is not a kernel'),
+        ('', 'is not a kernel'),
     ],
 )
 def test_what_is_wrong_is_said(text, message):
