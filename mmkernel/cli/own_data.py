@@ -169,9 +169,11 @@ def say_diagnosis(runner: Any, path: str) -> None:
         return
     source = runner.train_dataloader.dataset
     cloud = evaluation.sample_cloud(model, runner.cfg, 500, getattr(source, '_dataset', source).source)
-    say_verdict(evaluation.diagnose_cloud(cloud, model))
     if runner.iter < FEW_STEPS:
         folder, epochs = shlex.quote(os.path.relpath(runner.work_dir)), 10 * runner.max_epochs
         longer = f'mmkernel resume {folder} --cfg-options train_cfg.max_epochs={epochs}'
-        say(f'It had {runner.iter} steps, and most need some thousands. To train longer: {escape(longer)}')
+        say(
+            f'The diagnosis is that of {runner.iter} steps; most runs need thousands. To train longer: {escape(longer)}'
+        )
+    say_verdict(evaluation.diagnose_cloud(cloud, model))
     say(f'To train once more, with changes: edit a copy of {escape(path)}, then mmkernel train COPY.py')

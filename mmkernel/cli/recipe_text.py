@@ -15,6 +15,7 @@ from mmkernel.zoo.config_text import config_text
 
 SMALL = 64  # px, up to which recipes for small images are taken
 SMALL_STEM = 48  # px, up to which a ResNet has a 3x3 stem: at 64 it would take 14 times the arithmetic of the 7x7 one
+STEPS_OF_A_LOOK = 50
 COLOURS = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 GREY = dict(mean=[0.449], std=[0.226])
 
@@ -112,9 +113,16 @@ def fitted_model(base: Mapping, choice: Choice) -> dict[str, Any]:
     return dict(backbone=dict(_delete_=True, **choice.backbone), **(dict(head=new) if new else {}))
 
 
+def looks(choice: Choice) -> int:
+    """Epochs from one look of the monitors to the next: about ten looks in a run, none before fifty steps, one at the end."""
+    steps = choice.images // (choice.batch * choice.processes) * choice.epochs
+    wanted = choice.epochs / min(max(steps // STEPS_OF_A_LOOK, 1), 10)
+    return next(n for n in range(1, choice.epochs + 1) if choice.epochs % n == 0 and n >= wanted)
+
+
 def fitted_hooks(base: Mapping, choice: Choice) -> dict[str, Any]:
     """Clocks of hooks in the length of the run; and the monitor of labels where there are any."""
-    hooks, was, every = {}, base['train_cfg']['max_epochs'], max(choice.epochs // 10, 1)
+    hooks, was, every = {}, base['train_cfg']['max_epochs'], looks(choice)
     for name, hook in (base.get('default_hooks') or {}).items():
         if hook and hook['type'] == 'QueueHook':
             hooks[name] = dict(start_epoch=hook.get('start_epoch', 15) * choice.epochs // was)
@@ -125,7 +133,7 @@ def fitted_hooks(base: Mapping, choice: Choice) -> dict[str, Any]:
         hooks['knn'] = dict(type='KNNMonitorHook', interval=every)
     elif (base.get('default_hooks') or {}).get('knn'):
         hooks['knn'] = None
-    return hooks | dict(best=dict(type='KeepBestHook', interval=every))
+    return hooks | dict(best=dict(type='KeepBestHook', interval=every, images=500))
 
 
 def schedule(base: Mapping, choice: Choice) -> dict[str, Any]:
@@ -159,11 +167,8 @@ def changes(base: Mapping, choice: Choice) -> Iterator[tuple[str, str, Any]]:
     said = 'labels are read by the kNN monitor alone' if 'train' in choice.parts else 'what the diagnosis looks at'
     part = dict(_delete_=True, **choice.parts, transform=transform, batch_size=64, num_workers=choice.workers)
     yield said, 'evaluation', part
-    yield (
-        'best_mmd2.pth: the checkpoint that a criterion without labels likes best',
-        'default_hooks',
-        fitted_hooks(base, choice),
-    )
+    said = 'best_mmd2.pth: the checkpoint that a criterion without labels likes best'
+    yield said, 'default_hooks', fitted_hooks(base, choice)
     if choice.seed is not None:
         yield '', 'randomness', dict(seed=choice.seed)
 

@@ -152,6 +152,12 @@ def test_the_batch_grows_to_what_an_objective_needs(many):
         written(many, recipe='wmse', batch_size=64, work_dir='other')
 
 
+def test_monitors_look_at_most_ten_times_and_at_the_end(many):
+    for epochs, every in ((10, 10), (100, 20), (250, 25), (7, 7)):  # 4 steps in an epoch
+        cfg = written(many, epochs=epochs, work_dir=str(epochs))
+        assert cfg.default_hooks.best.interval == every
+
+
 def test_crops_of_two_sizes_and_transformers(photos):
     cfg = written(photos, recipe='swav', backbone='vit_tiny_patch16_224', size=96)
     assert [view['size'] for view in cfg.train_dataloader.dataset.views.values()] == [96, 48]
