@@ -32,7 +32,6 @@ NAMES = (
     'sfrik/digits_L3',
     'kernels/digits_rbf',
     'vicreg/digits',
-    'simclr/digits',
 )
 OF_THE_MACHINE = ('waiting',)
 DIGITS = 4  # significant ones

@@ -14,6 +14,7 @@ from mmkernel.engine import load_config, train
 from mmkernel.engine.config_file import recipe_named, recipes_of
 from mmkernel.engine.run_report import ReportHook, bands_of, tables_in, write_report
 from mmkernel.evaluation import report, save_report
+from mmkernel.visualization.curves import reference_curves
 from mmkernel.visualization.html_page import MADE_BY
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -173,6 +174,34 @@ def test_tables_of_benchmarks_in_the_folder(tmp_path):
     assert knn.title == 'knn: top-1/top-5 in percent'
     assert [column.header for column in knn.columns] == ['encoder', 'width', 'k = 20']
     assert list(semi.columns[-1].cells) == ['50.0±1.0']
+
+
+def test_curves_of_shipped_recipes_say_how_they_were_measured(repository):
+    """And each is a band over its whole run."""
+    measured = reference_curves()
+    assert len(measured['seeds']) == 3
+    assert measured['status'] == 'run here'
+    assert all(measured[word] for word in ('hardware', 'versions', 'settings'))
+    assert (
+        {f'configs/sfrik/digits_L{order}.py' for order in (1, 2, 3)}
+        <= set(measured['recipes'])
+        == set(measured['config'])
+    )
+    for recipe, bands in measured['recipes'].items():
+        cfg = load_config(repository / recipe)
+        assert {'loss', 'embedding/rank', 'knn/top1'} <= set(bands)
+        assert 'waiting' not in bands  # of the machine
+        for band in bands.values():
+            assert len({len(part) for part in band}) == 1
+            assert (band.low <= band.high).all()
+            assert (band.low.mean() - 1e-6) <= band.mean.mean() <= (band.high.mean() + 1e-6)
+            assert cfg.train_cfg.max_epochs - 1 < band.epochs[-1] <= cfg.train_cfg.max_epochs
+    assert (repository / 'mmkernel/visualization/reference_curves.json').stat().st_size < 100_000
+
+
+def test_the_nearest_recipe_with_curves_gives_the_band():
+    (name,) = bands_of('configs/sfrik/digits_L2_sharded.py')
+    assert name == 'configs/sfrik/digits_L2.py, 3 seeds'
 
 
 def test_a_recipe_without_curves_has_no_band():
