@@ -2,6 +2,7 @@ import json
 import shlex
 import subprocess
 import sys
+import types
 import warnings
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ import pytest
 from mmengine.logging import print_log
 
 import mmkernel
-from mmkernel.cli import COMMANDS, app, main
+from mmkernel.cli import COMMANDS, app, main, terminal
 
 
 def help_of(capsys, *words):
@@ -199,3 +200,21 @@ def test_train_refuses_a_config_in_one_line(options, said, repository, tmp_path)
     assert said in str(stop.value)
     assert '\n' not in str(stop.value)
     print_log('the log file is gone, the log goes on', 'current')
+
+
+def test_the_last_cyclopts_for_python_3_10_has_no_metavar(monkeypatch, repository):
+    monkeypatch.setattr(terminal, '_METAVAR', False)
+    assert terminal.Parameter('--a', metavar='PATH', help='a').help == 'a'
+    others = [
+        p.name for p in (repository / 'mmkernel').rglob('*.py') if 'from cyclopts import Parameter' in p.read_text()
+    ]
+    assert not others, f'{others}: take Parameter from mmkernel.cli.terminal'
+
+
+@pytest.mark.parametrize('triton, frozen', [(None, True), ('3.8.1', True), ('3.9.0', False), ('4.0.0+git1', False)])
+def test_objects_that_triton_counts_are_freed_at_the_end(monkeypatch, triton, frozen):
+    monkeypatch.setitem(sys.modules, 'triton', triton and types.SimpleNamespace(__version__=triton))
+    called = []
+    monkeypatch.setattr(terminal.gc, 'freeze', lambda: called.append(1))
+    terminal.end_quickly()
+    assert bool(called) == frozen
