@@ -138,7 +138,7 @@ def _renamed(
         if layout not in key_maps():
             near = did_you_mean(layout, key_maps(), f'Expected one of {", ".join(key_maps())}.')
             raise KeyMapError(f"there is no layout '{layout}'. {near}")
-        return [((), key_maps()[layout].apply(content, source))], [f"names of the layout '{layout}'"]
+        return containers(key_maps()[layout].apply(content, source)), [f"names of the layout '{layout}'"]
     inside = containers(content)
     most = max((place.matched for place in _places(inside, own)), default=0)
     best: tuple[Containers, list[str]] = inside, []

@@ -207,6 +207,13 @@ def test_a_transformer_of_torchvision(tmp_path):
         load_file(model, tmp_path / 'w.pth', 'bare_resnet')
 
 
+def test_a_text_among_tensors_of_a_given_layout(tmp_path):
+    state = below('backbone.', encoder(0).state_dict())
+    torch.save(dict(state_dict=state | {'backbone.conv1.weight': 'x'}), tmp_path / 'w.pth')
+    with pytest.raises(CheckpointError, match='1 missing, 0 unexpected; missing: conv1.weight'):
+        load_file(encoder(9), tmp_path / 'w.pth', 'mmkernel', 'backbone.')
+
+
 def test_a_transformer_of_openmmlab(tmp_path):
     names = [('blocks.', 'layers.'), ('.norm', '.ln'), ('norm.', 'ln1.'), ('mlp.fc1', 'ffn.layers.0.0')]
     names += [('mlp.fc2', 'ffn.layers.1'), ('patch_embed.proj', 'patch_embed.projection')]
