@@ -60,6 +60,9 @@ def run_folder(path: Path) -> tuple[Path, Path | None]:
     if not (folder / 'config.py').is_file():
         above = folder.absolute().parent
         hint = 'It has none: mmkernel train CONFIG --work-dir FOLDER --resume takes another config.'
+        runs = sorted(str(config.parent) for depth in ('*', '*/*') for config in folder.glob(f'{depth}/config.py'))
+        if runs:
+            hint = f'Runs in it: {", ".join(runs[:5])}{", ..." if len(runs) > 5 else ""}.'
         if (above / 'config.py').is_file():
             hint = f'The folder above is a run: mmkernel resume {shlex.quote(str(above))}'
         raise FileNotFoundError(f"'{folder}' is not a folder of a run, which has a config.py. {hint}")

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import traceback
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,9 @@ def read_config(path: str | Path) -> OrderedConfig:
     path = found(path)
     if path.is_dir():
         inside = ', '.join(sorted(p.name for p in path.glob('*.py'))[:8])
-        raise FileNotFoundError(f"'{path}' is a folder; expected a config file. It holds: {inside or 'no .py file'}.")
+        text = f"'{path}' is a folder; expected a config file. It holds: {inside or 'no .py file'}."
+        own = '' if inside else f' To train on images in it: mmkernel train --data {shlex.quote(str(path))}.'
+        raise FileNotFoundError(f'{text}{own}')
     if not path.is_file():
         beside = did_you_mean(path.name, [p.name for p in path.parent.glob('*.py')], n=3)
         raise FileNotFoundError(f"There is no config '{path}'. {beside or near_recipes(str(path))}".rstrip())

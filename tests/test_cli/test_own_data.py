@@ -209,6 +209,10 @@ def test_words_that_do_not_go_together(words, said):
     assert said in refused(*words)
 
 
+def test_a_folder_in_place_of_a_config(photos):
+    assert f'To train on images in it: mmkernel train --data {photos}.' in refused(photos)
+
+
 def test_few_images(here):
     for i in range(5):
         draw(here / f'few/{i}.jpg', i)

@@ -86,6 +86,7 @@ def test_another_objective_goes_on_only_if_it_is_meant(half):
     [
         ('hafl', "There is no run .*Did you mean '.*half'"),
         ('half/logs', 'is not a folder of a run.*The folder above is a run: mmkernel resume .*half'),
+        ('.', 'Runs in it: .*half'),
         ('empty', 'mmkernel train CONFIG --work-dir FOLDER --resume'),
         ('half/epoch_9.pth', 'There is no run .*Did you mean'),
     ],
