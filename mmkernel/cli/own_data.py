@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,9 +77,9 @@ class Asked(NamedTuple):
     work_dir: str | None = None
 
 
-def command(given: dict[str, Any]) -> str:
+def command(given: dict[str, Any], options: Sequence[str] = ()) -> str:
     words = [word for name, value in given.items() for word in (f'--{name.replace("_", "-")}', str(value))]
-    return shlex.join(['mmkernel', 'train', *words])
+    return shlex.join(['mmkernel', 'train', *words, *(['--cfg-options', *options] if options else [])])
 
 
 class Written(NamedTuple):

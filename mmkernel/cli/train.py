@@ -84,7 +84,7 @@ def train(
         if config is None:
             given = own.given() | {key: v for key, v in dict(seed=seed, amp=amp, out=work_dir).items() if v is not None}
             asked = Asked(**own.given(), seed=seed, precision=AMP.get(amp), work_dir=work_dir)
-            written = write_recipe(asked, command(given), launcher != 'none', keep=not dry_run)
+            written = write_recipe(asked, command(given, cfg_options or ()), launcher != 'none', keep=not dry_run)
         file, folder = written[:2] if written else (config, work_dir)
         try:
             flags = {'work_dir': folder, 'optim_wrapper.precision': AMP.get(amp), 'randomness.seed': seed}

@@ -220,8 +220,11 @@ def test_few_images(here):
 
 
 def test_the_dry_run_writes_nothing(photos, here, capsys):
-    main(['train', '--data', str(photos), *SMALL, '--dry-run'])
+    option = 'default_hooks.probe.type=OnlineProbeHook'
+    main(['train', '--data', str(photos), *SMALL, '--dry-run', '--cfg-options', option])
     said = capsys.readouterr().out
+    assert f'--epochs 1 --cfg-options {option}\n' in said  # the command, in the docstring
+    assert said.count('OnlineProbeHook') == 2  # there, and in the plan
     assert "_base_ = 'mmkernel::sfrik/" in said
     assert 'steps per epoch' in said
     assert not list(here.iterdir())
