@@ -5,7 +5,8 @@ How a page marks a block, in a comment on the line before it:
     <!-- run -->                    run from top to bottom of the page, in one process
     <!-- run: lightning -->         run alone, where these packages are installed
     <!-- torchrun: 2 -->            run alone on so many processes
-    <!-- file: NAME --> and <!-- append: NAME -->   a file, which another test uses
+    <!-- file: NAME -->            a file that lies beside them; config.py is tried by --dry-run
+    <!-- pytest -->                 tests, which are run
     <!-- shown: REASON -->          not run
 """
 
@@ -41,13 +42,19 @@ def run(command, folder):
 @pytest.mark.parametrize('page', NEW, ids=page_name)
 def test_python_runs(page, tmp_path):
     blocks = BLOCK.findall(page.read_text())
-    unmarked = [code for how, _, code in blocks if how not in ('run', 'torchrun', 'file', 'append', 'shown')]
+    unmarked = [code for how, _, code in blocks if how not in ('run', 'torchrun', 'file', 'pytest', 'shown')]
     assert not unmarked, f'mark how it is run:\n{unmarked[0]}'
+    for name, code in [(what, code) for how, what, code in blocks if how == 'file']:
+        (tmp_path / name).write_text(code)
     together = [code for how, what, code in blocks if how == 'run' and not what]
     if together:
         run([sys.executable, '-c', '\n'.join(together)], tmp_path)
     for how, what, code in blocks:
         (tmp_path / 'alone.py').write_text(code)
+        if what == 'config.py':
+            run([sys.executable, '-m', 'mmkernel', 'train', what, '--dry-run'], tmp_path)
+        if how == 'pytest':
+            run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'alone.py'], tmp_path)
         if how == 'torchrun':
             run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', what, 'alone.py'], tmp_path)
         if how == 'run' and what and all(find_spec(name) for name in what.split()):
