@@ -27,7 +27,10 @@ Whole = Annotated[tuple[int, ...], Several]
 Numbers = Annotated[tuple[float, ...], Several]
 Arch = Annotated[str | None, Parameter(metavar='NAME', help='a timm model, for a file whose shapes do not tell')]
 Named = Annotated[
-    str, Parameter(help='[CONFIG] CHECKPOINT: a file of this or another library, a name of the zoo, or none')
+    str,
+    Parameter(
+        help='[CONFIG] CHECKPOINT: a file of this or another library, the folder of a run, a name of the zoo, or none'
+    ),
 ]
 
 

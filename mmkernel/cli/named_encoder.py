@@ -14,7 +14,15 @@ from mmkernel.checks import did_you_mean
 from mmkernel.cli.diagnose import find_config
 from mmkernel.cli.given_data import Data, give_data, view_of
 from mmkernel.cli.terminal import say
-from mmkernel.engine import default_work_dir, load_checkpoint, load_config, read_checkpoint, weights_of
+from mmkernel.engine import (
+    default_work_dir,
+    latest_checkpoint,
+    load_checkpoint,
+    load_config,
+    read_checkpoint,
+    weights_of,
+)
+from mmkernel.engine.checkpoint import epoch_files
 from mmkernel.engine.config import checked
 from mmkernel.engine.config_file import SUFFIXES
 from mmkernel.evaluation import untrained_encoder
@@ -93,6 +101,8 @@ def named_encoder(
     ``images``: 'labelled', 'any', or 'own' of a command that brings its own. ``arch``: a timm model, of a file without a config.
     """
     config, checkpoint = names_of(named, config)
+    if checkpoint and epoch_files(checkpoint):  # the folder of a run
+        checkpoint = str(latest_checkpoint(checkpoint) or checkpoint)
     if config:
         this = NamedEncoder(load_config(config, options), config, checkpoint)
         if checkpoint and not Path(checkpoint).exists():

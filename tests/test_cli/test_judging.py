@@ -85,6 +85,13 @@ def test_a_checkpoint_alone_is_enough(call):
     assert by_config['rows'][1]['scores']['5']['top1'] > 20
 
 
+def test_the_folder_of_a_run(call, here):
+    write_checkpoint(torch.load('run.pth', weights_only=True), here / 'epoch_1.pth')
+    found = call('knn', here, '--k', 5)
+    assert found['checkpoint'] == str(here / 'epoch_1.pth')
+    assert found['rows'] == call('knn', 'run.pth', '--k', 5)['rows']
+
+
 def test_the_default_place_is_beside_the_checkpoint(place):
     main(['linear', 'run.pth', '--no-raw', '--no-cache', '--protocol', 'lbfgs'])
     assert json.loads((place / 'linear.json').read_text())['benchmark'] == 'linear'
