@@ -2,6 +2,7 @@
 
 bash tools/dist_train.sh configs/swav/r50_256_2x160_4x96.py 4
 Published: 72.0 % linear top-1 after 200 epochs (batch 256). Not measured by us.
+Their script for these crops is not public: shares of the area are those of DeepCluster-v2's script with the same sizes.
 """
 
 _base_ = 'r50_256.py'
