@@ -22,6 +22,7 @@ import pytest
 
 from mmkernel.cli import app
 from mmkernel.cli.commands import COMMANDS, FOLDERS
+from mmkernel.engine.allowed_keys import TOP_LEVEL
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW = sorted([*ROOT.glob('docs/*/*.md'), ROOT / 'docs/index.md', ROOT / 'docs/faq.md'])
@@ -93,6 +94,11 @@ def test_the_notebook_runs(tmp_path):
     nbclient.NotebookClient(notebook, timeout=200, resources={'metadata': {'path': str(tmp_path)}}).execute()
     pictures = [out for cell in notebook.cells for out in cell.get('outputs', ()) if 'image/png' in out.get('data', {})]
     assert len(pictures) == 2
+
+
+def test_settings_name_every_key_of_a_config():
+    page = (ROOT / 'docs/reference/settings.md').read_text()
+    assert not [key for key in TOP_LEVEL if f'`{key}`' not in page]
 
 
 def test_settings_name_every_variable_of_the_environment():
