@@ -67,10 +67,10 @@ def job(config: str, folder: Path, first_rank: bool) -> dict:
 
 
 def long_lines(folder: Path) -> list[str]:
-    """Lines of the logs beyond 120 columns, and warnings of Python."""
+    """Lines of the logs beyond 120 columns, and warnings of Python. Commands to copy, which are indented, are never broken."""
     lines = [line for log in folder.glob('*/*.log') for line in log.read_text().splitlines()]
     assert any(' img/s' in line for line in lines)
-    return [line for line in lines if len(line) > 120 or 'Warning' in line]
+    return [line for line in lines if (len(line) > 120 and line[:2] != '  ') or 'Warning' in line]
 
 
 def on_rank(rank, world_size, configs, folder):

@@ -17,6 +17,7 @@ from rich.markup import escape
 console = Console(highlight=False)
 say = partial(console.print, soft_wrap=True)  # no line breaks inside a paragraph: terminals wrap it, files keep it
 
+LIBRARIES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmcv', 'matplotlib', 'numpy', 'sklearn', 'faiss')
 _METAVAR = 'metavar' in inspect.signature(cyclopts.Parameter).parameters
 
 
@@ -42,7 +43,7 @@ def print_json(found: Any) -> None:
 
 @contextmanager
 def warnings_once() -> Iterator[None]:
-    """Each warning as one line on stderr, said once."""
+    """Each warning as one line on stderr, said once. What libraries say of their own future is not news to a user."""
     said: set[str] = set()
 
     def show(message: Any, *_: Any, **__: Any) -> None:
@@ -53,5 +54,7 @@ def warnings_once() -> Iterator[None]:
         said.add(str(message))
 
     with warnings.catch_warnings():
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings('ignore', category=kind, module=rf'({"|".join(LIBRARIES)})\b')
         warnings.showwarning = show
         yield

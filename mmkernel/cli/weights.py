@@ -16,6 +16,10 @@ from mmkernel.zoo.metafile import STAGES
 from mmkernel.zoo.opening import layouts
 from mmkernel.zoo.publish import add_row, publish_checkpoint, row_text
 
+Size = Annotated[
+    list[int] | None,
+    Parameter(consume_multiple=(1, 2), metavar='PIXELS', help='height and width of images; default: of config or file'),
+]
 License = Annotated[str | None, Parameter(metavar='TEXT', help="e.g. Apache-2.0; default: 'not stated'")]
 
 
@@ -39,7 +43,7 @@ def export(
     *,
     to: Annotated[str, Parameter(choices=tuple(TARGETS))],
     out: Out = None,
-    size: Annotated[list[int] | None, Parameter(consume_multiple=(1, 2), metavar='PIXELS')] = None,
+    size: Size = None,
     force: Flag = False,
     license: License = None,
     config: ConfigFile = None,
@@ -51,7 +55,6 @@ def export(
         checkpoint: a file, or a name of the zoo.
         to: the format.
         out: default: <checkpoint>_<target>.<its ending>; hf: a folder.
-        size: height and width of images; default: of the config.
         force: replace what is there.
     """
     encoder, path = encoder_of(checkpoint, config, options_of(cfg_options), license), Path(checkpoint)
@@ -73,6 +76,7 @@ def import_(
     channels: int = 3,
     prefix: str | None = None,
     adapt_input: Flag = False,
+    size: Size = None,
     out: Out = None,
     force: Flag = False,
     license: License = None,
@@ -98,6 +102,8 @@ def import_(
         file, cfg, arch, layout, channels, prefix, adapt_input, license=license, **facts
     )  # fmt: skip
     say(f'{file}: {escape(str(encoder.report))}')
+    if size:
+        encoder.pixels['size'] = (size[0], size[-1])
     out = out or file.with_name(f'{name}_imported.safetensors')
     found, pixels = export_model(encoder, 'safetensors', out, force), encoder.pixels
     foreign = 'of the config' if cfg else 'as timm has them for this model, or as the folder says'

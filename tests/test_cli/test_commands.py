@@ -88,6 +88,8 @@ def test_warnings_are_said_once(capsys, monkeypatch):
 def warns(checkpoint: str, /) -> None:
     for _ in range(2):
         warnings.warn('mind [this]', stacklevel=1)
+    for module in ('timm.models', 'torch.jit._script'):  # what libraries say of their own future
+        warnings.warn_explicit('deprecated', FutureWarning, 'file.py', 1, module)
 
 
 def test_show(capsys):
