@@ -1,6 +1,7 @@
 """``mmkernel diagnose CHECKPOINT``: a verdict in the terminal, a page beside the checkpoint."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def diagnose(
     path, device = checkpoint, usable_device(device)
     stem = out or path.with_name(f'{path.stem}_diagnosis')
     content = with_whole_weights(read_checkpoint(path), path)
+    weights = weights_of(content)
+    if not config and config_inside(content, str(path)) is None and not any(key.startswith('neck.') for key in weights):
+        raise without_neck(path, weights)  # a config would not help
     cfg = find_config(path, content, config, options_of(cfg_options))
     if data or size is not None:
         give_images(cfg, data, size)
@@ -61,14 +65,8 @@ def diagnose(
     if save_embeddings:
         writable(save_embeddings, 'embeddings.npz')
     model = evaluation.untrained_encoder(cfg)
-    weights = weights_of(content)
     if getattr(model, 'neck', None) is not None and not any(key.startswith('neck.') for key in weights):
-        others = sorted({key.split('.')[0] for key in weights} - {'backbone'})
-        what = f'no neck under this name (parts: {", ".join(others[:6])})' if others else 'an encoder alone'
-        raise CheckpointError(
-            f"'{path}' holds {what}. The diagnosis looks at embeddings, which the neck makes: expected a checkpoint "
-            'of the pretraining, such as epoch_20.pth. The benchmarks of backbone features take this file.'
-        )
+        raise without_neck(path, weights)
     load_weights(model, weights, source=str(path))
     meta = meta_of(content)
     evaluation.check_trained(model, meta, str(path))
@@ -103,6 +101,15 @@ def say_verdict(found: evaluation.Diagnosis) -> None:
     say(f'[{STYLES[found.state]}] {found.state} [/] {escape(found.verdict)}')
     for finding in found.findings:
         say(f'  • {escape(finding)}')
+
+
+def without_neck(path: Path, weights: Mapping) -> CheckpointError:
+    others = sorted({key.split('.')[0] for key in weights} - {'backbone'})
+    what = f'no part named neck (its parts: {", ".join(others[:6])})' if others else 'an encoder alone'
+    return CheckpointError(
+        f"'{path}' holds {what}. The diagnosis looks at embeddings, which the neck makes: expected a checkpoint of the "
+        'pretraining, such as epoch_20.pth. mmkernel knn, linear and the other benchmarks take this file.'
+    )
 
 
 def find_config(path: Path, checkpoint: dict, given: str | None, options: dict | None = None) -> Config:

@@ -17,11 +17,11 @@ from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import read_checkpoint
 from mmkernel.engine.allowed_keys import at
 from mmkernel.engine.config import checked, load_config
-from mmkernel.engine.config_file import SUFFIXES, bases_of, found, read_config
+from mmkernel.engine.config_file import SUFFIXES, bases_of, found, read_config, recipe_named
 from mmkernel.engine.resume_check import differing, in_words, resolved
 from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import OrderedConfig, config_text
-from mmkernel.zoo.plain_config import config_inside
+from mmkernel.zoo.plain_config import config_inside, without_machine
 
 Named = Annotated[str, Parameter(metavar='CONFIG')]
 
@@ -107,7 +107,7 @@ def show(config: Named, /, *, key: str | None = None, json: Json = False, cfg_op
 def diff(
     config: Named, other: Annotated[str | None, Parameter(metavar='OTHER')] = None, /, *, json: Json = False
 ) -> None:
-    """What differs between two configs once all is resolved; of one config, what it says other than its bases.
+    """What differs between two configs once all is resolved; of one config or run, what it says other than its bases.
 
     Defaults of a class count as said, so that only differences that change a run are listed.
 
@@ -117,15 +117,21 @@ def diff(
     """
     if other is None:
         path = file_of(config)
-        if path is None or not (bases := bases_of(path)):
+        bases = bases_of(path) if path else []
+        if path and (recipe := recipe_named(path)):  # a run keeps a copy without bases, which names its recipe
+            bases = [root() / recipe]
+        if not bases:
             raise ValueError(
                 f"'{config}' has no _base_ to compare it with; name a second config: mmkernel config diff A B."
             )
         old = {key: value for base in bases for key, value in read_config(base).to_dict().items()}
-        new, names = config_named(config).to_dict(), ('its bases', config)
+        new, names = config_named(config).to_dict(), (', '.join(base.stem for base in bases), config)
     else:
         old, new, names = config_named(config).to_dict(), config_named(other).to_dict(), (config, other)
-    rows = [(key, in_words(a), in_words(b)) for key, a, b in differing('', resolved(old), resolved(new))]
+    rows = [
+        (key, in_words(a), in_words(b))
+        for key, a, b in differing('', *(resolved(without_machine(side)) for side in (old, new)))
+    ]
     if json:
         print_json([dict(key=key, old=a, new=b) for key, a, b in rows])
         return

@@ -43,6 +43,11 @@ def test_diff(capsys, tmp_path):
     mine.write_text("_base_ = 'mmkernel::sfrik/digits_L3.py'\ntrain_cfg = dict(max_epochs=7)\n")
     main(['config', 'diff', str(mine), '--json'])
     assert json.loads(capsys.readouterr().out) == [dict(key='train_cfg.max_epochs', old='20', new='7')]
+    (tmp_path / 'config.py').write_text(f'# Recipe: configs/sfrik/digits_L3.py\n{mine.read_text()}')
+    main(['config', 'diff', str(tmp_path)])  # the folder of a run
+    text = capsys.readouterr().out
+    assert 'digits_L3' in text
+    assert text.count('train_cfg') == 1
 
 
 @pytest.mark.parametrize('words, said', [
