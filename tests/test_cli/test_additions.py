@@ -63,6 +63,8 @@ def is_slow(option):
 
 @pytest.mark.parametrize('option', [pytest.param(o, marks=is_slow(o), id=o.partition('=')[0]) for o in ADDED])
 def test_an_addition_trains(option, tmp_path):
+    if 'tensorboard' in option:
+        pytest.importorskip('tensorboard')
     few = ['train_cfg.max_epochs=1', 'train_dataloader.num_batch_per_epoch=1', 'train_dataloader.batch_size=32']
     few += ['param_scheduler.warmup_epochs=0', 'log_level=ERROR', 'default_hooks.knn=None', 'default_hooks.sheet=None']
     main(['train', CONFIG, '--work-dir', str(tmp_path), '--cfg-options', *few, option])

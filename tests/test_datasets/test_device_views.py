@@ -302,7 +302,7 @@ def test_an_operation_of_ones_own():
     [
         (dict(views_on='gpu'), "views_on is one of 'auto', 'device', 'worker', got 'gpu'"),
         (dict(exact='yes'), "exact is True or False, got 'yes'"),
-        (dict(views_on='device', exact=True), "exact=True makes views by Pillow in the workers.*Leave one out"),
+        (dict(views_on='device', exact=True), "exact=True makes views by Pillow in the workers.*views_on=worker, or exact=False"),
         (
             dict(views_on='device', views=MIXED),
             "view 'both': RandomAffine cannot run on the device.*ColorJitter, GaussianBlur.* can. Use views_on='auto'",

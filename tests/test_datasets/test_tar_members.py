@@ -158,7 +158,7 @@ def header(kind, size):
 @pytest.mark.parametrize('kind', [b'0', b'g', b'x', b'L'])
 def test_a_negative_size_does_not_lead_back(tmp_path, kind):
     (tmp_path / 'x.tar').write_bytes(header(kind, b'-0000001000\0') + b'\0' * 1024)
-    with pytest.raises(ValueError, match='x.tar.* no header at byte 0.*no octal number'):
+    with pytest.raises(ValueError, match='x.tar.* no header at byte 0.*is not an octal number'):
         found(tmp_path / 'x.tar')
 
 
