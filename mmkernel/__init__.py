@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = '0.1.0'
 
-_ROOMS = 'registry kernels losses distributed models datasets engine evaluation visualization zoo'.split()
+_ROOMS = 'registry kernels losses distributed models datasets engine evaluation planning visualization zoo'.split()
 _ZOO = ('export_model', 'get_features', 'get_model', 'list_models', 'load', 'model_info')
 _REGISTRIES = ('MODELS', 'KERNELS', 'DATASETS', 'TRANSFORMS', 'HOOKS', 'OPTIMIZERS')
 

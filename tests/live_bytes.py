@@ -1,3 +1,3 @@
 """The counter of live bytes, for the tests."""
 
-from mmkernel.cli.live_bytes import LiveBytes as LiveBytes
+from mmkernel.planning.live_bytes import LiveBytes as LiveBytes

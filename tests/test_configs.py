@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmkernel.cli.dry_run import dry_run
 from mmkernel.engine import load_config
+from mmkernel.planning.dry_run import dry_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(

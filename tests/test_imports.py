@@ -33,6 +33,18 @@ ALLOWED = {
         'visualization',
         'zoo',
     },
+    'planning': {
+        'models',
+        'kernels',
+        'losses',
+        'distributed',
+        'registry',
+        'datasets',
+        'evaluation',
+        'visualization',
+        'engine',
+        'zoo',
+    },
     'cli': {
         'models',
         'kernels',
@@ -44,6 +56,7 @@ ALLOWED = {
         'visualization',
         'engine',
         'zoo',
+        'planning',
     },
 }
 

@@ -19,7 +19,6 @@ from rich.markup import escape
 from mmkernel import evaluation
 from mmkernel.checks import check_numbers
 from mmkernel.cli.diagnose import say_verdict
-from mmkernel.cli.dry_run import make_plan
 from mmkernel.cli.recipe_choice import batches, look, network_of
 from mmkernel.cli.recipe_text import Choice, recipe_file, recipe_text
 from mmkernel.cli.terminal import Parameter, say
@@ -27,6 +26,7 @@ from mmkernel.engine import ConfigError, load_config
 from mmkernel.engine.config_file import read_config
 from mmkernel.engine.hooks import unwrap
 from mmkernel.evaluation.features import usable_cores
+from mmkernel.planning.dry_run import make_plan
 from mmkernel.writing import replacing
 from mmkernel.zoo.catalogue import root
 

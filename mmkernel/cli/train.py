@@ -11,8 +11,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmkernel import engine
 from mmkernel.checks import check_numbers
 from mmkernel.cli import explain
-from mmkernel.cli.dry_run import dry_run as print_plan
-from mmkernel.cli.fitting import memory_here, read_bytes
 from mmkernel.cli.options import Flag, Options, options_of
 from mmkernel.cli.own_data import Asked, OwnImages, command, say_diagnosis, write_recipe
 from mmkernel.cli.terminal import Parameter
@@ -21,6 +19,8 @@ from mmkernel.engine.allowed_keys import ConfigError
 from mmkernel.engine.launch import leave_processes, lost_process
 from mmkernel.engine.preemption import INTERRUPTED, Preempted
 from mmkernel.engine.refusals import is_refusal
+from mmkernel.planning.dry_run import dry_run as print_plan
+from mmkernel.planning.fitting import memory_here, read_bytes
 from mmkernel.writing import NO_ROOM
 
 AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}

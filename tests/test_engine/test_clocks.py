@@ -9,12 +9,12 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmkernel.cli.dry_run import make_plan
 from mmkernel.datasets import CorruptImageError, Source, ViewDataset
 from mmkernel.engine import FreezeHook, MomentumUpdateHook, QueueHook, WarmupCosineLR, load_config, train
 from mmkernel.engine.clocks import check_clocks, check_last_batch, current_step, momentum_at
 from mmkernel.engine.loop import EpochLoop
 from mmkernel.models import CosinePredictionHead, MomentumTarget, build_model
+from mmkernel.planning.dry_run import make_plan
 from mmkernel.registry import HOOKS
 
 PARTS = dict(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from multiprocess import run_processes
 
-from mmkernel.cli.dry_run import make_plan
 from mmkernel.engine import ConfigError, Runner, load_config, runner, train
 from mmkernel.engine.hooks import unwrap
+from mmkernel.planning.dry_run import make_plan
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LEFT_OUT = dict(affine=None, noise=None, erase=None)

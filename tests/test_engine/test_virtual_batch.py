@@ -12,12 +12,12 @@ from multiprocess import run_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmkernel.cli.dry_run import dry_run
 from mmkernel.engine import ConfigError, PretrainOptimWrapper, load_config, train
 from mmkernel.engine.learning_rates import micro_batches
 from mmkernel.engine.loop import MicroBatches, VirtualBatches
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.models import JointEmbedding
+from mmkernel.planning.dry_run import dry_run
 from mmkernel.registry import MODELS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test_models'))

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmkernel.cli.bytes_per_rank import readable
-from mmkernel.cli.counted_step import NotCounted, count_step
-from mmkernel.cli.problems import words
 from mmkernel.engine import check_config
 from mmkernel.engine.config import check_virtual_batch
+from mmkernel.planning.bytes_per_rank import readable
+from mmkernel.planning.counted_step import NotCounted, count_step
+from mmkernel.planning.problems import words
 
 SIZES = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12, 'KI': 2**10, 'MI': 2**20, 'GI': 2**30, 'TI': 2**40}
 

@@ -9,9 +9,9 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmkernel.cli import main
-from mmkernel.cli.dry_run import build_on_meta, dry_run, make_plan, number_of_images, readable
 from mmkernel.engine import ConfigError, load_config
 from mmkernel.models import Head, TIMMBackbone
+from mmkernel.planning.dry_run import build_on_meta, dry_run, make_plan, number_of_images, readable
 from mmkernel.registry import DATASETS, MODELS
 
 CONFIG = Path(__file__).parents[1] / 'test_engine/tiny_config.py'

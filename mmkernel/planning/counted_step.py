@@ -17,10 +17,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkernel.cli.bytes_per_rank import size
-from mmkernel.cli.head_bytes import watched
-from mmkernel.cli.meta_fsdp import Sent, spread_on_meta
-from mmkernel.cli.rehearsal import build_on_meta, views_of
 from mmkernel.distributed import equal_rows
 from mmkernel.distributed.shards import Shard, is_spread
 from mmkernel.engine import optimizers
@@ -29,6 +25,10 @@ from mmkernel.engine.config import check_virtual_batch
 from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.virtual_batch import virtual_step
 from mmkernel.engine.wrapping import checkpoint_blocks
+from mmkernel.planning.bytes_per_rank import size
+from mmkernel.planning.head_bytes import watched
+from mmkernel.planning.meta_fsdp import Sent, spread_on_meta
+from mmkernel.planning.rehearsal import build_on_meta, views_of
 
 # of the bytes that come out of a collective, what a rank receives on a ring, in (W - 1) / W
 RINGS = dict(_allgather_base_=1, allgather_=1, alltoall_base_=1, allreduce_=2)

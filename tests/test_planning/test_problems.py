@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from mmkernel.cli.dry_run import dry_run, make_plan
 from mmkernel.cli.options import options_of
-from mmkernel.cli.problems import problems_of_data
 from mmkernel.engine import ConfigError, load_config
+from mmkernel.planning.dry_run import dry_run, make_plan
+from mmkernel.planning.problems import problems_of_data
 
 OPTION = re.compile(r'--cfg-options ((?:[\w.]+=[^\s]+ ?)+)')
 

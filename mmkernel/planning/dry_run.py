@@ -11,11 +11,6 @@ from rich.table import Column, Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mmkernel.cli.bytes_per_rank import bytes_per_rank, held_by_a_rank, readable
-from mmkernel.cli.fitting import memory_tables
-from mmkernel.cli.problems import Problem, problems_here, problems_of_data
-from mmkernel.cli.rehearsal import build_on_meta, refused, rehearse, try_weights
-from mmkernel.cli.set_sizes import evaluation_sizes, number_of_images
 from mmkernel.engine.allowed_keys import ConfigError, default_of, find_component
 from mmkernel.engine.allowed_values import hooks_of
 from mmkernel.engine.clocks import check_clocks, check_last_batch
@@ -25,6 +20,11 @@ from mmkernel.engine.config_shape import check_needed
 from mmkernel.engine.layer_decay import describe_layers
 from mmkernel.engine.learning_rates import describe_scaling, describe_weights, effective_batch
 from mmkernel.models.image_sizes import check_sizes, evaluation_size
+from mmkernel.planning.bytes_per_rank import bytes_per_rank, held_by_a_rank, readable
+from mmkernel.planning.fitting import memory_tables
+from mmkernel.planning.problems import Problem, problems_here, problems_of_data
+from mmkernel.planning.rehearsal import build_on_meta, refused, rehearse, try_weights
+from mmkernel.planning.set_sizes import evaluation_sizes, number_of_images
 from mmkernel.registry import HOOKS
 from mmkernel.zoo.config_text import config_text
 

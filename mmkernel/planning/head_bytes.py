@@ -6,10 +6,10 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from mmkernel.cli.live_bytes import LiveBytes
 from mmkernel.kernels import engine as pairwise_engine
 from mmkernel.kernels.layouts import Engine, Rows
 from mmkernel.models import Embeddings
+from mmkernel.planning.live_bytes import LiveBytes
 
 
 @contextmanager

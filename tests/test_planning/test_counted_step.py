@@ -11,17 +11,17 @@ from mmengine.registry import DefaultScope
 from multiprocess import run_processes
 
 from mmkernel.cli import main
-from mmkernel.cli.bytes_per_rank import held_by_a_rank, readable, size
-from mmkernel.cli.counted_step import NotCounted, count_step
-from mmkernel.cli.dry_run import dry_run
-from mmkernel.cli.fitting import changes, counted_with, read_bytes, what_to_change
-from mmkernel.cli.live_bytes import LiveBytes
-from mmkernel.cli.rehearsal import build_on_meta
 from mmkernel.distributed import equal_rows, world_size
 from mmkernel.engine import load_config
 from mmkernel.engine.learning_rates import built_wrapper
 from mmkernel.engine.wrapping import wrap_model
 from mmkernel.models import build_model
+from mmkernel.planning.bytes_per_rank import held_by_a_rank, readable, size
+from mmkernel.planning.counted_step import NotCounted, count_step
+from mmkernel.planning.dry_run import dry_run
+from mmkernel.planning.fitting import changes, counted_with, read_bytes, what_to_change
+from mmkernel.planning.live_bytes import LiveBytes
+from mmkernel.planning.rehearsal import build_on_meta
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 METHODS = ['sfrik/digits_L2', 'sfrik/digits_L2_sharded', 'moco/digits_v2']
