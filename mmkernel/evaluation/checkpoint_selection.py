@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from mmkernel.evaluation.cloud import YARDSTICK, cloud_statistics, covariance_spectrum, effective_rank
-from mmkernel.evaluation.sampled_images import sample_cloud
+from mmkernel.evaluation.sampled_images import sample_cloud, training_source
 from mmkernel.kernels import Kernel
-from mmkernel.registry import DATASETS
 
 RISING = ('rank', 'rankme', 'feature_rank')  # larger is better; smaller is for the others
 CRITERIA = {  # name: the score that is compared, larger is better
@@ -33,7 +32,7 @@ def checkpoint_statistics(
     The images and views are the same in every epoch. ``source``: default the training images. No collectives. An encoder that
     gives NaN or infinity has NaN statistics: it is never the best.
     """
-    source = DATASETS.build(cfg.train_dataloader.dataset.source) if source is None else source
+    source = training_source(cfg) if source is None else source
     cloud = sample_cloud(model, cfg, images, source)
     if not all(torch.isfinite(part).all() for part in (cloud.h, cloud.z, *(cloud.views or ()))):
         words = ('rank', 'rankme', 'feature_rank', 'mmd2', 'uniformity', *(('alignment',) if cloud.views else ()))

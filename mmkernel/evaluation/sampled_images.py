@@ -36,7 +36,18 @@ class Cloud:
 def sample_source(cfg: Any) -> Any:
     """The test images of a config, or its training images if it has none."""
     part = cfg.get('evaluation') or {}
-    return DATASETS.build(part['test'] if 'test' in part else cfg.train_dataloader.dataset.source)
+    return DATASETS.build(part['test']) if 'test' in part else training_source(cfg)
+
+
+def training_source(cfg: Any) -> Any:
+    """The images that a config trains on, without views; ValueError for a data set that has no source."""
+    dataset = cfg.train_dataloader.dataset
+    if 'source' not in dataset:
+        kind = dataset.get('type')
+        raise ValueError(
+            f'{kind} has no source, whose images could be looked at: give evaluation.test, or use a ViewDataset.'
+        )
+    return DATASETS.build(dataset.source)
 
 
 def sample_cloud(model: nn.Module, cfg: Any, images: int = 1000, source: Any = None) -> Cloud:

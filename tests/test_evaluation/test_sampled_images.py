@@ -64,6 +64,16 @@ def test_a_model_without_embeddings(small):
         sample_cloud(nn.Linear(2, 2), small[1])
 
 
+def test_a_data_set_without_a_source_is_named(small):
+    model, cfg = small
+    bare = cfg.copy()
+    bare.evaluation, bare.train_dataloader = None, dict(dataset=dict(type='MyViews'))
+    with pytest.raises(
+        ValueError, match='MyViews has no source, whose images could be looked at: give evaluation.test'
+    ):
+        sample_cloud(model, bare)
+
+
 def test_an_untrained_encoder_leaves_the_random_state_of_every_device_alone(small, monkeypatch):
     _, cfg = small
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)  # without a driver: reading their state would raise
