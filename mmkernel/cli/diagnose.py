@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from rich.markup import escape
@@ -86,13 +87,18 @@ def diagnose(
         print_json(asdict(found))
     if text:
         return
+    write_page(found, cloud, source, path, stem)
+
+
+def write_page(found: Any, cloud: Any, source: Any, checkpoint: Path, stem: str | Path) -> None:
+    """STEM.png, .html and .json; those that are there are set aside."""
     from mmkernel.visualization.diagnosis_page import diagnosis_html, diagnosis_page  # matplotlib: a second to import
 
     for old in (Path(f'{stem}.{ending}') for ending in ('png', 'html', 'json')):
         if old.exists():
             set_aside(old)
-    figure = diagnosis_page(found, cloud, source, str(path), f'{stem}.png')
-    diagnosis_html(found, figure, str(path), f'{stem}.html')
+    figure = diagnosis_page(found, cloud, source, str(checkpoint), f'{stem}.png')
+    diagnosis_html(found, figure, str(checkpoint), f'{stem}.html')
     evaluation.save_report(f'{stem}.json', asdict(found))
     say(f'written: {stem}.png, .html, .json')
 
