@@ -200,7 +200,12 @@ def command(folder, *options):
 def start(words, **environment):
     own = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **environment}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(words, env=own, start_new_session=True, **pipes)
+    return subprocess.Popen(words, env=own, start_new_session=True, preexec_fn=hear_ctrl_c, **pipes)
+
+
+def hear_ctrl_c():
+    """A suite that runs in the background may have Ctrl-C ignored, and a shell cannot trap what was ignored when it began."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def begun(run, folder, file='epoch_1*.pth'):
