@@ -33,32 +33,9 @@ ALLOWED = {
         'visualization',
         'zoo',
     },
-    'planning': {
-        'models',
-        'kernels',
-        'losses',
-        'distributed',
-        'registry',
-        'datasets',
-        'evaluation',
-        'visualization',
-        'engine',
-        'zoo',
-    },
-    'cli': {
-        'models',
-        'kernels',
-        'losses',
-        'distributed',
-        'registry',
-        'datasets',
-        'evaluation',
-        'visualization',
-        'engine',
-        'zoo',
-        'planning',
-    },
 }
+ALLOWED['planning'] = {*ALLOWED['engine'], 'engine'}
+ALLOWED['cli'] = {*ALLOWED['planning'], 'planning'}
 
 
 def imported(path, package):

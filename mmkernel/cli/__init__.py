@@ -20,7 +20,6 @@ from mmkernel.cli.terminal import Parameter, console, end_quickly, warnings_once
 
 atexit.register(end_quickly)
 
-
 MENDABLE = (ValueError, KeyError, TypeError, RuntimeError, OSError, ImportError)
 """Errors that bad input can cause."""
 
@@ -35,7 +34,7 @@ def app() -> App:
         default_parameter=Parameter(negative_iterable=(), negative_none=()),
     )  # fmt: skip
     root.help_epilogue = 'mmkernel COMMAND --help explains one, with examples that work as they stand.'
-    root.register_install_completion_command(group=groups.get('Options', root.group_commands))
+    root.register_install_completion_command(group=root.group_commands)
     folders = {
         name: App(name, help=_sentence(summary), group=groups[group], group_commands=Group('Commands'))
         for name, (group, summary) in FOLDERS.items()

@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 from rich.markup import escape
 
 from mmkernel.cli.classifier_setup import NONE, All, Training, encoders, own_data, prepared
-from mmkernel.cli.judging import Named, Several, Whole, progress_bar
+from mmkernel.cli.judging import Named, Numbers, Whole, Words, progress_bar
 from mmkernel.cli.options import Device, Flag, Pairs, options_of, usable_device
 from mmkernel.cli.terminal import Parameter, console, print_json, say
 from mmkernel.engine import CheckpointError, load_weights, read_checkpoint, weights_of
@@ -125,9 +125,9 @@ def tested(cfg: Config, checkpoint: str | None, device: str) -> dict[str, Any]:
 
 def semi(
     *checkpoint: Named,
-    fraction: Annotated[tuple[float, ...], Several] = (),
+    fraction: Numbers = (),
     per_class: Whole = (),
-    names: Annotated[tuple[str, ...], Several] = (),
+    names: Words = (),
     seeds: Whole = (0, 1, 2),
     given: All = NONE,
 ) -> None:

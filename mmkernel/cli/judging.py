@@ -25,6 +25,7 @@ from mmkernel.writing import NotWrittenError, writable
 Several = Parameter(consume_multiple=True)
 Whole = Annotated[tuple[int, ...], Several]
 Numbers = Annotated[tuple[float, ...], Several]
+Words = Annotated[tuple[str, ...], Several]
 Arch = Annotated[str | None, Parameter(metavar='NAME', help='a timm model, for a file whose shapes do not tell')]
 Named = Annotated[
     str,

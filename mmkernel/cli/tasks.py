@@ -17,6 +17,7 @@ from mmkernel.cli.judging import (
     Several,
     Shared,
     Whole,
+    Words,
     compare,
     one_process,
     opened,
@@ -34,7 +35,6 @@ from mmkernel.evaluation.report import svm_table, transformation_table
 from mmkernel.evaluation.svm import COSTS, SHOTS
 from mmkernel.registry import DATASETS
 
-Words = Annotated[tuple[str, ...], Several]
 Task = Literal[tuple(TASKS)]
 
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from rich.markup import escape
 from torch import Tensor
@@ -15,7 +15,7 @@ from mmkernel.cli.judging import (
     Labelled,
     Named,
     Numbers,
-    Several,
+    Words,
     compare,
     one_process,
     opened,
@@ -31,8 +31,6 @@ from mmkernel.evaluation.labels import labels_of
 from mmkernel.evaluation.report import transfer_table
 from mmkernel.evaluation.transfer_tasks import PENALTIES
 from mmkernel.registry import DATASETS
-
-Words = Annotated[tuple[str, ...], Several]
 
 
 def transfer(
