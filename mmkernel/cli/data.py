@@ -48,8 +48,8 @@ def check(
         workers: processes that read.
         seconds: time the loader of a config so long; 0: not.
     """
-    check_numbers('--limit', whole=True, none=True, N=limit)
-    check_numbers('data check', zero=True, workers=workers, seconds=seconds)
+    check_numbers(whole=True, none=True, **{'--limit': limit})
+    check_numbers(zero=True, **{'--workers': workers, '--seconds': seconds})
     cfg = load_config(path, options_of(cfg_options)) if path.endswith('.py') else None
     sources = {'train': source_of(path)} if cfg is None else sources_of_config(cfg)
     sources |= {'test': source_of(test)} if test else {}

@@ -114,9 +114,8 @@ def named_encoder(
     elif data.given:
         this = NamedEncoder(Config(dict(model=dict(backbone={}))), None, None)
     else:
-        raise ValueError(
-            "'none' has no config inside: name one, CONFIG none, for its untrained encoder; or --data, for raw pixels."
-        )
+        more = '' if images == 'own' else '; or --data, for raw pixels'
+        raise ValueError(f"'none' has no config inside: name one, CONFIG none, for its untrained encoder{more}.")
     if data.given:
         give_data(this.cfg, data, seed, images == 'labelled')
     elif images != 'own' and not {'train', 'test'} <= set(this.cfg.get('evaluation') or {}):

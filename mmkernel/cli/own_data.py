@@ -103,7 +103,8 @@ def write_recipe(asked: Asked, line: str, launched: bool, keep: bool = True) -> 
 
     ``launched``: this is one of several processes, the first of which writes. ``keep=False``: to a temporary folder.
     """
-    check_numbers('--', whole=True, none=True, size=asked.size, epochs=asked.epochs, batch_size=asked.batch_size)
+    numbers = {'--size': asked.size, '--epochs': asked.epochs, '--batch-size': asked.batch_size}
+    check_numbers(whole=True, none=True, **numbers)
     processes = int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS', 1)) if launched else 1
     first = not launched or (os.environ.get('RANK') or os.environ.get('SLURM_PROCID', '0')) == '0'
     file = recipe_file(asked.recipe, asked.size)

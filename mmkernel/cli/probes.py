@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from rich.markup import escape
 from torch import Tensor
 
+from mmkernel.checks import check_numbers
 from mmkernel.cli.given_data import Images, give_images
 from mmkernel.cli.judging import (
     NONE,
@@ -137,6 +138,7 @@ def features(
         size: side of the images; default: that of the checkpoint.
         batch_size: images at a time.
     """
+    check_numbers(whole=True, none=True, **{'--batch-size': batch_size})
     this = opened(checkpoint, shared, 'own')
     give_images(this.cfg, data, size)
     place, part = place_of_result('features', this, shared, '.npz'), this.cfg.evaluation

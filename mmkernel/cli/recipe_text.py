@@ -1,4 +1,4 @@
-"""A config of some fifteen lines that trains a recipe of the package on images of one's own: what it changes, and its text."""
+"""A short config that trains a recipe of the package on images of one's own: what it changes, and its text."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -14,7 +14,7 @@ from mmkernel.zoo.catalogue import root
 from mmkernel.zoo.config_text import config_text
 
 SMALL = 64  # px, up to which recipes for small images are taken
-SMALL_STEM = 48  # px, up to which a ResNet has a 3x3 stem: at 64 it would take 14 times the arithmetic of the 7x7 one
+SMALL_STEM = 48  # px, up to which a ResNet has a 3x3 stem: at 64 it would take 15 times the arithmetic of the 7x7 one
 STEPS_OF_A_LOOK = 50
 COLOURS = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 GREY = dict(mean=[0.449], std=[0.226])
@@ -175,7 +175,7 @@ def changes(base: Mapping, choice: Choice) -> Iterator[tuple[str, str, Any]]:
 
 def _stem(choice: Choice) -> str:
     if SMALL_STEM < choice.size <= SMALL and choice.backbone['model_name'] in ('resnet18', 'resnet34', 'resnet50'):
-        return '; small_images=True: a 3x3 stem, for small things, 14 times the arithmetic'
+        return '; small_images=True: a 3x3 stem, for small things, 15 times the arithmetic'
     return ''
 
 

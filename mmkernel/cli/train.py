@@ -36,7 +36,7 @@ def flagged_config(config: str, options: dict[str, Any], **flags: Any) -> Config
 
 def plan(cfg: Config, gpus: int | None, nodes: int, memory: str | None) -> None:
     """--dry-run with its three options."""
-    check_numbers('--dry-run', whole=True, none=True, gpus=gpus, nodes=nodes)
+    check_numbers(whole=True, none=True, **{'--gpus': gpus, '--nodes': nodes})
     if nodes > 1 and gpus is None:
         raise ConfigError('--nodes needs --gpus, the processes of each node: --gpus 8 --nodes 2.')
     print_plan(cfg, gpus and gpus * nodes, count=True, memory=read_bytes(memory) if memory else memory_here())

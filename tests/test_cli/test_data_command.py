@@ -128,7 +128,7 @@ def test_an_interrupt_prints_what_was_seen_and_ends_with_130(folders, capsys, mo
         (['words.txt'], "'words.txt' is none of .npz, .tar, .parquet, or a config"),
         (['nowhere.py'], "There is no config 'nowhere.py'"),
         (['nowhere.npz'], "'nowhere.npz' does not exist"),
-        (['empty', '--limit', '0'], '--limit.N=0; expected'),
+        (['empty', '--limit', '0'], '--limit=0; expected'),
         (['empty', '--workers', '-1'], 'workers=-1; expected'),
         (["dict(type='ImageFoldr')"], 'ImageFoldr'),
         (["dict(root='empty')"], "dict(root='empty') is not a source"),
